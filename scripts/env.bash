@@ -1,0 +1,20 @@
+# Source this to use the suite from a shell:  source scripts/env.bash
+# It puts .venv and the built workspace on the paths, on top of a sourced ROS 2 if there is one.
+_rlif_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ ! -f "$_rlif_root/install/setup.bash" ]; then
+    echo "nothing is built yet: run 'make setup' in $_rlif_root first" >&2
+    unset _rlif_root
+    return 1 2>/dev/null || exit 1
+fi
+export PATH="$_rlif_root/.venv/bin:$PATH"
+if [ -d "$_rlif_root/.venv/share/rclpy" ]; then
+    export AMENT_PREFIX_PATH="$_rlif_root/.venv${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}"
+    export RMW_IMPLEMENTATION="${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}"
+fi
+# shellcheck disable=SC1091
+. "$_rlif_root/install/setup.bash"
+# DDS stays on this host unless you say otherwise: a demo in a lab must not reach anybody's robot.
+export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+# Cameras are rendered without a display, unless you say otherwise.
+export MUJOCO_GL="${MUJOCO_GL:-egl}"
+unset _rlif_root

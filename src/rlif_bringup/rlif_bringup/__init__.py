@@ -1,0 +1,1 @@
+"""The `rlif` command, the launch interpreter, the demo, and the installed launch/ and config/."""

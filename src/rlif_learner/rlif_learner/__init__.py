@@ -1,0 +1,1 @@
+"""Learner node: RLPD on interventions, replay buffer, labels, bags."""

@@ -1,0 +1,1 @@
+"""Observer and policy nodes: from sensors to an observation, from an observation to an action."""
