@@ -1,0 +1,218 @@
+"""Node `sim_operator`: a scripted, imperfect person with a joystick.
+
+Subscribes
+    policy_action  rlif_msgs/PolicyAction        what the policy is about to do
+    ee_pose        geometry_msgs/PoseStamped     where the peg is
+    object_pose    geometry_msgs/PoseStamped     where the hole is
+    episode        rlif_msgs/Episode             hands off between episodes
+    control_state  rlif_msgs/ControlState        arms what is disarmed, as a person would
+Publishes
+    joy            sensor_msgs/Joy               axes: x, y, z; buttons: deadman, success, failure, arm
+
+It looks at every PolicyAction once; in lock-step its Joy carries the stamp of that action.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Joy
+
+from rlif_msgs.msg import ControlState, Episode, PolicyAction
+from rlif_sim.parameters import Row, declare
+from rlif_sim.strategies import (
+    Actor,
+    ActorConfig,
+    Approach,
+    Operator,
+    RandomStrategy,
+    ReferenceJudge,
+    ValueStrategy,
+)
+
+MODES = ("intervene", "always", "never")
+STRATEGIES = ("value", "random")
+PARAMETERS: tuple[Row, ...] = (
+    ("mode", "intervene", "intervene, always (the actor alone drives) or never", None),
+    ("strategy", "value", "value or random: when to take over", None),
+    ("beta", 0.95, "value: probability of taking over where the policy is worse", (0.5, 1.0)),
+    ("delta", 0.6, "value: by how many steps the policy must be worse", (0.0, 100.0)),
+    ("alpha", 0.0, "value: relative margin instead of delta; 0: delta", (0.0, 1.0)),
+    ("probability", 0.3, "random: of taking over, per step", (0.0, 1.0)),
+    ("take_over_length", 4, "steps of a take-over", (1, 1000)),
+    ("actor_bias", 0.0011, "m; how far off it sees the hole, per axis and episode", (0.0, 0.05)),
+    ("actor_noise", 0.15, "of its actions, which are in [-1, 1]", (0.0, 2.0)),
+    ("actor_noise_memory", 0.7, "correlation of the noise from step to step", (0.0, 0.99)),
+    ("linear_scale", 0.1, "m/s of an action of 1; as the arbiter's", (0.001, 1.0)),
+    ("control_rate", 10.0, "Hz; as the observer's", (1.0, 100.0)),
+    ("joy_rate", 20.0, "Hz of repeated Joy messages, as joy_node's autorepeat", (1.0, 100.0)),
+    ("lock_step", False, "one Joy for each PolicyAction, with its stamp", None),
+    ("arms", True, "press the arm button when the arbiter is disarmed", None),
+    ("seed", 0, "of bias, noise and coin", (0, 2**31 - 1)),
+)
+Stamp = tuple[int, int]
+_KEPT = 50  # poses, until the PolicyAction of their stamp arrives
+
+
+class OperatorNode(Node):
+    """Shell around `Operator`."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_operator")
+        value: dict[str, Any] = declare(self, PARAMETERS)
+        _check_choice("mode", value["mode"], MODES)
+        self._mode: str = value["mode"]
+        self._lock_step: bool = value["lock_step"]
+        self._arms: bool = value["arms"]
+        self._operator = _make_operator(value)
+        self._episode = Episode()
+        self._armed = False
+        self._poses: OrderedDict[Stamp, dict[str, NDArray[np.float64]]] = OrderedDict()
+        self._asked: PolicyAction | None = None
+        self._joy = self._message(None)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        latest = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._publisher = self.create_publisher(Joy, "joy", QoSProfile(depth=10))
+        self.create_subscription(PolicyAction, "policy_action", self._on_action, 10)
+        self.create_subscription(PoseStamped, "ee_pose", self._on_end_effector, 10)
+        self.create_subscription(PoseStamped, "object_pose", self._on_object, 10)
+        self.create_subscription(Episode, "episode", self._on_episode, latched)
+        self.create_subscription(ControlState, "control_state", self._on_control_state, latest)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0 / value["joy_rate"], self._on_timer, clock=steady)
+        self.add_on_set_parameters_callback(self._validate)
+        self.add_post_set_parameters_callback(self._on_parameters)
+
+    def _validate(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "mode" and parameter.value not in MODES:
+                reason = f"mode: found {parameter.value!r}, expected one of {', '.join(MODES)}"
+                return SetParametersResult(successful=False, reason=reason)
+            if parameter.name not in ("mode", "use_sim_time"):
+                reason = f"{parameter.name} is read at the start: set it in the parameter file"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _on_parameters(self, parameters: list[Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.name == "mode":
+                self._mode = parameter.value
+
+    def _on_episode(self, message: Episode) -> None:
+        if message.id != self._episode.id:
+            self._operator.start_episode()
+        self._episode = message
+
+    def _on_control_state(self, message: ControlState) -> None:
+        self._armed = message.state != ControlState.DISARMED
+
+    def _on_end_effector(self, message: PoseStamped) -> None:
+        self._keep("end_effector", message)
+
+    def _on_object(self, message: PoseStamped) -> None:
+        self._keep("object", message)
+
+    def _keep(self, name: str, message: PoseStamped) -> None:
+        position, stamp = message.pose.position, message.header.stamp
+        poses = self._poses.setdefault((stamp.sec, stamp.nanosec), {})
+        poses[name] = np.array([position.x, position.y, position.z])
+        if len(self._poses) > _KEPT:
+            self._poses.popitem(last=False)
+        self._look()
+
+    def _on_action(self, message: PolicyAction) -> None:
+        self._asked = message
+        self._look()
+
+    def _look(self) -> None:
+        """Answer the newest PolicyAction as soon as the poses that it was made from are known."""
+        if self._asked is None:
+            return
+        stamp = self._asked.header.stamp
+        poses = self._poses_at((stamp.sec, stamp.nanosec))
+        if poses is None:
+            return
+        action = np.asarray(self._asked.action, dtype=np.float64)
+        self._joy = self._message(self._choose(poses["end_effector"] - poses["object"], action))
+        self._joy.header.stamp = stamp
+        self._asked = None
+        self._publisher.publish(self._joy)
+
+    def _poses_at(self, stamp: Stamp) -> dict[str, NDArray[np.float64]] | None:
+        if self._lock_step:
+            poses = self._poses.get(stamp, {})
+            return poses if len(poses) == 2 else None
+        complete = (poses for poses in reversed(self._poses.values()) if len(poses) == 2)
+        return next(complete, None)
+
+    def _choose(
+        self, position: NDArray[np.float64], policy_action: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        if self._mode == "always":
+            return self._operator.drive(position)
+        if self._mode == "never" or self._episode.phase != Episode.RUNNING:
+            return None
+        return self._operator.decide(position, policy_action)
+
+    def _message(self, action: NDArray[np.float64] | None) -> Joy:
+        axes = [0.0] * 3 if action is None else action.tolist()
+        return Joy(axes=axes, buttons=[int(action is not None), 0, 0, 0])
+
+    def _on_timer(self) -> None:
+        """Press the arm button if need be; otherwise repeat, as a joystick driver does."""
+        if self._arms and not self._armed:
+            pressed = Joy(header=self._joy.header, axes=[0.0] * 3, buttons=[0, 0, 0, 1])
+            self._publisher.publish(pressed)
+            self._publisher.publish(
+                Joy(header=self._joy.header, axes=[0.0] * 3, buttons=[0, 0, 0, 0])
+            )
+        elif not self._lock_step:
+            self._joy.header.stamp = self.get_clock().now().to_msg()
+            self._publisher.publish(self._joy)
+
+
+def _check_choice(name: str, found: str, expected: tuple[str, ...]) -> None:
+    if found not in expected:
+        raise ValueError(f"{name}: found {found!r}, expected one of {', '.join(expected)}")
+
+
+def _make_operator(value: dict[str, Any]) -> Operator:
+    _check_choice("strategy", value["strategy"], STRATEGIES)
+    strategy: RandomStrategy | ValueStrategy
+    if value["strategy"] == "random":
+        strategy = RandomStrategy(value["probability"])
+    else:
+        strategy = ValueStrategy(value["beta"], value["delta"], value["alpha"] or None)
+    approach = Approach(speed=value["linear_scale"], period=1.0 / value["control_rate"])
+    actor = Actor(
+        ActorConfig(value["actor_bias"], value["actor_noise"], value["actor_noise_memory"]),
+        approach,
+        value["seed"],
+    )
+    return Operator(
+        strategy, ReferenceJudge(approach), actor, value["take_over_length"], value["seed"] + 1
+    )
+
+
+def main() -> None:
+    """Run the node until it is told to stop."""
+    rclpy.init()
+    node = OperatorNode()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # the usual end
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()

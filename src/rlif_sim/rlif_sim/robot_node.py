@@ -1,0 +1,267 @@
+"""Node `sim_robot`: the simulated arm, which behaves to the rest as a real stack with Servo does.
+
+Subscribes
+    servo_node/delta_twist_cmds  geometry_msgs/TwistStamped   by Servo's rules (rlif_sim.servo)
+Publishes
+    joint_states                 sensor_msgs/JointState
+    ee_pose                      geometry_msgs/PoseStamped    tip of the peg, base frame
+    object_pose                  geometry_msgs/PoseStamped    centre of the hole on the board's face
+    wrench                       geometry_msgs/WrenchStamped  what the board does to the peg, base frame
+    task_success                 std_msgs/Header              once, when the peg is in the hole
+    camera/{wrist,fixed}/image, .../camera_info               if `images`
+    /clock                       rosgraph_msgs/Clock          after the samples of the same time
+Services
+    reset                        std_srvs/Trigger             another board, another start
+
+In lock-step the world stands still until a command of the newest samples' stamp arrives, then moves
+for one control period. Otherwise it runs at `real_time_factor`.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+from typing import Any
+
+import mujoco
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from rlif_sim.parameters import Row, declare
+from rlif_sim.peg_in_hole import CAMERAS, PegInHole, WorldConfig
+from rlif_sim.servo import Command, ServoConfig, follow
+
+PARAMETERS: tuple[Row, ...] = (
+    ("lock_step", False, "move only in answer to a command, one control period each", None),
+    ("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", (0.01, 100.0)),
+    ("control_rate", 10.0, "Hz; 1 / the control period of lock-step", (1.0, 100.0)),
+    ("state_rate", 50.0, "Hz; of joints, pose and wrench, where not in lock-step", (1.0, 100.0)),
+    ("images", False, "render and publish the cameras", None),
+    ("camera_rate", 15.0, "Hz; where not in lock-step", (0.1, 60.0)),
+    ("image_width", 128, "pixels", (16, 640)),
+    ("image_height", 128, "pixels", (16, 480)),
+    ("base_frame", "base", "frame of poses, wrenches and twists", None),
+    ("command_in_type", "speed_units", "as Servo's: speed_units or unitless", None),
+    ("incoming_command_timeout", 0.1, "s; a command older than this moves nothing", (0.01, 2.0)),
+    ("board_spread", 0.04, "m; the board lies up to this far from its centre", (0.0, 0.1)),
+    ("start_spread", 0.04, "m; the peg starts up to this far from the hole", (0.0, 0.1)),
+    ("success_depth", 0.02, "m below the face at which the peg is in", (0.001, 0.035)),
+    ("seed", 0, "of boards and starts; setting it starts the sequence again", (0, 2**31 - 1)),
+)
+_WALL_PERIOD = 0.01  # s of simulated time per turn of the timer, where not in lock-step
+_START_TIME = 1.0  # s; a stamp of zero means "no stamp"
+
+
+def _quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """x, y, z, w of a rotation matrix [3, 3]."""
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, rotation.ravel())
+    w, x, y, z = quaternion.tolist()
+    return x, y, z, w
+
+
+class RobotNode(Node):
+    """Shell around `PegInHole` and Servo's rules."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_robot")
+        value: dict[str, Any] = declare(self, PARAMETERS)
+        self._lock_step: bool = value["lock_step"]
+        self._period = 1.0 / value["control_rate"]
+        self._frame: str = value["base_frame"]
+        self._images: bool = value["images"]
+        self._size: tuple[int, int] = (value["image_width"], value["image_height"])
+        self._servo = ServoConfig(
+            frames=(self._frame,),
+            command_in_type=value["command_in_type"],
+            incoming_command_timeout=value["incoming_command_timeout"],
+        )
+        self._world = PegInHole(
+            WorldConfig(
+                board_spread=value["board_spread"],
+                start_spread=value["start_spread"],
+                success_depth=value["success_depth"],
+            ),
+            seed=value["seed"],
+        )
+        self._seed: int | None = None
+        self._command: Command | None = None
+        self._stamp = 0.0
+        self._succeeded = False
+        self._refused = ""
+        self._moves = 0  # since the last look of `_repeat_if_idle`
+        self._advertise()
+        self.add_post_set_parameters_callback(self._on_parameters)
+        if not self._lock_step:
+            self._every_state = max(1, round(1.0 / value["state_rate"] / _WALL_PERIOD))
+            self._every_image = max(1, round(1.0 / value["camera_rate"] / _WALL_PERIOD))
+            self._turn = 0
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            period = _WALL_PERIOD / value["real_time_factor"]
+            self.create_timer(period, self._on_timer, clock=steady)
+        else:
+            # Samples are events here, and a subscriber that starts late has missed the last ones.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(0.5, self._repeat_if_idle, clock=steady)
+        self._publish_all()
+
+    def _advertise(self) -> None:
+        reliable, image_qos = QoSProfile(depth=10), QoSProfile(depth=2)
+        self._joints = self.create_publisher(JointState, "joint_states", reliable)
+        self._pose = self.create_publisher(PoseStamped, "ee_pose", reliable)
+        self._object = self.create_publisher(PoseStamped, "object_pose", reliable)
+        self._wrench = self.create_publisher(WrenchStamped, "wrench", reliable)
+        self._success = self.create_publisher(Header, "task_success", reliable)
+        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", reliable)
+        self._cameras = {
+            name: (
+                self.create_publisher(Image, f"camera/{name}/image", image_qos),
+                self.create_publisher(CameraInfo, f"camera/{name}/camera_info", image_qos),
+            )
+            for name in (CAMERAS if self._images else ())
+        }
+        self.create_subscription(
+            TwistStamped, "servo_node/delta_twist_cmds", self._on_command, QoSProfile(depth=1)
+        )
+        self.create_service(Trigger, "reset", self._on_reset)
+
+    def _on_parameters(self, parameters: list[rclpy.parameter.Parameter]) -> None:
+        for parameter in parameters:
+            if parameter.name == "seed":
+                self._seed = parameter.value
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._world.reset(self._seed)
+        self._seed = None
+        self._command, self._succeeded = None, False
+        self._world.advance(np.zeros(6), self._period)
+        self._publish_all()
+        response.success, response.message = True, "another board, another start"
+        return response
+
+    def _on_command(self, message: TwistStamped) -> None:
+        linear, angular = message.twist.linear, message.twist.angular
+        twist = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+        self._command = Command(twist, message.header.frame_id, stamp)
+        if self._lock_step and stamp > self._stamp - 1e-6:
+            self._moves += 1
+            self._move(self._period)
+            self._publish_all()
+
+    def _on_timer(self) -> None:
+        self._move(_WALL_PERIOD)
+        self._turn += 1
+        if self._turn % self._every_state == 0:
+            self._publish_states()
+        if self._images and self._turn % self._every_image == 0:
+            self._publish_images()
+        self._publish_clock()
+
+    def _repeat_if_idle(self) -> None:
+        if self._moves == 0:
+            self._publish_all()
+        self._moves = 0
+
+    def _move(self, duration: float) -> None:
+        answer = follow(self._command, self._now(), self._servo)
+        if answer.refused and answer.refused != self._refused and self._command is not None:
+            self.get_logger().warning(f"standing still: {answer.refused}")
+        self._refused = answer.refused
+        self._world.advance(answer.twist, duration)
+
+    def _now(self) -> float:
+        return self._world.time + _START_TIME
+
+    def _header(self) -> Header:
+        header = Header(frame_id=self._frame)
+        nanoseconds = round(self._now() * 1e9)
+        header.stamp.sec, header.stamp.nanosec = divmod(nanoseconds, 1_000_000_000)
+        return header
+
+    def _publish_all(self) -> None:
+        self._publish_states()
+        if self._images:
+            self._publish_images()
+        self._publish_clock()
+
+    def _publish_states(self) -> None:
+        world, header = self._world, self._header()
+        self._stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
+        if world.success and not self._succeeded:
+            self._succeeded = True
+            self._success.publish(Header(stamp=header.stamp, frame_id="peg in hole"))
+        joints = JointState(header=header, name=world.joint_names)
+        joints.position = array.array("d", world.joint_positions.tobytes())
+        joints.velocity = array.array("d", world.joint_velocities.tobytes())
+        self._joints.publish(joints)
+        hole = PoseStamped(header=header)
+        hole.pose.orientation.w = 1.0
+        position = hole.pose.position
+        position.x, position.y, position.z = world.hole_position.tolist()
+        self._object.publish(hole)
+        wrench = WrenchStamped(header=header)
+        force, torque = wrench.wrench.force, wrench.wrench.torque
+        force.x, force.y, force.z, torque.x, torque.y, torque.z = world.wrench.tolist()
+        self._wrench.publish(wrench)
+        pose = PoseStamped(header=header)
+        position, orientation = pose.pose.position, pose.pose.orientation
+        position.x, position.y, position.z = world.end_effector_position.tolist()
+        orientation.x, orientation.y, orientation.z, orientation.w = _quaternion(
+            world.end_effector_rotation
+        )
+        self._pose.publish(pose)
+
+    def _publish_images(self) -> None:
+        width, height = self._size
+        for name, (image_publisher, info_publisher) in self._cameras.items():
+            header = self._header()
+            header.frame_id = f"{name}_camera"
+            pixels = self._world.render(name, width, height)
+            image = Image(header=header, height=height, width=width, encoding="rgb8")
+            image.step = 3 * width
+            image.data = array.array("B", pixels.tobytes())
+            image_publisher.publish(image)
+            info_publisher.publish(self._camera_info(name, header))
+
+    def _camera_info(self, name: str, header: Header) -> CameraInfo:
+        width, height = self._size
+        focal = 0.5 * height / math.tan(0.5 * math.radians(self._world.field_of_view(name)))
+        x, y = 0.5 * width, 0.5 * height
+        info = CameraInfo(header=header, height=height, width=width)
+        info.distortion_model, info.d = "plumb_bob", [0.0] * 5
+        info.k = [focal, 0.0, x, 0.0, focal, y, 0.0, 0.0, 1.0]
+        info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        info.p = [focal, 0.0, x, 0.0, 0.0, focal, y, 0.0, 0.0, 0.0, 1.0, 0.0]
+        return info
+
+    def _publish_clock(self) -> None:
+        self._clock_publisher.publish(ClockMessage(clock=self._header().stamp))
+
+    def destroy_node(self) -> None:
+        """Free the renderers with the node."""
+        self._world.close()
+        super().destroy_node()
+
+
+def main() -> None:
+    """Run the node until it is told to stop."""
+    rclpy.init()
+    node = RobotNode()
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass  # the usual end
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
