@@ -26,7 +26,7 @@ CAMERAS = ("wrist", "fixed")
 _CONTROL_STEPS = 5  # physics steps (2 ms) between two solutions of the inverse kinematics
 _DAMPING = 0.03
 _LIMIT_MARGIN = 0.05  # rad
-_LEASH = 0.004  # rad: how far a joint's target may run ahead of the joint, which bounds the force
+_LEASH = 0.002  # rad: how far a joint's target may run ahead of the joint, which bounds the force
 _UPRIGHT_GAIN = 3.0  # 1/s, takes back the orientation that the damping lets drift
 
 
