@@ -1,0 +1,80 @@
+"""Fixtures for every test: an own DDS domain, processes that end, waiting on conditions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+# Before anything imports rclpy: tests talk on this host only, in a domain of their own.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(100 + os.getpid() % 100)
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def ros_node() -> Iterator[object]:
+    """A node of the test's own, in a context of its own."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("test", context=context)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield node
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def spin_until(ros_node: object) -> Callable[..., None]:
+    """`spin_until(condition, what, deadline=20.0)`: spin the test's node until it holds."""
+
+    def wait(condition: Callable[[], object], what: str, deadline: float = 20.0) -> None:
+        end = time.monotonic() + deadline
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"waited {deadline} s in vain for {what}")
+            ros_node.executor.spin_once(timeout_sec=0.02)  # type: ignore[attr-defined]
+
+    return wait
+
+
+@pytest.fixture
+def start_node() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`start_node("rlif_sim", "robot", seed=3)`: a node as a process, stopped with the test."""
+    from ament_index_python.packages import get_package_prefix
+
+    started: list[subprocess.Popen[str]] = []
+
+    def start(package: str, executable: str, **parameters: object) -> subprocess.Popen[str]:
+        command = [f"{get_package_prefix(package)}/lib/{package}/{executable}", "--ros-args"]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name}:={text}"]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in started:
+            try:
+                process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
