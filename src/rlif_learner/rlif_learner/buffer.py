@@ -1,0 +1,245 @@
+"""Replay buffer: the steps of episodes, in order, each stored once.
+
+A row is a step; a transition is two neighbouring rows of the same episode with nothing lost
+between them, so next observations (and images) cost no memory. A transition can be sampled as
+soon as its next observation and its label are known, that is, while the episode is running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlif_learner.labels import Label, Labeller
+from rlif_learner.steps import Source, StepRecord
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions; B stands for the leading dimensions, [batch] or [count, batch]."""
+
+    states: Tensor  # float32 [B, state_dim]
+    actions: Tensor  # float32 [B, action_dim]
+    rewards: Tensor  # float32 [B]
+    next_states: Tensor  # float32 [B, state_dim]
+    terminals: Tensor  # float32 [B], 1: no value beyond
+    images: tuple[Tensor, ...] = ()  # uint8 [B, height, width, channels] per camera
+    next_images: tuple[Tensor, ...] = ()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        plain = (self.states, self.actions, self.rewards, self.next_states, self.terminals)
+        return (*plain, *self.images, *self.next_images)
+
+    @classmethod
+    def from_tensors(cls, tensors: Iterable[Tensor]) -> Batch:
+        states, actions, rewards, next_states, terminals, *images = tensors
+        half = len(images) // 2
+        return cls(
+            states, actions, rewards, next_states, terminals,
+            tuple(images[:half]), tuple(images[half:]),
+        )  # fmt: skip
+
+
+class ReplayBuffer:
+    """Ring of `capacity` steps. Adding and sampling from several threads is safe.
+
+    With `memmap_dir` the images lie in files there instead of in memory.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        state_dim: int,
+        action_dim: int,
+        images: tuple[tuple[int, int, int], ...] = (),
+        memmap_dir: Path | str | None = None,
+        scheme: str = "onset",
+    ) -> None:
+        if capacity < 2:
+            raise ValueError(f"capacity: found {capacity}, expected at least 2 (a transition)")
+        self.capacity, self.state_dim, self.action_dim = capacity, state_dim, action_dim
+        self.image_shapes = tuple(tuple(shape) for shape in images)
+        self.columns: dict[str, np.ndarray] = {
+            "state": np.zeros((capacity, state_dim), np.float32),
+            "action": np.zeros((capacity, action_dim), np.float32),
+            "reward": np.zeros(capacity, np.float32),
+            "terminal": np.zeros(capacity, np.float32),
+            "valid": np.zeros(capacity, bool),  # a transition starts here, and its label is known
+            "source": np.zeros(capacity, np.uint8),
+        }
+        for i, shape in enumerate(self.image_shapes):
+            self.columns[f"image_{i}"] = _image_column((capacity, *shape), i, memmap_dir)
+        self.total = 0  # steps ever added; step n lies in row n % capacity
+        self._labeller = Labeller(scheme)
+        self._valid_count = 0
+        self._changed_from = 0  # rows of steps before this one are as they were last saved
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled."""
+        return self._valid_count
+
+    def add_step(self, step: StepRecord) -> None:
+        """Append one step. Evaluation steps are left out, and nothing is joined across them.
+
+        ValueError for wrong shapes and values that are not finite; the buffer is then unchanged.
+        """
+        if step.evaluation:
+            with self._lock:
+                self._apply(self._labeller.interrupt())
+            return
+        state, action = self._checked(step)
+        with self._lock:
+            row = self.total % self.capacity
+            self._set_valid(row, False)
+            self.columns["state"][row] = state
+            self.columns["action"][row] = action
+            self.columns["reward"][row] = self.columns["terminal"][row] = 0.0
+            self.columns["source"][row] = Source.NONE if step.is_last else step.source
+            for i, image in enumerate(step.images):
+                self.columns[f"image_{i}"][row] = image
+            self.total += 1
+            self._apply(self._labeller.push(step))
+
+    def add_episode(self, steps: Iterable[StepRecord]) -> None:
+        """Append the steps of an episode, in order."""
+        for step in steps:
+            self.add_step(step)
+
+    def sample(
+        self, batch: int, rng: np.random.Generator, count: int | None = None, operator: bool = False
+    ) -> Batch:
+        """`batch` transitions, uniformly and with replacement; with `count`, that many batches.
+
+        `operator`: only transitions that the operator drove. ValueError if there is none.
+        """
+        shape = (batch,) if count is None else (count, batch)
+        with self._lock:
+            rows = self._draw(int(np.prod(shape)), rng, operator)
+            return self._gather(rows, shape)
+
+    def _checked(self, step: StepRecord) -> tuple[np.ndarray, np.ndarray]:
+        state = np.asarray(step.state, np.float32)
+        action = np.asarray(step.action, np.float32)
+        if step.is_last:
+            action = np.zeros(self.action_dim, np.float32)
+        where = f"step {step.step_index} of episode {step.episode_id}"
+        for name, value, size in (
+            ("state", state, self.state_dim),
+            ("action", action, self.action_dim),
+        ):
+            if value.shape != (size,):
+                raise ValueError(
+                    f"{name} of {where}: found shape {value.shape}, expected ({size},)"
+                )
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} of {where}: found {value}, expected finite numbers")
+        shapes = tuple((*image.shape,) for image in step.images)
+        types = {image.dtype for image in step.images}
+        if shapes != self.image_shapes or types - {np.dtype(np.uint8)}:
+            raise ValueError(
+                f"images of {where}: found {shapes} of {sorted(map(str, types))}, expected "
+                f"{self.image_shapes} of uint8"
+            )
+        return state, action
+
+    def _apply(self, labels: list[Label]) -> None:
+        for label in labels:
+            if label.index < self.total - self.capacity:
+                continue  # overwritten while its label was not known
+            row = label.index % self.capacity
+            self.columns["reward"][row] = label.reward
+            self.columns["terminal"][row] = label.terminal
+            self._set_valid(row, True)
+            self._changed_from = min(self._changed_from, label.index)
+
+    def _set_valid(self, row: int, valid: bool) -> None:
+        self._valid_count += int(valid) - int(self.columns["valid"][row])
+        self.columns["valid"][row] = valid
+
+    def _draw(self, count: int, rng: np.random.Generator, operator: bool) -> np.ndarray:
+        valid, filled = self.columns["valid"], min(self.total, self.capacity)
+        if operator or 4 * self._valid_count < filled:
+            usable = valid[:filled]
+            if operator:
+                usable = usable & (self.columns["source"][:filled] == Source.OPERATOR)
+            candidates = np.flatnonzero(usable)
+            if not len(candidates):
+                raise ValueError(
+                    f"no {'operator ' if operator else ''}transition among {self.total} steps yet; "
+                    "add some before sampling"
+                )
+            return candidates[rng.integers(len(candidates), size=count)]
+        if not filled:
+            raise ValueError("the buffer is empty; add steps before sampling")
+        rows = rng.integers(filled, size=count)
+        while len(rejected := np.flatnonzero(~valid[rows])):
+            rows[rejected] = rng.integers(filled, size=len(rejected))
+        return rows
+
+    def _gather(self, rows: np.ndarray, shape: tuple[int, ...]) -> Batch:
+        following = rows + 1
+        following[following == self.capacity] = 0
+
+        def take(name: str, at: np.ndarray) -> Tensor:
+            column = self.columns[name]
+            return torch.from_numpy(column.take(at, axis=0).reshape(*shape, *column.shape[1:]))
+
+        cameras = [f"image_{i}" for i in range(len(self.image_shapes))]
+        return Batch(
+            states=take("state", rows),
+            actions=take("action", rows),
+            rewards=take("reward", rows),
+            next_states=take("state", following),
+            terminals=take("terminal", rows),
+            images=tuple(take(name, rows) for name in cameras),
+            next_images=tuple(take(name, following) for name in cameras),
+        )
+
+
+def _image_column(shape: tuple[int, ...], index: int, memmap_dir: Path | str | None) -> np.ndarray:
+    if memmap_dir is None:
+        return np.zeros(shape, np.uint8)
+    directory = Path(memmap_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    return np.memmap(directory / f"image_{index}.bin", np.uint8, mode="w+", shape=shape)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """What an algorithm learns from: the robot's own data and, if any, prior data."""
+
+    online: ReplayBuffer
+    prior: ReplayBuffer | None = None
+
+
+def sample_mixed(
+    online: ReplayBuffer,
+    prior: ReplayBuffer | None,
+    batch: int,
+    prior_ratio: float,
+    rng: np.random.Generator,
+    count: int | None = None,
+) -> Batch:
+    """Batches of which round(batch * prior_ratio) transitions each come from `prior`, the rest
+    from `online`. While one of the two is empty, the other gives all."""
+    from_prior = round(batch * prior_ratio)
+    if prior is None or not len(prior):
+        from_prior = 0
+    elif not len(online):
+        from_prior = batch
+    if prior is None or from_prior == 0:
+        return online.sample(batch, rng, count)
+    if from_prior == batch:
+        return prior.sample(batch, rng, count)
+    parts = (prior.sample(from_prior, rng, count), online.sample(batch - from_prior, rng, count))
+    dim = 0 if count is None else 1
+    return Batch.from_tensors(
+        torch.cat(pair, dim) for pair in zip(parts[0].tensors(), parts[1].tensors(), strict=True)
+    )

@@ -1,0 +1,112 @@
+"""The reward of RLIF, derived from the facts of an episode: the one place where it is decided.
+
+`onset` (default)  -1 on the last policy step before an intervention of the same episode
+`every_step`       -1 on every step whose successor is driven by the operator
+both               failure or abort counts as an intervention: -1 on the last policy step
+
+Success is terminal with reward 0; a time limit is truncated, that is, bootstrapped. Failure is
+truncated as well: under rewards of at most 0 a terminal state would look perfect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlif_learner.steps import Outcome, Source, StepRecord, follows
+
+SCHEMES = ("onset", "every_step")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is now known of the transition from step `index` to the next one."""
+
+    index: int
+    reward: float
+    terminal: bool
+
+
+class Labeller:
+    """Labels steps as they arrive, each as soon as it is known: learning need not wait.
+
+    The label of a policy step is known when the next driven step arrives, or the episode ends:
+    only then is it certain whether an intervention followed.
+    """
+
+    def __init__(self, scheme: str = "onset") -> None:
+        if scheme not in SCHEMES:
+            raise ValueError(f"label scheme: found {scheme!r}, expected one of {list(SCHEMES)}")
+        self.scheme = scheme
+        self.count = 0  # steps seen: the index of the next one
+        self._previous: StepRecord | None = None
+        self._last_policy: int | None = None  # of this episode, with nothing lost since
+        self._pending: int | None = None  # policy step with a successor, but no label yet
+
+    @property
+    def settled(self) -> int:
+        """Labels of steps before this index will not change any more."""
+        return min(i for i in (self.count, self._last_policy, self._pending) if i is not None)
+
+    def push(self, step: StepRecord) -> list[Label]:
+        """The labels that `step` made known; a later label of the same index replaces it."""
+        index, self.count = self.count, self.count + 1
+        if self._previous is not None and follows(step, self._previous):
+            labels = self._continue(step, self._previous, index - 1)
+        else:
+            labels = self.interrupt()
+        self._previous = step
+        if step.source == Source.POLICY and not step.is_last:
+            self._last_policy = index
+        return labels
+
+    def interrupt(self) -> list[Label]:
+        """What follows belongs to something else, or was lost: it labels nothing before it."""
+        labels = [] if self._pending is None else [Label(self._pending, 0.0, False)]
+        self._previous = self._last_policy = self._pending = None
+        return labels
+
+    def _continue(self, step: StepRecord, previous: StepRecord, last: int) -> list[Label]:
+        """Labels from a step that follows `previous`, whose index is `last`."""
+        rewards: dict[int, float] = {}
+        if previous.source == Source.POLICY:
+            self._pending = last
+        else:
+            rewards[last] = 0.0
+        if step.is_last or step.onset or step.source != Source.NONE:
+            if self._pending is not None:
+                rewards[self._pending] = 0.0
+            self._pending = None
+        if self.scheme == "every_step" and step.source == Source.OPERATOR and not step.is_last:
+            rewards[last] = -1.0
+        if self._ends_policy(step) and self._last_policy is not None:
+            rewards[self._last_policy] = -1.0
+        success = step.is_last and step.outcome == Outcome.SUCCESS
+        return [Label(i, reward, success and i == last) for i, reward in rewards.items()]
+
+    def _ends_policy(self, step: StepRecord) -> bool:
+        """Whether a person, by this step, said that the policy's last step was wrong."""
+        if step.is_last:
+            return step.outcome == Outcome.FAILURE
+        return self.scheme == "onset" and step.onset
+
+
+def label_rewards(
+    steps: Sequence[StepRecord], scheme: str = "onset"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards (float32 [n]) and terminals (bool [n]) of consecutive steps, of any episodes.
+
+    Entry i belongs to the transition from step i to step i + 1, which exists where step i + 1
+    follows step i; elsewhere, and on last steps, both are zero. What a gap hid labels nothing.
+    ValueError for a scheme that does not exist.
+    """
+    rewards = np.zeros(len(steps), dtype=np.float32)
+    terminals = np.zeros(len(steps), dtype=bool)
+    labeller = Labeller(scheme)
+    for step in steps:
+        for label in labeller.push(step):
+            rewards[label.index] = label.reward
+            terminals[label.index] = label.terminal
+    return rewards, terminals

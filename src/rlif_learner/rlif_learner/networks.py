@@ -1,0 +1,98 @@
+"""The critics: one ensemble, held in one flat vector, multiplied as batched matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from rlif_learner.config import RLPDConfig
+from rlif_policy.networks import PolicySpec, StateNormaliser, xavier_uniform_
+
+NORM_EPS = 1e-6
+
+
+class FlatParameters:
+    """Parameters of a module moved into one vector, gradients into another.
+
+    The optimiser and the target's moving average are then one pass over one vector each, instead
+    of one per tensor.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        first = self.parameters[0]
+        size = sum(p.numel() for p in self.parameters)
+        self.values = torch.empty(size, dtype=first.dtype, device=first.device)
+        self.gradients = torch.zeros_like(self.values)
+        start = 0
+        for parameter in self.parameters:
+            part = slice(start, start + parameter.numel())
+            self.values[part] = parameter.detach().reshape(-1)
+            parameter.data = self.values[part].view(parameter.shape)
+            parameter.grad = self.gradients[part].view(parameter.shape)
+            start = part.stop
+
+
+class EnsembleCritic(nn.Module):
+    """`size` independent critics Q(s, a): MLPs with LayerNorm and ReLU, as batched matrices.
+
+    Weights have the critic as their first dimension: [size, fan_in, fan_out].
+    """
+
+    def __init__(self, spec: PolicySpec, config: RLPDConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        self.size, self.dropout = config.ensemble_size, config.dropout
+        self.layer_norm = config.layer_norm
+        self.normaliser = StateNormaliser(spec)
+        widths = (spec.state_dim + spec.action_dim, *config.hidden, 1)
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.gains, self.shifts = nn.ParameterList(), nn.ParameterList()
+        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+            weight = torch.empty(self.size, fan_in, fan_out)
+            xavier_uniform_(weight, fan_in, fan_out, generator)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(self.size, 1, fan_out)))
+        for width in config.hidden if self.layer_norm else ():
+            self.gains.append(nn.Parameter(torch.ones(self.size, 1, width)))
+            self.shifts.append(nn.Parameter(torch.zeros(self.size, 1, width)))
+        self.flat = FlatParameters(self.parameters())
+
+    def decayed(self) -> Tensor:
+        """1 for each entry of the flat vector that belongs to a weight matrix, 0 elsewhere."""
+        matrices = {id(weight) for weight in self.weights}
+        return torch.cat(
+            [torch.full((p.numel(),), float(id(p) in matrices)) for p in self.flat.parameters]
+        )
+
+    def forward(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        subset: Tensor | None = None,
+        masks: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Values [critics, batch] of states [batch, state_dim] and actions [batch, action_dim].
+
+        `subset`: indices of the critics to use; all without it. `masks`: dropout, one
+        [critics, batch, width] per hidden layer, already divided by the share that is kept.
+        """
+
+        def of(parameter: Tensor) -> Tensor:
+            return parameter if subset is None else parameter.index_select(0, subset)
+
+        inputs = torch.cat([self.normaliser(states), actions], dim=-1)
+        size = self.size if subset is None else len(subset)
+        hidden = inputs.expand(size, *inputs.shape)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(of(bias), hidden, of(weight))
+            if i == len(self.weights) - 1:
+                break
+            if masks is not None:
+                hidden = hidden * masks[i]
+            if self.layer_norm:
+                hidden = nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPS)
+                hidden = torch.addcmul(of(self.shifts[i]), hidden, of(self.gains[i]))
+            hidden = torch.relu(hidden)
+        return hidden.squeeze(-1)

@@ -1,0 +1,46 @@
+"""Adam over one flat vector: a few passes over memory, whatever the number of tensors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class FlatAdam:
+    """Adam (and, with `weight_decay`, AdamW) on a flat vector of parameters, in place.
+
+    `decayed`: 1 where weight decay applies, 0 elsewhere; same length as the parameters.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        decayed: Tensor | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.values, self.learning_rate, self.betas, self.eps = values, learning_rate, betas, eps
+        self.weight_decay, self.decayed = weight_decay, decayed
+        self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, gradients: Tensor) -> None:
+        """One step down `gradients`, a vector of the same length."""
+        self.steps += 1
+        if self.weight_decay and self.decayed is not None:
+            self.values.addcmul_(
+                self.values, self.decayed, value=-self.learning_rate * self.weight_decay
+            )
+        self.first.lerp_(gradients, 1.0 - self.betas[0])
+        self.second.mul_(self.betas[1]).addcmul_(gradients, gradients, value=1.0 - self.betas[1])
+        correction = math.sqrt(1.0 - self.betas[1] ** self.steps)
+        size = self.learning_rate * correction / (1.0 - self.betas[0] ** self.steps)
+        # eps is scaled so that this equals lr * m_hat / (sqrt(v_hat) + eps) exactly.
+        self.values.addcdiv_(
+            self.first, self.second.sqrt().add_(self.eps * correction), value=-size
+        )

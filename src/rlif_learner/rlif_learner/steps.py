@@ -1,0 +1,72 @@
+"""One step of an episode, free of ROS: what rlif_msgs/Step holds and the learner needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+
+class Source(IntEnum):
+    """Who drove a step; the numbers are those of rlif_msgs/Decision."""
+
+    NONE = 0
+    POLICY = 1
+    OPERATOR = 2
+
+
+class Outcome(IntEnum):
+    """How an episode ended; the numbers are those of rlif_msgs/Episode."""
+
+    RUNNING = 0
+    SUCCESS = 1
+    FAILURE = 2
+    TRUNCATED = 3
+
+
+_NO_ACTION = np.zeros(0, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class StepRecord:
+    """Observation and decision of one tick. An episode of T actions is T + 1 of them.
+
+    The last one (`is_last`) carries the final observation, the outcome, and no action.
+    """
+
+    sequence: int  # counts steps since the recorder started; a gap is a loss
+    episode_id: int
+    step_index: int  # from 0; a gap inside an episode: the step was not recorded
+    is_first: bool
+    is_last: bool
+    outcome: int  # Outcome; RUNNING unless is_last
+    source: int  # Source
+    onset: bool  # first step of an intervention
+    intervention_id: int  # from 1; 0: none on this step
+    evaluation: bool  # not to be learned from
+    state: np.ndarray  # [state_dim], SI units
+    action: np.ndarray = field(default_factory=lambda: _NO_ACTION)  # executed, in [-1, 1]
+    images: tuple[np.ndarray, ...] = ()  # uint8 [height, width, channels] each
+
+    def __post_init__(self) -> None:
+        Outcome(self.outcome)  # a number that is none of them raises ValueError here
+        Source(self.source)
+        if not self.is_last and np.size(self.action) == 0:
+            raise ValueError(
+                f"step {self.step_index} of episode {self.episode_id}: found no action, expected "
+                "one in every step but the last; check the recorder"
+            )
+
+
+def follows(step: StepRecord, previous: StepRecord | None) -> bool:
+    """Whether `step` is the very next one after `previous`: same episode, nothing lost between."""
+    return (
+        previous is not None
+        and not previous.is_last
+        and not step.is_first
+        and step.episode_id == previous.episode_id
+        and step.sequence == previous.sequence + 1
+        and step.step_index == previous.step_index + 1
+        and step.evaluation == previous.evaluation
+    )
