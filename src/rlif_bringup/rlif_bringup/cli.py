@@ -1,0 +1,78 @@
+"""The `rlif` command: a thin dispatch to one module per subcommand.
+
+A command is a module with `add_arguments(parser)` and `run(arguments) -> int`. Modules are imported
+when their command is asked for, so that `rlif --help` is quick and needs neither torch nor ROS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+# command: (module, what it does)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "launch": ("rlif_bringup.launch_command", "run a launch file"),
+    "demo": ("rlif_bringup.demo", "train on the simulated arm and evaluate, start to end"),
+    "evaluate": ("rlif_bringup.evaluate", "evaluate a checkpoint on the simulated arm"),
+    "doctor": ("rlif_bringup.doctor", "check a live system before arming"),
+    "bag": ("rlif_learner.commands.bag", "look into, check and repair bags"),
+    "replay": ("rlif_learner.commands.replay", "publish the Steps of bags for the learner"),
+    "train": ("rlif_learner.commands.train", "train from bags, without a graph"),
+    "relabel": ("rlif_learner.commands.relabel", "write bags with other labels"),
+    "export": ("rlif_learner.commands.export", "convert bags to other formats"),
+    "import": ("rlif_learner.commands.import_", "convert other formats to bags"),
+    "show": ("rlif_learner.commands.show", "draw the episodes of a bag"),
+}
+
+
+def _exists(module: str) -> bool:
+    """Whether a module can be found, importing its packages only."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def available() -> dict[str, tuple[str, str]]:
+    """The commands whose module is installed."""
+    return {name: entry for name, entry in COMMANDS.items() if _exists(entry[0])}
+
+
+def _overview(commands: dict[str, tuple[str, str]]) -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in commands.items()]
+    return "\n".join(
+        ["usage: rlif COMMAND [options]", "", *lines, "", "rlif COMMAND --help says more."]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        Exit code: 0 when all went well, 1 when the command failed, 2 when it was asked wrongly.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    commands = available()
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview(commands))
+        return 0 if given else 2
+    name, *rest = given
+    if name not in commands:
+        print(f"rlif: no command {name!r}\n\n{_overview(commands)}", file=sys.stderr)
+        return 2
+    path, text = commands[name]
+    module = importlib.import_module(path)
+    parser = argparse.ArgumentParser(prog=f"rlif {name}", description=module.__doc__ or text)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    try:
+        # Intermixed, options may stand between positional arguments.
+        intermixed = getattr(module, "INTERMIXED", False)
+        parse = parser.parse_intermixed_args if intermixed else parser.parse_args
+        return int(module.run(parse(rest)))
+    except KeyboardInterrupt:
+        print(f"rlif {name}: interrupted", file=sys.stderr)
+        return 130

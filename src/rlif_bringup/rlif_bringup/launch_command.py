@@ -1,0 +1,116 @@
+"""Runs a launch file: with `ros2 launch` where there is one, with our own interpreter otherwise.
+
+FILE is a path, or the name of a file that rlif_bringup has installed (sim.launch.yaml, or just sim).
+Arguments of the launch file are given as name:=value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from rlif_bringup.launch_file import Launch, LaunchFileError, Process, declared_arguments, read
+from rlif_bringup.processes import run as run_processes
+from rlif_bringup.substitutions import find_prefix
+
+INTERMIXED = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `rlif launch`."""
+    parser.add_argument("file", help="launch file: a path, or the name of an installed one")
+    parser.add_argument("values", nargs="*", metavar="name:=value", help="arguments of the file")
+    parser.add_argument("-s", "--show-args", action="store_true", help="list the file's arguments")
+    parser.add_argument(
+        "-p", "--print", action="store_true", help="print the commands, start nothing"
+    )
+    parser.add_argument(
+        "--interpreter",
+        choices=("auto", "ros2", "rlif"),
+        default="auto",
+        help="ros2: `ros2 launch`; rlif: our own; auto: ros2 where there is one",
+    )
+
+
+def find_launch_file(name: str) -> Path:
+    """Path of a launch file given by path or by the name of an installed one.
+
+    Raises:
+        LaunchFileError: there is none of that name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    folder = find_prefix("rlif_bringup", os.environ) / "share/rlif_bringup/launch"
+    base = Path(name).name
+    for candidate in (base, f"{base}.launch.yaml"):
+        if (folder / candidate).is_file():
+            return folder / candidate
+    there = ", ".join(sorted(p.name for p in folder.glob("*.launch.yaml")))
+    raise LaunchFileError(f"no launch file {name!r}; installed are: {there or 'none'}")
+
+
+def parse_values(values: list[str]) -> dict[str, str]:
+    """Arguments given as name:=value.
+
+    Raises:
+        LaunchFileError: one is not of that form.
+    """
+    pairs = [value.partition(":=") for value in values]
+    for (name, separator, _), value in zip(pairs, values, strict=True):
+        if not separator or not name:
+            raise LaunchFileError(f"expected name:=value, found {value!r}")
+    return {name: value for name, _, value in pairs}
+
+
+def _show_arguments(path: Path) -> None:
+    for argument in declared_arguments(path):
+        default = "must be given" if argument.default is None else repr(argument.default)
+        choices = f" [{', '.join(argument.choices)}]" if argument.choices else ""
+        print(f"  {argument.name}{choices}  (default: {default})\n      {argument.description}")
+
+
+def _print_commands(launch: Launch) -> None:
+    for process in launch.processes:
+        print(f"{process.name}: {shlex.join(process.command)}{_inline(process)}")
+
+
+def _inline(process: Process) -> str:
+    return "".join(f" -p {name}:={value!r}" for name, value in process.parameters.items())
+
+
+def _run_ros2(path: Path, values: list[str]) -> int:
+    """Become `ros2 launch`, so that signals reach it and nothing stands in between."""
+    command = ["ros2", "launch", str(path), *values]
+    sys.stdout.flush()
+    os.execvp(command[0], command)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `rlif launch`."""
+    try:
+        path = find_launch_file(arguments.file)
+        values = parse_values(arguments.values)
+        if arguments.show_args:
+            _show_arguments(path)
+            return 0
+        ros2 = shutil.which("ros2") is not None
+        if arguments.interpreter == "ros2" and not ros2:
+            raise LaunchFileError("`ros2` is not on PATH: source a ROS 2, or leave the option out")
+        if ros2 and arguments.interpreter != "rlif" and not arguments.print:
+            return _run_ros2(path, arguments.values)
+        launch = read(path, values, os.environ)
+    except LaunchFileError as error:
+        print(f"rlif launch: {error}", file=sys.stderr)
+        return 2
+    if arguments.print:
+        _print_commands(launch)
+        return 0
+    return run_processes(
+        launch.processes,
+        output=lambda name, line: print(f"[{name}] {line}", flush=True),
+        say=lambda text: print(f"[launch] {text}", flush=True),
+    )

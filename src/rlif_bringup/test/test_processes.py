@@ -1,0 +1,159 @@
+"""Starting and ending processes: signals are passed on, failures named, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rlif_bringup.launch_file import Process
+from rlif_bringup.processes import Processes
+
+DEADLINE = 20.0
+
+
+def python(name: str, code: str, **more: object) -> Process:
+    command = (sys.executable, "-u", "-c", textwrap.dedent(code))
+    return Process(name=name, command=command, environment=os.environ, **more)  # type: ignore[arg-type]
+
+
+OBEDIENT = """
+    import signal, sys
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(print("bye")))
+    print("ready")
+    signal.pause()
+"""
+STUBBORN = """
+    import signal, time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ready")
+    while True: signal.pause()
+"""
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "deadline"
+        threading.Event().wait(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_output_carries_the_name_and_an_interrupt_is_passed_on() -> None:
+    lines: list[tuple[str, str]] = []
+    processes = Processes(
+        [python("a", OBEDIENT), python("b", OBEDIENT)], lambda *line: lines.append(line)
+    )
+    with processes:
+        wait_for(lambda: len(lines) == 2)
+        assert processes.stop() == []
+    assert sorted(lines) == [("a", "bye"), ("a", "ready"), ("b", "bye"), ("b", "ready")]
+
+
+def test_what_ignores_the_interrupt_is_killed_in_the_end() -> None:
+    lines: list[tuple[str, str]] = []
+    stubborn = python("stubborn", STUBBORN, sigterm_timeout=0.2, sigkill_timeout=0.2)
+    with Processes([stubborn], lambda *line: lines.append(line)) as processes:
+        wait_for(lambda: len(lines) == 1)
+        pid = processes.pids["stubborn"]
+        forced = processes.stop()
+    assert forced[-1] == "stubborn ended only by SIGKILL"
+    assert not alive(pid)
+
+
+def test_children_of_a_dead_process_do_not_stay() -> None:
+    lines: list[tuple[str, str]] = []
+    parent = python(
+        "parent",
+        """
+        import subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        print(child.pid)
+        sys.exit(3)
+        """,
+    )
+    with Processes([parent], lambda *line: lines.append(line)) as processes:
+        wait_for(lambda: bool(lines))
+        child = int(lines[0][1])
+        exits = []
+        wait_for(lambda: bool(exits.extend(processes.ended()) or exits))
+        assert str(exits[0]) == "parent ended with exit code 3"
+        wait_for(lambda: not alive(child))
+
+
+def test_a_killed_process_is_reported_with_its_signal() -> None:
+    with Processes([python("a", OBEDIENT)], lambda *_: None) as processes:
+        os.kill(processes.pids["a"], signal.SIGKILL)
+        exits = []
+        wait_for(lambda: bool(exits.extend(processes.ended()) or exits))
+        assert str(exits[0]) == "a was killed by SIGKILL"
+        assert processes.ended() == [], "reported once"
+
+
+def test_parameters_reach_the_node_in_a_file_of_its_own(tmp_path: Path) -> None:
+    lines: list[tuple[str, str]] = []
+    show = python("n", "import sys; print(open(sys.argv[2]).read())")
+    process = Process("n", show.command, os.environ, node="/ns/n", parameters={"rate": 10.0})
+    with Processes([process], lambda *line: lines.append(line)) as processes:
+        wait_for(lambda: not processes.pids)
+    assert [line.strip() for _, line in lines if line] == [
+        "/ns/n:",
+        "ros__parameters:",
+        "rate: 10.0",
+    ]
+
+
+def launch(tmp_path: Path, text: str) -> subprocess.Popen[str]:
+    path = tmp_path / "t.launch.yaml"
+    path.write_text(textwrap.dedent(text))
+    main = "import sys; from rlif_bringup.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, "launch", str(path), "--interpreter", "rlif"]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def test_ctrl_c_ends_all_and_is_no_failure(tmp_path: Path) -> None:
+    popen = launch(
+        tmp_path,
+        """
+        launch:
+        - executable: {cmd: 'sh -c "echo $$; exec sleep 1000"', name: sleeper}
+        """,
+    )
+    assert popen.stdout is not None
+    line = popen.stdout.readline()
+    assert line.startswith("[sleeper] ")
+    popen.send_signal(signal.SIGINT)
+    output, _ = popen.communicate(timeout=DEADLINE)
+    assert popen.returncode == 0, output
+    assert not alive(int(line.split()[1]))
+
+
+def test_the_end_of_a_required_process_ends_all_and_is_a_failure(tmp_path: Path) -> None:
+    popen = launch(
+        tmp_path,
+        """
+        launch:
+        - executable: {cmd: 'sh -c "exec sleep 1000"', name: sleeper}
+        - executable: {cmd: 'sh -c "exit 7"', name: short, on_exit: shutdown}
+        """,
+    )
+    output, _ = popen.communicate(timeout=DEADLINE)
+    assert popen.returncode == 1
+    assert "short ended with exit code 7" in output
+    assert "short is required: stopping the rest" in output
