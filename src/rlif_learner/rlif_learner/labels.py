@@ -45,11 +45,6 @@ class Labeller:
         self._last_policy: int | None = None  # of this episode, with nothing lost since
         self._pending: int | None = None  # policy step with a successor, but no label yet
 
-    @property
-    def settled(self) -> int:
-        """Labels of steps before this index will not change any more."""
-        return min(i for i in (self.count, self._last_policy, self._pending) if i is not None)
-
     def push(self, step: StepRecord) -> list[Label]:
         """The labels that `step` made known; a later label of the same index replaces it."""
         index, self.count = self.count, self.count + 1

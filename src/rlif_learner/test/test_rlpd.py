@@ -1,0 +1,239 @@
+"""RLPD against an independent NumPy computation, and the rules of its updates."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlif_learner.buffer import Batch, Buffers, ReplayBuffer
+from rlif_learner.config import RLPDConfig, named_preset
+from rlif_learner.rlpd import RLPD, CriticNoise, NonFiniteError
+from rlif_learner.steps import StepRecord
+from rlif_policy.networks import PolicySpec
+
+SPEC = PolicySpec(state_dim=5, action_dim=2, hidden=(16, 16))
+SMALL = RLPDConfig(hidden=(16, 16), ensemble_size=4, utd=2, batch_size=32)
+CASES = {
+    "rlpd": SMALL,
+    "rlif": replace(SMALL, hidden=(16, 16, 16), entropy_in_target=False),
+    "no_layer_norm": replace(SMALL, layer_norm=False),
+    "decay_and_dropout": replace(SMALL, critic_weight_decay=0.1, dropout=0.2),
+    "subset_1_tau_1": replace(SMALL, subset_size=1, tau=1.0, target_entropy=-0.3),
+}
+
+
+def load_oracle():
+    """The module beside this file; tests are not a package."""
+    path = Path(__file__).with_name("numpy_rlpd.py")
+    loaded = importlib.util.spec_from_file_location("numpy_rlpd", path)
+    module = importlib.util.module_from_spec(loaded)
+    sys.modules[loaded.name] = module  # dataclasses look themselves up there
+    loaded.loader.exec_module(module)
+    return module
+
+
+def as_numpy(tensor):
+    return tensor.detach().numpy().astype(np.float64)
+
+
+def critics_of(critic):
+    names = {"weight": critic.weights, "bias": critic.biases}
+    names |= {"gain": critic.gains, "shift": critic.shifts}
+    return [
+        {
+            (name, i): as_numpy(p[j] if name == "weight" else p[j, 0])
+            for name, group in names.items()
+            for i, p in enumerate(group)
+        }
+        for j in range(critic.size)
+    ]
+
+
+def actor_of(actor):
+    layers = [*actor.layers, actor.head]
+    pairs = [(("weight", i), layer.weight) for i, layer in enumerate(layers)]
+    pairs += [(("bias", i), layer.bias) for i, layer in enumerate(layers)]
+    return {key: as_numpy(p) for key, p in pairs}
+
+
+def random_batch(rng, size=32):
+    arrays = (
+        rng.normal(size=(size, 5)), rng.uniform(-1, 1, (size, 2)), -1.0 * (rng.random(size) < 0.2),
+        rng.normal(size=(size, 5)), rng.random(size) < 0.1,
+    )  # fmt: skip
+    return Batch.from_tensors(torch.tensor(np.asarray(a, np.float32)) for a in arrays)
+
+
+def perturb(learner, rng):
+    """Away from zero biases and unit gains, so that an error in them cannot hide."""
+    for flat in (learner.critic.flat, learner.actor_flat):
+        noise = rng.normal(scale=0.1, size=len(flat.values))
+        flat.values.add_(torch.tensor(noise, dtype=torch.float32))
+    learner.target.flat.values.copy_(learner.critic.flat.values)
+
+
+def numpy_masks(masks):
+    return None if masks is None else [as_numpy(mask) for mask in masks]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_losses_targets_and_three_updates_equal_numpy_float64(name):
+    config, rng = CASES[name], np.random.default_rng(1)
+    learner = RLPD(config, SPEC, seed=3)
+    perturb(learner, rng)
+    oracle = load_oracle().NumpyRLPD(
+        config, SPEC.action_dim, critics_of(learner.critic), actor_of(learner.actor)
+    )
+    for _ in range(3):
+        for _ in range(config.utd):
+            batch = random_batch(rng)
+            arrays = [as_numpy(t) for t in batch.tensors()]
+            noise = learner.draw_critic_noise()
+            found_target = as_numpy(learner.critic_target(batch, noise))
+            found = learner.critic_step(batch, noise)
+            loss, target = oracle.critic_step(
+                arrays, as_numpy(noise.next_action), noise.subset.tolist(),
+                numpy_masks(noise.target_masks), numpy_masks(noise.masks),
+            )  # fmt: skip
+            np.testing.assert_allclose(found_target, target, atol=1e-5)
+            assert found["critic_loss"] == pytest.approx(loss, abs=1e-5)
+        noise, masks = learner.draw_actor_noise()
+        found = learner.actor_step(batch, noise, masks)
+        actor_loss, temperature_loss = oracle.actor_step(
+            arrays, as_numpy(noise), numpy_masks(masks)
+        )
+        assert found["actor_loss"] == pytest.approx(actor_loss, abs=1e-5)
+        assert found["temperature_loss"] == pytest.approx(temperature_loss, abs=1e-5)
+    pairs = [(critics_of(learner.critic), oracle.critics)]
+    pairs += [(critics_of(learner.target), oracle.targets)]
+    pairs += [([actor_of(learner.actor)], [oracle.actor])]
+    for found, expected in pairs:
+        for a, b in zip(found, expected, strict=True):
+            for key in b:
+                np.testing.assert_allclose(a[key], b[key], atol=1e-5, err_msg=str(key))
+    np.testing.assert_allclose(as_numpy(learner.log_temperature), oracle.log_temperature, atol=1e-5)
+
+
+def filled_buffer(seed=0, episodes=4, length=40, reward_spoiled=False):
+    rng, buffer = np.random.default_rng(seed), ReplayBuffer(500, 5, 2)
+    sequence = 0
+    for episode in range(1, episodes + 1):
+        for t in range(length + 1):
+            last = t == length
+            buffer.add_step(
+                StepRecord(
+                    sequence, episode, t, t == 0, last, 3 if last else 0, 0 if last else 1,
+                    False, 0, False, rng.normal(size=5),
+                    np.zeros(0) if last else rng.uniform(-1, 1, 2),
+                )
+            )  # fmt: skip
+            sequence += 1
+    if reward_spoiled:
+        buffer.columns["reward"][:] = np.nan
+    return buffer
+
+
+def all_values(learner):
+    tensors = learner.state_tensors()
+    return torch.cat([tensors[k].flatten() for k in sorted(tensors) if "generator" not in k])
+
+
+def test_update_takes_utd_critic_steps_and_one_actor_step():
+    learner = RLPD(replace(SMALL, utd=3), SPEC)
+    metrics = learner.update(Buffers(filled_buffer()))
+    assert (learner.updates, learner.critic_steps) == (1, 3)
+    assert learner.actor_optimiser.steps == learner.temperature_optimiser.steps == 1
+    assert learner.critic_optimiser.steps == 3
+    assert {"critic_loss", "actor_loss", "temperature_loss", "entropy"} <= set(metrics)
+
+
+def test_same_seed_same_numbers_whatever_the_global_random_state():
+    results = []
+    for global_seed in (0, 1):
+        torch.manual_seed(global_seed)
+        np.random.seed(global_seed)  # noqa: NPY002 - the very thing that must not matter
+        learner = RLPD(SMALL, SPEC, seed=5)
+        learner.update(Buffers(filled_buffer()))
+        results.append(all_values(learner))
+    assert torch.equal(*results)
+
+
+def test_state_goes_through_and_learning_continues_bit_for_bit():
+    buffers = Buffers(filled_buffer())
+    first, second = RLPD(SMALL, SPEC, seed=1), RLPD(SMALL, SPEC, seed=2)
+    first.update(buffers)
+    second.load_state(
+        {k: v.clone() for k, v in first.state_tensors().items()}, first.state_values()
+    )
+    assert torch.equal(all_values(first), all_values(second))
+    for learner in (first, second):
+        learner.update(buffers)
+    assert torch.equal(all_values(first), all_values(second))
+
+
+def test_non_finite_batch_changes_no_weight_and_is_named():
+    learner = RLPD(SMALL, SPEC)
+    learner.update(Buffers(filled_buffer()))
+    before = all_values(learner).clone()
+    with pytest.raises(NonFiniteError, match=r"critic_loss.*update 1.*\['rewards'\]"):
+        learner.update(Buffers(filled_buffer(reward_spoiled=True)))
+    assert torch.equal(all_values(learner), before)
+    learner.update(Buffers(filled_buffer()))  # and learning can go on
+
+
+def test_terminal_transitions_do_not_bootstrap():
+    learner = RLPD(SMALL, SPEC)
+    batch = random_batch(np.random.default_rng(0))
+    noise = learner.draw_critic_noise()
+    target = learner.critic_target(replace(batch, terminals=torch.ones(32)), noise)
+    assert torch.equal(target, batch.rewards)
+
+
+def test_subset_without_repetition():
+    learner = RLPD(replace(SMALL, subset_size=3), SPEC)
+    seen = set()
+    for _ in range(50):
+        subset = learner.draw_critic_noise().subset.tolist()
+        assert len(set(subset)) == 3
+        seen.update(subset)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_presets():
+    assert named_preset("rlpd") == RLPDConfig()
+    rlif = named_preset("rlif")
+    assert (rlif.hidden, rlif.entropy_in_target, rlif.prior_ratio) == ((256,) * 3, False, 0.0)
+    with pytest.raises(ValueError, match="rlpq.*rlif"):
+        named_preset("rlpq")
+
+
+def test_unknown_setting_is_named():
+    with pytest.raises(ValueError, match="learning_rte"):
+        RLPDConfig.from_mapping({"learning_rte": 1e-3})
+    assert RLPDConfig.from_mapping({"utd": 7}, "rlif").utd == 7
+    assert RLPDConfig.from_mapping(SMALL.to_mapping()) == SMALL
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("subset_size", 11), ("ensemble_size", 0), ("tau", 0.0), ("dropout", 1.0), ("utd", 1.5),
+        ("discount", 1.1), ("prior_ratio", -0.1), ("hidden", ()), ("precision", "float16"),
+        ("target_entropy", float("nan")), ("critic_learning_rate", "fast"), ("layer_norm", 1),
+    ],
+)  # fmt: skip
+def test_bad_setting_is_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        RLPDConfig(**{name: value})
+
+
+def test_noise_is_plain_data():
+    noise = RLPD(SMALL, SPEC).draw_critic_noise()
+    assert isinstance(noise, CriticNoise)
+    assert noise.masks is None
