@@ -1,0 +1,395 @@
+"""The arbiter without ROS: inputs go in with the time of their receipt, commands come out.
+
+It has no clock. `now` is in seconds, of any clock that does not go back: ROS time in simulation,
+a steady clock on a robot. Stamps are ROS times in ns. Feed inputs as they come, call `output` once
+per command period; `observe` closes the tick before and returns its Decision.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from .arbitration import ControlMachine, ControlState, Event
+from .devices import NEVER, Device, DeviceRack, Reading
+from .interventions import Intervention, InterventionConfig, InterventionTracker
+from .limits import LimitConfig, Limited, Limiter, Vector, shape_problem
+from .ticks import Decision, InterventionChange, Source, Tick
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArbiterConfig:
+    """Time-outs in s, by receipt; the reaction to each is in docs/arbiter.md.
+
+    require_operator: without a live operator device the policy does not drive
+    label_only: a take-over is marked in the data, and the policy keeps control
+    """
+
+    limits: LimitConfig = field(default_factory=LimitConfig)
+    interventions: InterventionConfig = field(default_factory=InterventionConfig)
+    observation_timeout: float = 0.3
+    policy_timeout: float = 0.3
+    pose_timeout: float = 0.3
+    require_operator: bool = True
+    label_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("observation_timeout", "policy_timeout", "pose_timeout"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value <= 0.0:
+                raise ValueError(f"{name} is {value}; expected seconds above 0")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What the arbiter knows of the episode. `start`, `end` in ns; max_steps 0: no limit."""
+
+    id: int
+    running: bool
+    start: int = 0
+    end: int | None = None
+    max_steps: int = 0
+
+
+NO_EPISODE = Episode(0, False)
+
+
+@dataclass(frozen=True)
+class PolicyInput:
+    tick: int
+    stamp: int
+    action: Vector
+    version: int
+    received: float
+
+
+@dataclass(frozen=True)
+class Command:
+    """One output: `twist` (n,) in m/s and rad/s, and the interventions that began or ended."""
+
+    twist: Vector
+    action: Vector
+    source: Source
+    changes: tuple[InterventionChange, ...]
+
+
+class Arbiter:
+    """Composes table, devices, interventions and limits. Not thread-safe: one executor thread."""
+
+    def __init__(self, config: ArbiterConfig, rack: DeviceRack) -> None:
+        self.config = config
+        self.rack = rack
+        self.limiter = Limiter(config.limits)
+        self._machine = ControlMachine()
+        self._tracker = InterventionTracker(config.interventions)
+        self._size = len(config.limits.axes)
+        self._causes: dict[str, str] = {}  # of a fault, that are still there
+        self._hold: str | None = None  # asked for from outside
+        self._episode = NO_EPISODE
+        self._steps = 0  # of the episode
+        self._tick: Tick | None = None
+        self._observed = NEVER
+        self._policy: PolicyInput | None = None
+        self._version = 0
+        self._position: Vector | None = None
+        self._posed = NEVER
+        self._lost_device: Device | None = None
+        self._last_onset = 0
+        self._last_action: Vector = (0.0,) * self._size
+
+    # ---- what it says
+
+    @property
+    def state(self) -> ControlState:
+        return self._machine.state
+
+    @property
+    def reason(self) -> str:
+        return self._machine.reason
+
+    @property
+    def armed(self) -> bool:
+        return self._machine.armed
+
+    @property
+    def device(self) -> str:
+        """Operator device in control; empty: none."""
+        current = self._tracker.current
+        return current.device if current and self.state is ControlState.OPERATOR else ""
+
+    @property
+    def expects_steps(self) -> bool:
+        """Armed, and an episode is running that has steps left."""
+        return self.armed and self._episode.running and not self._limit_reached()
+
+    @property
+    def episode_start(self) -> int:
+        """Stamp in ns from which on observations belong to the running episode."""
+        return self._episode.start
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Seconds since the last message of each input; infinite: never."""
+        policy = self._policy.received if self._policy else NEVER
+        ages = {"observation": now - self._observed, "policy_action": now - policy}
+        if self.config.limits.boxed:
+            ages["ee_pose"] = now - self._posed
+        return ages | {f"device {d.name}": now - d.received for d in self.rack.devices}
+
+    # ---- inputs
+
+    def observe(self, tick: int, stamp: int, now: float) -> Decision | None:
+        """Begin a tick. Returns the Decision of the tick before, if that was of an episode."""
+        decision = self.close_tick()
+        self._tick = Tick(tick, stamp)
+        self._observed = now
+        self._admit_tick()
+        self._attach_policy()
+        return decision
+
+    def close_tick(self) -> Decision | None:
+        """End the open tick; its Decision, if it was one of an episode."""
+        tick, self._tick = self._tick, None
+        return tick.close(self._last_action) if tick and tick.episode_id else None
+
+    def policy_action(
+        self, tick: int, stamp: int, action: Vector, version: int, now: float
+    ) -> None:
+        """The policy's answer to the Observation of `tick`. A bad one is a fault."""
+        problem = shape_problem(action, self._size)
+        if problem:
+            self._policy = None
+            self.fault("policy", f"the action of the policy {problem}")
+            return
+        self._causes.pop("policy", None)
+        if version < self._version:
+            self.fault(
+                "",
+                f"the policy's weights went back from version {self._version} to {version}: it was "
+                "restarted, or two policies are running",
+            )
+        self._version = version
+        self._policy = PolicyInput(tick, stamp, action, version, now)
+        self._attach_policy()
+
+    def device_reading(self, name: str, reading: Reading, now: float) -> None:
+        """A message of an operator device, already read by its layout."""
+        problem = shape_problem(reading.action, self._size)
+        if problem:
+            self.device_fault(name, problem)
+            return
+        self._causes.pop(f"device {name}", None)
+        device = self.rack.device(name)
+        device.update(reading, now)
+        if device is self._lost_device and not reading.engaged:
+            self._lost_device = None
+
+    def device_fault(self, name: str, problem: str) -> None:
+        """A message of an operator device that cannot be used."""
+        self.fault(f"device {name}", f"operator device {name}: {problem}")
+
+    def pose(self, position: Vector, now: float) -> None:
+        """Measured end effector position (3,) in m, base frame. One that is not finite is stale."""
+        if shape_problem(position, 3) is None:
+            self._position, self._posed = position, now
+
+    def begin_episode(self, id: int, start: int, max_steps: int) -> None:
+        """An episode runs: the first observation at or after `start` (ns) is its step 0."""
+        if (id, start) != (self._episode.id, self._episode.start):
+            self._steps = 0
+        self._episode = Episode(id, True, start, None, max_steps)
+        if self._tick and not self._tick.episode_id:
+            self._admit_tick()
+            self._attach_policy()
+
+    def end_episode(self, end: int | None = None) -> None:
+        """No episode runs any more: an open tick at or after `end` (ns) was not a step of it."""
+        tick = self._tick
+        self._episode = replace(self._episode, running=False, end=end)
+        if end is not None and tick and tick.episode_id and tick.stamp >= end:
+            tick.episode_id = 0
+
+    def stop(self, on: bool) -> None:
+        """The stop signal."""
+        if on:
+            self.fault("stop", "the stop signal is on")
+        else:
+            self._causes.pop("stop", None)
+
+    def fault(self, cause: str, reason: str) -> None:
+        """Latch FAULT. A named cause must be gone before a human can re-arm."""
+        if cause:
+            self._causes[cause] = reason
+        self._machine.handle(Event.FAULT, reason)
+
+    def hold(self, reason: str | None) -> None:
+        """Ask for HOLD from outside; None: no longer."""
+        self._hold = reason
+
+    def arm(self, on: bool) -> tuple[bool, str]:
+        """A human arms or disarms. Returns success, and words for the human."""
+        if not on:
+            self._machine.handle(Event.DISARM, "disarmed")
+            return True, f"{self.state.name}: {self.reason}"
+        if self._causes:
+            return False, "not armed: " + "; ".join(self._causes.values())
+        self._version = 0
+        self._lost_device = None
+        changed = self._machine.handle(Event.ARM, "armed")
+        return True, "armed" if changed else f"it is armed already: {self.state.name}"
+
+    # ---- output
+
+    def output(self, now: float) -> Command:
+        """What to send for the next command period, after all limits."""
+        changes: list[InterventionChange] = []
+        over = self._episode_over()
+        driving = self.rack.driving(now)
+        if over:
+            self._machine.handle(Event.EPISODE_OVER, over)
+        elif self._hold:
+            self._machine.handle(Event.DEVICE_LOST, self._hold)
+        elif self.config.label_only:
+            self._follow_label(driving, now, changes)
+        else:
+            self._follow_operator(driving, now, changes)
+        self._follow_inputs(over or self._missing(now))
+        marked_only = self.config.label_only and self.state is ControlState.POLICY and not over
+        if self.state is not ControlState.OPERATOR and not marked_only:
+            self._end_intervention(now, changes)
+        limited, source = self._drive(driving, now)
+        return Command(limited.twist, limited.action, source, tuple(changes))
+
+    def _follow_operator(
+        self, driving: Device | None, now: float, changes: list[InterventionChange]
+    ) -> None:
+        """Take-over, release, loss of the device."""
+        current = self._tracker.current
+        if driving is not None:
+            self._machine.handle(Event.TAKE_OVER, f"taken over with {driving.name}")
+            if self.state is ControlState.OPERATOR:
+                self._engage(driving, now, changes)
+        elif current is not None and not self.rack.device(current.device).live(now):
+            self._lost_device = self.rack.device(current.device)
+            self._machine.handle(Event.DEVICE_LOST, self._lost_reason())
+        elif current is not None and self._tracker.release(now):
+            self._machine.handle(Event.RELEASED, f"{current.device} released")
+
+    def _follow_label(
+        self, driving: Device | None, now: float, changes: list[InterventionChange]
+    ) -> None:
+        """`label_only`: mark the intervention, leave control where it is."""
+        if driving is not None and self.state is ControlState.POLICY:
+            self._engage(driving, now, changes)
+        elif self._tracker.release(now):
+            self._end_intervention(now, changes)
+
+    def _follow_inputs(self, missing: str | None) -> None:
+        """POLICY <-> HOLD, and in HOLD always the words for what is missing now."""
+        if missing is None:
+            self._machine.handle(Event.INPUTS_BACK, "the policy drives")
+            return
+        self._machine.handle(Event.INPUTS_LOST, missing)
+        if self.state is ControlState.HOLD:
+            self._machine.explain(missing)
+
+    def _drive(self, driving: Device | None, now: float) -> tuple[Limited, Source]:
+        """The action of whoever has control, through the limits, into the tick."""
+        asked, source = self._asked(driving)
+        position = self._position if self._pose_problem(now) is None else None
+        limited = self.limiter.drive(asked, position) if asked else self.limiter.brake()
+        self._last_action = limited.action
+        if self._tick:
+            held = self.state not in (ControlState.POLICY, ControlState.OPERATOR)
+            self._tick.add(limited, source, asked, held)
+        return limited, source
+
+    def _asked(self, driving: Device | None) -> tuple[Vector, Source]:
+        if self.state is ControlState.POLICY and self._policy:
+            return self._policy.action, Source.POLICY
+        if self.state is ControlState.OPERATOR and driving and driving.reading:
+            return driving.reading.action, Source.OPERATOR
+        return (), Source.NONE
+
+    # ---- what is missing
+
+    def _episode_over(self) -> str | None:
+        """Why there is nothing to drive in; None: the open tick is a step of the episode."""
+        if not self._episode.running:
+            return "no episode is running"
+        if self._tick and self._tick.episode_id == self._episode.id:
+            return None
+        if self._limit_reached():
+            return f"the time limit of {self._episode.max_steps} steps is reached"
+        return "waiting for the first observation of the episode"
+
+    def _limit_reached(self) -> bool:
+        return 0 < self._episode.max_steps <= self._steps
+
+    def _missing(self, now: float) -> str | None:
+        """What keeps the policy from driving; None: nothing."""
+        c, policy = self.config, self._policy
+        if self._hold:
+            return self._hold
+        if now - self._observed > c.observation_timeout:
+            return f"no observation for more than {c.observation_timeout} s: is the observer alive?"
+        if policy is None or policy.stamp < self._episode.start:
+            return "no action from the policy yet"
+        if now - policy.received > c.policy_timeout:
+            return f"no action from the policy for more than {c.policy_timeout} s: is it alive?"
+        problem = self._pose_problem(now) or (self._lost_reason() if self._lost_device else None)
+        return problem or (self.rack.problem(now) if c.require_operator else None)
+
+    def _pose_problem(self, now: float) -> str | None:
+        c = self.config
+        if c.limits.boxed and now - self._posed > c.pose_timeout:
+            return f"no ee_pose for more than {c.pose_timeout} s: the workspace box needs it"
+        return None
+
+    def _lost_reason(self) -> str:
+        name = self._lost_device.name if self._lost_device else ""
+        return f"the operator device {name} went silent while driving: bring it back and release it"
+
+    # ---- bookkeeping
+
+    def _admit_tick(self) -> None:
+        """Give the open tick its place in the episode, if it has one."""
+        tick, episode = self._tick, self._episode
+        if tick is None or not episode.running or self._limit_reached():
+            return
+        if tick.stamp >= episode.start:
+            tick.episode_id, tick.step_index = episode.id, self._steps
+            self._steps += 1
+
+    def _attach_policy(self) -> None:
+        tick, policy = self._tick, self._policy
+        if tick and policy and policy.tick == tick.number and policy.stamp == tick.stamp:
+            tick.policy_action, tick.policy_version = policy.action, policy.version
+
+    def _engage(self, driving: Device, now: float, changes: list[InterventionChange]) -> None:
+        """Begin or continue an intervention, and mark the open tick with it."""
+        begins = self._tracker.current is None
+        intervention = self._tracker.engage(driving.name, now)
+        action = driving.reading.action if driving.reading else ()
+        if self._tick:
+            self._tick.mark(intervention.id, intervention.id > self._last_onset, action)
+            self._last_onset = intervention.id
+        if begins:
+            changes.append(self._change(True, intervention, now))
+
+    def _end_intervention(self, now: float, changes: list[InterventionChange]) -> None:
+        ended = self._tracker.end()
+        if ended is not None:
+            changes.append(self._change(False, ended, now))
+
+    def _change(self, started: bool, intervention: Intervention, now: float) -> InterventionChange:
+        tick = self._tick or Tick(0, 0)
+        return InterventionChange(
+            started=started,
+            intervention=intervention,
+            stamp=tick.stamp,
+            episode_id=tick.episode_id,
+            step_index=tick.step_index,
+            policy_action=tick.policy_action,
+            operator_action=tick.operator_action,
+            duration=0.0 if started else now - intervention.started,
+        )

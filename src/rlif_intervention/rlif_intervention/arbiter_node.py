@@ -1,0 +1,330 @@
+"""Node `arbiter`: who drives the robot, within which limits, and why.
+
+Subscribes
+    observation    rlif_msgs/Observation       the ticks
+    policy_action  rlif_msgs/PolicyAction      what the policy would do
+    joy            sensor_msgs/Joy             what the operator does; the arm button
+    episode        rlif_msgs/Episode           when to drive (latched)
+    ee_pose        geometry_msgs/PoseStamped   only with a workspace box
+    stop           std_msgs/Bool               true: FAULT (latched)
+Publishes
+    command        geometry_msgs/TwistStamped  at command_rate; zeros whenever nobody drives
+    decision       rlif_msgs/Decision          one per tick of an episode
+    intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
+    control_state  rlif_msgs/ControlState      on change only (latched)
+Services
+    arm            std_srvs/SetBool            true: arm; false: disarm
+
+Parameters: rlif_intervention.arbiter_parameters. Lock-step: docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
+
+from rlif_msgs.msg import (
+    ControlState,
+    Decision,
+    Episode,
+    InterventionEvent,
+    Observation,
+    PolicyAction,
+)
+
+from . import ticks
+from .arbiter import Arbiter, Command
+from .arbiter_parameters import PARAMETERS, arbiter_config, joy_layout
+from .arbitration import ControlState as State
+from .devices import ButtonEdges, Device, DeviceMessageError, DeviceRack
+from .limits import LINEAR, Vector
+from .lock_step import LockStep
+from .node_support import (
+    LATCHED,
+    LATCHED_10,
+    RELIABLE,
+    RELIABLE_1,
+    RELIABLE_100,
+    clock_of,
+    declare,
+    run,
+    to_msg,
+    to_ns,
+)
+
+JOY = "joy"
+
+
+class ArbiterNode(Node):
+    """Shell around `Arbiter`: in real time on a timer, in lock-step on messages."""
+
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("arbiter", parameter_overrides=list(overrides))
+        p = declare(self, PARAMETERS)
+        config = arbiter_config(p)
+        self._layout = joy_layout(p)
+        self._axes: tuple[str, ...] = config.limits.axes
+        self._frame: str = p["command_frame"]
+        self._core = Arbiter(config, DeviceRack([Device(JOY, timeout=p["device_timeout"])]))
+        self._core.limiter.speed_scale = p["speed_scale"]
+        self._edges = ButtonEdges()
+        self._now = clock_of(self)
+        self._published: tuple[State, str, str] | None = None
+        self._lock_step: LockStep[PolicyAction] | None = None
+        if p["lock_step"]:
+            if not self.get_parameter("use_sim_time").value:
+                raise ValueError("lock_step is true and use_sim_time false: set use_sim_time")
+            needs = ("joy",) * p["require_operator"] + ("ee_pose",) * config.limits.boxed
+            self._lock_step = LockStep(p["lock_step_timeout"], needs)
+        self._advertise()
+        self._subscribe(config.limits.boxed)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        rate, tick = (
+            (p["control_rate"], self._idle)
+            if self._lock_step
+            else (p["command_rate"], self._on_timer)
+        )
+        # A steady clock: zeros must come out even when the clock of a simulation stands still.
+        self.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._say_state()
+
+    def _advertise(self) -> None:
+        self._command = self.create_publisher(TwistStamped, "command", RELIABLE_1)
+        self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
+        self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
+        self._state = self.create_publisher(ControlState, "control_state", LATCHED)
+        self.create_service(SetBool, "arm", self._on_arm)
+
+    def _subscribe(self, boxed: bool) -> None:
+        self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
+        self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
+        self.create_subscription(Joy, "joy", self._on_joy, RELIABLE)
+        self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
+        self.create_subscription(Bool, "stop", self._on_stop, LATCHED)
+        if boxed:
+            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, RELIABLE)
+
+    # ---- inputs
+
+    def _on_observation(self, message: Observation) -> None:
+        stamp = to_ns(message.header.stamp)
+        if self._lock_step:
+            self._lock_step.observe(message.tick, stamp)
+            self._step_if_ready()
+            return
+        decision = self._core.observe(message.tick, stamp, self._now())
+        if decision:
+            self._decision.publish(_decision_message(decision))
+
+    def _on_policy(self, message: PolicyAction) -> None:
+        if self._lock_step:
+            self._lock_step.answered_by_policy(message.tick, message)
+            self._step_if_ready()
+        else:
+            self._take_policy(message, self._now())
+
+    def _take_policy(self, message: PolicyAction, now: float) -> None:
+        self._core.policy_action(
+            message.tick,
+            to_ns(message.header.stamp),
+            tuple(message.action),
+            message.policy_version,
+            now,
+        )
+        self._say_state()
+
+    def _on_joy(self, message: Joy) -> None:
+        now = self._now()
+        try:
+            reading = self._layout.read(message.axes, message.buttons, self._axes)
+        except DeviceMessageError as problem:
+            self._core.device_fault(JOY, str(problem))
+            self._say_state()
+            return
+        self._core.device_reading(JOY, reading, now)
+        pressed = self._edges.pressed(reading.pressed)
+        if "stop" in pressed:
+            self._core.fault("", "the stop button was pressed")
+        elif "arm" in pressed and not self._core.armed:
+            success, words = self._core.arm(True)
+            self.get_logger().info(f"arm button: {words}")
+        self._say_state()
+        if self._lock_step:
+            self._lock_step.arrived("joy", to_ns(message.header.stamp))
+            self._step_if_ready()
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        p = message.pose.position
+        self._core.pose((p.x, p.y, p.z), self._now())
+        if self._lock_step:
+            self._lock_step.arrived("ee_pose", to_ns(message.header.stamp))
+            self._step_if_ready()
+
+    def _on_episode(self, message: Episode) -> None:
+        stamp = to_ns(message.header.stamp)
+        if message.phase == Episode.RUNNING:
+            self._core.begin_episode(message.id, stamp, message.max_steps)
+        else:
+            self._core.end_episode(stamp if message.phase == Episode.ENDED else None)
+        if self._lock_step:
+            self._step_if_ready()
+
+    def _on_stop(self, message: Bool) -> None:
+        self._core.stop(message.data)
+        self._say_state()
+
+    def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success, response.message = self._core.arm(request.data)
+        self.get_logger().info(f"arm service: {response.message}")
+        self._say_state()
+        return response
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "speed_scale":
+                self._core.limiter.speed_scale = parameter.value
+        return SetParametersResult(successful=True)
+
+    # ---- outputs, in real time
+
+    def _on_timer(self) -> None:
+        command = self._core.output(self._now())
+        self._send(command, self.get_clock().now().nanoseconds)
+
+    # ---- outputs, in lock-step
+
+    def _step_if_ready(self) -> None:
+        """The Decision and the command of the newest set of samples, when it is complete."""
+        step = self._lock_step
+        if step is None or not step.pending or not self._core.expects_steps:
+            return
+        if step.observed < self._core.episode_start:
+            # Nobody drives before the first observation of the episode: lead the world there.
+            self._send(self._core.output(self._now()), self._zero_stamp(step))
+        elif step.ready and step.policy is not None:
+            self._core.hold(None)
+            self._step(step, step.policy)
+
+    def _step(self, step: LockStep[PolicyAction], policy: PolicyAction | None) -> None:
+        stamp = step.observed
+        now = max(self._now(), stamp * 1e-9)
+        self._core.observe(step.tick, stamp, now)
+        if policy is not None:
+            self._take_policy(policy, now)
+        command = self._core.output(now)
+        decision = self._core.close_tick()
+        if decision:
+            self._decision.publish(_decision_message(decision))
+        self._send(command, stamp)
+
+    def _idle(self) -> None:
+        """Wall timer: zeros while no episode runs, and when a step takes too long."""
+        step = self._lock_step
+        if step is None:
+            return
+        if not self._core.expects_steps:
+            self._send(self._core.output(self._now()), self._zero_stamp(step))
+        elif step.overdue(time.monotonic()):
+            self._core.hold(
+                f"lock-step: no {step.missing()} of this step for {step.timeout} s of wall time"
+            )
+            if step.pending:
+                self._step(step, step.policy)
+            else:
+                self._send(self._core.output(self._now()), self._zero_stamp(step))
+
+    def _zero_stamp(self, step: LockStep[PolicyAction]) -> int:
+        """Not older than the newest samples, so that an idle world goes on."""
+        return max(self.get_clock().now().nanoseconds, step.observed)
+
+    # ---- messages
+
+    def _send(self, command: Command, stamp: int) -> None:
+        if self._lock_step:
+            self._lock_step.answer(stamp)
+        for change in command.changes:
+            self._intervention.publish(_intervention_message(change))
+        self._command.publish(self._twist_message(command.twist, stamp))
+        self._say_state()
+
+    def _twist_message(self, twist: Vector, stamp: int) -> TwistStamped:
+        message = TwistStamped()
+        message.header.stamp = to_msg(stamp)
+        message.header.frame_id = self._frame
+        linear, angular = message.twist.linear, message.twist.angular
+        for axis, value in zip(self._axes, twist, strict=True):
+            if axis in LINEAR:
+                setattr(linear, axis, value)
+            else:
+                setattr(angular, _ROTATIONS[axis], value)
+        return message
+
+    def _say_state(self) -> None:
+        """Publish ControlState if anything in it has changed."""
+        core = self._core
+        words = (core.state, core.reason, core.device)
+        if words == self._published:
+            return
+        self._published = words
+        message = ControlState(state=int(core.state), reason=core.reason, device=core.device)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._state.publish(message)
+
+    def last_words(self) -> None:
+        """Zeros to the robot before this process goes."""
+        zero = (0.0,) * len(self._axes)
+        self._command.publish(self._twist_message(zero, self.get_clock().now().nanoseconds))
+        self._core.arm(False)
+        self._say_state()
+
+
+_ROTATIONS = {"roll": "x", "pitch": "y", "yaw": "z"}
+
+
+def _decision_message(d: ticks.Decision) -> Decision:
+    message = Decision(
+        tick=d.tick,
+        episode_id=d.episode_id,
+        step_index=d.step_index,
+        source=int(d.source),
+        policy_action=d.policy_action,
+        operator_action=d.operator_action,
+        executed_action=d.executed_action,
+        onset=d.onset,
+        intervention_id=d.intervention_id,
+        limited=d.limited,
+        blocked=d.blocked,
+        limits=",".join(d.limits),
+        policy_version=d.policy_version,
+    )
+    message.header.stamp = to_msg(d.stamp)
+    return message
+
+
+def _intervention_message(c: ticks.InterventionChange) -> InterventionEvent:
+    message = InterventionEvent(
+        event=InterventionEvent.STARTED if c.started else InterventionEvent.ENDED,
+        intervention_id=c.intervention.id,
+        episode_id=c.episode_id,
+        step_index=c.step_index,
+        device=c.intervention.device,
+        policy_action=c.policy_action,
+        operator_action=c.operator_action,
+        duration=c.duration,
+    )
+    message.header.stamp = to_msg(c.stamp)
+    return message
+
+
+def main() -> int:
+    """Console script `arbiter`."""
+    return run(ArbiterNode, ArbiterNode.last_words)

@@ -1,0 +1,108 @@
+"""The arbiter's parameters, and the configuration of its core made out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .arbiter import ArbiterConfig
+from .devices import BUTTONS, JoyLayout
+from .interventions import InterventionConfig
+from .limits import LimitConfig
+from .node_support import Param
+
+OUTPUTS = ("twist",)
+
+PARAMETERS = (
+    Param("axes", ["x", "y", "z"], "entries of an action, out of x y z roll pitch yaw"),
+    Param("linear_scale", 0.1, "m/s of an action of 1", 0.001, 1.0),
+    Param("angular_scale", 0.5, "rad/s of an action of 1", 0.001, 3.0),
+    Param("command_frame", "base", "frame_id of the commands; the base frame of the robot"),
+    Param("output", "twist", "kind of command: twist (geometry_msgs/TwistStamped)"),
+    Param("control_rate", 10.0, "Hz of observations and decisions", 0.5, 100.0),
+    Param("command_rate", 50.0, "Hz of commands, not in lock-step", 5.0, 500.0),
+    Param("observation_timeout", 0.3, "s without an observation until HOLD", 0.01, 10.0),
+    Param("policy_timeout", 0.3, "s without an action of the policy until HOLD", 0.01, 10.0),
+    Param("pose_timeout", 0.3, "s without ee_pose until HOLD, if there is a box", 0.01, 10.0),
+    Param("device_timeout", 0.5, "s of silence until a device is taken as gone", 0.01, 10.0),
+    Param("require_operator", True, "without a live operator device the policy does not drive"),
+    Param("label_only", False, "a take-over is only marked; the policy keeps control"),
+    Param("release_dwell", 0.2, "s of zeros after a release before the policy goes on", 0.0, 10.0),
+    Param("minimum_length", 0.0, "s that an intervention lasts at least", 0.0, 10.0),
+    Param("speed_scale", 1.0, "factor on all speeds, for first runs", 0.01, 1.0, live=True),
+    Param("max_linear_speed", 0.0, "m/s, of the norm; 0: off", 0.0, 3.0),
+    Param("max_angular_speed", 0.0, "rad/s, of the norm; 0: off", 0.0, 6.0),
+    Param("max_linear_acceleration", 0.0, "m/s^2 while driving; 0: off", 0.0, 50.0),
+    Param("max_angular_acceleration", 0.0, "rad/s^2 while driving; 0: off", 0.0, 100.0),
+    Param("max_linear_deceleration", 0.0, "m/s^2 while braking; 0: at once", 0.0, 50.0),
+    Param("max_angular_deceleration", 0.0, "rad/s^2 while braking; 0: at once", 0.0, 100.0),
+    Param("max_linear_jerk", 0.0, "m/s^3 while driving; 0: off", 0.0, 1000.0),
+    Param("workspace_min", [], "m; x, y, z of the end effector, base frame; empty: no box"),
+    Param("workspace_max", [], "m; x, y, z of the end effector, base frame; empty: no box"),
+    Param("pose_latency", 0.05, "s; look-ahead for the age of ee_pose", 0.0, 1.0),
+    Param("lock_step", False, "answer instead of ticking; simulation only"),
+    Param("lock_step_timeout", 2.0, "s of wall time that one step may take", 0.1, 60.0),
+    Param("joy_axes", [0, 1, 2, 3, 4, 5], "index of x y z roll pitch yaw in Joy.axes; -1: none"),
+    Param("joy_scales", [1.0] * 6, "factor for each of them; the sign turns it around"),
+    Param("joy_deadzone", 0.0, "deflections up to this are 0", 0.0, 0.9),
+    Param("joy_slow", 1.0, "factor while the turbo button is up, if there is one", 0.01, 1.0),
+    Param("deadman_button", 0, "index in Joy.buttons: held to drive", -1, 63),
+    Param("turbo_button", -1, "index in Joy.buttons: full speed; -1: none", -1, 63),
+    Param("success_button", 1, "index in Joy.buttons; -1: none (acted on by episode)", -1, 63),
+    Param("failure_button", 2, "index in Joy.buttons; -1: none (acted on by episode)", -1, 63),
+    Param("arm_button", 3, "index in Joy.buttons; -1: none", -1, 63),
+    Param("stop_button", -1, "index in Joy.buttons: FAULT; -1: none", -1, 63),
+)
+
+
+def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
+    """Raises ValueError with the name, the value and what was expected."""
+    if p["output"] not in OUTPUTS:
+        raise ValueError(f"output is {p['output']!r}; expected one of {list(OUTPUTS)}")
+    if not p["command_frame"]:
+        raise ValueError("command_frame is empty; Servo refuses commands without a frame")
+    return ArbiterConfig(
+        limits=limit_config(p),
+        interventions=InterventionConfig(
+            release_dwell=p["release_dwell"], minimum_length=p["minimum_length"]
+        ),
+        observation_timeout=p["observation_timeout"],
+        policy_timeout=p["policy_timeout"],
+        pose_timeout=p["pose_timeout"],
+        require_operator=p["require_operator"],
+        label_only=p["label_only"],
+    )
+
+
+def limit_config(p: Mapping[str, Any]) -> LimitConfig:
+    """The period is that of commands: a control period in lock-step."""
+    rate = p["control_rate"] if p["lock_step"] else p["command_rate"]
+    same = (
+        "linear_scale",
+        "angular_scale",
+        "max_linear_speed",
+        "max_angular_speed",
+        "max_linear_acceleration",
+        "max_angular_acceleration",
+        "max_linear_deceleration",
+        "max_angular_deceleration",
+        "max_linear_jerk",
+    )
+    return LimitConfig(
+        axes=tuple(p["axes"]),
+        period=1.0 / rate,
+        workspace_min=tuple(p["workspace_min"]),
+        workspace_max=tuple(p["workspace_max"]),
+        pose_latency=0.0 if p["lock_step"] else p["pose_latency"],
+        **{name: p[name] for name in same},
+    )
+
+
+def joy_layout(p: Mapping[str, Any]) -> JoyLayout:
+    return JoyLayout(
+        axes=tuple(p["joy_axes"]),
+        scales=tuple(p["joy_scales"]),
+        buttons=tuple((name, p[f"{name}_button"]) for name in BUTTONS),
+        deadzone=p["joy_deadzone"],
+        slow=p["joy_slow"],
+    )

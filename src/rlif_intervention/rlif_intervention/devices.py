@@ -1,0 +1,229 @@
+"""Operator devices: what a person holds, reduced to "do they want control" and "where to".
+
+A device is fed with each of its messages exactly once, at receipt; flag and action always come
+from the same message. `DeviceRack` holds several with priorities, time-outs and locks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .limits import AXES, Vector
+
+NEVER = -math.inf
+
+
+class DeviceMessageError(ValueError):
+    """A device message that cannot be used: not finite, or too short for the configured layout."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One device message: `engaged` and `action` (n,) in [-1, 1] from the same moment."""
+
+    engaged: bool
+    action: Vector
+    pressed: frozenset[str] = frozenset()  # names of the buttons that are down
+
+
+BUTTONS = ("deadman", "turbo", "success", "failure", "arm", "stop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoyLayout:
+    """Which entries of a sensor_msgs/Joy mean what.
+
+    axes: (6,) index into Joy.axes for x y z roll pitch yaw; -1: not on this device
+    scales: (6,) factor per axis, the sign turns it around; full deflection should give 1
+    buttons: index into Joy.buttons per name out of `BUTTONS`; -1: not on this device
+    deadzone: deflections up to this are 0, in [0, 1)
+    slow: factor on the action while the turbo button, if configured, is not pressed, in (0, 1]
+    """
+
+    axes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    scales: Vector = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    buttons: tuple[tuple[str, int], ...] = (
+        ("deadman", 0),
+        ("success", 1),
+        ("failure", 2),
+        ("arm", 3),
+    )
+    deadzone: float = 0.0
+    slow: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("axes", "scales"):
+            if len(getattr(self, name)) != len(AXES):
+                raise ValueError(
+                    f"joy {name} has {len(getattr(self, name))} entries; expected one for each of "
+                    f"{list(AXES)} (-1 in joy axes: not on this device)"
+                )
+        unknown = [name for name, _ in self.buttons if name not in BUTTONS]
+        if unknown:
+            raise ValueError(f"unknown joy buttons {unknown}; expected some of {list(BUTTONS)}")
+        if not 0.0 <= self.deadzone < 1.0 or not 0.0 < self.slow <= 1.0:
+            raise ValueError(
+                f"deadzone is {self.deadzone}, slow is {self.slow}; "
+                "expected deadzone in [0, 1) and slow in (0, 1]"
+            )
+
+    def read(self, axes: Sequence[float], buttons: Sequence[int], wanted: Sequence[str]) -> Reading:
+        """A Joy message as a Reading with one action entry per axis in `wanted`.
+
+        Raises DeviceMessageError if a configured entry is missing or not finite.
+        """
+        pressed = self.pressed(buttons)
+        factor = 1.0 if "turbo" in pressed or not self.index("turbo") >= 0 else self.slow
+        action = tuple(factor * self._deflection(axes, AXES.index(name)) for name in wanted)
+        return Reading("deadman" in pressed, action, pressed)
+
+    def index(self, button: str) -> int:
+        return dict(self.buttons).get(button, -1)
+
+    def pressed(self, buttons: Sequence[int]) -> frozenset[str]:
+        """Names of the buttons that are down."""
+        highest = max((i for _, i in self.buttons), default=-1)
+        if highest >= len(buttons):
+            raise DeviceMessageError(
+                f"the Joy message has {len(buttons)} buttons, the layout uses button {highest}: "
+                "check which device is connected and the *_button parameters"
+            )
+        return frozenset(name for name, i in self.buttons if i >= 0 and buttons[i])
+
+    def _deflection(self, axes: Sequence[float], axis: int) -> float:
+        index = self.axes[axis]
+        if index < 0:
+            return 0.0
+        if index >= len(axes):
+            raise DeviceMessageError(
+                f"the Joy message has {len(axes)} axes, the layout uses axis {index} for "
+                f"{AXES[axis]}: check which device is connected and the joy_axes parameter"
+            )
+        value = float(axes[index])
+        if not math.isfinite(value):
+            raise DeviceMessageError(f"axis {index} of the Joy message is {value}, not a number")
+        value = 0.0 if abs(value) <= self.deadzone else value
+        return min(1.0, max(-1.0, value * self.scales[axis]))
+
+
+@dataclass
+class ButtonEdges:
+    """Which buttons went down with this message. Fed with every message, so no tap is lost."""
+
+    _down: frozenset[str] | None = None
+
+    def pressed(self, down: frozenset[str]) -> frozenset[str]:
+        """Names newly down. What is down in the first message ever was not pressed now."""
+        before, self._down = self._down, down
+        return frozenset() if before is None else down - before
+
+
+@dataclass
+class MotionGate:
+    """Take-over by motion, for devices without a button: on above `on`, off below `off`.
+
+    The distance between the thresholds keeps a trembling hand from flickering on and off.
+    """
+
+    on: float = 0.15
+    off: float = 0.05
+    engaged: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.off < self.on <= 1.0:
+            raise ValueError(
+                f"motion thresholds are on {self.on}, off {self.off}; expected 0 < off < on <= 1"
+            )
+
+    def update(self, action: Vector) -> bool:
+        deflection = max((abs(v) for v in action), default=0.0)
+        self.engaged = deflection >= (self.off if self.engaged else self.on)
+        return self.engaged
+
+
+@dataclass
+class Device:
+    """One operator device: its newest reading, when it came, whether it was ever moved."""
+
+    name: str
+    priority: int = 100
+    timeout: float = 0.5
+    reading: Reading | None = None
+    received: float = NEVER
+    moved: bool = False
+
+    def update(self, reading: Reading, now: float) -> None:
+        self.reading, self.received = reading, now
+        self.moved = self.moved or reading.engaged or any(reading.action)
+
+    def live(self, now: float) -> bool:
+        return now - self.received <= self.timeout
+
+    def engaged(self, now: float) -> bool:
+        return self.reading is not None and self.reading.engaged and self.live(now)
+
+    def problem(self, now: float) -> str | None:
+        """Why a person could not take over with it; None: they could."""
+        if self.reading is None:
+            return f"no message from the operator device {self.name} yet"
+        if not self.live(now):
+            return f"the operator device {self.name} is silent for more than {self.timeout} s"
+        return None
+
+
+@dataclass
+class Lock:
+    """While held, devices of this priority and below are masked. Silent: held, as in twist_mux."""
+
+    name: str
+    priority: int
+    timeout: float = 0.0  # s; 0: never expires
+    held: bool = False
+    received: float = NEVER
+
+    def update(self, held: bool, now: float) -> None:
+        self.held, self.received = held, now
+
+    def active(self, now: float) -> bool:
+        return self.held or (self.timeout > 0.0 and now - self.received > self.timeout)
+
+
+@dataclass
+class DeviceRack:
+    """All devices, the most important one first; a locked device neither drives nor counts."""
+
+    devices: list[Device]
+    locks: list[Lock] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = [d.name for d in self.devices]
+        if len(set(names)) != len(names):
+            raise ValueError(f"device names {names} are not unique")
+        self.devices.sort(key=lambda d: -d.priority)
+
+    def device(self, name: str) -> Device:
+        found = [d for d in self.devices if d.name == name]
+        if not found:
+            raise KeyError(f"no device {name!r}; there are {[d.name for d in self.devices]}")
+        return found[0]
+
+    def driving(self, now: float) -> Device | None:
+        """The engaged, live, unlocked device of the highest priority."""
+        floor = max((k.priority for k in self.locks if k.active(now)), default=None)
+        for device in self.devices:
+            if floor is not None and device.priority <= floor:
+                return None
+            if device.engaged(now):
+                return device
+        return None
+
+    def problem(self, now: float) -> str | None:
+        """Why no person could take over; None: at least one device is live."""
+        problems = [d.problem(now) for d in self.devices]
+        if not problems:
+            return "no operator device is configured"
+        if None in problems:
+            return None
+        return "; ".join(p for p in problems if p is not None)

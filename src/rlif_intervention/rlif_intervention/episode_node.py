@@ -1,0 +1,257 @@
+"""Node `episode`: begins and ends episodes, has the robot reset, counts.
+
+Subscribes
+    decision       rlif_msgs/Decision       steps, take-overs; the time limit
+    control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
+    joy            sensor_msgs/Joy          success and failure buttons
+    task_success   std_msgs/Header          a success detector; its stamp ends the episode
+    learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
+Publishes
+    episode        rlif_msgs/Episode        on change of phase (latched)
+Services
+    start_episode                              std_srvs/Trigger
+    end_episode_success, end_episode_failure   std_srvs/Trigger
+Calls
+    reset          std_srvs/Trigger         before each episode, with `reset_service`
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus
+
+from .arbitration import ControlState as State
+from .devices import ButtonEdges, DeviceMessageError, JoyLayout
+from .episodes import Driven, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
+from .node_support import (
+    LATCHED,
+    LATCHED_10,
+    RELIABLE,
+    RELIABLE_100,
+    Param,
+    declare,
+    run,
+    to_msg,
+    to_ns,
+)
+from .ticks import Source
+
+PARAMETERS = (
+    Param("auto_start", False, "start the next episode without being asked", live=True),
+    Param("max_steps", 0, "time limit in steps; 0: none", 0, 1_000_000, live=True),
+    Param("max_episodes", 0, "then wait; counts from when it is set; 0: no end", 0, 10**6, True),
+    Param("evaluation", False, "episodes are not to be learned from", live=True),
+    Param("pace", False, "wait until the learner has caught up", live=True),
+    Param("reset_service", True, "call `reset` before each episode", live=True),
+    Param("control_lost_timeout", 10.0, "s without a driver until TRUNCATED", 0.1, 3600.0, True),
+    Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
+    Param("success_button", 1, "index in Joy.buttons; -1: none", -1, 63),
+    Param("failure_button", 2, "index in Joy.buttons; -1: none", -1, 63),
+)
+CHECK_PERIOD = 0.02  # s of wall time
+RETRY = 1.0  # s of wall time until a reset that failed is called again
+REMIND = 10.0  # s of wall time between two words on what is waited for
+
+
+def episode_config(p: dict[str, Any]) -> EpisodeConfig:
+    """Raises ValueError with the name, the value and what was expected."""
+    return EpisodeConfig(
+        auto_start=p["auto_start"],
+        max_steps=p["max_steps"],
+        evaluation=p["evaluation"],
+        pace=p["pace"],
+        max_episodes=p["max_episodes"],
+        reset=p["reset_service"],
+        control_lost_timeout=p["control_lost_timeout"],
+        settle_time=round(p["settle_time"] * 1e9),
+    )
+
+
+class EpisodeNode(Node):
+    """Shell around `EpisodeKeeper`."""
+
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("episode", parameter_overrides=list(overrides))
+        self._values = declare(self, PARAMETERS)
+        buttons = (
+            ("success", self._values["success_button"]),
+            ("failure", self._values["failure_button"]),
+        )
+        self._layout = JoyLayout(buttons=buttons)
+        self._edges = ButtonEdges()
+        self._core = EpisodeKeeper(episode_config(self._values))
+        self._sim_time = bool(self.get_parameter("use_sim_time").value)
+        self._reset_call: Future | None = None
+        self._reset_failed = -RETRY
+        self._complaint, self._complained = "", 0.0
+        self._publisher = self.create_publisher(Episode, "episode", LATCHED_10)
+        self._reset = self.create_client(Trigger, "reset")
+        self._subscribe()
+        for name, answer in (
+            ("start_episode", self._on_start),
+            ("end_episode_success", self._on_success_service),
+            ("end_episode_failure", self._on_failure_service),
+        ):
+            self.create_service(Trigger, name, answer)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(CHECK_PERIOD, self._advance, clock=steady)
+        self._publish(self._core.report(self._ros()))
+
+    def _subscribe(self) -> None:
+        self.create_subscription(Decision, "decision", self._on_decision, RELIABLE_100)
+        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(Joy, "joy", self._on_joy, RELIABLE)
+        self.create_subscription(Header, "task_success", self._on_task_success, RELIABLE)
+        self.create_subscription(LearnerStatus, "learner_status", self._on_learner, LATCHED)
+
+    def _ros(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # ---- inputs
+
+    def _on_decision(self, m: Decision) -> None:
+        driven = Driven(to_ns(m.header.stamp), Source(m.source), m.onset)
+        self._publish(self._core.decision(m.episode_id, driven, time.monotonic()))
+
+    def _on_control(self, m: ControlState) -> None:
+        self._publish(self._core.control(State(m.state), m.reason, time.monotonic(), self._ros()))
+
+    def _on_joy(self, m: Joy) -> None:
+        try:
+            pressed = self._edges.pressed(self._layout.pressed(m.buttons))
+        except DeviceMessageError as problem:
+            self._say(str(problem))
+            return
+        if not pressed:
+            return
+        # In simulation the Joy answers an observation, on a robot its clock may be another's.
+        stamp = to_ns(m.header.stamp) if self._sim_time else self._ros()
+        if "success" in pressed:
+            self._publish(self._core.succeed(stamp, "success button"))
+        elif "failure" in pressed:
+            self._publish(self._core.end(Outcome.FAILURE, "failure button", stamp))
+
+    def _on_task_success(self, m: Header) -> None:
+        words = m.frame_id or "success detector"
+        self._publish(self._core.succeed(to_ns(m.stamp), words))
+
+    def _on_learner(self, m: LearnerStatus) -> None:
+        if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
+            self.get_logger().warning("the learner counts its steps anew: it was restarted")
+        self._advance()
+
+    # ---- services
+
+    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._core.request_start()
+        self._advance()
+        return response
+
+    def _on_success_service(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return self._end_by_service(Outcome.SUCCESS, response)
+
+    def _on_failure_service(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return self._end_by_service(Outcome.FAILURE, response)
+
+    def _end_by_service(self, outcome: Outcome, response: Trigger.Response) -> Trigger.Response:
+        report = self._core.end(outcome, "service call", self._ros())
+        self._publish(report)
+        response.success = report is not None
+        response.message = outcome.name if report else "no episode is running"
+        return response
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        new = {p.name: p.value for p in parameters if p.name in self._values}
+        try:
+            config = episode_config(self._values | new)
+        except ValueError as problem:
+            return SetParametersResult(successful=False, reason=str(problem))
+        self._values |= new
+        self._core.configure(config, anew="max_episodes" in new)
+        return SetParametersResult(successful=True)
+
+    # ---- progress
+
+    def _advance(self) -> None:
+        """All moves that need no message. Called on a timer, and when something has come."""
+        core, now, ros = self._core, time.monotonic(), self._ros()
+        self._publish(core.check(now, ros))
+        self._publish(core.leave_ended(ros))
+        self._publish(core.begin_reset(ros))
+        if core.phase is Phase.RESETTING:
+            self._call_reset(now)
+        self._publish(core.start(now, ros))
+        if core.phase is Phase.READY:
+            self._say(core.waiting_for() or "")
+
+    def _call_reset(self, now: float) -> None:
+        if self._reset_call is not None or now - self._reset_failed < RETRY:
+            return
+        if not self._reset.service_is_ready():
+            self._say("the service reset is not there: is the robot's node running?")
+            return
+        self._reset_call = self._reset.call_async(Trigger.Request())
+        self._reset_call.add_done_callback(self._on_reset_done)
+
+    def _on_reset_done(self, call: Future) -> None:
+        self._reset_call = None
+        error, result = call.exception(), call.result() if call.exception() is None else None
+        if result is not None and result.success:
+            self._publish(self._core.end_reset(self._ros()))
+            self._advance()
+            return
+        self._reset_failed = time.monotonic()
+        words = str(error) if error else getattr(result, "message", "no answer")
+        self._say(f"the reset failed, and is tried again: {words}")
+
+    def _say(self, words: str) -> None:
+        """A warning about what holds things up: at most every 10 s, and not about moments."""
+        now = time.monotonic()
+        if not words:
+            self._complaint = ""
+            return
+        if words != self._complaint:
+            self._complaint = words
+            self._complained = now - REMIND + 1.0
+        if now - self._complained >= REMIND:
+            self._complained = now
+            self.get_logger().warning(f"episode {self._core.id} is waiting: {words}")
+
+    def _publish(self, report: Report | None) -> None:
+        if report is None:
+            return
+        message = Episode(
+            id=report.id,
+            phase=int(report.phase),
+            outcome=int(report.outcome),
+            reason=report.reason,
+            max_steps=report.max_steps,
+            steps=report.steps,
+            interventions=report.interventions,
+            operator_steps=report.operator_steps,
+            evaluation=report.evaluation,
+        )
+        message.header.stamp = to_msg(report.stamp)
+        self._publisher.publish(message)
+
+
+def main() -> int:
+    """Console script `episode`."""
+    return run(EpisodeNode)

@@ -1,0 +1,313 @@
+"""Where the current episode stands: phases, outcome, counts, and whether the next may start.
+
+    READY --wanted--> RESETTING --reset done--> READY --armed, learner caught up--> RUNNING
+      ^                                                                                |
+      +--all episodes done-- ENDED <--success, failure, time limit, control lost-------+
+
+No clock and no ROS: `now` is wall time in s of a steady clock, stamps are ROS times in ns.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from .arbitration import ARMED, ControlState
+from .ticks import Source
+
+
+class Phase(enum.IntEnum):
+    """Values are those of rlif_msgs/Episode."""
+
+    RESETTING = 0
+    READY = 1
+    RUNNING = 2
+    ENDED = 3
+
+
+class Outcome(enum.IntEnum):
+    """Values are those of rlif_msgs/Episode, OUTCOME_*."""
+
+    RUNNING = 0
+    SUCCESS = 1
+    FAILURE = 2
+    TRUNCATED = 3
+
+
+DRIVING = frozenset({ControlState.POLICY, ControlState.OPERATOR})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeConfig:
+    """max_steps, max_episodes 0: no limit; control_lost_timeout in s; settle_time in ns."""
+
+    auto_start: bool = False
+    max_steps: int = 0
+    evaluation: bool = False
+    pace: bool = False
+    max_episodes: int = 0
+    reset: bool = True
+    control_lost_timeout: float = 10.0
+    settle_time: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "max_episodes", "settle_time"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        if not math.isfinite(self.control_lost_timeout) or self.control_lost_timeout <= 0.0:
+            raise ValueError(
+                f"control_lost_timeout is {self.control_lost_timeout}; expected seconds above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What the counts need of a Decision."""
+
+    stamp: int
+    source: Source
+    onset: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """As rlif_msgs/Episode."""
+
+    id: int
+    phase: Phase
+    stamp: int
+    outcome: Outcome
+    reason: str
+    max_steps: int
+    steps: int
+    interventions: int
+    operator_steps: int
+    evaluation: bool
+
+
+class Pacer:
+    """Has the learner done its updates for every Step that was published?"""
+
+    def __init__(self) -> None:
+        self._expected = 0  # Steps of ended episodes since `_base`
+        self._base = 0  # LearnerStatus.steps when the learner (re)started its count
+        self._steps: int | None = None
+        self._lost = 0
+        self._caught_up = False
+
+    def add(self, steps: int) -> None:
+        """`steps` more Steps were published."""
+        self._expected += steps
+
+    def learner(self, steps: int, lost: int, caught_up: bool) -> bool:
+        """A LearnerStatus. Returns True if the learner's count began anew."""
+        anew = self._steps is not None and steps < self._steps
+        if anew:
+            self._expected = 0
+            self._base = steps
+        self._steps, self._lost, self._caught_up = steps, lost, caught_up
+        return anew
+
+    def waiting_for(self) -> str | None:
+        """Why the next episode has to wait; None: it need not."""
+        if self._steps is None:
+            return "no status from the learner yet: is it running? (set pace to false without one)"
+        received = self._steps - self._base + self._lost
+        if received < self._expected:
+            return f"the learner has {received} of {self._expected} steps: is the recorder alive?"
+        return None if self._caught_up else "the learner is still working through the last steps"
+
+
+class EpisodeKeeper:
+    """Owns the phase. Methods that return a Report want it published; None: nothing changed."""
+
+    def __init__(self, config: EpisodeConfig) -> None:
+        self.config = config
+        self.pacer = Pacer()
+        self.phase = Phase.READY
+        self.id = 1
+        self.reset_done = not config.reset
+        self._requested = False
+        self._started = 0  # episodes since the start of this node, or since `configure`
+        self._control: ControlState | None = None
+        self._control_reason = ""
+        self._not_driving_since = math.inf
+        self._heard = 0.0
+        self._newest = 0  # stamp in ns of the newest Decision
+        # Of the episode that ran last, or runs:
+        self._counted_id = 0
+        self._start = self._end = 0
+        self._max_steps = 0
+        self._evaluation = False
+        self._outcome, self._reason = Outcome.RUNNING, ""
+        self._driven: list[Driven] = []
+
+    def configure(self, config: EpisodeConfig, anew: bool) -> None:
+        """New parameters, for the next episode. anew: `max_episodes` counts from here."""
+        if anew:
+            self._started = 0
+        self.config = config
+
+    # ---- inputs
+
+    def request_start(self) -> tuple[bool, str]:
+        """A human asks for the next episode."""
+        if self.phase is Phase.RUNNING:
+            return False, f"episode {self.id} is running: end it first"
+        self._requested = True
+        return True, "the next episode starts as soon as it may"
+
+    def control(self, state: ControlState, reason: str, now: float, ros: int) -> Report | None:
+        """The arbiter's state."""
+        if state in DRIVING:
+            self._not_driving_since = math.inf
+        elif self._control in DRIVING:
+            self._not_driving_since = now
+        self._control, self._control_reason = state, reason
+        if self.phase is Phase.RUNNING and state is ControlState.DISARMED:
+            return self.end(Outcome.TRUNCATED, f"disarmed: {reason}", ros)
+        return None
+
+    def decision(self, episode: int, driven: Driven, now: float) -> Report | None:
+        """A Decision. Ends the episode at its time limit."""
+        self._newest = max(self._newest, driven.stamp)
+        if episode != self.id and episode != self._counted_id:
+            return None
+        if self.phase is not Phase.RUNNING:
+            self._count_late(episode, driven)
+            return None
+        self._heard = now
+        self._driven.append(driven)
+        if 0 < self._max_steps <= len(self._driven):
+            return self.end(
+                Outcome.TRUNCATED, f"time limit of {self._max_steps} steps", driven.stamp + 1
+            )
+        return None
+
+    def _count_late(self, episode: int, driven: Driven) -> None:
+        """A Decision that arrives after the end was a Step, if its stamp is before the end."""
+        if episode == self._counted_id and self._start <= driven.stamp < self._end:
+            if not self._evaluation:
+                self.pacer.add(1 if self._driven else 2)
+            self._driven.append(driven)
+
+    def succeed(self, stamp: int, reason: str) -> Report | None:
+        """Success at `stamp`; one from before the start is left over from another episode."""
+        if self.phase is not Phase.RUNNING or stamp < self._start:
+            return None
+        return self.end(Outcome.SUCCESS, reason, stamp)
+
+    def end(self, outcome: Outcome, reason: str, stamp: int) -> Report | None:
+        """End the running episode; the first observation at or after `stamp` is its last Step."""
+        if self.phase is not Phase.RUNNING:
+            return None
+        self.phase, self._outcome, self._reason = Phase.ENDED, outcome, reason
+        self._end = max(stamp, self._start)
+        self._driven = [d for d in self._driven if d.stamp < self._end]
+        if self._driven and not self._evaluation:
+            self.pacer.add(len(self._driven) + 1)
+        self.reset_done = not self.config.reset
+        return self.report(self._end)
+
+    # ---- progress
+
+    def check(self, now: float, ros: int) -> Report | None:
+        """Time-outs of a running episode; call often."""
+        if self.phase is not Phase.RUNNING:
+            return None
+        limit = self.config.control_lost_timeout
+        if now - self._not_driving_since > limit:
+            name = self._control.name if self._control is not None else "unknown"
+            return self.end(
+                Outcome.TRUNCATED, f"{name} for more than {limit} s: {self._control_reason}", ros
+            )
+        if now - self._heard > limit:
+            return self.end(
+                Outcome.TRUNCATED, f"no decision from the arbiter for more than {limit} s", ros
+            )
+        return None
+
+    @property
+    def wanted(self) -> bool:
+        """Another episode is asked for."""
+        done = 0 < self.config.max_episodes <= self._started
+        return self._requested or (self.config.auto_start and not done)
+
+    def leave_ended(self, ros: int) -> Report | None:
+        """ENDED -> RESETTING or READY. Not before the last observation has been taken."""
+        if self.phase is not Phase.ENDED or ros < self._end + self.config.settle_time:
+            return None
+        if not self.wanted and not self.config.auto_start:
+            return None
+        self.id += 1
+        self.phase = Phase.READY
+        return self.report(ros)
+
+    def begin_reset(self, ros: int) -> Report | None:
+        """READY -> RESETTING, if an episode is wanted and the arm may move."""
+        if self.phase is not Phase.READY or self.reset_done or not self.wanted:
+            return None
+        if self._unarmed() is not None:
+            return None
+        self.phase = Phase.RESETTING
+        return self.report(ros)
+
+    def end_reset(self, ros: int) -> Report | None:
+        """The reset has succeeded."""
+        if self.phase is not Phase.RESETTING:
+            return None
+        self.phase, self.reset_done = Phase.READY, True
+        return self.report(ros)
+
+    def waiting_for(self) -> str | None:
+        """In READY: why the episode does not start; None: it may."""
+        if not self.wanted:
+            return "nobody has asked for an episode: call start_episode, or set auto_start"
+        unarmed = self._unarmed()
+        if unarmed is not None:
+            return unarmed
+        return self.pacer.waiting_for() if self.config.pace else None
+
+    def start(self, now: float, ros: int) -> Report | None:
+        """READY -> RUNNING, if nothing is in the way.
+
+        The start is just after the newest stamp known, so that no observation from before the
+        reset can be the first Step.
+        """
+        if self.phase is not Phase.READY or not self.reset_done or self.waiting_for() or ros <= 0:
+            return None
+        self.phase, self._requested = Phase.RUNNING, False
+        self._started += 1
+        self._counted_id, self._driven = self.id, []
+        self._outcome, self._reason = Outcome.RUNNING, ""
+        self._max_steps, self._evaluation = self.config.max_steps, self.config.evaluation
+        self._start = max(ros, self._newest) + 1
+        self._not_driving_since = math.inf if self._control in DRIVING else now
+        self._heard = now
+        return self.report(self._start)
+
+    def _unarmed(self) -> str | None:
+        """Why the arm may not move; None: a human has armed."""
+        if self._control is None:
+            return "no control_state yet: is the arbiter running?"
+        if self._control not in ARMED:
+            return f"the arbiter is {self._control.name}: {self._control_reason}"
+        return None
+
+    def report(self, stamp: int) -> Report:
+        running = self.phase in (Phase.RUNNING, Phase.ENDED)
+        return Report(
+            id=self.id,
+            phase=self.phase,
+            stamp=stamp,
+            outcome=self._outcome if running else Outcome.RUNNING,
+            reason=self._reason if running else "",
+            max_steps=self._max_steps if running else self.config.max_steps,
+            steps=len(self._driven) if running else 0,
+            interventions=sum(d.onset for d in self._driven) if running else 0,
+            operator_steps=(
+                sum(d.source is Source.OPERATOR for d in self._driven) if running else 0
+            ),
+            evaluation=self._evaluation if running else self.config.evaluation,
+        )

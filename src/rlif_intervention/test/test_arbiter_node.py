@@ -1,0 +1,124 @@
+"""The arbiter as a node, over DDS, with a stand-in world."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from rclpy.parameter import Parameter
+
+from rlif_intervention.arbiter_node import ArbiterNode
+from rlif_intervention.node_support import to_ns
+from rlif_msgs.msg import ControlState, Decision, InterventionEvent
+
+
+def params(**values):
+    return [Parameter(name, value=value) for name, value in values.items()]
+
+
+def lock_step(**values):
+    defaults = {"use_sim_time": True, "lock_step": True, "release_dwell": 0.0}
+    return params(**(defaults | values))
+
+
+def state(graph):
+    seen = graph.world.seen["control_state"]
+    return seen[-1].state if seen else None
+
+
+def start(graph, **values):
+    """A lock-step graph, armed, its world going."""
+    node = graph.add(ArbiterNode(lock_step(**values)))
+    graph.world.publish_set()
+    graph.until(lambda: state(graph) == ControlState.DISARMED, what="DISARMED at start")
+    graph.until(lambda: graph.world.seen["command"], what="idle zeros")
+    assert graph.arm().success
+    return node
+
+
+def decisions(graph, count, seconds=15.0):
+    graph.until(lambda: len(graph.world.seen["decision"]) >= count, seconds, f"{count} decisions")
+    return graph.world.seen["decision"]
+
+
+def test_every_tick_of_an_episode_is_one_decision_and_one_command_of_its_stamp(make_graph):
+    graph = make_graph()
+    start(graph)
+    graph.world.run_episode(1, max_steps=20)
+    found = decisions(graph, 20)
+    assert [d.step_index for d in found] == list(range(20))
+    stamps = [to_ns(d.header.stamp) for d in found]
+    assert {b - a for a, b in itertools.pairwise(stamps)} == {100_000_000}
+    assert {d.source for d in found} == {Decision.POLICY}
+    assert found[5].policy_action[0] == 0.5 and found[5].executed_action[0] == 0.5
+    commands = {to_ns(c.header.stamp): c for c in graph.world.seen["command"]}
+    assert [commands[s].twist.linear.x for s in stamps] == pytest.approx([0.05] * 20)
+    assert commands[stamps[0]].header.frame_id == "base"
+    # Not one step beyond max_steps, and zeros from there on.
+    count = len(graph.world.seen["command"])
+    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle zeros")
+    assert len(graph.world.seen["decision"]) == 20
+    assert all(c.twist.linear.x == 0.0 for c in graph.world.seen["command"][-2:])
+
+
+def test_a_take_over_is_onset_once_and_its_action_is_executed_in_the_same_tick(make_graph):
+    graph = make_graph()
+
+    def hand(tick):
+        seen = len(graph.world.seen["decision"])
+        return (3 <= seen < 6, [0.0, 1.0, 0.0])
+
+    graph.world.operator = hand
+    start(graph)
+    graph.world.run_episode(1, max_steps=12)
+    found = decisions(graph, 12)
+    driven = [d.step_index for d in found if d.source == Decision.OPERATOR]
+    assert len(driven) >= 3 and driven == list(range(driven[0], driven[-1] + 1))
+    assert [d.step_index for d in found if d.onset] == driven[:1]
+    assert list(found[driven[0]].executed_action) == [0.0, 1.0, 0.0]
+    assert list(found[driven[0]].policy_action) == [0.5, 0.0, 0.0]
+    assert {d.intervention_id for d in found} == {0, 1}
+    graph.until(lambda: len(graph.world.seen["intervention"]) >= 2, what="STARTED and ENDED")
+    events = graph.world.seen["intervention"]
+    assert [e.event for e in events] == [InterventionEvent.STARTED, InterventionEvent.ENDED]
+    assert events[0].step_index == driven[0] and events[1].duration > 0.0
+    assert events[0].device == "joy"
+
+
+def test_a_policy_that_dies_leads_to_zeros_and_a_reason_and_goes_on_when_it_is_back(make_graph):
+    graph = make_graph()
+    start(graph, lock_step_timeout=0.3)
+    graph.world.run_episode(1)
+    decisions(graph, 5)
+    graph.world.policy = lambda tick: None
+    graph.world.operator = lambda tick: None
+    graph.until(lambda: state(graph) == ControlState.HOLD, what="HOLD")
+    words = graph.world.seen["control_state"][-1].reason
+    assert "policy_action" in words and "joy" in words
+    assert graph.world.seen["command"][-1].twist.linear.x == 0.0
+    graph.world.policy = lambda tick: [0.5, 0.0, 0.0]
+    graph.world.operator = lambda tick: (False, [0.0, 0.0, 0.0])
+    graph.until(lambda: state(graph) == ControlState.POLICY, what="POLICY again")
+    found = decisions(graph, len(graph.world.seen["decision"]) + 3)
+    assert [d.step_index for d in found] == list(range(len(found)))
+    held = [d for d in found if d.source == Decision.NONE]
+    assert held and all(not any(d.executed_action) for d in held)
+
+
+def test_not_a_number_from_the_policy_is_a_fault_until_a_human_re_arms(make_graph):
+    graph = make_graph()
+    start(graph)
+    graph.world.run_episode(1)
+    decisions(graph, 3)
+    graph.world.policy = lambda tick: [math.nan, 0.0, 0.0]
+    graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
+    assert "not finite" in graph.world.seen["control_state"][-1].reason
+    assert graph.world.seen["command"][-1].twist.linear.x == 0.0
+    assert all(math.isfinite(c.twist.linear.x) for c in graph.world.seen["command"])
+
+
+def test_lock_step_without_sim_time_is_refused(make_graph):
+    graph = make_graph()
+    with pytest.raises(ValueError, match="use_sim_time"):
+        graph.add(ArbiterNode(params(lock_step=True)))
