@@ -8,9 +8,11 @@ soon as its next observation and its label are known, that is, while the episode
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +80,7 @@ class ReplayBuffer:
         self.total = 0  # steps ever added; step n lies in row n % capacity
         self._labeller = Labeller(scheme)
         self._valid_count = 0
-        self._changed_from = 0  # rows of steps before this one are as they were last saved
+        self.changed_from = 0  # rows of steps before this one are as they were last saved
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -124,6 +126,56 @@ class ReplayBuffer:
             rows = self._draw(int(np.prod(shape)), rng, operator)
             return self._gather(rows, shape)
 
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Nothing is added while this is entered: for a checkpoint of one moment."""
+        with self._lock:
+            yield
+
+    def state(self) -> dict[str, Any]:
+        """All but the rows, as JSON holds it."""
+        return {
+            "capacity": self.capacity,
+            "state_dim": self.state_dim,
+            "action_dim": self.action_dim,
+            "images": [list(shape) for shape in self.image_shapes],
+            "total": self.total,
+            "labels": self._labeller.state(),
+        }
+
+    def changed_steps(self) -> range:
+        """Steps still held that are new or newly labelled since `mark_saved`."""
+        oldest = max(0, self.total - self.capacity)
+        return range(min(max(self.changed_from, oldest), self.total), self.total)
+
+    def mark_saved(self) -> None:
+        """All of now is in a checkpoint."""
+        self.changed_from = self.total
+
+    def read_rows(self, steps: range) -> dict[str, np.ndarray]:
+        """Copies of all columns for these steps (counted since the first ever added)."""
+        rows = np.arange(steps.start, steps.stop) % self.capacity
+        return {name: column[rows] for name, column in self.columns.items()}
+
+    def restore(
+        self, state: dict[str, Any], parts: Iterable[tuple[range, dict[str, np.ndarray]]]
+    ) -> None:
+        """Become what `state` and, oldest first, the rows of `read_rows` describe.
+
+        ValueError if they belong to a buffer of other sizes or another label scheme.
+        """
+        with self._lock:
+            self._labeller.load(state["labels"])
+            self.total = state["total"]
+            self.columns["valid"][:] = False
+            for steps, columns in parts:
+                held = np.arange(steps.start, steps.stop)
+                kept = (held >= self.total - self.capacity) & (held < self.total)
+                for name, column in self.columns.items():
+                    column[held[kept] % self.capacity] = columns[name][kept]
+            self._valid_count = int(self.columns["valid"].sum())
+            self.changed_from = self.total
+
     def _checked(self, step: StepRecord) -> tuple[np.ndarray, np.ndarray]:
         state = np.asarray(step.state, np.float32)
         action = np.asarray(step.action, np.float32)
@@ -157,7 +209,7 @@ class ReplayBuffer:
             self.columns["reward"][row] = label.reward
             self.columns["terminal"][row] = label.terminal
             self._set_valid(row, True)
-            self._changed_from = min(self._changed_from, label.index)
+            self.changed_from = min(self.changed_from, label.index)
 
     def _set_valid(self, row: int, valid: bool) -> None:
         self._valid_count += int(valid) - int(self.columns["valid"][row])

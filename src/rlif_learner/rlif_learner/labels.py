@@ -11,13 +11,17 @@ truncated as well: under rewards of at most 0 a terminal state would look perfec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from rlif_learner.steps import Outcome, Source, StepRecord, follows
 
 SCHEMES = ("onset", "every_step")
+_REMEMBERED = tuple(
+    field.name for field in fields(StepRecord) if field.name not in ("state", "action", "images")
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,33 @@ class Labeller:
         labels = [] if self._pending is None else [Label(self._pending, 0.0, False)]
         self._previous = self._last_policy = self._pending = None
         return labels
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, as JSON holds it: labelling goes on from there after `load`."""
+        values: dict[str, Any] = {
+            "scheme": self.scheme,
+            "count": self.count,
+            "last_policy": self._last_policy,
+            "pending": self._pending,
+            "previous": None,
+        }
+        if self._previous is not None:
+            values["previous"] = {name: int(getattr(self._previous, name)) for name in _REMEMBERED}
+        return values
+
+    def load(self, values: dict[str, Any]) -> None:
+        """The inverse of `state`. ValueError if that was made under another scheme."""
+        if values["scheme"] != self.scheme:
+            raise ValueError(
+                f"label scheme: found {values['scheme']!r}, expected {self.scheme!r}; "
+                "relabel the data, or choose the scheme it was labelled with"
+            )
+        self.count, self._last_policy = values["count"], values["last_policy"]
+        self._pending, self._previous = values["pending"], None
+        if values["previous"] is not None:
+            # Of a step that is over only the numbers matter: what it saw lies in the buffer.
+            unused = np.zeros(1, dtype=np.float32)
+            self._previous = StepRecord(**values["previous"], state=unused, action=unused)
 
     def _continue(self, step: StepRecord, previous: StepRecord, last: int) -> list[Label]:
         """Labels from a step that follows `previous`, whose index is `last`."""

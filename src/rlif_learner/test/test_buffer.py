@@ -248,7 +248,7 @@ def test_adding_and_sampling_from_two_threads():
     thread.start()
     rng = np.random.default_rng(0)
     try:
-        for _ in range(3000):
+        for _ in range(300):
             batch = buffer.sample(64, rng)
             assert (batch.next_states[:, 0] == batch.states[:, 0] + 1).all()
             assert (batch.next_states[:, 1] == batch.states[:, 1]).all()

@@ -1,0 +1,308 @@
+"""Checkpoints that survive a power cut: complete or absent, checked by hash, exact on resume.
+
+    <root>/checkpoints/000042/manifest.json      what it is, and the sha256 of every file of it
+                             /manifest.sha256    of the manifest itself, for `sha256sum -c`
+                             /state.safetensors  networks, optimisers, random state
+    <root>/segments/online-….safetensors         rows of the buffers, each written once
+
+Everything is written under another name, flushed to the disk and then renamed; the old is removed
+only after the new is complete. A checkpoint writes the rows that are new since the last one, and
+names all segments it needs. No file is executable in any sense: safetensors and JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_policy.networks import PolicySpec
+
+FORMAT = 1
+SEGMENT_BYTES = 64 << 20  # rows are written in files of about this size
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message says which, why, and what to do."""
+
+
+class DamagedError(CheckpointError):
+    """A file is missing, cut off or altered."""
+
+
+class MismatchError(CheckpointError):
+    """It is intact, but of another network, configuration or format."""
+
+
+class Learner(Protocol):
+    """What every algorithm offers to a checkpoint."""
+
+    @property
+    def spec(self) -> PolicySpec: ...
+    @property
+    def config(self) -> Any: ...
+    def state_tensors(self) -> dict[str, torch.Tensor]: ...
+    def state_values(self) -> dict[str, Any]: ...
+    def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None: ...
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Keeps the newest `keep_last` and the one of the best score."""
+
+    def __init__(self, root: Path | str, keep_last: int = 3) -> None:
+        if keep_last < 1:
+            raise ValueError(f"keep_last: found {keep_last}, expected at least 1")
+        self.root, self.keep_last = Path(root), keep_last
+        self.checkpoints, self.segments = self.root / "checkpoints", self.root / "segments"
+        for directory in (self.checkpoints, self.segments):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._written: dict[str, list[dict[str, Any]]] = {}  # segments of each buffer, oldest first
+
+    def paths(self) -> list[Path]:
+        """All complete checkpoints, oldest first."""
+        return sorted(p for p in self.checkpoints.iterdir() if p.name.isdecimal())
+
+    def save(
+        self,
+        learner: Learner,
+        buffers: Buffers,
+        score: float | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Path:
+        """Write a checkpoint; when this returns, it is on the disk. Then remove what is too old.
+
+        `extra`: more counters, as JSON holds them. The learner must not update meanwhile.
+        """
+        manifest = {
+            "format": FORMAT,
+            "algorithm": type(learner).__name__,
+            "spec": json.loads(learner.spec.to_json()),
+            "config": learner.config.to_mapping(),
+            "values": learner.state_values(),
+            "score": score,
+            "extra": extra or {},
+            "buffers": {
+                name: self._save_buffer(name, buffer) for name, buffer in _named(buffers).items()
+            },
+        }
+        number = max([int(path.name) for path in self.paths()], default=0) + 1
+        path = self.checkpoints / f"{number:06d}"
+        partial = self.checkpoints / f".partial-{path.name}"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed while writing
+        partial.mkdir()
+        tensors = {k: v.detach().cpu().contiguous() for k, v in learner.state_tensors().items()}
+        state = safetensors.torch.save(tensors)
+        _write(partial / "state.safetensors", state)
+        manifest["state_sha256"] = hashlib.sha256(state).hexdigest()
+        text = json.dumps(manifest, indent=1).encode()
+        _write(partial / "manifest.json", text)
+        digest = hashlib.sha256(text).hexdigest()
+        _write(partial / "manifest.sha256", f"{digest}  manifest.json\n".encode())
+        _sync_directory(partial)
+        os.rename(partial, path)  # noqa: PTH104 - the rename is what makes it exist
+        _sync_directory(self.checkpoints)
+        self._prune()
+        return path
+
+    def verify(self, path: Path) -> dict[str, Any]:
+        """The manifest, after every file of the checkpoint was read and found as it was written.
+
+        DamagedError names the file.
+        """
+        manifest = _read_manifest(path / "manifest.json")
+        if manifest["format"] != FORMAT:
+            raise MismatchError(
+                f"{path}: found format {manifest['format']}, expected {FORMAT}; use the version "
+                "of this package that wrote it"
+            )
+        _read_checked(path / "state.safetensors", manifest["state_sha256"])
+        for buffer in manifest["buffers"].values():
+            for segment in buffer["segments"]:
+                _read_checked(self.segments / segment["file"], segment["sha256"])
+        return manifest
+
+    def last_good(self) -> Path | None:
+        """The newest checkpoint that is intact; None if there is none."""
+        for path in reversed(self.paths()):
+            try:
+                self.verify(path)
+            except DamagedError:
+                continue
+            return path
+        return None
+
+    def best(self) -> Path | None:
+        """The checkpoint of the highest score; None if none has one."""
+        scored = []
+        for path in self.paths():
+            try:
+                score = _read_manifest(path / "manifest.json")["score"]
+            except DamagedError:
+                continue
+            if score is not None:
+                scored.append((score, path))
+        return max(scored)[1] if scored else None
+
+    def load(self, path: Path, learner: Learner, buffers: Buffers) -> dict[str, Any]:
+        """Put `learner` and `buffers` into the state of the checkpoint; returns its `extra`.
+
+        DamagedError names the file and offers the last good checkpoint; MismatchError names each
+        difference. In both cases nothing was changed.
+        """
+        try:
+            manifest = self.verify(path)
+        except DamagedError as error:
+            raise DamagedError(f"{error}. The last good checkpoint: {self.last_good()}") from error
+        differences = _differences(manifest, learner, buffers)
+        if differences:
+            raise MismatchError(f"{path} is of something else: " + "; ".join(differences))
+        state = _read_checked(path / "state.safetensors", manifest["state_sha256"])
+        learner.load_state(safetensors.torch.load(state), manifest["values"])
+        for name, buffer in _named(buffers).items():
+            described = manifest["buffers"][name]
+            buffer.restore(described["state"], self._read_segments(described["segments"]))
+            self._written[name] = described["segments"]
+        return manifest["extra"]
+
+    def _save_buffer(self, name: str, buffer: ReplayBuffer) -> dict[str, Any]:
+        with buffer.unchanging():
+            state = buffer.state()
+            if name not in self._written:  # nothing of this buffer is on the disk yet
+                buffer.changed_from = 0
+                self._written[name] = []
+            oldest = max(0, buffer.total - buffer.capacity)
+            segments = [s for s in self._written[name] if s["stop"] > oldest]
+            for steps in _chunks(buffer):
+                data = safetensors.numpy.save(buffer.read_rows(steps))
+                digest = hashlib.sha256(data).hexdigest()
+                # The hash in the name: never two contents under one, also after a resume.
+                file = f"{name}-{steps.start:012d}-{steps.stop:012d}-{digest[:12]}.safetensors"
+                _write_atomically(self.segments / file, data)
+                segments.append(
+                    {"file": file, "start": steps.start, "stop": steps.stop, "sha256": digest}
+                )
+            buffer.mark_saved()
+        self._written[name] = segments
+        return {"state": state, "segments": list(segments)}
+
+    def _read_segments(
+        self, segments: list[dict[str, Any]]
+    ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
+        for segment in segments:
+            data = _read_checked(self.segments / segment["file"], segment["sha256"])
+            yield range(segment["start"], segment["stop"]), safetensors.numpy.load(data)
+
+    def _prune(self) -> None:
+        """Remove checkpoints beyond those to keep, then segments that no checkpoint needs."""
+        paths = self.paths()
+        kept = {*paths[-self.keep_last :], self.best()}
+        for path in paths:
+            if path not in kept:
+                doomed = path.with_name(f".old-{path.name}")
+                os.rename(path, doomed)  # noqa: PTH104 - gone at once, not file by file
+        for leftover in self.checkpoints.glob(".old-*"):
+            shutil.rmtree(leftover)
+        needed: set[str] = set()
+        for path in self.paths():
+            try:
+                manifest = _read_manifest(path / "manifest.json")
+            except DamagedError:
+                return  # what a damaged one needed cannot be known: remove nothing
+            for buffer in manifest["buffers"].values():
+                needed.update(segment["file"] for segment in buffer["segments"])
+        for segment in self.segments.iterdir():
+            if segment.name not in needed:
+                segment.unlink()
+
+
+def _named(buffers: Buffers) -> dict[str, ReplayBuffer]:
+    named = {"online": buffers.online}
+    if buffers.prior is not None:
+        named["prior"] = buffers.prior
+    return named
+
+
+def _chunks(buffer: ReplayBuffer) -> Iterator[range]:
+    """The changed steps of the buffer, in parts that fit a file."""
+    row = sum(column[:1].nbytes for column in buffer.columns.values())
+    steps, length = buffer.changed_steps(), max(1, SEGMENT_BYTES // row)
+    for start in range(steps.start, steps.stop, length):
+        yield range(start, min(start + length, steps.stop))
+
+
+def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -> list[str]:
+    """Each setting in which the checkpoint and what it shall be loaded into differ."""
+    pairs = [
+        ("algorithm", manifest["algorithm"], type(learner).__name__),
+        ("buffers", sorted(manifest["buffers"]), sorted(_named(buffers))),
+    ]
+    own = {"spec": json.loads(learner.spec.to_json()), "config": learner.config.to_mapping()}
+    for part, expected in own.items():
+        keys = sorted({*manifest[part], *expected})
+        pairs += [(f"{part}.{k}", manifest[part].get(k), expected.get(k)) for k in keys]
+    for name, buffer in _named(buffers).items():
+        found = manifest["buffers"].get(name, {"state": {}})["state"]
+        wanted = buffer.state()
+        sizes = ("capacity", "state_dim", "action_dim", "images")
+        pairs += [(f"{name} buffer.{k}", found.get(k), wanted[k]) for k in sizes]
+        schemes = (found.get("labels", {}).get("scheme"), wanted["labels"]["scheme"])
+        pairs.append((f"{name} buffer.scheme", *schemes))
+    return [
+        f"{name} is {found!r}, expected {want!r}" for name, found, want in pairs if found != want
+    ]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    digest = path.with_suffix(".sha256")
+    try:
+        expected = digest.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{digest}: cannot be read: {error}") from error
+    return json.loads(_read_checked(path, expected[0] if expected else ""))
+
+
+def _read_checked(path: Path, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read: {error}") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DamagedError(
+            f"{path}: its content ({len(data)} bytes) does not match its hash: cut off or altered"
+        )
+    return data
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write and flush to the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".partial-{path.name}")
+    _write(partial, data)
+    partial.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make renames in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
