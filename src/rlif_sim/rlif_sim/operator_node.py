@@ -51,7 +51,7 @@ PARAMETERS: tuple[Row, ...] = (
     ("alpha", 0.0, "value: relative margin instead of delta; 0: delta", (0.0, 1.0)),
     ("probability", 0.3, "random: of taking over, per step", (0.0, 1.0)),
     ("take_over_length", 4, "steps of a take-over", (1, 1000)),
-    ("actor_bias", 0.0011, "m; how far off it sees the hole, per axis and episode", (0.0, 0.05)),
+    ("actor_bias", 0.0014, "m; how far off it sees the hole, per axis and episode", (0.0, 0.05)),
     ("actor_noise", 0.15, "of its actions, which are in [-1, 1]", (0.0, 2.0)),
     ("actor_noise_memory", 0.7, "correlation of the noise from step to step", (0.0, 0.99)),
     ("linear_scale", 0.1, "m/s of an action of 1; as the arbiter's", (0.001, 1.0)),
