@@ -67,7 +67,7 @@ def parse_values(values: list[str]) -> dict[str, str]:
 
 
 def _show_arguments(path: Path) -> None:
-    for argument in declared_arguments(path):
+    for argument in declared_arguments(path, os.environ):
         default = "must be given" if argument.default is None else repr(argument.default)
         choices = f" [{', '.join(argument.choices)}]" if argument.choices else ""
         print(f"  {argument.name}{choices}  (default: {default})\n      {argument.description}")

@@ -97,14 +97,26 @@ def read(path: Path, arguments: Mapping[str, str], environment: Mapping[str, str
     return Launch(tuple(reversed(unique.values())), tuple(reader.processes))
 
 
-def declared_arguments(path: Path) -> tuple[Argument, ...]:
-    """The arguments that the file itself declares; their defaults are not substituted."""
-    where = path.name
-    return tuple(
-        _argument(_attributes(body, where, "arg", _ARG))
-        for tag, body in _entities(_load(path), where)
-        if tag == "arg"
-    )
+def declared_arguments(path: Path, environment: Mapping[str, str]) -> tuple[Argument, ...]:
+    """Arguments of the file and of those that it includes; defaults are not substituted.
+
+    An include whose path depends on an argument is not followed.
+    """
+    found: dict[str, Argument] = {}
+
+    def visit(path: Path, children: object) -> None:
+        for tag, body in _entities(children, path.name):
+            if tag == "arg":
+                argument = _argument(_attributes(body, path.name, "arg", _ARG))
+                found.setdefault(argument.name, argument)
+            elif tag == "group":
+                visit(path, body if isinstance(body, list) else body["children"])
+            elif tag == "include" and "$(var" not in body["file"]:
+                inner = Path(substitute(body["file"], Scope({}, environment, path)))
+                visit(inner, _load(inner))
+
+    visit(path.absolute(), _load(path))
+    return tuple(found.values())
 
 
 def _load(path: Path) -> list[Any]:
@@ -144,7 +156,7 @@ _PROCESS = (
     *("name", "output", "on_exit", "env", "cwd", "launch-prefix"),
     *("sigterm_timeout", "sigkill_timeout", *_CONDITIONS),
 )
-_NODE = ("pkg", "exec", "namespace", "param", "remap", "args", *_PROCESS)
+_NODE = ("pkg", "exec", "namespace", "param", "remap", "args", "ros_args", *_PROCESS)
 _REFUSED_ATTRIBUTES = {
     "respawn": "a node that died must not come back into a running policy unasked",
 }
@@ -303,6 +315,7 @@ class _Reader:
         namespace = _join(self._namespace, self._expand(body.get("namespace", "")))
         files, values = self._node_parameters(body.get("param", ()))
         ros = ["-r", f"__node:={name}"] + (["-r", f"__ns:={namespace}"] if namespace else [])
+        ros += shlex.split(self._expand(body.get("ros_args", "")))
         for file in files:
             ros += ["--params-file", file]
         pairs = [(self._expand(r["from"]), self._expand(r["to"])) for r in body.get("remap", ())]

@@ -190,11 +190,13 @@ def test_an_unknown_set_up_names_those_that_there_are(follow: Follow, tmp_path: 
 
 def test_declared_arguments_need_no_values(tmp_path: Path) -> None:
     path = tmp_path / "a.launch.yaml"
-    path.write_text("launch: [{arg: {name: must}}, {arg: {name: may, default: $(env X)}}]")
-    assert [(a.name, a.default) for a in declared_arguments(path)] == [
-        ("must", None),
-        ("may", "$(env X)"),
-    ]
+    (tmp_path / "b.launch.yaml").write_text("launch: [{arg: {name: may, default: b}}]")
+    path.write_text(
+        "launch: [{arg: {name: must}}, {group: [{include: {file: $(dirname)/b.launch.yaml}}]},"
+        "{arg: {name: env, default: $(env X)}}, {include: {file: $(var must)}}]"
+    )
+    found = [(a.name, a.default) for a in declared_arguments(path, {})]
+    assert found == [("must", None), ("may", "b"), ("env", "$(env X)")]
 
 
 @given(st.text(st.characters(blacklist_characters="$\\")))
