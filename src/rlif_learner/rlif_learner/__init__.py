@@ -1,15 +1,24 @@
 """Learner node: RLPD on interventions, replay buffer, labels, bags."""
 
+from rlif_learner.bc import BC
 from rlif_learner.buffer import Batch, Buffers, ReplayBuffer, sample_mixed
-from rlif_learner.config import RLPDConfig, named_preset
+from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.config import ImitationConfig, RLPDConfig, named_preset
+from rlif_learner.dagger import DAgger
+from rlif_learner.hg_dagger import HGDAgger
 from rlif_learner.labels import label_rewards
 from rlif_learner.rlpd import RLPD, NonFiniteError
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 __all__ = [
+    "BC",
     "RLPD",
     "Batch",
     "Buffers",
+    "CheckpointStore",
+    "DAgger",
+    "HGDAgger",
+    "ImitationConfig",
     "NonFiniteError",
     "Outcome",
     "RLPDConfig",

@@ -87,6 +87,11 @@ class ReplayBuffer:
         """Transitions that can be sampled."""
         return self._valid_count
 
+    def operator_count(self) -> int:
+        """Transitions that the operator drove."""
+        driven = self.columns["source"] == Source.OPERATOR
+        return int(np.count_nonzero(self.columns["valid"] & driven))
+
     def add_step(self, step: StepRecord) -> None:
         """Append one step. Evaluation steps are left out, and nothing is joined across them.
 

@@ -104,6 +104,39 @@ class RLPDConfig:
         return {**asdict(self), "hidden": list(self.hidden)}
 
 
+@dataclass(frozen=True)
+class ImitationConfig:
+    """Settings of BC, HG-DAgger and DAgger. ValueError names the field."""
+
+    utd: int = 20  # gradient steps per update, as RLPD's critic steps
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.0  # decoupled (AdamW)
+
+    def __post_init__(self) -> None:
+        for name in ("utd", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}: found {value!r}, expected a whole number of at least 1")
+        for name, lowest in (("learning_rate", 1e-12), ("weight_decay", 0.0)):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not lowest <= value < float("inf"):
+                raise ValueError(f"{name}: found {value!r}, expected a number of at least {lowest}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ImitationConfig:
+        """The defaults with `values` over them. ValueError names keys that do not exist."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown settings {unknown}; known are {sorted(known)}")
+        return cls(**dict(values))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The settings as plain values that JSON and YAML can hold."""
+        return asdict(self)
+
+
 # The authors' settings of RLIF: wider critics' MLP (three layers), no entropy in the target, all
 # data in one buffer. Their UTD ratio differs by task (1, 5, 15); 5 is that of the manipulation task.
 PRESETS: dict[str, RLPDConfig] = {

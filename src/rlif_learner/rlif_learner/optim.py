@@ -1,4 +1,4 @@
-"""Adam over one flat vector: a few passes over memory, whatever the number of tensors."""
+"""Adam over one flat vector, and the guard before each step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,26 @@ import math
 
 import torch
 from torch import Tensor
+
+from rlif_learner.buffer import Batch
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient was not finite. The step was not taken: the weights are the last good."""
+
+
+def refuse_non_finite(quantities: dict[str, float], batch: Batch, where: str) -> None:
+    """NonFiniteError, naming the quantities and the parts of the batch, unless all are finite."""
+    broken = [name for name, value in quantities.items() if not math.isfinite(value)]
+    if not broken:
+        return
+    names = ("states", "actions", "rewards", "next_states", "terminals")
+    inputs = [name for name in names if not torch.isfinite(getattr(batch, name)).all()]
+    raise NonFiniteError(
+        f"{', '.join(broken)} not finite at {where}; not finite in its batch: "
+        f"{inputs or 'nothing'}. The step was not taken; look at the data, or lower the learning "
+        "rates"
+    )
 
 
 class FlatAdam:

@@ -17,12 +17,10 @@ from torch import Tensor
 from rlif_learner.buffer import Batch, Buffers, sample_mixed
 from rlif_learner.config import RLPDConfig
 from rlif_learner.networks import EnsembleCritic, FlatParameters
-from rlif_learner.optim import FlatAdam
+from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite
 from rlif_policy.networks import Actor, PolicySpec
 
-
-class NonFiniteError(ArithmeticError):
-    """A loss or gradient was not finite. The step was not taken: the weights are the last good."""
+__all__ = ["RLPD", "CriticNoise", "NonFiniteError"]
 
 
 @dataclass(frozen=True)
@@ -165,16 +163,8 @@ class RLPD:
 
     def _check(self, metrics: dict[str, float], gradients: Tensor, name: str, batch: Batch) -> None:
         quantities = {**metrics, f"{name} gradient norm": float(gradients.norm())}
-        broken = [key for key, value in quantities.items() if not math.isfinite(value)]
-        if not broken:
-            return
-        names = ("states", "actions", "rewards", "next_states", "terminals")
-        inputs = [key for key in names if not torch.isfinite(getattr(batch, key)).all()]
-        raise NonFiniteError(
-            f"{', '.join(broken)} not finite at critic step {self.critic_steps} of update "
-            f"{self.updates}; not finite in its batch: {inputs or 'nothing'}. The step was not "
-            "taken; look at the data, or lower the learning rates"
-        )
+        where = f"critic step {self.critic_steps} of update {self.updates}"
+        refuse_non_finite(quantities, batch, where)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name, shared (not copied)."""

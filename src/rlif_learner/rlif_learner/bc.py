@@ -1,0 +1,96 @@
+"""Behavioural cloning: the policy imitates the prior data, and nothing else.
+
+Each step: states and the actions taken there, and the mean squared error of the policy's own
+deterministic action. HG-DAgger and DAgger differ from this in `draw` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlif_learner.buffer import Batch, Buffers
+from rlif_learner.config import ImitationConfig
+from rlif_learner.networks import FlatParameters
+from rlif_learner.optim import FlatAdam, refuse_non_finite
+from rlif_policy.networks import Actor, PolicySpec
+
+
+class BC:
+    """Supervised learning on prior data. All randomness comes from a generator seeded by `seed`.
+
+    The spread of the policy is not trained: let it act deterministically.
+    """
+
+    def __init__(self, config: ImitationConfig, spec: PolicySpec, seed: int = 0) -> None:
+        self.config, self.spec = config, spec
+        self.rng = np.random.default_rng(seed)
+        self.actor = Actor(spec, seed)
+        self.flat = FlatParameters(self.actor.parameters())
+        self.optimiser = FlatAdam(
+            self.flat.values,
+            config.learning_rate,
+            config.weight_decay,
+            torch.ones_like(self.flat.values) if config.weight_decay else None,
+        )
+        self.updates = 0
+
+    @property
+    def critic_steps(self) -> int:
+        """There are no critics; here for the common interface."""
+        return 0
+
+    def draw(self, buffers: Buffers) -> Batch:
+        """A batch of what is to be imitated. ValueError if there is nothing."""
+        if buffers.prior is None:
+            raise ValueError("BC: found no prior data, expected demonstrations to imitate")
+        return buffers.prior.sample(self.config.batch_size, self.rng)
+
+    def update(self, buffers: Buffers) -> dict[str, float]:
+        """`utd` gradient steps. NonFiniteError names the quantity; that step is not taken."""
+        metrics: dict[str, float] = {}
+        for _ in range(self.config.utd):
+            metrics = self.imitate(self.draw(buffers))
+        self.updates += 1
+        return metrics
+
+    def imitate(self, batch: Batch) -> dict[str, float]:
+        """One step towards batch.actions in batch.states."""
+        mean, _ = self.actor(batch.states)
+        loss = (torch.tanh(mean) - batch.actions).square().mean()
+        self.flat.gradients.zero_()
+        loss.backward()
+        metrics = {"imitation_loss": loss.item()}
+        quantities = {**metrics, "actor gradient norm": float(self.flat.gradients.norm())}
+        refuse_non_finite(quantities, batch, f"update {self.updates}")
+        self.optimiser.step(self.flat.gradients)
+        return metrics
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """All tensors of the state, by name, shared (not copied)."""
+        return {
+            "actor": self.flat.values,
+            "first": self.optimiser.first,
+            "second": self.optimiser.second,
+            "actor_generator": self.actor.generator.get_state(),
+        }
+
+    def state_values(self) -> dict[str, Any]:
+        """Counters and random state, as JSON holds them."""
+        return {
+            "updates": self.updates,
+            "optimiser_steps": self.optimiser.steps,
+            "rng": self.rng.bit_generator.state,
+        }
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """The inverse of `state_tensors` and `state_values`, in place."""
+        for name, tensor in self.state_tensors().items():
+            tensor.copy_(tensors[name])
+        self.actor.generator.set_state(tensors["actor_generator"])
+        self.optimiser.steps, self.updates = values["optimiser_steps"], values["updates"]
+        self.rng.bit_generator.state = values["rng"]

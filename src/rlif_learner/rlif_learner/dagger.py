@@ -1,0 +1,40 @@
+"""DAgger: imitate what an expert would have done in every state that was visited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from rlif_learner.bc import BC
+from rlif_learner.buffer import Batch, Buffers, sample_mixed
+from rlif_learner.config import ImitationConfig
+from rlif_policy.networks import PolicySpec
+
+Expert = Callable[[np.ndarray], np.ndarray]
+"""States [n, state_dim] to the expert's actions [n, action_dim] in [-1, 1]."""
+
+
+class DAgger(BC):
+    """BC on all visited states, whoever drove, with the actions of `expert` there."""
+
+    def __init__(
+        self, config: ImitationConfig, spec: PolicySpec, expert: Expert, seed: int = 0
+    ) -> None:
+        super().__init__(config, spec, seed)
+        self.expert = expert
+
+    def draw(self, buffers: Buffers) -> Batch:
+        """A batch out of prior and online states, uniformly, relabelled by the expert."""
+        prior = len(buffers.prior) if buffers.prior is not None else 0
+        share = prior / max(1, prior + len(buffers.online))
+        batch = sample_mixed(buffers.online, buffers.prior, self.config.batch_size, share, self.rng)
+        actions = np.asarray(self.expert(batch.states.numpy()), np.float32)
+        if actions.shape != tuple(batch.actions.shape):
+            raise ValueError(
+                f"DAgger: the expert gave actions of shape {actions.shape}, expected "
+                f"{tuple(batch.actions.shape)}"
+            )
+        return replace(batch, actions=torch.from_numpy(actions))

@@ -1,0 +1,119 @@
+"""BC, HG-DAgger and DAgger: what each of them imitates, and the interface that they share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rlif_learner.bc import BC
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.config import ImitationConfig
+from rlif_learner.dagger import DAgger
+from rlif_learner.hg_dagger import HGDAgger
+from rlif_learner.optim import NonFiniteError
+from rlif_learner.steps import StepRecord
+from rlif_policy.networks import PolicySpec
+
+SPEC = PolicySpec(state_dim=2, action_dim=1, hidden=(32,))
+CONFIG = ImitationConfig(utd=5, batch_size=64, learning_rate=1e-2)
+
+
+def filled(drivers, action_of, seed=0, repeat=10):
+    """A buffer of episodes; `action_of[driver]` maps a state to the action taken."""
+    buffer, rng, sequence = ReplayBuffer(2000, 2, 1), np.random.default_rng(seed), 0
+    for episode_id in range(1, repeat + 1):
+        for t, driver in enumerate([*drivers, "end"]):
+            state, last = rng.uniform(-1, 1, 2), driver == "end"
+            action = np.zeros(0) if last else np.array([action_of[driver](state)])
+            onset = driver == "O" and (t == 0 or drivers[t - 1] != "O")
+            buffer.add_step(
+                StepRecord(
+                    sequence, episode_id, t, t == 0, last, 3 if last else 0,
+                    0 if last else {"P": 1, "O": 2}[driver], onset, 0, False, state, action,
+                )
+            )  # fmt: skip
+            sequence += 1
+    return buffer
+
+
+def operator_action(state):
+    return 0.5 * state[0]
+
+
+ACTIONS = {"P": lambda state: -0.9, "O": operator_action}
+
+
+def expert(states):
+    return 0.5 * states[:, :1]
+
+
+def worst_error(learner):
+    states = np.random.default_rng(9).uniform(-1, 1, (50, 2))
+    return max(abs(float(learner.actor.act(s)[0]) - operator_action(s)) for s in states)
+
+
+ONLINE, DEMOS = filled("PPPOOPP", ACTIONS), filled("OOOOO", ACTIONS, seed=1)
+CASES = {
+    "bc": (BC(CONFIG, SPEC), Buffers(filled("PPP", ACTIONS), DEMOS)),
+    "hg_dagger": (HGDAgger(CONFIG, SPEC), Buffers(ONLINE)),
+    "hg_dagger_with_prior": (HGDAgger(CONFIG, SPEC), Buffers(ONLINE, DEMOS)),
+    "dagger": (DAgger(CONFIG, SPEC, expert), Buffers(ONLINE)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_learns_the_operator_and_not_the_policy(name):
+    learner, buffers = CASES[name]
+    for _ in range(60):
+        metrics = learner.update(buffers)
+    assert metrics["imitation_loss"] < 1e-2
+    assert worst_error(learner) < 0.15
+
+
+def test_nothing_to_imitate_is_said():
+    online = filled("PPP", ACTIONS)
+    with pytest.raises(ValueError, match="BC.*no prior data"):
+        BC(CONFIG, SPEC).update(Buffers(online))
+    with pytest.raises(ValueError, match="HG-DAgger.*neither"):
+        HGDAgger(CONFIG, SPEC).update(Buffers(online))
+
+
+def test_wrong_expert_is_named():
+    learner = DAgger(CONFIG, SPEC, lambda states: states)
+    with pytest.raises(ValueError, match=r"expert.*\(64, 2\).*\(64, 1\)"):
+        learner.update(Buffers(ONLINE))
+
+
+def test_non_finite_loss_keeps_the_last_good_weights():
+    learner = BC(CONFIG, SPEC)
+    spoiled = filled("OOO", ACTIONS)
+    spoiled.columns["action"][:] = np.nan
+    before = learner.flat.values.clone()
+    with pytest.raises(NonFiniteError, match=r"imitation_loss.*\['actions'\]"):
+        learner.update(Buffers(ONLINE, spoiled))
+    assert torch.equal(learner.flat.values, before)
+
+
+@pytest.mark.parametrize("kind", [BC, HGDAgger])
+def test_resume_is_exact(kind, tmp_path):
+    buffers, store = Buffers(ONLINE, DEMOS), CheckpointStore(tmp_path)
+    one, two = kind(CONFIG, SPEC, seed=1), kind(CONFIG, SPEC, seed=2)
+    one.update(buffers)
+    store.load(store.save(one, buffers), two, buffers)
+    for learner in (one, two):
+        learner.update(buffers)
+    assert torch.equal(one.flat.values, two.flat.values)
+    assert one.state_values() == two.state_values()
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="utdd"):
+        ImitationConfig.from_mapping({"utdd": 1})
+    with pytest.raises(ValueError, match="learning_rate"):
+        replace(CONFIG, learning_rate=0.0)
+    with pytest.raises(ValueError, match="batch_size"):
+        replace(CONFIG, batch_size=0)
