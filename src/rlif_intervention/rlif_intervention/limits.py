@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 LINEAR = frozenset(AXES[:3])
 
+_TINY = 1e-9  # m/s: below this a twist is zero
+
 Vector = tuple[float, ...]
 
 
@@ -201,7 +203,7 @@ class Limiter:
         for part in self._parts:
             speed = norm([twist[i] for i in part.indices])
             step = part.deceleration * self.config.period
-            keep = 1.0 - step / speed if part.deceleration and speed > step else 0.0
+            keep = 1.0 - step / speed if part.deceleration and speed > step + _TINY else 0.0
             for i in part.indices:
                 twist[i] *= keep
         names = [reason] if reason else []

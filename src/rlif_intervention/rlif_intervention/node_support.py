@@ -13,7 +13,7 @@ import rclpy
 from builtin_interfaces.msg import Time as TimeMsg
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -90,6 +90,15 @@ def clock_of(node: Node) -> Callable[[], float]:
     return time.monotonic
 
 
+def make_executor() -> Executor:
+    """The executor on events where rclpy has it: half the CPU time per message, less jitter."""
+    try:
+        from rclpy.experimental.events_executor import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
 def run(create: Callable[[], Node], at_end: Callable[[Any], None] | None = None) -> int:
     """Create the node and spin it until SIGINT, SIGTERM or a shutdown of the context.
 
@@ -97,7 +106,7 @@ def run(create: Callable[[], Node], at_end: Callable[[Any], None] | None = None)
     `at_end` could say a last word. Returns the exit status.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     asked_to_end: list[int] = []
 
     def end(number: int, _frame: object) -> None:

@@ -64,6 +64,7 @@ class World(Node):
         self.seen: dict[str, list[Any]] = {}
         self.resets = 0
         self.reset_works = True
+        self.on_reset: Callable[[], Any] = self.move
         self._clock_out = self.create_publisher(Clock, "/clock", RELIABLE)
         self._observation = self.create_publisher(Observation, "observation", RELIABLE)
         self._policy = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
@@ -97,7 +98,7 @@ class World(Node):
         response.success = self.reset_works
         response.message = "done" if self.reset_works else "the robot is stuck"
         if self.reset_works and self.lock_step:
-            self.move()
+            self.on_reset()
         return response
 
     def move(self) -> None:

@@ -1,0 +1,140 @@
+"""Operator devices: layouts, edges, thresholds, priorities, locks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlif_intervention.devices import (
+    ButtonEdges,
+    Device,
+    DeviceMessageError,
+    DeviceRack,
+    JoyLayout,
+    Lock,
+    MotionGate,
+    Reading,
+)
+
+XYZ = ("x", "y", "z")
+REST = Reading(False, (0.0,) * 3)
+PUSH = Reading(True, (1.0, 0.0, 0.0))
+
+
+def test_a_joy_message_is_read_once_flag_and_action_together():
+    reading = JoyLayout().read([0.1, -0.2, 5.0, 0, 0, 0], [1, 0, 0, 0], XYZ)
+    assert reading == Reading(True, (0.1, -0.2, 1.0), frozenset({"deadman"}))
+
+
+def test_layout_with_sign_deadzone_turbo_and_axes_that_are_not_there():
+    layout = JoyLayout(
+        axes=(1, 0, -1, -1, -1, 2),
+        scales=(-1.0, 1.0, 1.0, 1.0, 1.0, 2.0),
+        buttons=(("deadman", 4), ("turbo", 5)),
+        deadzone=0.1,
+        slow=0.5,
+    )
+    axes, wanted = [0.05, 0.4, 0.3], ("x", "y", "z", "yaw")
+    assert layout.read(axes, [0] * 6, wanted).action == pytest.approx((-0.2, 0.0, 0.0, 0.3))
+    assert layout.read(axes, [0] * 5 + [1], wanted).action == pytest.approx((-0.4, 0.0, 0.0, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("axes", "buttons", "words"),
+    [
+        ([0.0, 0.0], [0] * 4, "2 axes, the layout uses axis 2"),
+        ([0.0] * 6, [0] * 3, "3 buttons, the layout uses button 3"),
+        ([math.nan] * 6, [0] * 4, "axis 0 of the Joy message is nan"),
+        ([0.0, math.inf, 0.0], [0] * 4, "axis 1 of the Joy message is inf"),
+    ],
+)
+def test_a_joy_message_that_cannot_be_used_is_refused_by_name(axes, buttons, words):
+    with pytest.raises(DeviceMessageError, match=words):
+        JoyLayout().read(axes, buttons, XYZ)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=6, max_size=6))
+def test_actions_of_a_layout_are_in_minus_one_to_one(axes):
+    action = JoyLayout(deadzone=0.05).read(axes, [0] * 4, XYZ).action
+    assert all(-1.0 <= v <= 1.0 for v in action)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_every_press_is_an_edge_once_and_what_was_down_at_first_is_none(states):
+    edges = ButtonEdges()
+    names = [edges.pressed(frozenset({"success"} if s else ())) for s in states]
+    expected = [b and not a for a, b in zip(states, states[1:], strict=False)]
+    assert [bool(n) for n in names] == [False, *expected]
+
+
+def test_motion_takes_over_above_on_and_lets_go_below_off():
+    gate = MotionGate(on=0.2, off=0.1)
+    trace = [0.05, 0.15, 0.19, 0.21, 0.15, 0.11, 0.15, 0.09, 0.15]
+    found = [gate.update((0.0, v)) for v in trace]
+    assert found == [False, False, False, True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("on", "off"), [(0.1, 0.1), (0.1, 0.2), (0.1, 0.0), (1.5, 0.1)])
+def test_thresholds_that_make_no_hysteresis_are_refused(on, off):
+    with pytest.raises(ValueError, match="off"):
+        MotionGate(on, off)
+
+
+def test_a_silent_device_does_not_drive_and_says_so():
+    device = Device("mouse", timeout=0.5)
+    assert "no message" in device.problem(0.0)
+    device.update(PUSH, 1.0)
+    assert device.engaged(1.5) and device.problem(1.5) is None
+    assert not device.engaged(1.51) and "silent" in device.problem(1.51)
+
+
+def test_a_device_that_has_never_moved_is_known():
+    device = Device("mouse")
+    for t in range(5):
+        device.update(REST, float(t))
+    assert not device.moved
+    device.update(Reading(False, (0.0, 0.01, 0.0)), 5.0)
+    assert device.moved
+
+
+def rack(locks=()):
+    devices = [Device("pad", priority=10), Device("mouse", priority=50), Device("keys", priority=1)]
+    return DeviceRack(devices, list(locks))
+
+
+def test_the_engaged_device_of_the_highest_priority_drives():
+    r = rack()
+    for name in ("keys", "pad"):
+        r.device(name).update(PUSH, 0.0)
+    r.device("mouse").update(REST, 0.0)
+    assert r.driving(0.1).name == "pad"
+    r.device("mouse").update(PUSH, 0.1)
+    assert r.driving(0.2).name == "mouse"
+    assert r.driving(0.55).name == "mouse"  # pad and keys are silent by now
+    assert r.driving(2.0) is None
+
+
+def test_a_lock_masks_its_priority_and_below_and_holds_when_it_goes_silent():
+    lock = Lock("pause", priority=10, timeout=1.0)
+    r = rack([lock])
+    r.device("pad").update(PUSH, 0.0)
+    assert r.driving(0.0) is None, "a lock with a time-out that was never heard is held"
+    lock.update(False, 0.0)
+    assert r.driving(0.1).name == "pad"
+    r.device("mouse").update(PUSH, 0.1)
+    lock.update(True, 0.1)
+    assert r.driving(0.2).name == "mouse"
+    r.device("mouse").update(REST, 0.2)
+    assert r.driving(0.3) is None
+
+
+def test_the_rack_says_what_is_wrong_only_if_no_device_is_live():
+    r = rack()
+    assert all(name in r.problem(0.0) for name in ("pad", "mouse", "keys"))
+    r.device("keys").update(REST, 0.0)
+    assert r.problem(0.1) is None
+    with pytest.raises(KeyError, match="no device 'wheel'"):
+        r.device("wheel")

@@ -1,0 +1,165 @@
+"""The episode node with the arbiter, over DDS, in a stand-in world in lock-step."""
+
+from __future__ import annotations
+
+import pytest
+from rcl_interfaces.msg import Parameter as ParameterMsg
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from std_msgs.msg import Header
+
+from rlif_intervention.arbiter_node import ArbiterNode
+from rlif_intervention.episode_node import EpisodeNode
+from rlif_intervention.node_support import to_msg, to_ns
+from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus
+
+
+def params(**values):
+    return [Parameter(name, value=value) for name, value in values.items()]
+
+
+def start(graph, **values):
+    """Arbiter, episode node and world; armed by the button."""
+    graph.add(ArbiterNode(params(use_sim_time=True, lock_step=True, release_dwell=0.0)))
+    defaults = {"use_sim_time": True, "auto_start": True, "max_steps": 10, "settle_time": 0.0}
+    node = graph.add(EpisodeNode(params(**(defaults | values))))
+    graph.world.publish_set()
+    graph.until(lambda: graph.world.seen["command"], what="idle zeros")
+    arm_by_button(graph)
+    return node
+
+
+def arm_by_button(graph):
+    def armed():
+        graph.world.press()
+        graph.world.press(arm=True)
+        seen = graph.world.seen["control_state"]
+        return seen and seen[-1].state != ControlState.DISARMED
+
+    graph.until(armed, what="armed by the button")
+
+
+def reports(graph, phase, number=1):
+    """The reports of `phase`, when there are at least `number` of them."""
+
+    def found():
+        return [e for e in graph.world.seen["episode"] if e.phase == phase]
+
+    graph.until(lambda: len(found()) >= number, what=f"{number} reports of phase {phase}")
+    return found()
+
+
+def set_parameters(graph, **values):
+    client = graph.world.create_client(SetParameters, "/episode/set_parameters")
+    graph.until(client.service_is_ready, what="parameter service")
+    messages: list[ParameterMsg] = [p.to_parameter_msg() for p in params(**values)]
+    future = client.call_async(SetParameters.Request(parameters=messages))
+    graph.until(future.done, what="parameters set")
+    graph.world.destroy_client(client)
+    return future.result().results
+
+
+def decisions_of(graph, episode):
+    return [d for d in graph.world.seen["decision"] if d.episode_id == episode]
+
+
+def test_episodes_run_one_after_the_other_with_resets_and_time_limits(make_graph):
+    graph = make_graph()
+    start(graph)
+    ended = reports(graph, Episode.ENDED, 3)
+    assert [e.id for e in ended[:3]] == [1, 2, 3]
+    for report in ended[:3]:
+        driven = decisions_of(graph, report.id)
+        assert [d.step_index for d in driven] == list(range(10))
+        assert report.outcome == Episode.OUTCOME_TRUNCATED and report.steps == 10
+        assert to_ns(report.header.stamp) == to_ns(driven[-1].header.stamp) + 1
+    phases = [(e.id, e.phase) for e in graph.world.seen["episode"] if e.id == 2]
+    R = Episode
+    assert phases == [(2, R.READY), (2, R.RESETTING), (2, R.READY), (2, R.RUNNING), (2, R.ENDED)]
+    assert graph.world.resets >= 3
+
+
+def test_no_observation_from_before_the_reset_is_in_the_episode(make_graph):
+    graph = make_graph()
+    at_reset = []
+    on_reset = graph.world.move
+    graph.world.on_reset = lambda: (at_reset.append(graph.world.stamp), on_reset())
+    start(graph)
+    reports(graph, Episode.ENDED, 3)
+    for number, stamp in enumerate(at_reset[:3], start=1):
+        assert to_ns(decisions_of(graph, number)[0].header.stamp) > stamp
+        if number > 1:  # The reset waits for the final observation of the episode before.
+            assert stamp > to_ns(decisions_of(graph, number - 1)[-1].header.stamp)
+
+
+def test_task_success_ends_at_its_stamp_and_later_decisions_do_not_count(make_graph):
+    graph = make_graph()
+    start(graph, max_steps=0, max_episodes=1)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 6, what="6 decisions")
+    sixth = decisions_of(graph, 1)[5]
+    graph.world.success.publish(Header(stamp=sixth.header.stamp, frame_id="in the hole"))
+    report = reports(graph, Episode.ENDED)[0]
+    assert report.outcome == Episode.OUTCOME_SUCCESS and report.reason == "in the hole"
+    assert report.header.stamp == sixth.header.stamp and report.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("button", "outcome"),
+    [("success", Episode.OUTCOME_SUCCESS), ("failure", Episode.OUTCOME_FAILURE)],
+)
+def test_a_tap_of_one_message_ends_the_episode(make_graph, button, outcome):
+    """Pitfall: a success button tapped within one poll was lost."""
+    graph = make_graph()
+    start(graph, max_steps=0, max_episodes=1)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    graph.world.press(**{button: True})
+    graph.world.press()
+    assert reports(graph, Episode.ENDED)[0].outcome == outcome
+
+
+def test_pace_waits_for_the_learner(make_graph):
+    graph = make_graph()
+    start(graph, pace=True)
+    graph.world.learner.publish(LearnerStatus(steps=0, caught_up=True))
+    reports(graph, Episode.ENDED, 1)
+    reports(graph, Episode.READY, 4)  # at first, after its reset, and the same of episode 2
+    graph.world.learner.publish(LearnerStatus(steps=10, caught_up=True))
+    count = len(graph.world.seen["command"])
+    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle world")
+    assert len([e for e in graph.world.seen["episode"] if e.phase == Episode.RUNNING]) == 1
+    graph.world.learner.publish(LearnerStatus(steps=11, caught_up=True))
+    reports(graph, Episode.RUNNING, 2)
+
+
+def test_a_reset_that_fails_is_tried_again(make_graph):
+    graph = make_graph()
+    graph.world.reset_works = False
+    start(graph)
+    graph.until(lambda: graph.world.resets >= 2, what="a second try")
+    assert graph.world.seen["episode"][-1].phase == Episode.RESETTING
+    graph.world.reset_works = True
+    reports(graph, Episode.RUNNING)
+
+
+def test_control_that_is_lost_truncates_with_the_reason(make_graph):
+    graph = make_graph()
+    start(graph, max_steps=0, control_lost_timeout=0.3)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    graph.world.policy = lambda tick: [0.0] * 7
+    report = reports(graph, Episode.ENDED)[0]
+    assert report.outcome == Episode.OUTCOME_TRUNCATED
+    assert "FAULT" in report.reason and "7 entries" in report.reason
+
+
+def test_parameters_change_while_it_runs_and_bad_ones_are_refused(make_graph):
+    graph = make_graph()
+    start(graph, max_episodes=1)
+    reports(graph, Episode.ENDED, 1)
+    reports(graph, Episode.READY, 3)
+    assert not set_parameters(graph, max_steps=-1)[0].successful
+    assert all(r.successful for r in set_parameters(graph, evaluation=True, max_steps=4))
+    assert all(r.successful for r in set_parameters(graph, max_episodes=2))
+    ended = reports(graph, Episode.ENDED, 3)
+    assert [(e.evaluation, e.steps) for e in ended] == [(False, 10), (True, 4), (True, 4)]
+    assert all(d.source == Decision.POLICY for d in graph.world.seen["decision"])
+    assert to_msg(to_ns(ended[0].header.stamp)) == ended[0].header.stamp

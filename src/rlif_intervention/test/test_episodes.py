@@ -1,0 +1,213 @@
+"""Episode bookkeeping without ROS: phases, counts, stamps, pacing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_intervention.arbitration import ControlState
+from rlif_intervention.episodes import (
+    Driven,
+    EpisodeConfig,
+    EpisodeKeeper,
+    Outcome,
+    Pacer,
+    Phase,
+)
+from rlif_intervention.ticks import Source
+
+
+def keeper(**values):
+    k = EpisodeKeeper(EpisodeConfig(**({"auto_start": True, "reset": False} | values)))
+    k.control(ControlState.HOLD, "armed", 0.0, 1)
+    return k
+
+
+def drive(k, stamps, source=Source.POLICY, onset=False, now=0.0):
+    for stamp in stamps:
+        k.decision(k.id, Driven(stamp, source, onset), now)
+
+
+def test_nothing_starts_before_a_human_arms():
+    k = EpisodeKeeper(EpisodeConfig(auto_start=True, reset=True))
+    assert k.begin_reset(10) is None and k.start(0.0, 10) is None
+    assert "control_state" in k.waiting_for()
+    k.control(ControlState.FAULT, "the stop signal is on", 0.0, 10)
+    assert k.begin_reset(10) is None and "stop signal" in k.waiting_for()
+    k.control(ControlState.HOLD, "armed", 0.0, 10)
+    assert k.begin_reset(10).phase is Phase.RESETTING
+
+
+def test_starts_only_when_asked_without_auto_start():
+    k = keeper(auto_start=False)
+    assert k.start(0.0, 10) is None and "start_episode" in k.waiting_for()
+    assert k.request_start()[0]
+    assert k.start(0.0, 10).phase is Phase.RUNNING
+    assert not k.request_start()[0]
+    k.end(Outcome.FAILURE, "", 20)
+    assert k.leave_ended(30) is None, "the arm is not moved before a human asks"
+    k.request_start()
+    assert k.leave_ended(30).id == 2
+
+
+def test_waits_for_a_clock():
+    assert keeper().start(0.0, 0) is None
+
+
+def test_starts_after_every_stamp_that_is_known():
+    k = keeper()
+    k.start(0.0, 100)
+    drive(k, [150, 250])
+    k.end(Outcome.SUCCESS, "", 251)
+    k.leave_ended(251)
+    assert k.start(0.0, 180).stamp == 251
+
+
+def test_counts_and_the_time_limit():
+    k = keeper(max_steps=4)
+    k.start(0.0, 100)
+    drive(k, [101])
+    drive(k, [102], Source.OPERATOR, onset=True)
+    drive(k, [103], Source.OPERATOR)
+    report = k.decision(1, Driven(104, Source.POLICY, False), 0.0)
+    assert (report.outcome, report.stamp) == (Outcome.TRUNCATED, 105)
+    assert (report.steps, report.interventions, report.operator_steps) == (4, 1, 2)
+
+
+def test_success_at_a_stamp_drops_the_decisions_from_there_on():
+    k = keeper()
+    k.start(0.0, 100)
+    drive(k, [101, 102, 103])
+    report = k.succeed(103, "in")
+    assert report.steps == 2 and report.stamp == 103 and report.outcome is Outcome.SUCCESS
+
+
+def test_a_success_from_before_the_start_is_not_this_episodes():
+    k = keeper()
+    k.start(0.0, 100)
+    assert k.succeed(99, "late") is None and k.phase is Phase.RUNNING
+
+
+def test_the_reset_waits_for_the_final_observation():
+    k = keeper(settle_time=50)
+    k.start(0.0, 100)
+    k.end(Outcome.SUCCESS, "", 200)
+    assert k.leave_ended(249) is None
+    assert k.leave_ended(250) is not None
+
+
+def test_control_lost_and_silence_truncate_and_disarming_does_so_at_once():
+    k = keeper(control_lost_timeout=5.0)
+    k.start(0.0, 100)
+    k.control(ControlState.POLICY, "", 1.0, 100)
+    drive(k, [101], now=4.0)
+    assert k.check(6.0, 200) is None
+    k.control(ControlState.HOLD, "no camera", 6.0, 200)
+    drive(k, [102], now=10.9)
+    assert k.check(11.0, 300) is None
+    assert "no camera" in k.check(11.1, 300).reason
+    k.leave_ended(300)
+    k.start(20.0, 400)
+    k.control(ControlState.POLICY, "", 20.0, 400)
+    assert "no decision" in k.check(25.1, 500).reason
+    k.leave_ended(500)
+    k.start(30.0, 600)
+    assert k.control(ControlState.DISARMED, "by hand", 30.1, 650).outcome is Outcome.TRUNCATED
+
+
+def test_max_episodes_counts_from_when_it_is_set():
+    k = keeper(max_episodes=1)
+    k.start(0.0, 100)
+    k.end(Outcome.SUCCESS, "", 200)
+    assert k.leave_ended(201).phase is Phase.READY and k.start(0.0, 300) is None
+    k.configure(EpisodeConfig(auto_start=True, reset=False, max_episodes=2), anew=True)
+    for number in (2, 3):
+        assert k.start(0.0, 1000 * number).id == number
+        k.end(Outcome.SUCCESS, "", 1000 * number + 1)
+        k.leave_ended(1000 * number + 2)
+    assert k.start(0.0, 9000) is None
+
+
+def test_a_running_episode_keeps_the_parameters_it_began_with():
+    k = keeper()
+    k.start(0.0, 100)
+    k.configure(EpisodeConfig(auto_start=True, evaluation=True, max_steps=1), anew=False)
+    drive(k, [101, 102])
+    report = k.end(Outcome.SUCCESS, "", 200)
+    assert not report.evaluation and report.max_steps == 0 and report.steps == 2
+
+
+def test_pacing_counts_the_final_step_too_and_late_decisions_but_no_evaluation():
+    k = keeper(pace=True)
+    k.pacer.learner(0, 0, True)
+    k.start(0.0, 100)
+    drive(k, [101, 102])
+    k.end(Outcome.SUCCESS, "", 104)
+    k.decision(1, Driven(103, Source.POLICY, False), 0.0)
+    k.decision(1, Driven(104, Source.POLICY, False), 0.0)  # at the end: not a step
+    k.pacer.learner(3, 0, True)
+    assert "3 of 4" in k.waiting_for()
+    k.pacer.learner(4, 0, False)
+    assert "working" in k.waiting_for()
+    k.pacer.learner(4, 0, True)
+    assert k.waiting_for() is None
+    k.configure(EpisodeConfig(auto_start=True, reset=False, evaluation=True, pace=True), False)
+    k.leave_ended(200)
+    k.start(0.0, 200)
+    drive(k, [201])
+    k.end(Outcome.SUCCESS, "", 202)
+    assert k.waiting_for() is None
+
+
+def test_lost_steps_and_a_restarted_learner_do_not_block_for_ever():
+    p = Pacer()
+    assert "no status" in p.waiting_for()
+    p.add(10)
+    p.learner(8, 2, True)
+    assert p.waiting_for() is None
+    assert p.learner(0, 0, True)
+    assert p.waiting_for() is None
+    p.add(5)
+    assert "0 of 5" in p.waiting_for()
+
+
+@pytest.mark.parametrize("name", ["max_steps", "max_episodes", "settle_time"])
+def test_negative_numbers_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is -1"):
+        EpisodeConfig(**{name: -1})
+
+
+OPS = st.sampled_from(["decide", "late", "succeed", "fail", "lose", "hold", "policy", "go", "tick"])
+
+
+def happen(k, op, now, ros):
+    return {
+        "decide": lambda: k.decision(k.id, Driven(ros, Source.POLICY, False), now),
+        "late": lambda: k.decision(k.id - 1, Driven(ros - 5, Source.POLICY, True), now),
+        "succeed": lambda: k.succeed(ros - 3, ""),
+        "fail": lambda: k.end(Outcome.FAILURE, "", ros),
+        "lose": lambda: k.control(ControlState.DISARMED, "", now, ros),
+        "hold": lambda: k.control(ControlState.HOLD, "", now, ros),
+        "policy": lambda: k.control(ControlState.POLICY, "", now, ros),
+        "go": lambda: k.leave_ended(ros) or k.start(now, ros),
+        "tick": lambda: k.check(now, ros),
+    }[op]()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(OPS, st.integers(1, 20)), max_size=60))
+def test_reports_are_in_order_and_every_running_episode_ends_once(ops):
+    k, ros, reports = keeper(max_steps=5), 1, []
+    for op, amount in ops:
+        ros += amount
+        reports.append(happen(k, op, float(ros), ros))
+    reports = [r for r in reports if r is not None]
+    running = [r.id for r in reports if r.phase is Phase.RUNNING]
+    ended = [r.id for r in reports if r.phase is Phase.ENDED]
+    assert running == sorted(set(running)) and ended == sorted(set(ended))
+    assert set(running) - set(ended) <= {k.id}
+    starts = {r.id: r.stamp for r in reports if r.phase is Phase.RUNNING}
+    for r in reports:
+        if r.phase is Phase.ENDED:
+            assert r.stamp >= starts[r.id] and r.outcome is not Outcome.RUNNING and r.steps <= 5

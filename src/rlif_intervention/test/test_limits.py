@@ -1,0 +1,214 @@
+"""The promises of the limits, for any sequence of inputs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_intervention.limits import AXES, LimitConfig, Limiter, norm
+
+ANY = st.floats(allow_nan=True, allow_infinity=True)
+USUAL = st.floats(-1.5, 1.5)
+EPS = 1e-9
+
+
+@st.composite
+def configs(draw):
+    """Configurations with every limit on, or off where 0 allows it."""
+    axes = draw(st.permutations(AXES))[: draw(st.integers(1, 6))]
+    return LimitConfig(
+        axes=tuple(axes),
+        linear_scale=draw(st.floats(0.01, 0.5)),
+        angular_scale=draw(st.floats(0.01, 1.0)),
+        period=draw(st.sampled_from([0.002, 0.02, 0.1])),
+        max_linear_speed=draw(st.sampled_from([0.0, 0.05, 0.3])),
+        max_angular_speed=draw(st.sampled_from([0.0, 0.2, 1.0])),
+        max_linear_acceleration=draw(st.sampled_from([0.3, 1.0, 5.0])),
+        max_angular_acceleration=draw(st.sampled_from([0.0, 0.5, 5.0])),
+        max_linear_deceleration=draw(st.sampled_from([0.0, 0.5, 3.0])),
+        max_angular_deceleration=draw(st.sampled_from([0.0, 0.5, 3.0])),
+        max_linear_jerk=draw(st.sampled_from([0.0, 5.0, 100.0])),
+    )
+
+
+def steps(size):
+    """Actions of the right size or not, of any numbers; None: brake."""
+    usual = st.lists(USUAL, min_size=size, max_size=size)
+    any_at_all = st.lists(ANY, min_size=0, max_size=8)
+    return st.lists(st.one_of(usual, usual, any_at_all, st.none()), min_size=1, max_size=40)
+
+
+def parts(config):
+    linear = [i for i, a in enumerate(config.axes) if a in "xyz"]
+    angular = [i for i, a in enumerate(config.axes) if a not in "xyz"]
+    return linear, angular
+
+
+def pick(vector, indices):
+    return [vector[i] for i in indices]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_no_input_gets_past_speed_and_acceleration(data):
+    config = data.draw(configs())
+    limiter = Limiter(config, speed_scale=data.draw(st.sampled_from([0.1, 1.0])))
+    before = (0.0,) * len(config.axes)
+    linear, angular = parts(config)
+    groups = (
+        (linear, "linear", config.linear_scale),
+        (angular, "angular", config.angular_scale),
+    )
+    for step in data.draw(steps(len(config.axes))):
+        braking = step is None or len(step) != len(before) or not all(map(math.isfinite, step))
+        out = limiter.brake() if step is None else limiter.drive(tuple(step))
+        assert all(math.isfinite(v) for v in out.twist)
+        assert all(-1.0 - EPS <= v <= 1.0 + EPS for v in out.action)
+        for indices, name, scale in groups:
+            speed = norm(pick(out.twist, indices))
+            assert all(abs(v) <= scale * (1 + EPS) for v in pick(out.twist, indices))
+            if top := getattr(config, f"max_{name}_speed"):
+                assert speed <= top * (1 + EPS)
+            change = norm([out.twist[i] - before[i] for i in indices])
+            kind = "deceleration" if braking else "acceleration"
+            if limit := getattr(config, f"max_{name}_{kind}"):
+                assert change <= limit * config.period * (1 + 1e-6) + EPS
+        before = out.twist
+
+
+@settings(deadline=None)
+@given(configs(), st.data())
+def test_braking_reaches_zero_within_speed_over_deceleration(config, data):
+    limiter = Limiter(config)
+    size = len(config.axes)
+    action = tuple(data.draw(st.lists(st.floats(-1, 1), min_size=size, max_size=size)))
+    out = limiter.drive(action)
+    for _ in range(200):
+        out = limiter.drive(action)
+    needed = 1
+    for indices, name in zip(parts(config), ("linear", "angular"), strict=True):
+        limit = getattr(config, f"max_{name}_deceleration")
+        if limit:
+            speed = norm(pick(out.twist, indices))
+            needed = max(needed, math.ceil(speed / (limit * config.period) - EPS))
+    for _ in range(needed):
+        out = limiter.brake()
+    assert not any(out.twist) and not limiter.moving
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_jerk_while_driving(data):
+    config = LimitConfig(
+        period=0.02, max_linear_acceleration=1.0, max_linear_jerk=data.draw(st.floats(5.0, 200.0))
+    )
+    limiter = Limiter(config)
+    twists = [(0.0,) * 3] * 3
+    actions = data.draw(st.lists(st.tuples(USUAL, USUAL, USUAL), min_size=1, max_size=60))
+    for action in actions:
+        twists.append(limiter.drive(action).twist)
+        a, b, c = twists[-3:]
+        jerk = norm([(w - 2 * v + u) / 0.02**2 for u, v, w in zip(a, b, c, strict=True)])
+        assert jerk <= config.max_linear_jerk * (1 + 1e-6)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_the_motion_stays_in_the_box_whatever_is_asked_and_however_it_stops(data):
+    rate = data.draw(st.sampled_from([10.0, 50.0]))
+    deceleration = data.draw(st.sampled_from([0.0, 0.2, 1.0]))
+    low, high = (0.0, 0.0, 0.0), (0.1, 0.3, 0.02)
+    config = LimitConfig(
+        period=1.0 / rate,
+        linear_scale=data.draw(st.floats(0.05, 0.5)),
+        max_linear_acceleration=data.draw(st.sampled_from([0.0, 1.0])),
+        max_linear_deceleration=deceleration,
+        workspace_min=low,
+        workspace_max=high,
+    )
+    limiter = Limiter(config)
+    position, before = [0.05, 0.15, 0.01], (0.0, 0.0, 0.0)
+    strong = st.sampled_from([-1.0, 1.0, 0.3])
+    for action in data.draw(
+        st.lists(st.one_of(st.tuples(strong, strong, strong), st.none()), max_size=60)
+    ):
+        repeat = data.draw(st.integers(1, 10))
+        for _ in range(repeat):
+            out = limiter.drive(action, tuple(position)) if action else limiter.brake()
+            position = [p + v / rate for p, v in zip(position, out.twist, strict=True)]
+            assert all(
+                a - 1e-6 <= p <= b + 1e-6 for a, p, b in zip(low, position, high, strict=True)
+            )
+            hardest = max(deceleration, config.max_linear_acceleration)
+            if deceleration and config.max_linear_acceleration:
+                change = norm([v - u for u, v in zip(before, out.twist, strict=True)])
+                assert change <= hardest / rate * (1 + 1e-6)
+            before = out.twist
+
+
+@settings(deadline=None)
+@given(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1)), st.integers(0, 2))
+def test_outside_the_box_only_the_way_back_is_open(action, axis):
+    """The pose may jump, e.g. when the box is set while the arm is outside of it."""
+    config = LimitConfig(workspace_min=(0.0,) * 3, workspace_max=(1.0,) * 3)
+    position = [0.5, 0.5, 0.5]
+    position[axis] = 1.5
+    out = Limiter(config).drive(action, tuple(position))
+    assert out.twist[axis] == pytest.approx(min(0.0, action[axis] * 0.1))
+
+
+def test_leaves_the_box_by_at_most_the_braking_distance_when_the_pose_jumps():
+    config = LimitConfig(
+        period=0.02,
+        linear_scale=0.2,
+        max_linear_deceleration=1.0,
+        workspace_min=(-1.0,) * 3,
+        workspace_max=(1.0,) * 3,
+    )
+    limiter, x = Limiter(config), 0.0
+    speed = limiter.drive((1.0, 0.0, 0.0), (x, 0.0, 0.0)).twist[0]
+    x = 1.0  # on the face, at full speed
+    while (speed := limiter.drive((1.0, 0.0, 0.0), (x, 0.0, 0.0)).twist[0]) > 0.0:
+        x += speed * 0.02
+    assert x - 1.0 <= 0.2**2 / (2 * 1.0) + 0.2 * 0.02
+
+
+def test_without_a_pose_a_box_lets_nothing_through():
+    config = LimitConfig(workspace_min=(0.0,) * 3, workspace_max=(1.0,) * 3)
+    out = Limiter(config).drive((1.0, 0.0, 0.0), None)
+    assert out.twist == (0.0, 0.0, 0.0) and out.names == ("workspace",)
+
+
+def test_what_acted_is_named_in_order():
+    config = LimitConfig(max_linear_speed=0.05, max_linear_acceleration=0.1)
+    out = Limiter(config, speed_scale=0.9).drive((2.0, 0.0, 0.0))
+    assert out.names == ("clamp", "speed_scale", "speed", "acceleration")
+    assert Limiter(LimitConfig()).drive((0.5, 0.0, 0.0)).names == ()
+
+
+def test_the_executed_action_is_the_one_after_the_limits():
+    """Pitfall: the stored action was the one asked for, not the one executed after clipping."""
+    out = Limiter(LimitConfig(max_linear_speed=0.05)).drive((3.0, 0.0, 0.0))
+    assert out.action == pytest.approx((0.5, 0.0, 0.0)) and out.twist[0] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"axes": ("x", "w")}, "w"),
+        ({"axes": ()}, "axes"),
+        ({"axes": ("x", "x")}, "at most once"),
+        ({"linear_scale": 0.0}, "linear_scale is 0.0"),
+        ({"max_linear_speed": -1.0}, "max_linear_speed is -1.0"),
+        ({"max_linear_jerk": 1.0}, "max_linear_acceleration"),
+        ({"workspace_min": (0.0, 0.0, 0.0)}, "workspace_max 0"),
+        ({"workspace_min": (0.0,) * 3, "workspace_max": (1.0, 0.0, 1.0)}, "not below"),
+        ({"period": math.nan}, "period is nan"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused_by_name(values, words):
+    with pytest.raises(ValueError, match=words):
+        LimitConfig(**values)
