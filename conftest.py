@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -51,13 +51,26 @@ def spin_until(ros_node: object) -> Callable[..., None]:
 
 @pytest.fixture
 def start_node() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """`start_node("rlif_sim", "robot", seed=3)`: a node as a process, stopped with the test."""
+    """`start_node("rlif_sim", "robot", seed=3)`: a node as a process, stopped with the test.
+
+    `files=[…]` are parameter files, `remap={old: new}` moves topics.
+    """
     from ament_index_python.packages import get_package_prefix
 
     started: list[subprocess.Popen[str]] = []
 
-    def start(package: str, executable: str, **parameters: object) -> subprocess.Popen[str]:
+    def start(
+        package: str,
+        executable: str,
+        files: Sequence[object] = (),
+        remap: Mapping[str, str] | None = None,
+        **parameters: object,
+    ) -> subprocess.Popen[str]:
         command = [f"{get_package_prefix(package)}/lib/{package}/{executable}", "--ros-args"]
+        for file in files:
+            command += ["--params-file", str(file)]
+        for old, new in (remap or {}).items():
+            command += ["-r", f"{old}:={new}"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]
