@@ -1,0 +1,240 @@
+"""Trains a policy on the simulated arm out of a scripted operator's take-overs, and evaluates it.
+
+Phases: a few demonstrations, training with interventions until the given number of environment
+steps, the policy alone, the operator's actor alone on the same boards. Ctrl-C ends it in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlif_bringup.curves import Curves
+from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
+from rlif_bringup.launch_command import parse_values
+from rlif_bringup.plot import draw
+from rlif_bringup.processes import Interrupt
+from rlif_bringup.progress import Progress, clock
+from rlif_bringup.session import Phase, Session
+from rlif_bringup.simulation import (
+    make_run_directory,
+    own_domain_id,
+    simulation,
+    write_configuration,
+)
+from rlif_bringup.substitutions import LaunchFileError
+from rlif_bringup.summary import (
+    WINDOW,
+    EpisodeRecord,
+    of_phase,
+    operator_share,
+    success_rate,
+    summarise,
+    write_csv,
+    write_json,
+)
+
+INTERMIXED = True
+EVALUATION_BOARDS = 1_000_000  # added to the seed: boards that training has not seen
+_NODES = ["sim_robot", "sim_operator", "observer", "policy", "arbiter", "episode", "recorder"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `rlif demo`."""
+    add_common_arguments(parser)
+    parser.add_argument("--steps", type=int, default=10_000, help="environment steps (%(default)s)")
+    parser.add_argument(
+        "--demonstrations", type=int, default=10, help="episodes of prior data (%(default)s)"
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs the simulated graph."""
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
+    parser.add_argument(
+        "--eval-episodes", type=int, default=50, help="of each evaluation (%(default)s)"
+    )
+    parser.add_argument("--images", action="store_true", help="render and record the cameras")
+    parser.add_argument("--run-directory", help="for everything that is written (runs/<time>)")
+    parser.add_argument("--domain-id", type=int, help="of DDS (one for this run)")
+    parser.add_argument(
+        "values", nargs="*", metavar="name:=value", help="more arguments of sim.launch.yaml"
+    )
+
+
+def phases_of(arguments: argparse.Namespace) -> list[Phase]:
+    """The phases of a demo; those of length 0 are left out."""
+    boards = arguments.seed + EVALUATION_BOARDS
+    count = arguments.eval_episodes
+    phases = []
+    if arguments.demonstrations:
+        phases.append(Phase("demonstrations", "always", episodes=arguments.demonstrations))
+    if arguments.steps:
+        phases.append(Phase("training", "intervene", env_steps=arguments.steps))
+    if count:
+        phases.append(Phase("policy", "never", episodes=count, evaluation=True, boards=boards))
+        phases.append(Phase("expert", "always", episodes=count, evaluation=True, boards=boards))
+    return phases
+
+
+class Demo:
+    """One run: its directory, its records, and what is made of them at the end."""
+
+    def __init__(self, arguments: argparse.Namespace, directory: Path, progress: Progress) -> None:
+        self._arguments, self._progress = arguments, progress
+        self.directory = directory
+        self._curves = Curves(directory / "tensorboard")
+        self._session: Session | None = None
+        self._graph: GraphClient | None = None
+        self._training: list[EpisodeRecord] = []
+
+    @property
+    def values(self) -> dict[str, object]:
+        """Launch arguments of the run; those given by hand win."""
+        return {
+            "seed": self._arguments.seed,
+            "images": self._arguments.images,
+            "auto_start": False,
+            "run_directory": self.directory,
+            "bag_directory": self.directory / "bag",
+            "prior_episodes": self._arguments.demonstrations,
+            **parse_values(self._arguments.values),
+        }
+
+    def run(self, interrupt: Interrupt) -> None:
+        """Start the graph and lead it through all phases."""
+        domain_id = self._arguments.domain_id or own_domain_id()
+        phases = phases_of(self._arguments)
+        self._progress.say("starting the nodes")
+        with simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph:
+            self._graph = graph
+            session = Session(graph, self._progress.show, phases, True, self._on_record)
+            self._session = session
+            session.wait_until_up()
+            nodes = [*_NODES, "learner"]
+            write_configuration(graph, self.values, nodes, self.directory / "config")
+            for phase in phases:
+                done = session.run(phase)
+                rate = success_rate(done) or 0.0
+                self._progress.say(
+                    f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
+                    f"{rate:.0%} successful"
+                )
+            self._progress.say("stopping the nodes")
+
+    def _on_record(self, record: EpisodeRecord) -> None:
+        if record.phase != "training":
+            return
+        self._training.append(record)
+        recent = self._training[-WINDOW:]
+        status = self._graph.learner if self._graph else None
+        losses = (
+            dict(zip(status.metric_names, status.metric_values, strict=False)) if status else {}
+        )
+        self._curves.add(
+            record.env_steps,
+            training__success=success_rate(recent),
+            training__operator_share=operator_share(recent),
+            training__interventions=sum(r.interventions for r in recent) / len(recent),
+            learner__critic_steps_per_s=status.critic_steps_per_s if status else None,
+            **{f"learner__{name}": value for name, value in losses.items()},
+        )
+
+    def finish(self, interrupted: bool, error: str | None) -> dict[str, Any]:
+        """Write summary, records, picture and curves of what there was."""
+        records: Sequence[EpisodeRecord] = self._session.records if self._session else ()
+        status = self._graph.learner if self._graph else None
+        summary = summarise(
+            records,
+            updates=status.updates if status else 0,
+            gradient_steps=status.critic_steps if status else 0,
+            wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
+            seed=self._arguments.seed,
+            interrupted=interrupted,
+            error=error,
+        )
+        write_json(self.directory / "summary.json", summary)
+        write_csv(self.directory / "episodes.csv", records)
+        if of_phase(records, "training") or of_phase(records, "policy"):
+            title = f"Learned from interventions: peg in hole, seed {self._arguments.seed}"
+            draw(records, title, self.directory / "plot.png")
+        self._curves.close()
+        return summary
+
+
+def rate_line(name: str, summary: dict[str, Any], key: str) -> str:
+    """A success rate with its interval, in words."""
+    if summary[key] is None:
+        return f"  {name:<28} not evaluated"
+    low, high = summary[f"{key}_interval"]
+    return f"  {name:<28} {summary[key]:6.1%}   (95 % interval {low:.1%} to {high:.1%})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def report(summary: dict[str, Any], directory: Path) -> str:
+    """What came out, where it is, and what to look at next."""
+    try:
+        shown = directory.relative_to(Path.cwd())
+    except ValueError:
+        shown = directory
+    first, last = summary["operator_share_first20"], summary["operator_share_last20"]
+    files = {
+        "summary.json": "the numbers above, for programs",
+        "plot.png": "success and interventions over steps: look at this first",
+        "episodes.csv": "one line per episode",
+        "tensorboard/": f"tensorboard --logdir {shown}/tensorboard",
+        "checkpoints/": f"rlif evaluate {shown}/checkpoints",
+        "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
+        "config/": "what every node ran with",
+        "log/": "what every node said",
+    }
+    there = [(name, text) for name, text in files.items() if (directory / name).exists()]
+    return "\n".join(
+        [
+            "",
+            rate_line("policy alone", summary, "policy_success"),
+            rate_line("operator's actor alone", summary, "expert_success"),
+            f"  {'operator share of steps':<28} {_share(first)} in the first, {_share(last)} in the "
+            f"last {WINDOW} training episodes",
+            f"  {'environment steps':<28} {summary['env_steps']:,} with "
+            f"{summary['interventions']:,} interventions, {summary['gradient_steps']:,} gradient "
+            f"steps, {clock(summary['wall_seconds'])} min",
+            "",
+            f"In {shown}:",
+            *(f"  {name:<14} {text}" for name, text in there),
+        ]
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `rlif demo`."""
+    try:
+        directory = make_run_directory(arguments.run_directory)
+        parse_values(arguments.values)
+    except (GraphError, LaunchFileError) as error:
+        print(f"rlif demo: {error}", file=sys.stderr)
+        return 2
+    progress = Progress(f"RLIF demo, seed {arguments.seed}")
+    demo = Demo(arguments, directory, progress)
+    interrupted, problem = False, None
+    with Interrupt() as interrupt:
+        try:
+            with progress:
+                demo.run(interrupt)
+        except InterruptedByUserError:
+            interrupted = True
+            progress.say("interrupted: everything was stopped; this is what there was")
+        except (GraphError, LaunchFileError) as error:
+            problem = str(error)
+        summary = demo.finish(interrupted, problem)
+    progress.say(report(summary, directory))
+    if problem:
+        print(f"\nrlif demo: {problem}", file=sys.stderr)
+        return 1
+    return 130 if interrupted else 0

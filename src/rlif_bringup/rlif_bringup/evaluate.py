@@ -1,0 +1,83 @@
+"""Evaluates a checkpoint on the simulated arm: the policy alone, deterministic, nothing learned.
+
+CHECKPOINT is what a run has left under runs/<time>/checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rlif_bringup.demo import EVALUATION_BOARDS, add_common_arguments, rate_line
+from rlif_bringup.graph_client import GraphError, InterruptedByUserError
+from rlif_bringup.launch_command import parse_values
+from rlif_bringup.processes import Interrupt
+from rlif_bringup.progress import Progress
+from rlif_bringup.session import Phase, Session
+from rlif_bringup.simulation import make_run_directory, own_domain_id, simulation
+from rlif_bringup.substitutions import LaunchFileError
+from rlif_bringup.summary import summarise, write_csv, write_json
+
+INTERMIXED = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `rlif evaluate`."""
+    parser.add_argument("checkpoint", type=Path, help="directory of a checkpoint, or of several")
+    add_common_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `rlif evaluate`."""
+    progress = Progress(f"Evaluation of {arguments.checkpoint}")
+    try:
+        if not arguments.checkpoint.exists():
+            raise GraphError(f"no checkpoint {arguments.checkpoint}: runs/*/checkpoints hold some")
+        directory = make_run_directory(arguments.run_directory)
+        with Interrupt() as interrupt, progress:
+            return _evaluate(arguments, directory, progress, interrupt)
+    except InterruptedByUserError:
+        print("rlif evaluate: interrupted", file=sys.stderr)
+        return 130
+    except (GraphError, LaunchFileError) as error:
+        print(f"rlif evaluate: {error}", file=sys.stderr)
+        return 1
+
+
+def _evaluate(
+    arguments: argparse.Namespace, directory: Path, progress: Progress, interrupt: Interrupt
+) -> int:
+    phase = Phase(
+        *("policy", "never"),
+        episodes=arguments.eval_episodes,
+        evaluation=True,
+        boards=arguments.seed + EVALUATION_BOARDS,
+    )
+    values: dict[str, object] = {
+        "seed": arguments.seed,
+        "images": arguments.images,
+        "auto_start": False,
+        "pace": False,
+        "learner": False,
+        "checkpoint": arguments.checkpoint.absolute(),
+        "run_directory": directory,
+        **parse_values(arguments.values),
+    }
+    domain_id = arguments.domain_id or own_domain_id()
+    with simulation(values, directory, progress, domain_id, interrupt) as graph:
+        session = Session(graph, progress.show, [phase], learner=False)
+        session.wait_until_up()
+        session.run(phase)
+        elapsed = session.elapsed
+    summary = summarise(
+        session.records,
+        checkpoint=str(arguments.checkpoint),
+        seed=arguments.seed,
+        wall_seconds=round(elapsed, 1),
+    )
+    write_json(directory / "summary.json", summary)
+    write_csv(directory / "episodes.csv", session.records)
+    progress.say(rate_line("policy alone", summary, "policy_success"))
+    progress.say(f"  {directory / 'summary.json'}")
+    return 0

@@ -1,0 +1,208 @@
+"""A node that watches a running graph and sets its parameters, with a deadline for every answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from rlif_msgs.msg import ControlState, Episode, LearnerStatus
+
+ANSWER = 20.0  # s of wall time until a node has answered
+_TURN = 0.05  # s of wall time per turn of the executor
+
+
+class GraphError(RuntimeError):
+    """The graph did not do what was asked of it: which node, what, what to do."""
+
+
+class InterruptedByUserError(Exception):
+    """A person has asked to stop."""
+
+
+class GraphClient:
+    """Watches `episode`, `control_state` and `learner_status`; a context manager.
+
+    Args:
+        namespace: of the graph; empty: the root.
+        domain_id: of DDS.
+        check: called on every turn; raises where going on makes no sense (a dead node, Ctrl-C).
+
+    Attributes:
+        finished: episodes that have ended and were not taken yet.
+        reset_done: the robot was reset since the last episode ended.
+    """
+
+    def __init__(self, namespace: str, domain_id: int, check: Callable[[], None]) -> None:
+        self._check = check
+        self._namespace = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
+        self._context = Context()
+        rclpy.init(
+            context=self._context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self._node = rclpy.create_node(
+            "rlif_session", namespace=self._namespace or "/", context=self._context
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._clients: dict[str, AsyncParameterClient] = {}
+        self.finished: list[Episode] = []
+        self.episode = Episode()
+        self.control: ControlState | None = None
+        self.learner: LearnerStatus | None = None
+        self._last_id = 0
+        self.reset_done = False
+        latched = DurabilityPolicy.TRANSIENT_LOCAL
+        self._node.create_subscription(
+            Episode, "episode", self._on_episode, QoSProfile(depth=100, durability=latched)
+        )
+        self._node.create_subscription(
+            ControlState, "control_state", self._on_control, QoSProfile(depth=1, durability=latched)
+        )
+        self._node.create_subscription(
+            LearnerStatus,
+            "learner_status",
+            self._on_learner,
+            QoSProfile(depth=1, durability=latched),
+        )
+
+    def __enter__(self) -> GraphClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def _on_episode(self, message: Episode) -> None:
+        self.episode = message
+        self.reset_done = message.phase == Episode.RESETTING or (
+            self.reset_done and message.phase == Episode.READY
+        )
+        if message.phase == Episode.ENDED and message.id > self._last_id:
+            self._last_id = message.id
+            self.finished.append(message)
+
+    def _on_control(self, message: ControlState) -> None:
+        self.control = message
+
+    def _on_learner(self, message: LearnerStatus) -> None:
+        self.learner = message
+
+    def take_finished(self) -> list[Episode]:
+        """Episodes that have ended since the last call."""
+        taken, self.finished = self.finished, []
+        return taken
+
+    def turn(self) -> None:
+        """Take what has come, for a moment, and check that going on makes sense."""
+        self._executor.spin_once(timeout_sec=_TURN)
+        self._check()
+
+    def wait(self, condition: Callable[[], object], what: str, deadline: float) -> None:
+        """Turn until a condition holds.
+
+        Raises:
+            GraphError: `deadline` seconds of wall time have passed in vain.
+        """
+        end = time.monotonic() + deadline
+        while not condition():
+            if time.monotonic() > end:
+                raise GraphError(f"waited {deadline:.0f} s in vain for {what}. {self.situation()}")
+            self.turn()
+
+    def situation(self) -> str:
+        """Where the graph stands, in words."""
+        phases = ("resetting", "ready", "running", "ended")
+        episode = f"Episode {self.episode.id} is {phases[self.episode.phase]}"
+        if self.control is None:
+            return f"{episode}; the arbiter has said nothing."
+        names = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
+        reason = f" ({self.control.reason})" if self.control.reason else ""
+        return f"{episode}; the arbiter is in {names[self.control.state]}{reason}."
+
+    def _full_name(self, node: str) -> str:
+        return f"{self._namespace}/{node}"
+
+    def _client(self, node: str, deadline: float) -> AsyncParameterClient:
+        if node not in self._clients:
+            self._clients[node] = AsyncParameterClient(self._node, self._full_name(node))
+        client = self._clients[node]
+        self.wait(
+            client.services_are_ready,
+            f"the parameter services of {self._full_name(node)}",
+            deadline,
+        )
+        return client
+
+    def _answer(self, future: Future, what: str) -> Any:
+        self.wait(future.done, what, ANSWER)
+        return future.result()
+
+    def set_parameters(self, node: str, **values: Any) -> None:
+        """Set parameters of a node.
+
+        Raises:
+            GraphError: the node does not answer, or refuses.
+        """
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        future = self._client(node, ANSWER).set_parameters(parameters)
+        response = self._answer(future, f"{self._full_name(node)} to set {sorted(values)}")
+        for (name, value), result in zip(values.items(), response.results, strict=True):
+            if not result.successful:
+                raise GraphError(
+                    f"{self._full_name(node)} refuses {name}={value!r}: {result.reason}"
+                )
+
+    def parameters(self, node: str, deadline: float = ANSWER) -> dict[str, Any]:
+        """All parameters of a node, by name.
+
+        Raises:
+            GraphError: the node does not answer.
+        """
+        client = self._client(node, deadline)
+        what = f"{self._full_name(node)} to list its parameters"
+        names = sorted(self._answer(client.list_parameters([], 0), what).result.names)
+        values = self._answer(client.get_parameters(names), what).values
+        pairs = zip(names, values, strict=True)
+        return {name: _plain(ParameterMessage(name=name, value=value)) for name, value in pairs}
+
+    def trigger(self, service: str) -> None:
+        """Call a std_srvs/Trigger service.
+
+        Raises:
+            GraphError: nobody answers, or the answer is no.
+        """
+        client = self._node.create_client(Trigger, service)
+        name = f"{self._namespace}/{service}"
+        try:
+            self.wait(client.service_is_ready, f"the service {name}", ANSWER)
+            answer = self._answer(client.call_async(Trigger.Request()), f"an answer of {name}")
+        finally:
+            self._node.destroy_client(client)
+        if not answer.success:
+            raise GraphError(f"{name} failed: {answer.message}")
+
+
+def _plain(parameter: ParameterMessage) -> Any:
+    value = parameter_value_to_python(parameter.value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else list(value)

@@ -1,0 +1,151 @@
+"""Starts the simulated graph as child processes and hands out a client to it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
+from rlif_bringup.launch_command import find_launch_file
+from rlif_bringup.launch_file import read
+from rlif_bringup.processes import Interrupt, Processes
+from rlif_bringup.progress import Progress
+
+_LOUD = re.compile(r"\[(ERROR|FATAL)\]")
+_LAST_LINES = 15
+
+
+class NodeLogs:
+    """Keeps what the nodes print: one file per node; errors are shown at once."""
+
+    def __init__(self, directory: Path, progress: Progress) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self._progress = progress
+        self._files: dict[str, TextIO] = {}
+        self._last: dict[str, deque[str]] = {}
+
+    def write(self, name: str, line: str) -> None:
+        """Take one line of a node."""
+        if name not in self._files:
+            path = self.directory / f"{name}.log"
+            self._files[name] = path.open("a", encoding="utf-8", buffering=1)
+        self._files[name].write(line + "\n")
+        self._last.setdefault(name, deque(maxlen=_LAST_LINES)).append(line)
+        if _LOUD.search(line):
+            self._progress.say(f"{name}: {line}")
+
+    def last(self, name: str) -> str:
+        """The last lines of a node."""
+        return "\n".join(self._last.get(name, ()))
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+def make_run_directory(asked: str | None) -> Path:
+    """The directory of a run, new: the one asked for, or runs/<time>.
+
+    Raises:
+        GraphError: it holds something already.
+    """
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path(asked) if asked else Path("runs") / now
+    if path.exists() and any(path.iterdir()):
+        raise GraphError(f"{path} is not empty: name a new directory with --run-directory")
+    path.mkdir(parents=True, exist_ok=True)
+    return path.absolute()
+
+
+def graph_environment(run_directory: Path, domain_id: int) -> dict[str, str]:
+    """Environment of the nodes: a DDS domain of their own on this host, logs in the run."""
+    environment = dict(os.environ)
+    environment["ROS_DOMAIN_ID"] = str(domain_id)
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    environment.setdefault("MUJOCO_GL", "egl")
+    environment["ROS_LOG_DIR"] = str(run_directory / "log" / "ros")
+    return environment
+
+
+def launch_values(values: Mapping[str, object]) -> dict[str, str]:
+    """Values as launch arguments: booleans in lower case, the rest as text."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+    }
+
+
+def own_domain_id() -> int:
+    """A DDS domain for one run: those above 101 may collide with ephemeral ports."""
+    return 1 + os.getpid() % 101
+
+
+@contextlib.contextmanager
+def simulation(
+    values: Mapping[str, object],
+    run_directory: Path,
+    progress: Progress,
+    domain_id: int,
+    check_more: Interrupt,
+) -> Iterator[GraphClient]:
+    """The graph of sim.launch.yaml, from here to the end of the `with`.
+
+    Args:
+        values: launch arguments.
+        run_directory: for logs.
+        progress: where errors of nodes are shown.
+        domain_id: of DDS.
+        check_more: ends the run when a person asks for it.
+
+    Raises:
+        GraphError: a node has ended.
+        InterruptedByUserError: a person has asked to stop.
+    """
+    environment = graph_environment(run_directory, domain_id)
+    launch = read(find_launch_file("sim.launch.yaml"), launch_values(values), environment)
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    logs = NodeLogs(run_directory / "log", progress)
+    processes = Processes(launch.processes, logs.write)
+
+    def check() -> None:
+        if check_more.wait(0.0):
+            raise InterruptedByUserError
+        for exit_ in processes.ended():
+            name = exit_.process.name
+            raise GraphError(
+                f"{exit_}, so the run ends here. Its last lines (more in {logs.directory}):\n"
+                f"{logs.last(name)}"
+            )
+
+    try:
+        with processes:
+            namespace = launch_values(values).get("namespace", "")
+            with GraphClient(namespace, domain_id, check) as graph:
+                yield graph
+            for line in processes.stop():
+                progress.say(line)
+    finally:
+        logs.close()
+
+
+def write_configuration(
+    graph: GraphClient, values: Mapping[str, Any], nodes: list[str], directory: Path
+) -> None:
+    """Write down what the run really ran with: launch arguments and every node's parameters."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "launch_arguments.yaml").write_text(
+        yaml.safe_dump(launch_values(values)), encoding="utf-8"
+    )
+    for node in nodes:
+        content = {"/**": {"ros__parameters": graph.parameters(node)}}
+        (directory / f"{node}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
