@@ -1,0 +1,270 @@
+"""Steps out of Observations, Decisions and Episodes, in whatever order they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlif_intervention.join import Driven, Joined, Phase, Seen, Stage, StepJoin
+
+PERIOD = 100
+SUCCESS, TRUNCATED = 1, 3
+
+
+def seen(tick: int) -> Seen[str]:
+    return Seen(tick, tick * PERIOD, f"o{tick}")
+
+
+def driven(tick: int, episode: int, index: int) -> Driven[str]:
+    return Driven(tick, tick * PERIOD, episode, index, f"d{tick}")
+
+
+def running(episode: int, tick: int, evaluation: bool = False) -> Stage:
+    return Stage(episode, Phase.RUNNING, tick * PERIOD, 0, evaluation)
+
+
+def ended(episode: int, tick: int, outcome: int = SUCCESS, evaluation: bool = False) -> Stage:
+    return Stage(episode, Phase.ENDED, tick * PERIOD, outcome, evaluation)
+
+
+def feed(join: StepJoin[str, str], messages: Iterable[object]) -> list[Joined[str, str]]:
+    steps: list[Joined[str, str]] = []
+    for message in messages:
+        if isinstance(message, Seen):
+            steps += join.observe(message)
+        elif isinstance(message, Driven):
+            steps += join.decide(message)
+        elif isinstance(message, Stage):
+            steps += join.stage(message, now=0.0)
+    return steps
+
+
+def ticks(steps: Sequence[Joined[str, str]]) -> list[tuple[int, int, bool]]:
+    return [(s.tick, s.step_index, s.is_last) for s in steps]
+
+
+def an_episode() -> list[object]:
+    """Three actions, ticks 1 to 3; the final observation is that of tick 4."""
+    return [
+        running(1, 1),
+        seen(1), driven(1, 1, 0), seen(2), driven(2, 1, 1), seen(3), driven(3, 1, 2),
+        ended(1, 4),
+        seen(4),
+    ]  # fmt: skip
+
+
+def test_three_actions_are_four_steps() -> None:
+    steps = feed(StepJoin(), an_episode())
+    assert ticks(steps) == [(1, 0, False), (2, 1, False), (3, 2, False), (4, 3, True)]
+    assert [s.sequence for s in steps] == [0, 1, 2, 3]
+    assert [s.is_first for s in steps] == [True, False, False, False]
+    assert [s.outcome for s in steps] == [0, 0, 0, SUCCESS]
+    assert [(s.observation, s.decision) for s in steps] == [
+        ("o1", "d1"), ("o2", "d2"), ("o3", "d3"), ("o4", None),
+    ]  # fmt: skip
+
+
+def test_steps_flow_during_the_episode_one_late() -> None:
+    """PITFALLS: data sent at the end of an episode only."""
+    join: StepJoin[str, str] = StepJoin()
+    assert feed(join, an_episode()[:3]) == []
+    assert ticks(feed(join, an_episode()[3:5])) == [(1, 0, False)]
+    assert ticks(feed(join, an_episode()[5:7])) == [(2, 1, False)]
+
+
+def test_the_last_transition_is_there() -> None:
+    """PITFALLS: the last transition of every episode never stored."""
+    last_action, final = feed(StepJoin(), an_episode())[-2:]
+    assert last_action.decision == "d3"
+    assert final.is_last and final.step_index == last_action.step_index + 1
+
+
+def test_a_decision_made_before_the_arbiter_knew_of_the_end_is_no_step() -> None:
+    messages = an_episode()
+    late = [*messages[:-2], seen(4), driven(4, 1, 3), ended(1, 4), seen(5)]
+    steps = feed(StepJoin(), late)
+    assert ticks(steps)[-1] == (4, 3, True)
+    assert steps[-1].decision is None
+
+
+def test_the_final_step_waits_for_its_observation() -> None:
+    join: StepJoin[str, str] = StepJoin()
+    steps = feed(join, an_episode()[:-1])
+    assert not any(s.is_last for s in steps)
+    assert join.expire(0.5) == []
+    assert ticks(feed(join, [seen(4)])) == [(4, 3, True)]
+
+
+def test_no_final_observation_within_the_time() -> None:
+    join: StepJoin[str, str] = StepJoin(final_timeout=1.0)
+    feed(join, an_episode()[:-1])
+    (final,) = join.expire(1.5)
+    assert final.is_last and final.observation == "o3"
+    assert final.step_index == 4, "a gap: the action did not lead to this observation"
+    assert any("no observation at or after the end" in r for r in join.take_reports())
+    assert join.problems["final_observation_missing"] == 1
+
+
+def test_a_tick_without_decision_leaves_a_gap_in_the_index() -> None:
+    messages = [m for m in an_episode() if m != driven(2, 1, 1)]
+    join: StepJoin[str, str] = StepJoin()
+    assert ticks(feed(join, messages)) == [(1, 0, False), (3, 2, False), (4, 3, True)]
+
+
+def test_a_tick_that_the_arbiter_did_not_see_leaves_a_gap_in_the_sequence() -> None:
+    """The step index goes on, so that the sequence must tell: two periods are not one."""
+    messages = [
+        running(1, 1), seen(1), driven(1, 1, 0), seen(2), seen(3), driven(3, 1, 1), ended(1, 4),
+        seen(4),
+    ]  # fmt: skip
+    join: StepJoin[str, str] = StepJoin()
+    steps = feed(join, messages)
+    assert [s.sequence for s in steps] == [0, 2, 3]
+    assert join.problems["decision_missing"] == 1
+
+
+def test_a_lost_observation_leaves_a_gap() -> None:
+    messages = [m for m in an_episode() if m != seen(2)]
+    join: StepJoin[str, str] = StepJoin()
+    assert ticks(feed(join, messages)) == [(1, 0, False), (3, 2, False), (4, 3, True)]
+    assert join.problems["observation_missing"] == 1
+
+
+def test_the_last_decision_missing_is_awaited_but_not_for_ever() -> None:
+    messages = [m for m in an_episode() if m != driven(3, 1, 2)]
+    join: StepJoin[str, str] = StepJoin()
+    assert ticks(feed(join, messages)) == [(1, 0, False), (2, 1, False)]
+    assert ticks(join.expire(2.0)) == [(4, 3, True)]
+
+
+def test_an_episode_without_an_end_has_no_last_step() -> None:
+    join: StepJoin[str, str] = StepJoin()
+    steps = feed(join, [*an_episode()[:-2], running(2, 8), seen(8), driven(8, 2, 0)])
+    assert not any(s.is_last for s in steps)
+    assert ticks(steps) == [(1, 0, False), (2, 1, False), (3, 2, False)]
+    assert join.problems["episode_without_end"] == 1
+
+
+def test_an_episode_in_which_nobody_drove_leaves_no_step() -> None:
+    join: StepJoin[str, str] = StepJoin()
+    assert feed(join, [running(1, 1), seen(1), ended(1, 2), seen(2)]) + join.expire(9.0) == []
+
+
+def test_evaluation_is_marked() -> None:
+    messages = [running(1, 1, True), *an_episode()[1:-2], ended(1, 4, evaluation=True), seen(4)]
+    assert all(s.evaluation for s in feed(StepJoin(), messages))
+
+
+def test_a_recorder_that_starts_late_does_not_claim_the_first_step() -> None:
+    steps = feed(StepJoin(), [running(1, 1), seen(3), driven(3, 1, 2), ended(1, 4), seen(4)])
+    assert ticks(steps) == [(3, 2, False), (4, 3, True)]
+    assert not steps[0].is_first
+
+
+def test_a_restarted_observer_is_noticed() -> None:
+    join: StepJoin[str, str] = StepJoin()
+    feed(join, [running(1, 5), seen(5), driven(5, 1, 0), seen(6), driven(6, 1, 1)])
+    steps = feed(join, [Seen(0, 700, "new"), Driven(0, 700, 1, 2, "new"), ended(1, 8)])
+    steps += feed(join, [Seen(1, 800, "last")])
+    assert join.problems["observer_restarted"] == 1
+    assert steps[-1].is_last and steps[-1].observation == "last"
+
+
+def test_the_episode_node_counts_from_one_again() -> None:
+    join: StepJoin[str, str] = StepJoin()
+    feed(join, an_episode())
+    again = [running(1, 11), seen(11), driven(11, 1, 0), ended(1, 12), seen(12)]
+    assert ticks(feed(join, again)) == [(11, 0, False), (12, 1, True)]
+
+
+def test_what_waits_is_bounded_and_the_loss_is_said() -> None:
+    join: StepJoin[str, str] = StepJoin(capacity=4)
+    feed(join, [driven(t, 7, t) for t in range(10)])
+    assert join.problems["decision_dropped"] == 6
+    assert "episode 7" in join.take_reports()[0]
+
+
+def test_the_end_of_the_recorder_lets_the_last_step_go() -> None:
+    join: StepJoin[str, str] = StepJoin()
+    feed(join, an_episode()[:-2])
+    assert ticks(join.flush()) == [(3, 2, False)]
+
+
+@pytest.mark.parametrize(("name", "value"), [("capacity", 1), ("final_timeout", 0.0)])
+def test_bad_settings_are_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        StepJoin(**{name: value})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One episode: idle ticks before it, actions, and what does not arrive."""
+
+    idle: int
+    actions: int
+    unseen: tuple[int, ...]  # steps without an observation
+    silent: tuple[int, ...]  # steps without a decision
+    races: bool  # the arbiter made one Decision on the final observation
+
+
+PLANS = st.lists(
+    st.builds(
+        Plan,
+        idle=st.integers(0, 3),
+        actions=st.integers(1, 6),
+        unseen=st.lists(st.integers(1, 5), max_size=1).map(tuple),
+        silent=st.lists(st.integers(1, 5), max_size=1).map(tuple),
+        races=st.booleans(),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def played(plans: Sequence[Plan]) -> tuple[list[list[object]], list[tuple[int, int, int, bool]]]:
+    """The messages of each topic, and the Steps (episode, tick, index, is_last) they are."""
+    observations: list[object] = []
+    decisions: list[object] = []
+    episodes: list[object] = []
+    expected: list[tuple[int, int, int, bool]] = []
+    tick = 0
+    for number, plan in enumerate(plans, start=1):
+        observations += [seen(tick + i) for i in range(plan.idle)]
+        tick += plan.idle
+        episodes.append(running(number, tick))
+        for index in range(plan.actions):
+            if index not in plan.unseen:
+                observations.append(seen(tick + index))
+            if index not in plan.silent:
+                decisions.append(driven(tick + index, number, index))
+            if index not in plan.unseen and index not in plan.silent:
+                expected.append((number, tick + index, index, False))
+        final = tick + plan.actions
+        observations.append(seen(final))
+        if plan.races:
+            decisions.append(driven(final, number, plan.actions))
+        episodes.append(ended(number, final))
+        expected.append((number, final, plan.actions, True))
+        tick = final + 1
+    return [observations, decisions, episodes], expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(plans=PLANS, choices=st.lists(st.integers(0, 2), max_size=120))
+def test_any_interleaving_gives_the_same_steps(plans: list[Plan], choices: list[int]) -> None:
+    """PITFALLS: transitions paired with the image of another run."""
+    topics, expected = played(plans)
+    order = []
+    for choice in [*choices, *[0] * 200, *[1] * 200, *[2] * 200]:
+        if topics[choice]:
+            order.append(topics[choice].pop(0))
+    join: StepJoin[str, str] = StepJoin(capacity=500)
+    steps = feed(join, order) + join.expire(99.0) + join.flush()
+    assert [(s.episode_id, s.tick, s.step_index, s.is_last) for s in steps] == expected
+    assert [s.sequence for s in steps] == list(range(len(steps)))
+    assert all(s.observation == f"o{s.tick}" for s in steps)
+    assert all(s.decision == (None if s.is_last else f"d{s.tick}") for s in steps)

@@ -1,0 +1,280 @@
+"""The recorder over DDS: Steps on `replay`, the bag beside it, an orderly end."""
+
+from __future__ import annotations
+
+import array
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import Image, Joy
+
+from rlif_intervention.bag_recorder import BagRecorder
+from rlif_intervention.node_support import LATCHED_10, RELIABLE, RELIABLE_100, to_msg
+from rlif_intervention.recorder_node import RecorderNode, paired_topics, step_message
+from rlif_msgs.msg import Decision, Episode, Observation, Step
+
+PERIOD = 100_000_000  # ns
+
+
+class Driver(Node):
+    """Stands for observer, arbiter and episode node; collects what is replayed."""
+
+    def __init__(self) -> None:
+        super().__init__("driver")
+        self.observation = self.create_publisher(Observation, "observation", RELIABLE)
+        self.decision = self.create_publisher(Decision, "decision", RELIABLE_100)
+        self.episode = self.create_publisher(Episode, "episode", LATCHED_10)
+        self.joy = self.create_publisher(Joy, "joy", RELIABLE)
+        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.pose = self.create_publisher(Joy, "loose", best_effort)
+        self.steps: list[Step] = []
+        self.create_subscription(Step, "replay", self.steps.append, QoSProfile(depth=1000))
+
+    def linked(self, joy: bool = False) -> bool:
+        """Whether the recorder is there, both ways."""
+        publishers = [self.observation, self.decision, self.episode] + [self.joy] * joy
+        return (
+            all(p.get_subscription_count() for p in publishers)
+            and self.count_publishers("replay") > 0
+        )
+
+    def play_episode(self, number: int, first: int, actions: int, images: int = 0) -> None:
+        """An episode of `actions` steps from tick `first` on; its outcome is success."""
+        self.stage(number, Episode.RUNNING, first)
+        for index in range(actions + 1):
+            self.observe(first + index, images)
+            if index < actions:
+                self.decide(number, first + index, index)
+        self.stage(number, Episode.ENDED, first + actions, Episode.OUTCOME_SUCCESS)
+
+    def stage(self, number: int, phase: int, tick: int, outcome: int = 0) -> None:
+        message = Episode(id=number, phase=phase, outcome=outcome)
+        message.header.stamp = to_msg(tick * PERIOD)
+        self.episode.publish(message)
+
+    def observe(self, tick: int, images: int) -> None:
+        message = Observation(tick=tick, state=[float(tick), 0.5])
+        message.header.stamp = to_msg(tick * PERIOD)
+        message.images = [
+            Image(height=4, width=4, encoding="rgb8", step=12, data=array.array("B", [tick] * 48))
+            for _ in range(images)
+        ]
+        self.observation.publish(message)
+
+    def decide(self, number: int, tick: int, index: int) -> None:
+        message = Decision(
+            tick=tick,
+            episode_id=number,
+            step_index=index,
+            source=Decision.POLICY,
+            policy_action=[0.25, -0.25],
+            executed_action=[0.2, -0.2],
+            policy_version=9,
+        )
+        message.header.stamp = to_msg(tick * PERIOD)
+        self.decision.publish(message)
+
+
+Start = Callable[..., RecorderNode]
+
+
+@pytest.fixture
+def graph(make_graph: Callable[..., Any]) -> Any:
+    graph = make_graph()
+    graph.driver = graph.add(Driver())
+    return graph
+
+
+@pytest.fixture
+def recorder(graph: Any) -> Iterator[Start]:
+    """`recorder(bag_directory=...)`: the node, finished at the end of the test."""
+    started: list[RecorderNode] = []
+
+    def start(**parameters: Any) -> RecorderNode:
+        started.append(
+            graph.add(RecorderNode([Parameter(k, value=v) for k, v in parameters.items()]))
+        )
+        graph.until(graph.driver.linked, what="the recorder's topics")
+        return started[-1]
+
+    yield start
+    for node in started:
+        node.finish()
+
+
+def read_bag(directory: Path) -> dict[str, list[Any]]:
+    """Messages by topic, by the definitions in the bag."""
+    found: dict[str, list[Any]] = {}
+    with AnyReader([directory]) as reader:
+        for connection, _, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append(message)
+    return found
+
+
+def test_every_step_arrives_once_and_in_order(graph: Any, recorder: Start) -> None:
+    recorder()
+    for number in range(1, 4):
+        graph.driver.play_episode(number, number * 20, 5, images=2)
+    steps = graph.driver.steps
+    graph.until(lambda: len(steps) >= 18, what="18 steps")
+    assert [s.sequence for s in steps] == list(range(18))
+    assert [s.step_index for s in steps] == list(range(6)) * 3
+    assert [s.is_last for s in steps] == ([False] * 5 + [True]) * 3
+    assert [s.outcome for s in steps if s.is_last] == [Episode.OUTCOME_SUCCESS] * 3
+    assert all(s.state[0] == s.tick and s.images[1].data[0] == s.tick for s in steps)
+    assert list(steps[0].executed_action) == pytest.approx([0.2, -0.2])
+    assert steps[0].policy_version == 9 and not len(steps[5].executed_action)
+
+
+def test_steps_come_while_the_episode_runs(graph: Any, recorder: Start) -> None:
+    recorder()
+    driver = graph.driver
+    driver.stage(1, Episode.RUNNING, 1)
+    for tick in (1, 2):
+        driver.observe(tick, 0)
+        driver.decide(1, tick, tick - 1)
+    graph.until(lambda: driver.steps, what="the first step, before the episode ends")
+    assert not driver.steps[0].is_last
+
+
+def test_the_bag_holds_the_steps_and_the_topics(
+    graph: Any, recorder: Start, tmp_path: Path
+) -> None:
+    node = recorder(
+        bag_directory=str(tmp_path / "bag"),
+        topics=["decision", "episode", "joy"],
+        types=["rlif_msgs/msg/Decision", "rlif_msgs/msg/Episode", "sensor_msgs/msg/Joy"],
+    )
+    graph.until(lambda: graph.driver.linked(joy=True), what="joy")
+    sent = Joy(axes=[0.5], buttons=[1, 0])
+    graph.driver.joy.publish(sent)
+    graph.driver.play_episode(1, 20, 5, images=1)
+    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
+    graph.until(lambda: node._bag and node._bag.status().written >= 14, what="14 messages")
+    node.finish()
+    found = read_bag(tmp_path / "bag")
+    assert {k: len(v) for k, v in found.items()} == {
+        "/replay": 6, "/decision": 5, "/episode": 2, "/joy": 1,
+    }  # fmt: skip
+    assert list(found["/joy"][0].buttons) == [1, 0]
+    assert [s.sequence for s in found["/replay"]] == list(range(6))
+    with AnyReader([tmp_path / "bag"]) as reader:
+        raw = [bytes(d) for c, _, d in reader.messages() if c.topic == "/replay"]
+    assert [deserialize_message(d, Step) for d in raw] == graph.driver.steps
+
+
+def test_a_topic_with_another_qos_is_recorded_all_the_same(
+    graph: Any, recorder: Start, tmp_path: Path
+) -> None:
+    node = recorder(
+        bag_directory=str(tmp_path / "bag"), topics=["loose"], types=["sensor_msgs/msg/Joy"]
+    )
+
+    def sent_and_written() -> bool:
+        graph.driver.pose.publish(Joy())
+        return bool(node._bag and node._bag.status().written)
+
+    graph.until(sent_and_written, what="a best-effort topic in the bag")
+
+
+def test_a_full_disk_leaves_the_learner_its_steps(
+    graph: Any, recorder: Start, tmp_path: Path
+) -> None:
+    node = recorder(bag_directory=str(tmp_path / "bag"), required_free_mib=1_000_000)
+    assert isinstance(node._bag, BagRecorder)
+    graph.until(lambda: node._bag.status().error, what="the recording to stop")  # type: ignore[union-attr]
+    graph.driver.play_episode(1, 20, 5)
+    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
+
+
+def test_images_are_shared_and_not_copied() -> None:
+    from rlif_intervention.join import Joined
+
+    seen = Observation(tick=3, images=[Image()])
+    step = step_message(Joined(0, 3, 1, 0, True, 1, False, seen, None))
+    assert step.images[0] is seen.images[0] and step.is_last and not len(step.executed_action)
+
+
+def test_topics_need_their_types() -> None:
+    with pytest.raises(ValueError, match="one type for each topic"):
+        paired_topics(["joy"], [])
+    with pytest.raises(ValueError, match="once"):
+        paired_topics(["joy", "joy"], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (["topics:=[joy]", "types:=[no_msgs/msg/Nothing]"], "no_msgs"),
+        (["topics:=[joy]", "types:=[Joy]"], "package/msg/Name"),
+        (["bag_directory:=/proc/nowhere/bag"], "bag_directory"),
+        (["compression:=zip", "bag_directory:=unused"], "compression"),
+    ],
+)
+def test_wrong_parameters_end_the_node_before_it_records(
+    parameters: list[str], message: str, recorder_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = recorder_process(*parameters)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 2 and message in output
+
+
+@pytest.fixture
+def recorder_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    from ament_index_python.packages import get_package_prefix
+
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*parameters: str) -> subprocess.Popen[str]:
+        program = get_package_prefix("rlif_intervention") + "/lib/rlif_intervention/recorder"
+        command = [program, "--ros-args"] + [a for p in parameters for a in ("-p", p)]
+        started.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def test_ctrl_c_finishes_the_bag(
+    graph: Any, tmp_path: Path, recorder_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = recorder_process(f"bag_directory:={tmp_path}/bag")
+    graph.until(graph.driver.linked, what="the recorder", seconds=30.0)
+    graph.driver.play_episode(1, 20, 5)
+    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == 0, output
+    assert "bag closed: 6 messages, 0 lost" in output
+    assert len(read_bag(tmp_path / "bag")["/replay"]) == 6
+
+
+def test_a_killed_recorder_leaves_what_is_older_than_a_second(
+    graph: Any, tmp_path: Path, recorder_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = recorder_process(f"bag_directory:={tmp_path}/bag")
+    graph.until(graph.driver.linked, what="the recorder", seconds=30.0)
+    graph.driver.play_episode(1, 20, 5)
+    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
+    sent = time.monotonic()
+    graph.until(lambda: time.monotonic() - sent > 1.5, what="a second and a half to pass")
+    process.kill()
+    process.wait(10)
+    text = (tmp_path / "bag/bag_0.mcap").read_bytes()
+    assert b"/replay" in text and b"executed_action" in text
