@@ -1,0 +1,229 @@
+"""What the state is made of: one table of features, each with its sources and its size. No ROS.
+
+A feature is a function of the newest readings of its sources. All values are SI units in the base
+frame unless the name says otherwise; quaternions are x, y, z, w.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Vector = Sequence[float]
+MAX_GAP = 3  # control periods between two poses beyond which no velocity is taken from them
+
+
+class FeatureError(ValueError):
+    """A reading that no feature can be made of; the message names it."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Position in m and orientation as quaternion x, y, z, w."""
+
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float]
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m/s, see PoseTrack
+
+
+@dataclass(frozen=True)
+class Wrench:
+    """Force in N and torque in N m."""
+
+    force: tuple[float, float, float]
+    torque: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Joints:
+    """In the configured order; rad, rad/s (m, m/s for linear joints)."""
+
+    positions: tuple[float, ...]
+    velocities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A part of the state. size: number of entries; None: one per configured joint."""
+
+    size: int | None
+    sources: tuple[str, ...]
+    about: str
+    compute: Callable[[Mapping[str, Any]], Vector]
+
+
+def rotate_inverse(quaternion: Vector, vector: Vector) -> tuple[float, float, float]:
+    """`vector` of the outer frame, in the frame that `quaternion` (unit, x, y, z, w) rotates."""
+    qx, qy, qz, qw = quaternion
+    vx, vy, vz = vector
+    # v + 2 u x (u x v + w v) with u = -(x, y, z): the rotation by the conjugate.
+    cx, cy, cz = vy * qz - vz * qy, vz * qx - vx * qz, vx * qy - vy * qx
+    return (
+        vx + 2.0 * (qw * cx + cy * qz - cz * qy),
+        vy + 2.0 * (qw * cy + cz * qx - cx * qz),
+        vz + 2.0 * (qw * cz + cx * qy - cy * qx),
+    )
+
+
+def _in_object(values: Mapping[str, Any]) -> Vector:
+    tip, frame = values["ee_pose"].position, values["object_pose"]
+    offset = [a - b for a, b in zip(tip, frame.position, strict=True)]
+    return rotate_inverse(frame.orientation, offset)
+
+
+NEAR = 0.005  # m: the range that `ee_position_in_object_near` magnifies
+
+
+def _near_object(values: Mapping[str, Any]) -> Vector:
+    # A network resolves a millimetre badly beside ten centimetres; this is the millimetre's eye.
+    return [math.tanh(offset / NEAR) for offset in _in_object(values)]
+
+
+FEATURES: dict[str, Feature] = {
+    "ee_position": Feature(3, ("ee_pose",), "m", lambda v: v["ee_pose"].position),
+    "ee_orientation": Feature(
+        4, ("ee_pose",), "quaternion x, y, z, w with w >= 0", lambda v: v["ee_pose"].orientation
+    ),
+    "ee_linear_velocity": Feature(
+        3, ("ee_pose",), "m/s, over the last control period", lambda v: v["ee_pose"].velocity
+    ),
+    "ee_position_in_object": Feature(
+        3, ("ee_pose", "object_pose"), "m, in the object's frame", _in_object
+    ),
+    "ee_position_in_object_near": Feature(
+        3, ("ee_pose", "object_pose"), "tanh of that over 5 mm, in (-1, 1)", _near_object
+    ),
+    "object_position": Feature(3, ("object_pose",), "m", lambda v: v["object_pose"].position),
+    "object_orientation": Feature(
+        4, ("object_pose",), "quaternion x, y, z, w", lambda v: v["object_pose"].orientation
+    ),
+    "joint_positions": Feature(
+        None, ("joint_states",), "rad, of `joints` in their order", lambda v: v["joint_states"].positions
+    ),
+    "joint_velocities": Feature(
+        None, ("joint_states",), "rad/s, as above", lambda v: v["joint_states"].velocities
+    ),
+    "wrench_force": Feature(3, ("wrench",), "N, in the sensor's frame", lambda v: v["wrench"].force),
+    "wrench_torque": Feature(3, ("wrench",), "N m, as above", lambda v: v["wrench"].torque),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """The features of the state, in their order. ValueError names what does not exist."""
+
+    features: tuple[str, ...]
+    joints: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.features if name not in FEATURES]
+        if unknown or not self.features:
+            raise ValueError(
+                f"features: found {unknown or 'none'}, expected names out of {', '.join(FEATURES)}"
+            )
+        for what, names in (("features", self.features), ("joints", self.joints)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}: found {twice} more than once, expected each once")
+        of_joints = [name for name in self.features if FEATURES[name].size is None]
+        if of_joints and not self.joints:
+            raise ValueError(
+                f"joints: found none, expected the names and order for {', '.join(of_joints)}"
+            )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The topics that the features need, each once."""
+        return tuple(dict.fromkeys(s for name in self.features for s in FEATURES[name].sources))
+
+    @property
+    def state_dim(self) -> int:
+        """Number of entries of the state."""
+        return sum(FEATURES[name].size or len(self.joints) for name in self.features)
+
+    def compute(self, values: Mapping[str, Any]) -> np.ndarray:
+        """The state, float32 [state_dim], out of the newest reading of each source.
+
+        FeatureError names the features that are not finite.
+        """
+        parts = [(name, FEATURES[name].compute(values)) for name in self.features]
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+            state = np.array([v for _, part in parts for v in part], dtype=np.float32)
+        if not np.isfinite(state).all():
+            broken = [f"{n} = {list(v)}" for n, v in parts if not np.isfinite(np.float32(v)).all()]
+            raise FeatureError(f"not finite: {'; '.join(broken)}")
+        return state
+
+
+def unit_quaternion(x: float, y: float, z: float, w: float) -> tuple[float, float, float, float]:
+    """Normalised and with w >= 0, so that one orientation has one quaternion.
+
+    FeatureError where the length is not near 1: an orientation that nobody filled in is all zeros.
+    """
+    norm = math.sqrt(x * x + y * y + z * z + w * w)
+    if not abs(norm - 1.0) < 0.01:
+        raise FeatureError(
+            f"orientation ({x}, {y}, {z}, {w}) has length {norm:.4g}, expected a unit quaternion"
+        )
+    sign = math.copysign(1.0 / norm, w)
+    return (x * sign, y * sign, z * sign, w * sign)
+
+
+@dataclass
+class PoseTrack:
+    """Linear velocity as a difference of poses, over one control period (ns) where there is one.
+
+    A shorter base would turn the jitter of the stamps into velocity.
+    """
+
+    period: int
+    _poses: deque[tuple[int, tuple[float, float, float]]] = field(default_factory=deque)
+
+    def velocity(self, stamp: int, position: tuple[float, float, float]) -> tuple[float, ...]:
+        """m/s at `stamp` (ns); zero after a gap, or when time went back."""
+        poses = self._poses
+        if poses and (stamp < poses[-1][0] or stamp - poses[-1][0] > MAX_GAP * self.period):
+            poses.clear()
+        if not poses or stamp > poses[-1][0]:
+            poses.append((stamp, position))
+        # A twentieth less: stamps of a period are not exactly one apart.
+        while len(poses) > 2 and poses[1][0] <= stamp - self.period * 19 // 20:
+            poses.popleft()
+        (first, start), (last, end) = poses[0], poses[-1]
+        if last == first:
+            return (0.0, 0.0, 0.0)
+        scale = 1e9 / (last - first)
+        return tuple((b - a) * scale for a, b in zip(start, end, strict=True))
+
+
+class JointOrder:
+    """Picks the configured joints out of a message's names: drivers order them as they like."""
+
+    def __init__(self, joints: Sequence[str]) -> None:
+        self.joints = tuple(joints)
+        self._names: tuple[str, ...] = ()
+        self._picked: tuple[int, ...] = ()
+
+    def pick(self, names: Sequence[str], positions: Vector, velocities: Vector) -> Joints:
+        """FeatureError where a joint, or the velocities of all, are missing."""
+        if tuple(names) != self._names:
+            missing = [joint for joint in self.joints if joint not in names]
+            if missing:
+                raise FeatureError(f"joints {missing} are missing, found {list(names)}")
+            self._names = tuple(names)
+            self._picked = tuple(self._names.index(joint) for joint in self.joints)
+        if len(positions) != len(names) or len(velocities) not in (0, len(names)):
+            raise FeatureError(
+                f"found {len(positions)} positions and {len(velocities)} velocities for "
+                f"{len(names)} joints"
+            )
+        speeds = velocities if len(velocities) else [math.nan] * len(names)
+        return Joints(
+            tuple(float(positions[i]) for i in self._picked),
+            tuple(float(speeds[i]) for i in self._picked),
+        )

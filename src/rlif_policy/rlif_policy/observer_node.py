@@ -1,0 +1,270 @@
+"""Node `observer`: makes one Observation per control tick out of the newest sample of each source.
+
+Subscribes, as far as the configured features and cameras need them
+    joint_states           sensor_msgs/JointState
+    ee_pose                geometry_msgs/PoseStamped      end effector, base frame
+    object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
+    wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
+    camera/NAME/image      sensor_msgs/Image              for each of `cameras`, if `images`
+Publishes
+    observation            rlif_msgs/Observation          once per tick; none if a source is missing
+    /diagnostics           diagnostic_msgs/DiagnosticArray  1 Hz: each source, its age, what is wrong
+
+It ticks at `control_rate` on ROS time; in lock-step, when all sources have a sample of one stamp.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped, WrenchStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image, JointState
+
+from rlif_msgs.msg import Observation
+from rlif_policy.features import (
+    FeatureError,
+    JointOrder,
+    Pose,
+    PoseTrack,
+    StateLayout,
+    Wrench,
+    unit_quaternion,
+)
+from rlif_policy.images import CameraSpec, ImageError, RawImage, check_image, to_rgb
+from rlif_policy.node_support import RELIABLE, SENSOR, Param, declare, run, to_msg, to_ns
+from rlif_policy.sampling import LatestSamples, Problem, Ticks
+
+PARAMETERS = (
+    Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
+    Param("base_frame", "base", "frame of the poses; others are refused"),
+    Param("features", ["ee_position"], "what the state is made of, in this order: see features.py"),
+    Param("joints", [], "names of the joints of joint_*, in this order", items=str),
+    Param("images", False, "put the cameras into observations"),
+    Param("cameras", [], "names of the cameras, in this order", items=str),
+    Param("image_width", 128, "pixels of the images in observations", 8, 4096),
+    Param("image_height", 128, "pixels of the images in observations", 8, 4096),
+    Param("max_age", 0.2, "s that a sample may be old", 0.001, 10.0),
+    Param("camera_max_age", 0.3, "s that an image may be old", 0.001, 10.0),
+    Param("lock_step", False, "one tick per set of samples of one stamp (simulation)"),
+)
+DIAGNOSTICS_PERIOD = 1.0  # s of wall time
+REMIND = 5.0  # s of wall time between two words on what is wrong
+
+
+class ObserverNode(Node):
+    """Shell around `LatestSamples`, `StateLayout` and `to_rgb`."""
+
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("observer", parameter_overrides=list(overrides))
+        value = declare(self, PARAMETERS)
+        self._frame: str = value["base_frame"]
+        self._lock_step: bool = value["lock_step"]
+        self._layout = StateLayout(tuple(value["features"]), tuple(value["joints"]))
+        self._cameras = self._declare_cameras(value)
+        ages = dict.fromkeys(self._layout.sources, round(value["max_age"] * 1e9))
+        camera_age = round(value["camera_max_age"] * 1e9)
+        ages |= {camera_topic(camera.name): camera_age for camera in self._cameras}
+        sim_time = bool(self.get_parameter("use_sim_time").value)
+        self._samples = LatestSamples(ages, steady=not sim_time)
+        self._ticks = Ticks()
+        self._track = PoseTrack(round(1e9 / value["control_rate"]))
+        self._joints = JointOrder(value["joints"])
+        self._problems: list[Problem] = []
+        self._said, self._said_at = "", 0.0
+        self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self._subscribe()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady)
+        if not self._lock_step:
+            self.create_timer(1.0 / value["control_rate"], self._tick)
+        self.get_logger().info(
+            f"state of {self._layout.state_dim}: {', '.join(self._layout.features)}; cameras: "
+            f"{', '.join(camera.name for camera in self._cameras) or 'none'}"
+        )
+
+    def _declare_cameras(self, value: dict[str, Any]) -> list[CameraSpec]:
+        if not value["images"]:
+            return []
+        cameras = []
+        for name in value["cameras"]:
+            table = (
+                Param(f"camera.{name}.width", 128, "pixels that it sends", 8, 8192),
+                Param(f"camera.{name}.height", 128, "pixels that it sends", 8, 8192),
+            )
+            width, height = declare(self, table).values()
+            size = (value["image_width"], value["image_height"])
+            cameras.append(CameraSpec(name, width, height, *size))
+        if not cameras:
+            raise ValueError("cameras: found none, expected names, because images is true")
+        return cameras
+
+    def _subscribe(self) -> None:
+        kinds: dict[str, tuple[type, Callable[[Any], Any]]] = {
+            "joint_states": (JointState, self._read_joints),
+            "ee_pose": (PoseStamped, self._read_end_effector),
+            "object_pose": (PoseStamped, self._read_pose),
+            "wrench": (WrenchStamped, read_wrench),
+        }
+        # Best effort hears reliable senders too. In lock-step a lost sample would stop the world.
+        qos = RELIABLE if self._lock_step else SENSOR
+        for source in self._layout.sources:
+            kind, read = kinds[source]
+            self.create_subscription(kind, source, self._receiver(source, read), qos)
+        for camera in self._cameras:
+            topic = camera_topic(camera.name)
+            receive = self._receiver(topic, image_reader(camera))
+            self.create_subscription(Image, topic, receive, qos)
+
+    def _receiver(self, source: str, read: Callable[[Any], Any]) -> Callable[[Any], None]:
+        def receive(message: Any) -> None:
+            try:
+                value = read(message)
+            except (FeatureError, ImageError) as problem:
+                self._samples.refuse(source, str(problem))
+                return
+            stamp = to_ns(message.header.stamp)
+            self._samples.put(source, value, stamp, time.monotonic_ns())
+            if self._lock_step and self._ticks.due(self._samples.common_stamp()):
+                self._tick()
+
+        return receive
+
+    # ---- readings of messages
+
+    def _read_pose(self, message: PoseStamped) -> Pose:
+        frame = message.header.frame_id
+        if frame != self._frame:
+            raise FeatureError(
+                f"frame_id is {frame!r}, expected {self._frame!r} (base_frame): poses are not "
+                "transformed here"
+            )
+        p, q = message.pose.position, message.pose.orientation
+        return Pose((p.x, p.y, p.z), unit_quaternion(q.x, q.y, q.z, q.w))
+
+    def _read_end_effector(self, message: PoseStamped) -> Pose:
+        pose = self._read_pose(message)
+        stamp = to_ns(message.header.stamp) or self.get_clock().now().nanoseconds
+        velocity = self._track.velocity(stamp, pose.position)
+        return Pose(pose.position, pose.orientation, velocity)
+
+    def _read_joints(self, message: JointState) -> Any:
+        return self._joints.pick(message.name, message.position, message.velocity)
+
+    # ---- ticks
+
+    def _tick(self) -> None:
+        now = self.get_clock().now().nanoseconds
+        tick = self._ticks.advance()
+        self._problems = self._current_problems(now, time.monotonic_ns())
+        if not self._problems:
+            try:
+                self._publisher.publish(self._observation(tick, now))
+            except (FeatureError, ImageError) as problem:
+                self._problems = [Problem("state", str(problem))]
+        self._say(self._problems)
+
+    def _current_problems(self, now: int, steady_now: int) -> list[Problem]:
+        if self._lock_step:
+            return self._samples.absent()
+        return self._samples.problems(now, steady_now)
+
+    def _observation(self, tick: int, now: int) -> Observation:
+        values = self._samples.values
+        message = Observation(tick=tick)
+        message.header.stamp = to_msg(self._samples.oldest_stamp() or now)
+        message.header.frame_id = self._frame
+        message.tick_time = to_msg(now)
+        message.state = array.array("f", self._layout.compute(values).tobytes())
+        if self._cameras:
+            message.images = [
+                image_message(values[camera_topic(camera.name)], camera, message.header.stamp)
+                for camera in self._cameras
+            ]
+        return message
+
+    def _say(self, problems: list[Problem]) -> None:
+        """What is wrong, when it changes and every few seconds."""
+        sources = ", ".join(problem.source for problem in problems)
+        wall = time.monotonic()
+        if not problems:
+            if self._said and wall - self._said_at > DIAGNOSTICS_PERIOD:
+                self._said = ""
+                self.get_logger().info("all sources are there")
+            return
+        if sources != self._said or wall - self._said_at > REMIND:
+            self._said, self._said_at = sources, wall
+            words = "; ".join(f"{p.source}: {p.reason}" for p in problems)
+            self.get_logger().error(f"no observation: {words}")
+
+    def _diagnose(self) -> None:
+        now, steady = self.get_clock().now().nanoseconds, time.monotonic_ns()
+        current = self._current_problems(now, steady)
+        broken = [p for p in self._problems if p.source == "state"]
+        self._say(current + broken)
+        found = {problem.source: problem for problem in current}
+        names = (*self._layout.sources, *(camera_topic(c.name) for c in self._cameras))
+        report = DiagnosticArray()
+        report.header.stamp = to_msg(now)
+        report.status = [
+            diagnostic(self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady))
+            for n in names
+        ]
+        report.status += [diagnostic("state", problem, None) for problem in broken]
+        self._diagnostics.publish(report)
+
+
+def camera_topic(name: str) -> str:
+    return f"camera/{name}/image"
+
+
+def read_wrench(message: WrenchStamped) -> Wrench:
+    force, torque = message.wrench.force, message.wrench.torque
+    return Wrench((force.x, force.y, force.z), (torque.x, torque.y, torque.z))
+
+
+def image_reader(camera: CameraSpec) -> Callable[[Image], RawImage]:
+    """Checks at once, converts at the tick only: a camera may send more than is used."""
+
+    def read(message: Image) -> RawImage:
+        data = np.frombuffer(message.data, dtype=np.uint8)
+        raw = RawImage(message.width, message.height, message.encoding, message.step, data)
+        check_image(raw, camera)
+        return raw
+
+    return read
+
+
+def image_message(raw: RawImage, camera: CameraSpec, stamp: Any) -> Image:
+    pixels = to_rgb(raw, camera)
+    height, width, _ = pixels.shape
+    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
+    message.header.stamp, message.header.frame_id = stamp, camera.name
+    message.data = array.array("B", pixels.tobytes())
+    return message
+
+
+def diagnostic(topic: str, problem: Problem | None, age: int | None) -> DiagnosticStatus:
+    """ERROR where nothing usable ever came, WARN where it is too old."""
+    status = DiagnosticStatus(name=f"observer: {topic}", hardware_id=topic, message="ok")
+    status.level = DiagnosticStatus.OK
+    if problem is not None:
+        status.level = DiagnosticStatus.ERROR if problem.age is None else DiagnosticStatus.WARN
+        status.message = problem.reason
+    age_text = "none" if age is None else f"{age / 1e9:.3f}"
+    status.values = [KeyValue(key="topic", value=topic), KeyValue(key="age_s", value=age_text)]
+    return status
+
+
+def main() -> None:
+    """Console script `observer`."""
+    sys.exit(run("observer", ObserverNode))

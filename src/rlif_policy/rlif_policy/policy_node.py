@@ -1,0 +1,151 @@
+"""Node `policy`: answers each Observation with the action of the newest weights.
+
+Subscribes
+    observation    rlif_msgs/Observation
+    weights        rlif_msgs/PolicyWeights   taken whole between two ticks, or refused (latched)
+Publishes
+    policy_action  rlif_msgs/PolicyAction    of the same tick and stamp; none where it cannot answer
+
+Before any weights it does what `initial` says. Nothing here depends on the learner being alive.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
+from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
+from rlif_policy.networks import PolicySpec
+from rlif_policy.node_support import LATCHED, RELIABLE, Param, declare, run
+from rlif_policy.stored_actor import read_actor
+from rlif_policy.weights import WeightsError, unpack_weights
+
+PARAMETERS = (
+    Param("axes", ["x", "y", "z"], "entries of an action, as the arbiter's"),
+    Param("state_dim", 0, "entries of the state; 0: as the first weights say", 0, 10_000),
+    Param("hidden", [], "widths of the hidden layers; empty: as the first weights say", items=int),
+    Param("checkpoint", "", "folder to start from: a checkpoint, or a run; empty: none"),
+    Param("deterministic", False, "the mean instead of a sample: for evaluation", live=True),
+    Param("initial", "hold", "before any weights", choices=("hold", "random")),
+    Param("initial_scale", 0.3, "size of the random actions, in [-1, 1]", 0.0, 1.0),
+    Param("learn", True, "take new weights from the topic; false: keep the checkpoint's"),
+    Param("seed", 0, "of the sampled actions", 0, 2**31 - 1),
+)
+REMIND = 5.0  # s of wall time between two words on the same trouble
+
+
+class PolicyNode(Node):
+    """Shell around `NumpyActor`."""
+
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("policy", parameter_overrides=list(overrides))
+        value = declare(self, PARAMETERS)
+        torch.set_num_threads(1)  # only unpacks weights; the cores are the learner's
+        self._action_dim = len(value["axes"])
+        self._state_dim: int = value["state_dim"]
+        self._hidden: tuple[int, ...] = tuple(value["hidden"])
+        self._deterministic: bool = value["deterministic"]
+        self._rng = np.random.default_rng(value["seed"])
+        self._initial = initial_policy(
+            value["initial"], self._action_dim, value["initial_scale"], self._rng
+        )
+        self._actor: NumpyActor | None = None
+        self._spec: PolicySpec | None = None
+        self._version = 0
+        self._said, self._said_at = "", 0.0
+        if value["checkpoint"]:
+            self._start_from(Path(value["checkpoint"]))
+        self._publisher = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
+        if value["learn"]:
+            self.create_subscription(PolicyWeights, "weights", self._on_weights, LATCHED)
+        self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def _start_from(self, path: Path) -> None:
+        stored = read_actor(path)
+        self._check_spec(stored.spec)
+        self._actor, self._spec = NumpyActor(stored.spec, stored.tensors), stored.spec
+        self._version = stored.version
+        self.get_logger().info(f"starts from {stored.path}, version {stored.version}")
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "deterministic":
+                self._deterministic = parameter.value
+        return SetParametersResult(successful=True)
+
+    def _on_observation(self, message: Observation) -> None:
+        state = np.frombuffer(message.state, dtype=np.float32)
+        try:
+            action = self._decide(state)
+        except StateError as problem:
+            self._complain(str(problem))
+            return
+        answer = PolicyAction(header=message.header, tick=message.tick)
+        answer.action = array.array("f", action.tobytes())
+        answer.policy_version = self._version
+        self._publisher.publish(answer)
+
+    def _decide(self, state: np.ndarray) -> np.ndarray:
+        """float32 [action_dim] in [-1, 1]. StateError for a state of another network."""
+        if self._actor is not None:
+            return self._actor.act(state, None if self._deterministic else self._rng)
+        if self._state_dim:
+            check_state(state, self._state_dim)
+        return self._initial()
+
+    def _on_weights(self, message: PolicyWeights) -> None:
+        """Take the set as a whole, or keep the old one. Runs between two observations."""
+        try:
+            spec = PolicySpec.from_json(message.spec)
+            if spec.hash() != message.spec_hash:
+                raise WeightsError(f"spec_hash is {message.spec_hash}, expected {spec.hash()}")
+            self._check_spec(spec)
+            tensors = unpack_weights(bytes(message.data), message.sha256, spec)
+            actor = NumpyActor(spec, tensors)
+        except ValueError as problem:  # WeightsError is one
+            self.get_logger().error(
+                f"weights of version {message.version} refused, version {self._version} stays: "
+                f"{problem}"
+            )
+            return
+        if message.version < self._version:
+            self.get_logger().warning(
+                f"weights of version {message.version} after {self._version}: the learner was "
+                "restarted"
+            )
+        self._actor, self._spec, self._version = actor, spec, message.version
+
+    def _check_spec(self, spec: PolicySpec) -> None:
+        """WeightsError, naming the difference, for weights of another network than this one's."""
+        expected = [
+            ("action_dim", spec.action_dim, self._action_dim),
+            ("state_dim", spec.state_dim, self._state_dim or spec.state_dim),
+            ("hidden", spec.hidden, self._hidden or spec.hidden),
+        ]
+        if self._spec is not None:
+            expected.append(("spec", spec.to_json(), self._spec.to_json()))
+        for name, found, want in expected:
+            if found != want:
+                raise WeightsError(f"another network: {name} is {found}, expected {want}")
+
+    def _complain(self, words: str) -> None:
+        now = time.monotonic()
+        if words != self._said or now - self._said_at > REMIND:
+            self._said, self._said_at = words, now
+            self.get_logger().error(f"no action: {words}")
+
+
+def main() -> None:
+    """Console script `policy`."""
+    sys.exit(run("policy", PolicyNode))
