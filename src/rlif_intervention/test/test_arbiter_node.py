@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
+import subprocess
+import sys
 
 import pytest
 from rclpy.parameter import Parameter
+from std_msgs.msg import Bool
 
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.node_support import to_ns
@@ -122,3 +126,109 @@ def test_lock_step_without_sim_time_is_refused(make_graph):
     graph = make_graph()
     with pytest.raises(ValueError, match="use_sim_time"):
         graph.add(ArbiterNode(params(lock_step=True)))
+
+
+class RealTime:
+    """Real time: a timer plays the rest of the graph at 10 Hz ticks, as fast as a robot."""
+
+    def __init__(self, graph, **values):
+        self.graph, self.world = graph, graph.world
+        defaults = {"release_dwell": 0.2, "device_timeout": 1.0, "policy_timeout": 0.5}
+        self.node = graph.add(ArbiterNode(params(**(defaults | values))))
+        self.timer = self.world.create_timer(0.1, self.tick)
+        graph.until(lambda: state(graph) == ControlState.DISARMED, what="DISARMED at start")
+        graph.until(lambda: graph.world.seen["command"], what="zeros while disarmed")
+
+    def tick(self):
+        self.world.stamp = self.world.get_clock().now().nanoseconds
+        self.world.publish_set()
+
+    def drive(self):
+        assert self.graph.arm().success
+        self.world.run_episode(1, start=self.world.get_clock().now().nanoseconds)
+        self.graph.until(lambda: state(self.graph) == ControlState.POLICY, what="POLICY")
+
+
+def test_real_time_commands_come_at_the_command_rate_freshly_stamped(make_graph):
+    graph = make_graph(lock_step=False)
+    real = RealTime(graph)
+    real.drive()
+    decisions(graph, 5)
+    graph.world.seen["command"].clear()
+    graph.until(lambda: len(graph.world.seen["command"]) >= 50, what="50 commands")
+    stamps = [to_ns(c.header.stamp) for c in graph.world.seen["command"]]
+    assert (stamps[-1] - stamps[0]) / 1e9 == pytest.approx(len(stamps) / 50.0, rel=0.5)
+    assert all(b > a for a, b in itertools.pairwise(stamps))
+    found = graph.world.seen["decision"]
+    assert [d.step_index for d in found] == list(range(len(found)))
+    assert found[3].executed_action[0] == pytest.approx(0.5)
+
+
+def test_real_time_a_policy_that_dies_leads_to_zeros(make_graph):
+    graph = make_graph(lock_step=False)
+    real = RealTime(graph)
+    real.drive()
+    graph.world.policy = lambda tick: None
+    graph.until(lambda: state(graph) == ControlState.HOLD, what="HOLD")
+    assert "policy" in graph.world.seen["control_state"][-1].reason
+    graph.world.seen["command"].clear()
+    graph.until(lambda: len(graph.world.seen["command"]) >= 5, what="5 commands")
+    assert all(c.twist.linear.x == 0.0 for c in graph.world.seen["command"])
+
+
+def test_real_time_take_over_and_dwell(make_graph):
+    graph = make_graph(lock_step=False)
+    real = RealTime(graph)
+    real.drive()
+    graph.world.operator = lambda tick: (True, [0.0, 1.0, 0.0])
+    graph.until(lambda: state(graph) == ControlState.OPERATOR, what="OPERATOR")
+    assert graph.world.seen["control_state"][-1].device == "joy"
+    decisions(graph, len(graph.world.seen["decision"]) + 3)
+    graph.world.operator = lambda tick: (False, [0.0, 0.0, 0.0])
+    graph.until(lambda: state(graph) == ControlState.POLICY, what="POLICY again")
+    found = decisions(graph, len(graph.world.seen["decision"]) + 2)
+    assert sum(d.onset for d in found) == 1
+    none = [d for d in found if d.source == Decision.NONE]
+    assert none and all(not any(d.executed_action) for d in none[:-1])
+
+
+def test_the_stop_signal_is_a_fault_and_blocks_arming(make_graph):
+    graph = make_graph(lock_step=False)
+    real = RealTime(graph)
+    real.drive()
+    graph.world.stop.publish(Bool(data=True))
+    graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
+    answer = graph.arm()
+    assert not answer.success and "stop signal" in answer.message
+    graph.world.stop.publish(Bool(data=False))
+    graph.until(lambda: graph.arm().success, what="armed again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_zeros_are_the_last_words_of_the_process(make_graph, number):
+    """Ctrl-C at any moment: zeros to the robot, no process left, a clean exit."""
+    graph = make_graph(lock_step=False)
+    world = graph.world
+    timer = world.create_timer(
+        0.1, lambda: (setattr(world, "stamp", world.get_clock().now().nanoseconds), world.move())
+    )
+    code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        graph.until(lambda: state(graph) is not None, what="the arbiter's process")
+        assert graph.arm().success
+        world.run_episode(1, start=world.get_clock().now().nanoseconds)
+        graph.until(
+            lambda: world.seen["command"] and world.seen["command"][-1].twist.linear.x > 0.0,
+            what="motion",
+        )
+        process.send_signal(number)
+        graph.until(lambda: process.poll() is not None, what="end of the process")
+        graph.until(lambda: state(graph) == ControlState.DISARMED, what="its last state")
+        assert process.returncode == 0
+        assert world.seen["command"][-1].twist.linear.x == 0.0
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)

@@ -30,12 +30,18 @@ def start(graph, **values):
 
 
 def arm_by_button(graph):
-    def armed():
-        graph.world.press()
-        graph.world.press(arm=True)
-        seen = graph.world.seen["control_state"]
-        return seen and seen[-1].state != ControlState.DISARMED
+    """Press until it is seen: the first message that a node gets is no edge."""
+    pressed = []
 
+    def armed():
+        # One press per answer of the idle world: more would overflow the queue of the joystick.
+        if graph.world.stamp not in pressed:
+            pressed.append(graph.world.stamp)
+            graph.world.press()
+            graph.world.press(arm=True)
+        return graph.world.seen["control_state"][-1].state != ControlState.DISARMED
+
+    graph.until(lambda: graph.world.seen["control_state"], what="control_state")
     graph.until(armed, what="armed by the button")
 
 
