@@ -3,7 +3,8 @@
 Subscribes
     observation    rlif_msgs/Observation       the ticks
     policy_action  rlif_msgs/PolicyAction      what the policy would do
-    joy            sensor_msgs/Joy             what the operator does; the arm button
+    joy            sensor_msgs/Joy             what the operator does; the arm button (other devices
+                                               by parameter: rlif_intervention.device_inputs)
     episode        rlif_msgs/Episode           when to drive (latched)
     ee_pose        geometry_msgs/PoseStamped   only with a workspace box
     stop           std_msgs/Bool               true: FAULT (latched)
@@ -22,13 +23,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
@@ -43,9 +44,10 @@ from rlif_msgs.msg import (
 
 from . import ticks
 from .arbiter import Arbiter, Command
-from .arbiter_parameters import PARAMETERS, arbiter_config, joy_layout
+from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
-from .devices import ButtonEdges, Device, DeviceMessageError, DeviceRack
+from .device_inputs import Handlers, make_rack
+from .devices import DeviceRack, Reading
 from .limits import LINEAR, Vector
 from .lock_step import LockStep
 from .node_support import (
@@ -61,8 +63,6 @@ from .node_support import (
     to_ns,
 )
 
-JOY = "joy"
-
 
 class ArbiterNode(Node):
     """Shell around `Arbiter`: in real time on a timer, in lock-step on messages."""
@@ -71,19 +71,20 @@ class ArbiterNode(Node):
         super().__init__("arbiter", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
         config = arbiter_config(p)
-        self._layout = joy_layout(p)
         self._axes: tuple[str, ...] = config.limits.axes
         self._frame: str = p["command_frame"]
-        self._core = Arbiter(config, DeviceRack([Device(JOY, timeout=p["device_timeout"])]))
-        self._core.limiter.speed_scale = p["speed_scale"]
-        self._edges = ButtonEdges()
         self._now = clock_of(self)
+        self._core = Arbiter(config, self._make_rack(p))
+        self._core.limiter.speed_scale = p["speed_scale"]
+        self._stall_timeout: float = p["stall_timeout"]
+        self._last_output: float | None = None
         self._published: tuple[State, str, str] | None = None
         self._lock_step: LockStep[PolicyAction] | None = None
         if p["lock_step"]:
             if not self.get_parameter("use_sim_time").value:
                 raise ValueError("lock_step is true and use_sim_time false: set use_sim_time")
-            needs = ("joy",) * p["require_operator"] + ("ee_pose",) * config.limits.boxed
+            operator = (p["devices"][0],) if p["require_operator"] else ()
+            needs = operator + ("ee_pose",) * config.limits.boxed
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
         self._advertise()
         self._subscribe(config.limits.boxed)
@@ -97,6 +98,16 @@ class ArbiterNode(Node):
         self.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._say_state()
 
+    def _make_rack(self, p: dict[str, Any]) -> DeviceRack:
+        handlers = Handlers(
+            reading=self._on_reading,
+            pressed=self._on_pressed,
+            problem=self._on_device_problem,
+            arrived=self._on_device_arrived,
+        )
+        axes, timeout = tuple(p["axes"]), p["device_timeout"]
+        return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers)
+
     def _advertise(self) -> None:
         self._command = self.create_publisher(TwistStamped, "command", RELIABLE_1)
         self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
@@ -107,7 +118,6 @@ class ArbiterNode(Node):
     def _subscribe(self, boxed: bool) -> None:
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
-        self.create_subscription(Joy, "joy", self._on_joy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         self.create_subscription(Bool, "stop", self._on_stop, LATCHED)
         if boxed:
@@ -142,24 +152,25 @@ class ArbiterNode(Node):
         )
         self._say_state()
 
-    def _on_joy(self, message: Joy) -> None:
-        now = self._now()
-        try:
-            reading = self._layout.read(message.axes, message.buttons, self._axes)
-        except DeviceMessageError as problem:
-            self._core.device_fault(JOY, str(problem))
-            self._say_state()
-            return
-        self._core.device_reading(JOY, reading, now)
-        pressed = self._edges.pressed(reading.pressed)
-        if "stop" in pressed:
-            self._core.fault("", "the stop button was pressed")
-        elif "arm" in pressed and not self._core.armed:
-            success, words = self._core.arm(True)
-            self.get_logger().info(f"arm button: {words}")
+    def _on_reading(self, name: str, reading: Reading) -> None:
+        self._core.device_reading(name, reading, self._now())
         self._say_state()
+
+    def _on_pressed(self, name: str, pressed: frozenset[str]) -> None:
+        if "stop" in pressed:
+            self._core.fault("", f"the stop button of {name} was pressed")
+        elif "arm" in pressed and not self._core.armed:
+            _, words = self._core.arm(True)
+            self.get_logger().info(f"arm button of {name}: {words}")
+        self._say_state()
+
+    def _on_device_problem(self, name: str, problem: str) -> None:
+        self._core.device_fault(name, problem)
+        self._say_state()
+
+    def _on_device_arrived(self, name: str, stamp: int) -> None:
         if self._lock_step:
-            self._lock_step.arrived("joy", to_ns(message.header.stamp))
+            self._lock_step.arrived(name, stamp)
             self._step_if_ready()
 
     def _on_pose(self, message: PoseStamped) -> None:
@@ -197,8 +208,16 @@ class ArbiterNode(Node):
     # ---- outputs, in real time
 
     def _on_timer(self) -> None:
+        self._check_stall()
         command = self._core.output(self._now())
         self._send(command, self.get_clock().now().nanoseconds)
+
+    def _check_stall(self) -> None:
+        """A process that was stopped, or starved, must not go on as if nothing had been."""
+        now, last = time.monotonic(), self._last_output
+        self._last_output = now
+        if last is not None and now - last > self._stall_timeout and self._core.armed:
+            self._core.fault("", f"the arbiter itself stood still for {now - last:.1f} s")
 
     # ---- outputs, in lock-step
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .arbiter import ArbiterConfig
-from .devices import BUTTONS, JoyLayout
 from .interventions import InterventionConfig
 from .limits import LimitConfig
 from .node_support import Param
@@ -24,7 +23,13 @@ PARAMETERS = (
     Param("observation_timeout", 0.3, "s without an observation until HOLD", 0.01, 10.0),
     Param("policy_timeout", 0.3, "s without an action of the policy until HOLD", 0.01, 10.0),
     Param("pose_timeout", 0.3, "s without ee_pose until HOLD, if there is a box", 0.01, 10.0),
-    Param("device_timeout", 0.5, "s of silence until a device is taken as gone", 0.01, 10.0),
+    Param(
+        "device_timeout",
+        0.5,
+        "s of silence until a device is gone; default of NAME.timeout",
+        0.01,
+        10.0,
+    ),
     Param("require_operator", True, "without a live operator device the policy does not drive"),
     Param("label_only", False, "a take-over is only marked; the policy keeps control"),
     Param("release_dwell", 0.2, "s of zeros after a release before the policy goes on", 0.0, 10.0),
@@ -42,16 +47,9 @@ PARAMETERS = (
     Param("pose_latency", 0.05, "s; look-ahead for the age of ee_pose", 0.0, 1.0),
     Param("lock_step", False, "answer instead of ticking; simulation only"),
     Param("lock_step_timeout", 2.0, "s of wall time that one step may take", 0.1, 60.0),
-    Param("joy_axes", [0, 1, 2, 3, 4, 5], "index of x y z roll pitch yaw in Joy.axes; -1: none"),
-    Param("joy_scales", [1.0] * 6, "factor for each of them; the sign turns it around"),
-    Param("joy_deadzone", 0.0, "deflections up to this are 0", 0.0, 0.9),
-    Param("joy_slow", 1.0, "factor while the turbo button is up, if there is one", 0.01, 1.0),
-    Param("deadman_button", 0, "index in Joy.buttons: held to drive", -1, 63),
-    Param("turbo_button", -1, "index in Joy.buttons: full speed; -1: none", -1, 63),
-    Param("success_button", 1, "index in Joy.buttons; -1: none (acted on by episode)", -1, 63),
-    Param("failure_button", 2, "index in Joy.buttons; -1: none (acted on by episode)", -1, 63),
-    Param("arm_button", 3, "index in Joy.buttons; -1: none", -1, 63),
-    Param("stop_button", -1, "index in Joy.buttons: FAULT; -1: none", -1, 63),
+    Param("devices", ["joy"], "names of operator devices; each has parameters NAME.*"),
+    Param("locks", [], "names of locks; each has parameters NAME.*", items=str),
+    Param("stall_timeout", 0.5, "s that the arbiter may stand still itself, else FAULT", 0.1, 10.0),
 )
 
 
@@ -61,6 +59,8 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
         raise ValueError(f"output is {p['output']!r}; expected one of {list(OUTPUTS)}")
     if not p["command_frame"]:
         raise ValueError("command_frame is empty; Servo refuses commands without a frame")
+    if p["require_operator"] and not p["devices"]:
+        raise ValueError("devices is empty and require_operator true: name a device, or set false")
     return ArbiterConfig(
         limits=limit_config(p),
         interventions=InterventionConfig(
@@ -95,14 +95,4 @@ def limit_config(p: Mapping[str, Any]) -> LimitConfig:
         workspace_max=tuple(p["workspace_max"]),
         pose_latency=0.0 if p["lock_step"] else p["pose_latency"],
         **{name: p[name] for name in same},
-    )
-
-
-def joy_layout(p: Mapping[str, Any]) -> JoyLayout:
-    return JoyLayout(
-        axes=tuple(p["joy_axes"]),
-        scales=tuple(p["joy_scales"]),
-        buttons=tuple((name, p[f"{name}_button"]) for name in BUTTONS),
-        deadzone=p["joy_deadzone"],
-        slow=p["joy_slow"],
     )

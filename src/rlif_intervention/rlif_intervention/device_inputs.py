@@ -1,0 +1,193 @@
+"""Operator devices as ROS topics: parameters and subscriptions per device, and per lock.
+
+A device NAME out of the parameter `devices` has the parameters NAME.kind, NAME.topic, and so on:
+
+    kind           take-over                         message
+    joy            while the deadman button is held  sensor_msgs/Joy
+    motion         by motion beyond a threshold      sensor_msgs/Joy (spacenav/joy)
+    twist          deadman_topic, or by motion       geometry_msgs/Twist (spacenav/twist)
+    twist_stamped  deadman_topic, or by motion       geometry_msgs/TwistStamped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.node import Node
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+
+from .devices import (
+    BUTTONS,
+    ButtonEdges,
+    Device,
+    DeviceMessageError,
+    DeviceRack,
+    JoyLayout,
+    Lock,
+    MotionGate,
+    Reading,
+)
+from .limits import Vector
+from .node_support import RELIABLE, Param, declare, to_ns
+from .presets import PRESETS, Preset
+
+KINDS = ("joy", "motion", "twist", "twist_stamped")
+
+
+def device_parameters(name: str, preset: str, p: Preset, timeout: float) -> tuple[Param, ...]:
+    """The table of one device; `p` holds the defaults."""
+    kind = {"spacemouse": "motion", "twist": "twist_stamped"}.get(preset, "joy")
+    rows = (
+        Param("kind", kind, f"one of {', '.join(KINDS)}"),
+        Param("topic", name, "where its messages come from"),
+        Param("priority", 100, "of several engaged devices the highest drives", 0, 255),
+        Param("timeout", timeout, "s of silence until it is taken as gone", 0.01, 10.0),
+        Param("axes", list(p.axes), "index of x y z roll pitch yaw in Joy.axes; -1: none"),
+        Param("scales", list(p.scales), "factor for each of them; the sign turns it around"),
+        Param("deadzone", p.deadzone, "deflections up to this are 0", 0.0, 0.9),
+        Param("slow", 1.0, "factor while the turbo button is up, if there is one", 0.01, 1.0),
+        Param("motion_on", 0.15, "take-over by motion: deflection from which it begins", 0.01, 1.0),
+        Param("motion_off", 0.05, "take-over by motion: deflection below which it ends", 0.0, 1.0),
+        Param("deadman_topic", "", "std_msgs/Bool, true: held; empty: take-over by motion"),
+        *(
+            Param(f"{b}_button", getattr(p, b), "index in Joy.buttons; -1: none", -1, 63)
+            for b in BUTTONS
+        ),
+    )
+    return tuple(_prefixed(name, row) for row in rows)
+
+
+def lock_parameters(name: str) -> tuple[Param, ...]:
+    """The table of one lock."""
+    rows = (
+        Param("topic", name, "std_msgs/Bool; true masks devices up to its priority"),
+        Param("priority", 200, "devices of this priority and below are masked", 0, 255),
+        Param("timeout", 0.0, "s of silence until it holds by itself; 0: never", 0.0, 60.0),
+    )
+    return tuple(_prefixed(name, row) for row in rows)
+
+
+def _prefixed(name: str, row: Param) -> Param:
+    return Param(f"{name}.{row.name}", row.default, row.about, row.low, row.high)
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What the arbiter does with what comes: all get the device's name first."""
+
+    reading: Callable[[str, Reading], None]
+    pressed: Callable[[str, frozenset[str]], None]
+    problem: Callable[[str, str], None]
+    arrived: Callable[[str, int], None]  # stamp in ns, after all of the above
+
+
+class DeviceInput:
+    """One device: its parameters, its subscriptions, its way of taking over."""
+
+    def __init__(
+        self, node: Node, name: str, axes: tuple[str, ...], timeout: float, handlers: Handlers
+    ) -> None:
+        preset = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
+        preset_name = next(iter(preset.values()))
+        if preset_name not in PRESETS:
+            raise ValueError(
+                f"{name}.preset is {preset_name!r}; expected one of {', '.join(PRESETS)}"
+            )
+        table = device_parameters(name, preset_name, PRESETS[preset_name], timeout)
+        p = {k.split(".", 1)[1]: v for k, v in declare(node, table).items()}
+        if p["kind"] not in KINDS:
+            raise ValueError(f"{name}.kind is {p['kind']!r}; expected one of {', '.join(KINDS)}")
+        self.device = Device(name, p["priority"], p["timeout"])
+        self._axes, self._handlers = axes, handlers
+        self._layout = _layout(p)
+        self._edges = ButtonEdges()
+        self._deadman = False
+        by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
+        self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
+        self._by_button = p["kind"] == "joy"
+        if self._by_button and p["deadman_button"] < 0:
+            raise ValueError(f"{name}.deadman_button is -1; a device of kind joy needs one")
+        self._subscribe(node, p)
+
+    def _subscribe(self, node: Node, p: dict[str, Any]) -> None:
+        message, callback = {
+            "joy": (Joy, self._on_joy),
+            "motion": (Joy, self._on_joy),
+            "twist": (Twist, self._on_twist),
+            "twist_stamped": (TwistStamped, self._on_twist_stamped),
+        }[p["kind"]]
+        node.create_subscription(message, p["topic"], callback, RELIABLE)
+        if p["deadman_topic"]:
+            node.create_subscription(Bool, p["deadman_topic"], self._on_deadman, RELIABLE)
+
+    def _on_joy(self, m: Joy) -> None:
+        self._read(m.axes, m.buttons, to_ns(m.header.stamp))
+
+    def _on_twist_stamped(self, m: TwistStamped) -> None:
+        self._read(_twist_axes(m.twist), (), to_ns(m.header.stamp))
+
+    def _on_twist(self, m: Twist) -> None:
+        self._read(_twist_axes(m), (), 0)
+
+    def _on_deadman(self, m: Bool) -> None:
+        self._deadman = m.data
+
+    def _read(self, axes: Any, buttons: Any, stamp: int) -> None:
+        """One message: flag and action both out of it, then the buttons that went down."""
+        name = self.device.name
+        try:
+            reading = self._layout.read(axes, buttons, self._axes)
+        except DeviceMessageError as problem:
+            self._handlers.problem(name, str(problem))
+            return
+        if not self._by_button:
+            reading = self._with_take_over(reading)
+        self._handlers.reading(name, reading)
+        pressed = self._edges.pressed(reading.pressed)
+        if pressed:
+            self._handlers.pressed(name, pressed)
+        self._handlers.arrived(name, stamp)
+
+    def _with_take_over(self, reading: Reading) -> Reading:
+        engaged = self._gate.update(reading.action) if self._gate else self._deadman
+        return Reading(engaged, reading.action, reading.pressed)
+
+
+def _layout(p: dict[str, Any]) -> JoyLayout:
+    return JoyLayout(
+        axes=tuple(p["axes"]),
+        scales=tuple(p["scales"]),
+        buttons=tuple((b, p[f"{b}_button"]) for b in BUTTONS),
+        deadzone=p["deadzone"],
+        slow=p["slow"],
+    )
+
+
+def _twist_axes(t: Twist) -> Vector:
+    return (t.linear.x, t.linear.y, t.linear.z, t.angular.x, t.angular.y, t.angular.z)
+
+
+def subscribe_lock(node: Node, name: str, now: Callable[[], float]) -> Lock:
+    """One lock: its parameters and its subscription."""
+    p = {k.split(".", 1)[1]: v for k, v in declare(node, lock_parameters(name)).items()}
+    lock = Lock(name, p["priority"], p["timeout"])
+    node.create_subscription(Bool, p["topic"], lambda m: lock.update(m.data, now()), RELIABLE)
+    return lock
+
+
+def make_rack(
+    node: Node,
+    names: list[str],
+    locks: list[str],
+    axes: tuple[str, ...],
+    timeout: float,
+    now: Callable[[], float],
+    handlers: Handlers,
+) -> DeviceRack:
+    """All devices and locks that the parameters name."""
+    devices = [DeviceInput(node, name, axes, timeout, handlers).device for name in names]
+    return DeviceRack(devices, [subscribe_lock(node, name, now) for name in locks])

@@ -1,0 +1,59 @@
+"""Layouts of devices that people have at hand, as joy_node and spacenav_node report them.
+
+Axes point as a person in front of the robot expects: stick up is +x (away from the base), stick to
+the left is +y, right stick up is +z. Check yours once with a look at the topic: drivers differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .limits import Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Defaults of a device's parameters; -1: not on this device."""
+
+    axes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    scales: Vector = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    deadzone: float = 0.0
+    deadman: int = 0
+    turbo: int = -1
+    success: int = 1
+    failure: int = 2
+    arm: int = 3
+    stop: int = -1
+
+
+PRESETS: Mapping[str, Preset] = {
+    # The scripted operator, and any pad after a look at its numbers.
+    "generic": Preset(),
+    # Sticks x y z yaw; RB deadman, A success, B failure, start arm, back stop.
+    "xbox": Preset(
+        axes=(1, 0, 4, -1, -1, 3),
+        deadzone=0.1,
+        deadman=5,
+        turbo=4,
+        success=0,
+        failure=1,
+        arm=7,
+        stop=6,
+    ),
+    # Sticks x y z yaw; R1 deadman, cross success, circle failure, options arm, create stop.
+    "ps5": Preset(
+        axes=(1, 0, 4, -1, -1, 3),
+        deadzone=0.1,
+        deadman=5,
+        turbo=4,
+        success=0,
+        failure=1,
+        arm=9,
+        stop=8,
+    ),
+    # spacenav/joy: all six axes, two buttons; it takes over by motion.
+    "spacemouse": Preset(deadman=-1, success=0, failure=1, arm=-1),
+    # geometry_msgs/Twist of a keyboard or a 3D mouse: no buttons at all.
+    "twist": Preset(deadman=-1, success=-1, failure=-1, arm=-1),
+}

@@ -1,0 +1,120 @@
+"""Devices by parameter, over DDS: a 3D mouse by motion, a twist with a deadman, a lock."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
+
+from rlif_intervention.device_inputs import Handlers, make_rack
+from rlif_intervention.node_support import RELIABLE
+
+AXES = ("x", "y", "yaw")
+
+
+class Bench:
+    """Devices on the world's node; keeps what the arbiter would get."""
+
+    def __init__(self, graph, devices, locks=(), **values):
+        self.graph, self.node = graph, graph.world
+        for name, value in values.items():
+            name = name.replace("__", ".")
+            self.node._parameter_overrides[name] = Parameter(name, value=value)
+        self.readings, self.pressed, self.problems, self.arrived = [], [], [], []
+        handlers = Handlers(
+            reading=lambda n, r: (self.readings.append((n, r)), self.update(n, r)),
+            pressed=lambda n, p: self.pressed.append((n, set(p))),
+            problem=lambda n, w: self.problems.append((n, w)),
+            arrived=lambda n, s: self.arrived.append((n, s)),
+        )
+        self.rack = make_rack(
+            self.node, list(devices), list(locks), AXES, 0.5, lambda: 0.0, handlers
+        )
+
+    def update(self, name, reading):
+        self.rack.device(name).update(reading, 0.0)
+
+    def send(self, topic, *messages):
+        publisher = self.node.create_publisher(type(messages[0]), topic, RELIABLE)
+        self.graph.until(lambda: publisher.get_subscription_count() >= 1, what=topic)
+        for message in messages:
+            publisher.publish(message)
+
+
+def joy(*axes, buttons=()):
+    return Joy(axes=[float(a) for a in axes], buttons=list(buttons))
+
+
+def test_a_3d_mouse_takes_over_by_motion(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["mouse"], mouse__preset="spacemouse", mouse__topic="spacenav/joy")
+    rest, small, push = joy(*[0.0] * 6), joy(0.1, *[0.0] * 5), joy(0.5, *[0.0] * 4, -0.3)
+    rest.buttons = small.buttons = push.buttons = [0, 0]
+    b.send("spacenav/joy", rest, small, push, small, rest)
+    graph.until(lambda: len(b.readings) == 5, what="5 readings")
+    assert [r.engaged for _, r in b.readings] == [False, False, True, True, False]
+    assert b.readings[2][1].action == pytest.approx((0.5, 0.0, -0.3))
+    assert b.rack.device("mouse").moved
+
+
+def test_a_twist_with_a_deadman(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["keys"], keys__preset="twist", keys__deadman_topic="held")
+    message = TwistStamped()
+    message.twist.linear.x, message.twist.angular.z = 1.0, 0.5
+    b.send("keys", message)
+    graph.until(lambda: len(b.readings) == 1, what="a reading")
+    b.send("held", Bool(data=True))
+    graph.until(lambda: b.send("keys", message) or b.readings[-1][1].engaged, what="engaged")
+    assert b.readings[0][1].engaged is False
+    assert b.readings[-1][1].action == pytest.approx((1.0, 0.0, 0.5))
+
+
+def test_an_unstamped_twist_that_is_not_finite_is_a_problem_by_name(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["nav"], nav__preset="twist", nav__kind="twist")
+    message = Twist()
+    message.linear.y = math.nan
+    b.send("nav", message)
+    graph.until(lambda: b.problems, what="a problem")
+    assert b.problems[0][0] == "nav" and "nan" in b.problems[0][1]
+    assert not b.readings and not b.arrived
+
+
+def test_buttons_of_a_preset_and_a_tap_between_two_commands(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["pad"], pad__preset="xbox")
+    up, down = [0] * 11, [0] * 11
+    down[7] = 1
+    b.send("pad", joy(*[0.0] * 8, buttons=up), joy(*[0.0] * 8, buttons=down))
+    b.send("pad", joy(*[0.0] * 8, buttons=up))
+    graph.until(lambda: len(b.readings) == 3, what="3 readings")
+    assert b.pressed == [("pad", {"arm"})]
+
+
+def test_a_lock_masks_a_device(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["joy"], ["pause"], pause__priority=100)
+    b.send("joy", joy(1, 0, 0, 0, 0, 0, buttons=[1, 0, 0, 0]))
+    graph.until(lambda: b.rack.driving(0.0), what="the joystick drives")
+    b.send("pause", Bool(data=True))
+    graph.until(lambda: b.rack.driving(0.0) is None, what="masked")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"joy__preset": "wii"}, "joy.preset is 'wii'"),
+        ({"joy__kind": "pedal"}, "joy.kind is 'pedal'"),
+        ({"joy__deadman_button": -1}, "deadman_button"),
+        ({"joy__kind": "motion", "joy__motion_off": 0.5}, "thresholds"),
+        ({"joy__axes": [0, 1]}, "axes has 2 entries"),
+    ],
+)
+def test_a_device_that_cannot_work_is_refused_by_name(make_graph, values, words):
+    with pytest.raises(ValueError, match=words):
+        Bench(make_graph(), ["joy"], **values)
