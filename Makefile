@@ -1,0 +1,47 @@
+# What one does with this repository. Each target is complete by itself: it sets up what is missing
+# (scripts/setup: system libraries, .venv, the colcon workspace) and nothing twice.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# What tools cache stays inside the clone, like all else.
+export XDG_CACHE_HOME ?= $(CURDIR)/.cache
+
+SEED ?= 0
+STEPS ?=
+ARGS ?=
+IN_WORKSPACE = source scripts/env.bash &&
+# Checked by mypy: everything that imports no generated messages, and the command line.
+TYPED = $(wildcard src/rlif_*/rlif_*)
+
+.PHONY: help setup build demo test lint clean
+
+help:  ## this list
+	@echo "make TARGET [VARIABLE=value]"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+	@for name in $(BENCHMARKS); do \
+	    printf "  %s\t%s\n" "$$name" "$$(sed -nE '1s/^"""(.*)$$/\1/p' benchmarks/bench_$${name#bench-}.py)"; \
+	done | expand -t 18
+
+setup:  ## install what is missing, build the workspace
+	@scripts/setup
+
+build:  ## build the workspace again
+	@scripts/setup build
+
+demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=… ARGS="--eval-episodes 20"
+	@$(IN_WORKSPACE) exec rlif demo --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
+
+lint: setup  ## ruff and mypy
+	@$(IN_WORKSPACE) ruff check . && ruff format --check . && mypy $(TYPED)
+
+test: setup lint  ## lint, then every test: ARGS="-k launch"
+	@$(IN_WORKSPACE) exec python -m pytest $(ARGS)
+
+clean:  ## remove the workspace's build output; .venv and runs/ stay
+	rm -rf build install log
+
+# One target for each script benchmarks/bench_NAME.py: bench-demo, bench-learner, …
+BENCHMARKS := $(patsubst benchmarks/bench_%.py,bench-%,$(wildcard benchmarks/bench_*.py))
+.PHONY: $(BENCHMARKS)
+$(BENCHMARKS): bench-%: setup
+	@$(IN_WORKSPACE) exec python benchmarks/bench_$*.py $(ARGS)
