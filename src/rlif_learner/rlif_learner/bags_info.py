@@ -1,0 +1,99 @@
+"""What is in a bag, in lines for a person: topics, rates and gaps, episodes and take-overs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from rlif_learner.bags import STEP_TYPE, StepReader, open_bag
+from rlif_learner.steps import Outcome, Source, StepRecord
+
+_GAP = 5.0  # times the median period: a longer silence is called a gap
+
+
+@dataclass
+class StepSummary:
+    """Counts over Steps, one at a time."""
+
+    steps: int = 0
+    transitions: int = 0
+    missing: int = 0  # steps that the sequence says are missing
+    interventions: int = 0
+    sources: Counter[int] = field(default_factory=Counter)
+    outcomes: Counter[int] = field(default_factory=Counter)
+    evaluation: int = 0
+    episodes: int = 0
+    _previous: StepRecord | None = None
+
+    def add(self, step: StepRecord) -> None:
+        self.steps += 1
+        previous = self._previous
+        if previous is not None and step.sequence > previous.sequence:
+            self.missing += step.sequence - previous.sequence - 1
+        if previous is None or previous.is_last or step.episode_id != previous.episode_id:
+            self.episodes += 1
+        if step.is_last:
+            self.outcomes[step.outcome] += 1
+        else:
+            self.transitions += 1
+            self.sources[step.source] += 1
+        self.interventions += step.onset
+        self.evaluation += step.evaluation
+        self._previous = step
+
+    def lines(self) -> list[str]:
+        """Three lines."""
+        outcomes = ", ".join(f"{n} {Outcome(o).name.lower()}" for o, n in self.outcomes.items())
+        shares = ", ".join(
+            f"{100 * n / max(1, self.transitions):.0f} % {Source(s).name.lower()}"
+            for s, n in sorted(self.sources.items())
+        )
+        return [
+            f"  {self.episodes} episodes ({outcomes or 'none ended'}), {self.steps} steps, of them "
+            f"{self.evaluation} in evaluation, {self.missing} missing",
+            f"  driven by: {shares or 'nobody'}",
+            f"  {self.interventions} interventions",
+        ]
+
+
+def topic_lines(stamps: dict[str, list[int]], types: dict[str, str]) -> list[str]:
+    """One line per topic: messages, rate, longest gap."""
+    lines = []
+    for topic in sorted(types):
+        times = np.sort(np.asarray(stamps.get(topic, []), dtype=np.int64)) / 1e9
+        text = f"  {topic:<32} {types[topic]:<34} {len(times):>8}"
+        if len(times) > 2:
+            periods = np.diff(times)
+            median = float(np.median(periods))
+            text += f" {1.0 / median:>8.1f} Hz" if median > 0.0 else f" {'burst':>11}"
+            worst = int(np.argmax(periods))
+            if median > 0.0 and periods[worst] > max(_GAP * median, 0.05):
+                text += f"  gap of {periods[worst]:.2f} s at {times[worst]:.3f} s"
+        lines.append(text)
+    return lines
+
+
+def describe_bag(path: Path) -> list[str]:
+    """Topics with counts, rates and gaps; episodes and take-overs if there are Steps."""
+    notes: list[str] = []
+    stamps: dict[str, list[int]] = {}
+    with open_bag(path, notes) as reader:
+        types = {c.topic: c.msgtype for c in reader.connections}
+        backwards: Counter[str] = Counter()
+        for connection, stamp, _ in reader.messages():
+            times = stamps.setdefault(connection.topic, [])
+            if times and stamp < times[-1]:
+                backwards[connection.topic] += 1
+            times.append(stamp)
+    lines = [f"{path}: {sum(map(len, stamps.values()))} messages", *topic_lines(stamps, types)]
+    lines += [f"  {topic}: time jumps back {n} times" for topic, n in backwards.items()]
+    for topic in sorted(t for t, kind in types.items() if kind == STEP_TYPE):
+        steps = StepReader(path, topic, images=False)
+        summary = StepSummary()
+        for step in steps:
+            summary.add(step)
+        lines += summary.lines() + [f"  {note}" for note in steps.notes if note not in notes]
+    return lines + [f"  note: {note}" for note in notes]

@@ -1,0 +1,1 @@
+"""What `rlif COMMAND` runs: each module has `add_arguments(parser)` and `run(arguments) -> int`."""
