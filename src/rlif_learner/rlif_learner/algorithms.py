@@ -1,0 +1,42 @@
+"""The algorithms by name, with their settings and what they learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlif_learner.bc import BC
+from rlif_learner.config import ImitationConfig, RLPDConfig
+from rlif_learner.hg_dagger import HGDAgger
+from rlif_learner.rlpd import RLPD
+from rlif_learner.training import Algorithm
+from rlif_policy.networks import PolicySpec
+
+ALGORITHMS = ("rlpd", "bc", "hg_dagger")
+# What each draws from, see training.SOURCES.
+DATA: dict[str, tuple[str, ...]] = {
+    "rlpd": ("prior", "online"),
+    "bc": ("prior",),
+    "hg_dagger": ("prior", "operator"),
+}
+
+
+def make_algorithm(
+    name: str, settings: Mapping[str, Any], preset: str, spec: PolicySpec, seed: int
+) -> Algorithm:
+    """The algorithm of this name with `settings`. ValueError names what does not exist.
+
+    DAgger is not among them: it needs an expert that is asked in every state, which no graph has.
+    """
+    if name == "rlpd":
+        return RLPD(RLPDConfig.from_mapping(settings, preset), spec, seed)
+    if name == "bc":
+        return BC(ImitationConfig.from_mapping(settings), spec, seed)
+    if name == "hg_dagger":
+        return HGDAgger(ImitationConfig.from_mapping(settings), spec, seed)
+    if name == "dagger":
+        raise ValueError(
+            "algorithm: found 'dagger', which asks an expert in every state and so cannot run from "
+            "Steps alone; use hg_dagger, or rlif_learner.dagger.DAgger in a program of yours"
+        )
+    raise ValueError(f"algorithm: found {name!r}, expected one of {', '.join(ALGORITHMS)}")

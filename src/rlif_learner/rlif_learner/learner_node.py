@@ -1,0 +1,300 @@
+"""Node `learner`: turns the Steps that the recorder sends into better weights, while all runs.
+
+Subscribes
+    replay           rlif_msgs/Step            in order; a gap in `sequence` is counted as a loss
+Publishes
+    weights          rlif_msgs/PolicyWeights   first ones at the start, then as they improve (latched)
+    learner_status   rlif_msgs/LearnerStatus   once a second, and when it has caught up (latched)
+Services
+    save_checkpoint  std_srvs/Trigger
+
+It trains in a thread of its own (rlif_learner.learner_loop). Should that fail, the node says why in
+`learner_status`, and ends.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_srvs.srv import Trigger
+
+from rlif_learner.algorithms import ALGORITHMS, DATA, make_algorithm
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.checkpoint import CheckpointError, CheckpointStore
+from rlif_learner.labels import SCHEMES
+from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
+from rlif_learner.scalars import Scalars
+from rlif_learner.settings import declare_settings
+from rlif_learner.steps import StepRecord
+from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
+from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
+from rlif_policy.features import StateLayout
+from rlif_policy.networks import PolicySpec
+from rlif_policy.node_support import LATCHED, Param, declare, run
+from rlif_policy.stored_actor import find_checkpoint, read_actor
+
+PARAMETERS = (
+    Param("algorithm", "rlpd", "what learns", choices=(*ALGORITHMS, "dagger")),
+    Param("preset", "rlpd", "defaults of rlpd.*: rlpd (the reference) or rlif (the authors)"),
+    Param("label_scheme", "onset", "what is labelled -1", choices=SCHEMES),
+    Param("axes", ["x", "y", "z"], "entries of an action, as the arbiter's"),
+    Param("features", [], "as the observer's; empty: state_dim", items=str),
+    Param("joints", [], "as the observer's", items=str),
+    Param("state_dim", 0, "entries of the state; 0: by features, or as the first Step", 0, 10_000),
+    Param("state_offset", [], "subtracted from the state, per entry; empty: 0"),
+    Param("state_scale", [], "what is 1 to the networks, per entry; empty: 1"),
+    Param("hidden", [256, 256], "widths of the policy's hidden layers"),
+    Param("layer_norm", False, "in the policy"),
+    Param("updates_per_step", 1.0, "updates per Step received; 0: as fast as possible", 0.0, 1e3),
+    Param("warmup_steps", 100, "Steps received before the first update is due", 0, 10**7),
+    Param("prior_episodes", 0, "the first so many episodes are demonstrations", 0, 10**6),
+    Param("prior_into_online", False, "demonstrations go into the online buffer"),
+    Param("capacity", 100_000, "steps that the online buffer holds", 2, 10**8),
+    Param("prior_capacity", 20_000, "steps that the prior buffer holds", 2, 10**8),
+    Param("keep_images", False, "keep the cameras' images in the buffers"),
+    Param("cameras", [], "as the observer's, with keep_images", items=str),
+    Param("image_width", 128, "as the observer's, with keep_images", 8, 4096),
+    Param("image_height", 128, "as the observer's, with keep_images", 8, 4096),
+    Param("image_directory", "", "keep the images in files there; empty: in memory"),
+    Param("publish_every", 50, "updates; 0: at the ends of episodes only", 0, 10**6),
+    Param("run_directory", "", "checkpoints and curves, where the next two are empty"),
+    Param("checkpoint_directory", "", "checkpoints; empty: run_directory, or none"),
+    Param("tensorboard_directory", "", "curves; empty: tensorboard/ in run_directory, or none"),
+    Param("checkpoint_every", 5000, "updates; 0: at the end only", 0, 10**9),
+    Param("keep_checkpoints", 3, "the newest so many stay", 1, 1000),
+    Param("resume", "", "checkpoint, or run, to go on from; empty: none"),
+    Param("torch_threads", 1, "of the training", 1, 256),
+    Param("seed", 0, "of networks, batches and noise", 0, 2**31 - 1),
+)
+REPLAY = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+SAVE_TIMEOUT = 60.0  # s
+STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
+
+
+class LearnerNode(Node):
+    """Shell around `LearnerLoop`."""
+
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("learner", parameter_overrides=list(overrides))
+        self._value = declare(self, PARAMETERS)
+        value = self._value
+        self._settings = declare_settings(self, value["algorithm"], value["preset"])
+        self._cameras = tuple(value["cameras"]) if value["keep_images"] else ()
+        self._store = self._make_store()
+        self._scalars = self._make_scalars()
+        self._message = ""
+        self._said_failure = False
+        self._weights = self.create_publisher(PolicyWeights, "weights", LATCHED)
+        self._status = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
+        trainer, version = self._first_trainer()
+        config = LoopConfig(
+            publish_every=value["publish_every"],
+            checkpoint_every=value["checkpoint_every"],
+            torch_threads=value["torch_threads"],
+        )
+        self._loop = LearnerLoop(
+            self._make_trainer, self._publish_weights, self._publish_status, config,
+            self._store, trainer, version,
+        )  # fmt: skip
+        self.create_service(Trigger, "save_checkpoint", self._on_save)
+        self._loop.start()
+        self.create_subscription(Step, "replay", self._on_step, REPLAY)
+
+    # ---- making
+
+    def _make_store(self) -> CheckpointStore | None:
+        directory = self._value["checkpoint_directory"] or self._value["run_directory"]
+        return CheckpointStore(directory, self._value["keep_checkpoints"]) if directory else None
+
+    def _make_scalars(self) -> Scalars | None:
+        value = self._value
+        if value["tensorboard_directory"]:
+            return Scalars(Path(value["tensorboard_directory"]))
+        return (
+            Scalars(Path(value["run_directory"], "tensorboard")) if value["run_directory"] else None
+        )
+
+    def _first_trainer(self) -> tuple[Trainer | None, int]:
+        """The Trainer, if the size of the state is known already; resumed, if asked for."""
+        value = self._value
+        if value["resume"]:
+            return self._resume(Path(value["resume"]))
+        state_dim = value["state_dim"]
+        if value["features"]:
+            state_dim = StateLayout(tuple(value["features"]), tuple(value["joints"])).state_dim
+            if value["state_dim"] not in (0, state_dim):
+                raise ValueError(f"state_dim: found {value['state_dim']}, expected {state_dim}, "
+                                 "the size of the features")  # fmt: skip
+        if state_dim:
+            return self._make_trainer(state_dim), 0
+        # The networks are made with the first Step; settings that are wrong are refused now.
+        make_algorithm(
+            value["algorithm"], self._settings, value["preset"],
+            PolicySpec(1, len(value["axes"])), value["seed"],
+        )  # fmt: skip
+        self.get_logger().info("waits for the first Step to know the size of the state")
+        return None, 0
+
+    def _make_trainer(self, state_dim: int) -> Trainer:
+        value, action_dim = self._value, len(self._value["axes"])
+        spec = PolicySpec(
+            state_dim, action_dim, tuple(value["hidden"]), value["layer_norm"],
+            state_offset=tuple(value["state_offset"]), state_scale=tuple(value["state_scale"]),
+        )  # fmt: skip
+        name = value["algorithm"]
+        algorithm = make_algorithm(name, self._settings, value["preset"], spec, value["seed"])
+        shapes = ((value["image_height"], value["image_width"], 3),) * len(self._cameras)
+        scheme, images = value["label_scheme"], value["image_directory"]
+
+        def buffer(name: str, capacity: int) -> ReplayBuffer:
+            directory = Path(images, name) if images else None
+            return ReplayBuffer(capacity, state_dim, action_dim, shapes, directory, scheme)
+
+        buffers = Buffers(
+            buffer("online", value["capacity"]), buffer("prior", value["prior_capacity"])
+        )
+        config = TrainingConfig(
+            updates_per_step=value["updates_per_step"],
+            warmup_steps=value["warmup_steps"],
+            prior_episodes=value["prior_episodes"],
+            prior_into_online=value["prior_into_online"],
+        )
+        self.get_logger().info(
+            f"{name}: state of {state_dim}, action of {action_dim}, hidden {list(spec.hidden)}"
+        )
+        return Trainer(algorithm, buffers, config, DATA[name])
+
+    def _resume(self, path: Path) -> tuple[Trainer, int]:
+        """ValueError says what is wrong with the checkpoint, or how it differs from the settings."""
+        stored = read_actor(path)
+        trainer = self._make_trainer(stored.spec.state_dim)
+        folder = find_checkpoint(path)
+        # In its own directory it goes on numbering; from elsewhere the buffers are written anew.
+        root = folder.parent.parent
+        own = self._store is not None and self._store.root.resolve() == root.resolve()
+        store = self._store if own and self._store is not None else CheckpointStore(root)
+        try:
+            extra = store.load(folder, trainer.algorithm, trainer.buffers)
+        except CheckpointError as problem:
+            raise ValueError(f"resume: {problem}") from problem
+        trainer.restore(extra)
+        self.get_logger().info(
+            f"resumed from {folder}: {trainer.counts.steps} steps, "
+            f"{trainer.algorithm.updates} updates"
+        )
+        return trainer, int(extra["policy_version"])
+
+    # ---- in
+
+    def _on_step(self, message: Step) -> None:
+        self._loop.receive(step_record(message, self._cameras))
+
+    def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message = str(self._loop.save(SAVE_TIMEOUT))
+            response.success = True
+        except FutureTimeoutError:
+            response.message = f"not written within {SAVE_TIMEOUT} s"
+        except (ValueError, OSError) as problem:
+            response.message = str(problem)
+        return response
+
+    # ---- out, from the training's thread
+
+    def _publish_weights(self, weights: Weights) -> None:
+        message = PolicyWeights(version=weights.version, sha256=weights.sha256)
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.spec, message.spec_hash = weights.spec.to_json(), weights.spec.hash()
+        message.data = array.array("B", weights.data)
+        self._weights.publish(message)
+
+    def _publish_status(self, status: TrainingStatus, version: int, note: str = "") -> None:
+        message = status_message(status, version, note)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(message)
+        self._last_status = (status, version)
+        if self._scalars is not None:
+            self._scalars.write(status)
+
+    # ---- the end
+
+    def failed(self) -> bool:
+        """Whether the training has failed; says so, once."""
+        error = self._loop.failure()
+        if error is None:
+            return False
+        if not self._said_failure:
+            self._said_failure = True
+            words = f"training ended: {type(error).__name__}: {error}"
+            self.get_logger().fatal(words)
+            status, version = getattr(self, "_last_status", (None, 0))
+            if status is not None:
+                self._publish_status(status, version, words)
+        return True
+
+    def close(self) -> None:
+        """A last checkpoint, and the end of the thread."""
+        if not self.failed():
+            self._loop.stop(STOP_TIMEOUT)
+        if self._scalars is not None:
+            self._scalars.close()
+
+
+def step_record(message: Step, cameras: Sequence[str]) -> StepRecord:
+    """What the learner needs of a Step; images only where `cameras` names some."""
+    images: tuple[np.ndarray, ...] = ()
+    if cameras:
+        images = tuple(
+            np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
+            for image in message.images
+        )
+    return StepRecord(
+        sequence=message.sequence,
+        episode_id=message.episode_id,
+        step_index=message.step_index,
+        is_first=message.is_first,
+        is_last=message.is_last,
+        outcome=message.outcome,
+        source=message.source,
+        onset=message.onset,
+        intervention_id=message.intervention_id,
+        evaluation=message.evaluation,
+        state=np.frombuffer(message.state, np.float32),
+        action=np.frombuffer(message.executed_action, np.float32),
+        images=images,
+    )
+
+
+def status_message(status: TrainingStatus, version: int, note: str) -> LearnerStatus:
+    metrics: dict[str, Any] = status.metrics
+    message = LearnerStatus(
+        steps=status.steps,
+        transitions=status.transitions,
+        prior_transitions=status.prior_transitions,
+        updates=status.updates,
+        critic_steps=status.critic_steps,
+        critic_steps_per_s=status.critic_steps_per_s,
+        updates_per_step=status.updates_per_step,
+        caught_up=status.caught_up and not note,
+        lost_steps=status.lost_steps,
+        policy_version=version,
+        metric_names=list(metrics),
+        intervention_rate=status.intervention_rate,
+        message=note,
+    )
+    message.metric_values = array.array("f", metrics.values())
+    return message
+
+
+def main() -> None:
+    """Console script `learner`."""
+    sys.exit(run("learner", LearnerNode, LearnerNode.failed, LearnerNode.close))
