@@ -13,7 +13,7 @@ IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
 TYPED = $(wildcard src/rlif_*/rlif_*)
 
-.PHONY: help setup build demo test lint clean
+.PHONY: help setup build demo test lint docs clean
 
 help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -36,6 +36,9 @@ lint: setup  ## ruff and mypy
 
 test: setup lint  ## lint, then every test: ARGS="-k launch"
 	@$(IN_WORKSPACE) exec python -m pytest $(ARGS)
+
+docs: setup  ## write docs/reference.md out of the code
+	@$(IN_WORKSPACE) exec python docs/make_reference.py
 
 clean:  ## remove the workspace's build output; .venv and runs/ stay
 	rm -rf build install log

@@ -86,7 +86,7 @@ class Demo:
     def __init__(self, arguments: argparse.Namespace, directory: Path, progress: Progress) -> None:
         self._arguments, self._progress = arguments, progress
         self.directory = directory
-        self._curves = Curves(directory / "tensorboard")
+        self._curves = Curves(directory / "tensorboard" / "episodes")
         self._session: Session | None = None
         self._graph: GraphClient | None = None
         self._training: list[EpisodeRecord] = []
@@ -130,17 +130,11 @@ class Demo:
             return
         self._training.append(record)
         recent = self._training[-WINDOW:]
-        status = self._graph.learner if self._graph else None
-        losses = (
-            dict(zip(status.metric_names, status.metric_values, strict=False)) if status else {}
-        )
         self._curves.add(
             record.env_steps,
             training__success=success_rate(recent),
             training__operator_share=operator_share(recent),
             training__interventions=sum(r.interventions for r in recent) / len(recent),
-            learner__critic_steps_per_s=status.critic_steps_per_s if status else None,
-            **{f"learner__{name}": value for name, value in losses.items()},
         )
 
     def finish(self, interrupted: bool, error: str | None) -> dict[str, Any]:

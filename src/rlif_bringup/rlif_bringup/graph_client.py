@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
@@ -183,8 +183,13 @@ class GraphClient:
         what = f"{self._full_name(node)} to list its parameters"
         names = sorted(self._answer(client.list_parameters([], 0), what).result.names)
         values = self._answer(client.get_parameters(names), what).values
-        pairs = zip(names, values, strict=True)
-        return {name: _plain(ParameterMessage(name=name, value=value)) for name, value in pairs}
+        if len(values) != len(names):
+            # rclpy stops at a parameter that is declared without a value: ask one by one.
+            one_by_one = [self._answer(client.get_parameters([n]), what).values for n in names]
+            found = [(n, v[0]) for n, v in zip(names, one_by_one, strict=True) if v]
+        else:
+            found = list(zip(names, values, strict=True))
+        return {name: _plain(value) for name, value in found}
 
     def trigger(self, service: str) -> None:
         """Call a std_srvs/Trigger service.
@@ -203,6 +208,6 @@ class GraphClient:
             raise GraphError(f"{name} failed: {answer.message}")
 
 
-def _plain(parameter: ParameterMessage) -> Any:
-    value = parameter_value_to_python(parameter.value)
+def _plain(message: ParameterValue) -> Any:
+    value = parameter_value_to_python(message)
     return value if value is None or isinstance(value, (bool, int, float, str)) else list(value)

@@ -1,0 +1,169 @@
+"""Writes docs/reference.md: every node with its topics, services and parameters, out of the code.
+
+python docs/make_reference.py          (or make docs); tests/test_docs.py checks that it was done
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).with_name("reference.md")
+ORDER = ("observer", "policy", "arbiter", "episode", "recorder", "learner", "watchdog")
+_HEADING = re.compile(r"(Subscribes|Publishes|Services|Calls)\b(.*)")
+_ROW = re.compile(r"    (\S+(?:, \S+)*)\s+(\w+/\w+)\s*(.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """A topic or service of a node, as the top of its file has it."""
+
+    kind: str
+    names: tuple[str, ...]
+    type: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A row of a node's table of parameters."""
+
+    name: str
+    default: Any
+    text: str
+    limits: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeReference:
+    """What a reader has to know about a node."""
+
+    name: str
+    package: str
+    executable: str
+    sentence: str
+    endpoints: tuple[Endpoint, ...]
+    parameters: tuple[Parameter, ...]
+
+
+def endpoints(docstring: str) -> tuple[Endpoint, ...]:
+    """The rows under Subscribes, Publishes, Services and Calls of a node's docstring."""
+    found: list[Endpoint] = []
+    kind = ""
+    for line in docstring.splitlines():
+        heading = _HEADING.match(line)
+        row = _ROW.match(line)
+        if heading:
+            kind = heading[1]
+        elif not line.startswith("    "):
+            kind = ""
+        elif kind and row:
+            found.append(Endpoint(kind, tuple(row[1].split(", ")), row[2], row[3]))
+        elif kind and line.startswith("     ") and found:
+            found[-1] = dataclasses.replace(found[-1], text=f"{found[-1].text} {line.strip()}")
+        elif kind:
+            found.append(Endpoint(kind, (), "", line.strip()))
+    return tuple(found)
+
+
+def parameter(row: Any) -> Parameter:
+    """A row of any of the packages' tables."""
+    if isinstance(row, tuple):
+        return Parameter(*row)
+    limits = None if row.low is None or row.high is None else (row.low, row.high)
+    choices = getattr(row, "choices", ())
+    text = f"{row.about} ({', '.join(choices)})" if choices else row.about
+    return Parameter(row.name, row.default, text, limits)
+
+
+def node_reference(package: str, executable: str, module_name: str) -> NodeReference:
+    """Read a node's module."""
+    module = importlib.import_module(module_name)
+    docstring = inspect.getdoc(module) or ""
+    first = re.match(r"Node `(\w+)`: (.*)", docstring.splitlines()[0])
+    if first is None:
+        raise ValueError(
+            f"{module_name}: the docstring must begin with 'Node `name`: what it does'"
+        )
+    return NodeReference(
+        name=first[1],
+        package=package,
+        executable=executable,
+        sentence=first[2],
+        endpoints=endpoints(docstring),
+        parameters=tuple(parameter(row) for row in module.PARAMETERS),
+    )
+
+
+def node_references() -> list[NodeReference]:
+    """Every node that is installed, in the order in which data flows."""
+    found: dict[str, NodeReference] = {}
+    for point in importlib.metadata.entry_points(group="console_scripts"):
+        package, _, module = point.module.partition(".")
+        if package.startswith("rlif_") and module.endswith("_node"):
+            if importlib.util.find_spec(point.module) is None:
+                continue
+            reference = node_reference(package, point.name, point.module)
+            found[reference.name] = reference
+    rank = {name: number for number, name in enumerate(ORDER)}
+    return sorted(found.values(), key=lambda node: (rank.get(node.name, len(rank)), node.name))
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
+
+
+def _endpoint_row(endpoint: Endpoint) -> tuple[str, ...]:
+    names = ", ".join(f"`{name}`" for name in endpoint.names)
+    return endpoint.kind.lower(), names, endpoint.type, endpoint.text
+
+
+def _parameter_row(row: Parameter) -> tuple[str, ...]:
+    limits = "" if row.limits is None else f"{row.limits[0]} … {row.limits[1]}"
+    default = str(row.default).lower() if isinstance(row.default, bool) else str(row.default)
+    return f"`{row.name}`", default or "(empty)", limits, row.text
+
+
+def node_page(node: NodeReference) -> list[str]:
+    """The section of one node."""
+    return [
+        f"## {node.name}",
+        "",
+        f"`ros2 run {node.package} {node.executable}`: {node.sentence}",
+        "",
+        *_table(
+            ("", "name", "type", "what"), [_endpoint_row(endpoint) for endpoint in node.endpoints]
+        ),
+        "",
+        *_table(
+            ("parameter", "default", "range", "what"),
+            [_parameter_row(row) for row in node.parameters],
+        ),
+        "",
+    ]
+
+
+def content() -> str:
+    """The whole page."""
+    lines = [
+        "# Nodes, topics, services, parameters",
+        "",
+        "Written by docs/make_reference.py out of the top of each node's file; do not edit. Names are",
+        "relative: a namespace moves them all. A set-up's robot.yaml is read after config/NODE.yaml.",
+        "",
+    ]
+    for node in node_references():
+        lines += node_page(node)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(content(), encoding="utf-8")
+    print(f"wrote {TARGET}")
