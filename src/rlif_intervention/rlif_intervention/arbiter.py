@@ -8,6 +8,7 @@ per command period; `observe` closes the tick before and returns its Decision.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from .arbitration import ControlMachine, ControlState, Event
@@ -96,6 +97,7 @@ class Arbiter:
         self._lost_device: Device | None = None
         self._last_onset = 0
         self._last_action: Vector = (0.0,) * self._size
+        self._limited: Counter[str] = Counter()
 
     # ---- what it says
 
@@ -134,6 +136,11 @@ class Arbiter:
         if self.config.limits.boxed:
             ages["ee_pose"] = now - self._posed
         return ages | {f"device {d.name}": now - d.received for d in self.rack.devices}
+
+    def take_limit_counts(self) -> dict[str, int]:
+        """How many commands each limit has changed since the last call."""
+        counts, self._limited = dict(self._limited), Counter()
+        return counts
 
     # ---- inputs
 
@@ -298,6 +305,7 @@ class Arbiter:
         position = self._position if self._pose_problem(now) is None else None
         limited = self.limiter.drive(asked, position) if asked else self.limiter.brake()
         self._last_action = limited.action
+        self._limited.update(limited.names)
         if self._tick:
             held = self.state not in (ControlState.POLICY, ControlState.OPERATOR)
             self._tick.add(limited, source, asked, held)

@@ -13,6 +13,7 @@ Publishes
     decision       rlif_msgs/Decision          one per tick of an episode
     intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
     control_state  rlif_msgs/ControlState      on change only (latched)
+    /diagnostics   diagnostic_msgs/DiagnosticArray  once a second, a status per concern
 Services
     arm            std_srvs/SetBool            true: arm; false: disarm
 
@@ -25,9 +26,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_msgs.msg import Bool
@@ -48,6 +51,7 @@ from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
 from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
+from .diagnostics import PeriodMeter, arbiter_statuses
 from .limits import LINEAR, Vector
 from .lock_step import LockStep
 from .node_support import (
@@ -58,10 +62,13 @@ from .node_support import (
     RELIABLE_100,
     clock_of,
     declare,
+    diagnostic_array,
     run,
     to_msg,
     to_ns,
 )
+
+LAST_WORDS = Duration(seconds=0.5)  # at most, for each of the last messages to arrive
 
 
 class ArbiterNode(Node):
@@ -95,7 +102,10 @@ class ArbiterNode(Node):
             else (p["command_rate"], self._on_timer)
         )
         # A steady clock: zeros must come out even when the clock of a simulation stands still.
-        self.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._meter = PeriodMeter(1.0 / p["command_rate"])
+        self.create_timer(1.0 / rate, tick, clock=steady)
+        self.create_timer(1.0, self._report, clock=steady)
         self._say_state()
 
     def _make_rack(self, p: dict[str, Any]) -> DeviceRack:
@@ -113,6 +123,7 @@ class ArbiterNode(Node):
         self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
         self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
     def _subscribe(self, boxed: bool) -> None:
@@ -216,6 +227,7 @@ class ArbiterNode(Node):
         """A process that was stopped, or starved, must not go on as if nothing had been."""
         now, last = time.monotonic(), self._last_output
         self._last_output = now
+        self._meter.tick(now)
         if last is not None and now - last > self._stall_timeout and self._core.armed:
             self._core.fault("", f"the arbiter itself stood still for {now - last:.1f} s")
 
@@ -298,12 +310,23 @@ class ArbiterNode(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
 
+    def _report(self) -> None:
+        """Diagnostics."""
+        statuses = arbiter_statuses(self._core, self._now())
+        if not self._lock_step:  # there commands come as they are answered
+            statuses.append(self._meter.status())
+        array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
     def last_words(self) -> None:
-        """Zeros to the robot before this process goes."""
+        """Zeros to the robot before this process goes, and not before they have arrived."""
         zero = (0.0,) * len(self._axes)
         self._command.publish(self._twist_message(zero, self.get_clock().now().nanoseconds))
         self._core.arm(False)
         self._say_state()
+        for publisher in (self._command, self._state):
+            publisher.wait_for_all_acked(LAST_WORDS)
 
 
 _ROTATIONS = {"roll": "x", "pitch": "y", "yaw": "z"}

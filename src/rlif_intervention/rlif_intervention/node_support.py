@@ -11,6 +11,7 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time as TimeMsg
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
@@ -19,6 +20,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+
+from .diagnostics import Status
 
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 RELIABLE_1 = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -88,6 +91,22 @@ def clock_of(node: Node) -> Callable[[], float]:
         clock = node.get_clock()
         return lambda: clock.now().nanoseconds * 1e-9
     return time.monotonic
+
+
+def diagnostic_array(node: str, statuses: Iterable[Status]) -> DiagnosticArray:
+    """The report of `node` on /diagnostics, without a stamp."""
+    return DiagnosticArray(
+        status=[
+            DiagnosticStatus(
+                level=bytes([s.level]),
+                name=f"{node}: {s.name}",
+                message=s.message,
+                hardware_id="",
+                values=[KeyValue(key=k, value=v) for k, v in s.values.items()],
+            )
+            for s in statuses
+        ]
+    )
 
 
 def make_executor() -> Executor:

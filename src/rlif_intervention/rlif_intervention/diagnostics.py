@@ -1,0 +1,102 @@
+"""What the arbiter reports once a second: one status per concern, in words."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .arbiter import Arbiter
+from .arbitration import ControlState
+from .devices import Device
+
+
+class Level(enum.IntEnum):
+    """Values are those of diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of the report; `values` are what a plot would show."""
+
+    name: str
+    level: Level
+    message: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+class PeriodMeter:
+    """How regularly something happens, between two reports. `expected` in s."""
+
+    def __init__(self, expected: float) -> None:
+        self._expected = expected
+        self._last: float | None = None
+        self._periods: list[float] = []
+
+    def tick(self, now: float) -> None:
+        if self._last is not None:
+            self._periods.append(now - self._last)
+        self._last = now
+
+    def status(self) -> Status:
+        """The periods since the last call."""
+        periods, self._periods = self._periods, []
+        if not periods:
+            return Status("commands", Level.ERROR, "no command was sent")
+        worst = max(periods)
+        missed = sum(p > 2.0 * self._expected for p in periods)
+        level = Level.WARN if missed else Level.OK
+        message = f"{missed} of {len(periods)} periods were missed" if missed else "regular"
+        mean = sum(periods) / len(periods)
+        values = {"period_ms": f"{1e3 * mean:.1f}", "worst_period_ms": f"{1e3 * worst:.1f}"}
+        return Status("commands", level, message, values)
+
+
+def arbiter_statuses(core: Arbiter, now: float) -> list[Status]:
+    """One status per concern of the arbiter's core."""
+    ages, c = core.ages(now), core.config
+    found = [_control(core), _limits(core)]
+    found.append(_age("observation", ages["observation"], c.observation_timeout))
+    found.append(_age("policy", ages["policy_action"], c.policy_timeout))
+    if c.limits.boxed:
+        found.append(_age("ee_pose", ages["ee_pose"], c.pose_timeout))
+    return found + [_device(d, now) for d in core.rack.devices]
+
+
+def _control(core: Arbiter) -> Status:
+    level = {ControlState.FAULT: Level.ERROR, ControlState.HOLD: Level.WARN}.get(
+        core.state, Level.OK
+    )
+    return Status("control", level, f"{core.state.name}: {core.reason}", {"device": core.device})
+
+
+def _limits(core: Arbiter) -> Status:
+    """Which limits have acted on commands since the last report."""
+    acted = core.take_limit_counts()
+    values = {name: str(count) for name, count in acted.items()}
+    values["speed_scale"] = f"{core.limiter.speed_scale:g}"
+    message = "acted: " + ", ".join(acted) if acted else "none acted"
+    return Status("limits", Level.OK, message, values)
+
+
+def _age(name: str, age: float, timeout: float) -> Status:
+    if math.isinf(age):
+        return Status(name, Level.STALE, "never received")
+    level = Level.OK if age <= timeout else Level.ERROR
+    message = "fresh" if level is Level.OK else f"{age:.1f} s old, the limit is {timeout} s"
+    return Status(name, level, message, {"age_s": f"{age:.3f}"})
+
+
+def _device(device: Device, now: float) -> Status:
+    name = f"device {device.name}"
+    status = _age(name, now - device.received, device.timeout)
+    if status.level is Level.OK and not device.moved:
+        words = "alive, but never moved: move it once, and check its driver if this stays"
+        return Status(name, Level.WARN, words, status.values)
+    return status

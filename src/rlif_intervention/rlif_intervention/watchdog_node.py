@@ -1,0 +1,115 @@
+"""Node `watchdog`: zeros to the robot when the arbiter has died or hangs. A process of its own.
+
+Subscribes
+    command        geometry_msgs/TwistStamped  the arbiter's heartbeat
+    control_state  rlif_msgs/ControlState      whether it left in order (latched)
+Publishes
+    command        geometry_msgs/TwistStamped  zeros while the arbiter is silent
+    /diagnostics   diagnostic_msgs/DiagnosticArray
+Calls
+    pause_service  std_srvs/SetBool            true, once, when the arbiter is lost; by parameter
+
+Not for lock-step, where commands come as they are answered. This is no safety-rated stop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import TwistStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from std_srvs.srv import SetBool
+
+from rlif_msgs.msg import ControlState
+
+from .arbitration import ARMED
+from .arbitration import ControlState as State
+from .diagnostics import Level, Status
+from .node_support import (
+    LATCHED,
+    RELIABLE,
+    RELIABLE_1,
+    Param,
+    declare,
+    diagnostic_array,
+    run,
+    to_ns,
+)
+from .watchdog import Watchdog
+
+PARAMETERS = (
+    Param("timeout", 0.3, "s without a command until it acts; above stall_timeout", 0.02, 10.0),
+    Param("linger", 1.0, "s of zeros after an arbiter that left in order", 0.0, 60.0),
+    Param("rate", 50.0, "Hz of its zeros", 5.0, 500.0),
+    Param("command_frame", "base", "frame_id of its zeros, as the arbiter's"),
+    Param("pause_service", "", "std_srvs/SetBool to call, e.g. servo_node/pause_servo; empty: no"),
+)
+
+
+class WatchdogNode(Node):
+    """Shell around `Watchdog`."""
+
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("watchdog", parameter_overrides=list(overrides))
+        p = declare(self, PARAMETERS)
+        self._core = Watchdog(p["timeout"], p["linger"])
+        self._timeout: float = p["timeout"]
+        self._frame: str = p["command_frame"]
+        self._pause = (
+            self.create_client(SetBool, p["pause_service"]) if p["pause_service"] else None
+        )
+        self._pause_wanted = False
+        self._command = self.create_publisher(TwistStamped, "command", RELIABLE_1)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE)
+        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0 / p["rate"], self._on_timer, clock=steady)
+        self.create_timer(1.0, self._report, clock=steady)
+
+    def _on_command(self, m: TwistStamped) -> None:
+        self._core.command(to_ns(m.header.stamp), time.monotonic())
+
+    def _on_control(self, m: ControlState) -> None:
+        self._core.control(State(m.state) in ARMED)
+
+    def _on_timer(self) -> None:
+        send, lost = self._core.check(time.monotonic())
+        if lost:
+            self.get_logger().error(
+                f"no command from the arbiter for {self._timeout} s: sending zeros"
+            )
+            self._pause_wanted = True
+        if send:
+            message = TwistStamped()
+            message.header.stamp = self.get_clock().now().to_msg()
+            message.header.frame_id = self._frame
+            self._core.sent_zero(to_ns(message.header.stamp))
+            self._command.publish(message)
+        if self._pause_wanted and self._pause and self._pause.service_is_ready():
+            self._pause_wanted = False
+            call = self._pause.call_async(SetBool.Request(data=True))
+            call.add_done_callback(self._on_paused)
+
+    def _on_paused(self, call: Future) -> None:
+        failed = call.exception()
+        words = str(failed) if failed else call.result().message
+        self.get_logger().warning(f"the robot was asked to pause: {words}")
+
+    def _report(self) -> None:
+        level = Level.ERROR if self._core.tripped else Level.OK
+        words = "the arbiter is silent" if self._core.tripped else "the arbiter is alive"
+        name = self.get_fully_qualified_name().lstrip("/")
+        array = diagnostic_array(name, [Status("arbiter", level, words)])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main() -> int:
+    """Console script `watchdog`."""
+    return run(WatchdogNode)
