@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -84,3 +85,9 @@ def test_nothing_drives_without_an_arm_after_the_last_fault_or_disarm(events):
 def test_docs_draw_every_move():
     assert table_mermaid().count("-->") == len(TABLE) + 1
     assert len(table_markdown().splitlines()) == len(S) + 2
+
+
+def test_docs_show_this_very_table():
+    page = (Path(__file__).parents[3] / "docs" / "arbiter.md").read_text(encoding="utf-8")
+    assert table_markdown() in page, "write rlif_intervention.arbitration.table_markdown() there"
+    assert table_mermaid() in page, "write rlif_intervention.arbitration.table_mermaid() there"
