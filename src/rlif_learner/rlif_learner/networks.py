@@ -44,7 +44,7 @@ class EnsembleCritic(nn.Module):
     def __init__(self, spec: PolicySpec, config: RLPDConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.size, self.dropout = config.ensemble_size, config.dropout
-        self.layer_norm = config.layer_norm
+        self.layer_norm, self.action_dim = config.layer_norm, spec.action_dim
         self.normaliser = StateNormaliser(spec)
         widths = (spec.state_dim + spec.action_dim, *config.hidden, 1)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -66,6 +66,10 @@ class EnsembleCritic(nn.Module):
             [torch.full((p.numel(),), float(id(p) in matrices)) for p in self.flat.parameters]
         )
 
+    def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
+        """What the first layer sees: the normalised state and the action, side by side."""
+        return torch.cat([self.normaliser(states), actions], dim=-1)
+
     def forward(
         self,
         states: Tensor,
@@ -82,7 +86,7 @@ class EnsembleCritic(nn.Module):
         def of(parameter: Tensor) -> Tensor:
             return parameter if subset is None else parameter.index_select(0, subset)
 
-        inputs = torch.cat([self.normaliser(states), actions], dim=-1)
+        inputs = self.inputs(states, actions)
         size = self.size if subset is None else len(subset)
         hidden = inputs.expand(size, *inputs.shape)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):

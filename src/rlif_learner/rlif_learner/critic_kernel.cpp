@@ -1,0 +1,478 @@
+// The critics' passes for the processor: matrix products, LayerNorm, ReLU, Adam and the moving
+// average, one critic per thread with its data in that core's cache. No thread waits inside a
+// critic, and nothing is written to memory that is read only once. critic_kernel.py compiles this
+// and explains when it is used; EnsembleCritic in networks.py is the same in PyTorch.
+//
+// Matrices are row-major. Low precision: two neighbouring bfloat16 values along the summed
+// dimension share one 32-bit element ("pair"), so that both precisions have one loop.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int kLanes = 16, kVectors = 4;
+#else
+constexpr int kLanes = 8, kVectors = 2;
+#endif
+constexpr int kRows = 6, kPanel = kLanes * kVectors;  // a tile of the result: kRows x kPanel
+typedef float Vec __attribute__((vector_size(kLanes * 4), aligned(4)));
+
+long up(long n, long multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Memory of one thread, kept between calls.
+struct Arena {
+  std::vector<float> memory;
+  size_t used = 0;
+  void reset(size_t floats) {
+    if (memory.size() < floats + 64) memory.resize(floats + 64);
+    used = (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / 4;
+  }
+  float* take(long floats) {
+    float* start = memory.data() + used;
+    used += up(floats, 16);
+    return start;
+  }
+};
+thread_local Arena arena;
+
+inline uint32_t rounded(float value) {  // to the nearest bfloat16, kept in the upper half
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits + 0x7fffu + ((bits >> 16) & 1u);
+}
+inline float pair(float first, float second) {
+  uint32_t bits = (rounded(first) >> 16) | (rounded(second) & 0xffff0000u);
+  float result;
+  std::memcpy(&result, &bits, 4);
+  return result;
+}
+
+// One tile: c = bias + a b; a(i, k) = a[i * rows + k * columns], b in a panel.
+template <bool LOW, int M>
+void tile(long K, const float* a, long rows, long columns, const float* b, float* c, long ldc,
+          const float* bias) {
+  Vec sum[M][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++)
+      sum[i][j] = bias ? *reinterpret_cast<const Vec*>(bias + j * kLanes) : Vec{};
+  for (long k = 0; k < K; k++) {
+    Vec right[kVectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++)
+      right[j] = *reinterpret_cast<const Vec*>(b + k * kPanel + j * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; i++) {
+      const float left = a[i * rows + k * columns];
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; j++) {
+#ifdef __AVX512BF16__
+        if constexpr (LOW) {
+          int32_t bits;
+          std::memcpy(&bits, &left, 4);
+          sum[i][j] = (Vec)_mm512_dpbf16_ps((__m512)sum[i][j], (__m512bh)_mm512_set1_epi32(bits),
+                                            (__m512bh)right[j]);
+          continue;
+        }
+#endif
+        sum[i][j] += left * right[j];
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++)
+      *reinterpret_cast<Vec*>(c + i * ldc + j * kLanes) = sum[i][j];
+}
+
+template <bool LOW>
+void tile_of(int m, long K, const float* a, long rows, long columns, const float* b, float* c,
+             long ldc, const float* bias) {
+  switch (m) {
+    case 1: return tile<LOW, 1>(K, a, rows, columns, b, c, ldc, bias);
+    case 2: return tile<LOW, 2>(K, a, rows, columns, b, c, ldc, bias);
+    case 3: return tile<LOW, 3>(K, a, rows, columns, b, c, ldc, bias);
+    case 4: return tile<LOW, 4>(K, a, rows, columns, b, c, ldc, bias);
+    case 5: return tile<LOW, 5>(K, a, rows, columns, b, c, ldc, bias);
+    default: return tile<LOW, 6>(K, a, rows, columns, b, c, ldc, bias);
+  }
+}
+
+// c [M, N] = bias [N] + a b, with b packed into panels; K counts elements (pairs if LOW).
+template <bool LOW>
+void multiply(long M, long N, long K, const float* a, long rows, long columns, const float* panels,
+              float* c, const float* bias) {
+  float edge[kRows * kPanel], padded[kPanel];
+  for (long n = 0; n < N; n += kPanel, panels += K * kPanel) {
+    const bool whole = n + kPanel <= N;
+    const float* offset = bias ? bias + n : nullptr;
+    if (bias && !whole) {
+      std::memset(padded, 0, sizeof padded);
+      std::memcpy(padded, bias + n, (N - n) * 4);
+      offset = padded;
+    }
+    for (long m = 0; m < M; m += kRows) {
+      const int height = (int)std::min<long>(kRows, M - m);
+      if (whole) {
+        tile_of<LOW>(height, K, a + m * rows, rows, columns, panels, c + m * N + n, N, offset);
+      } else {
+        tile_of<LOW>(height, K, a + m * rows, rows, columns, panels, edge, kPanel, offset);
+        for (int i = 0; i < height; i++)
+          std::memcpy(c + (m + i) * N + n, edge + i * kPanel, (N - n) * 4);
+      }
+    }
+  }
+}
+
+template <bool LOW> long elements(long K) { return LOW ? (K + 1) / 2 : K; }
+template <bool LOW> long packed(long K, long N) { return elements<LOW>(K) * up(N, kPanel); }
+
+// Panels of b [K, N], b(k, n) = b[k * N + n]; what lies beyond N or K is zero.
+template <bool LOW>
+void pack(long K, long N, const float* __restrict b, float* __restrict out) {
+  for (long n = 0; n < N; n += kPanel) {
+    const long width = std::min<long>(kPanel, N - n);
+    for (long k = 0; k < K; k += LOW ? 2 : 1, out += kPanel) {
+      const float *one = b + k * N + n, *two = one + (k + 1 < K ? N : 0);
+      const float keep = k + 1 < K ? 1.0f : 0.0f;
+      for (long j = 0; j < width; j++) out[j] = LOW ? pair(one[j], keep * two[j]) : one[j];
+      for (long j = width; j < kPanel; j++) out[j] = 0.0f;
+    }
+  }
+}
+
+// Panels of the transpose of w [N, K].
+template <bool LOW>
+void pack_transposed(long K, long N, const float* __restrict w, float* __restrict out) {
+  const long length = elements<LOW>(K);
+  for (long n = 0; n < N; n += kPanel, out += length * kPanel) {
+    const long width = std::min<long>(kPanel, N - n);
+    if (width < kPanel) std::memset(out, 0, length * kPanel * 4);
+    for (long block = 0; block < length; block += 16)
+      for (long j = 0; j < width; j++) {
+        const float* row = w + (n + j) * K;
+        for (long k = block; k < std::min(length, block + 16); k++)
+          out[k * kPanel + j] =
+              LOW ? pair(row[2 * k], 2 * k + 1 < K ? row[2 * k + 1] : 0.0f) : row[k];
+      }
+  }
+}
+
+// Pairs within the rows of x [R, C]: [R, (C + 1) / 2].
+void pair_rows(long R, long C, const float* __restrict x, float* __restrict out) {
+  for (long r = 0; r < R; r++, x += C) {
+    for (long c = 0; c + 1 < C; c += 2) *out++ = pair(x[c], x[c + 1]);
+    if (C % 2) *out++ = pair(x[C - 1], 0.0f);
+  }
+}
+
+// Pairs across the rows of x [R, C]: [(R + 1) / 2, C].
+void pair_columns(long R, long C, const float* __restrict x, float* __restrict out) {
+  for (long r = 0; r < R; r += 2, x += 2 * C, out += C)
+    for (long c = 0; c < C; c++) out[c] = pair(x[c], r + 1 < R ? x[C + c] : 0.0f);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Sizes of the ensemble and where its parameters begin in the flat vector.
+struct Shape {
+  int64_t critics, inputs, layers, width, layer_norm, threads;
+  const int64_t *weights, *biases, *gains, *shifts;  // [layers + 1], [layers + 1], [layers] x 2
+};
+
+int lanes() { return kLanes; }
+int low_precision() {
+#ifdef __AVX512BF16__
+  return 1;
+#else
+  return 0;
+#endif
+}
+}
+
+namespace {
+
+constexpr float kNormEps = 1e-6f;
+
+// The parameters of one critic.
+struct Critic {
+  const Shape& s;
+  const float* flat;
+  long index;
+  long fan_in(long i) const { return i ? s.width : s.inputs; }
+  long weight_at(long i) const {
+    return s.weights[i] + index * fan_in(i) * (i == s.layers ? 1 : s.width);
+  }
+  long bias_at(long i) const { return s.biases[i] + index * (i == s.layers ? 1 : s.width); }
+  const float* weight(long i) const { return flat + weight_at(i); }
+  const float* bias(long i) const { return flat + bias_at(i); }
+  const float* gain(long i) const { return flat + s.gains[i] + index * s.width; }
+  const float* shift(long i) const { return flat + s.shifts[i] + index * s.width; }
+};
+
+// What a forward pass leaves for the backward pass.
+struct Trace {
+  std::vector<float*> output, hat;  // per layer, [rows, width]: after ReLU; normalised
+  std::vector<float*> scale;        // per layer, [rows]: 1 / standard deviation
+};
+
+// z [rows, width] becomes hat in place; out = relu(gain * hat + shift).
+void norm_relu(long rows, long width, float* __restrict z, float* __restrict out,
+               float* __restrict scale, const float* __restrict gain,
+               const float* __restrict shift) {
+  for (long r = 0; r < rows; r++, z += width, out += width) {
+    float sum = 0, squares = 0;
+    for (long j = 0; j < width; j++) sum += z[j];
+    const float mean = sum / width;
+    for (long j = 0; j < width; j++) squares += (z[j] - mean) * (z[j] - mean);
+    scale[r] = 1.0f / std::sqrt(squares / width + kNormEps);
+    for (long j = 0; j < width; j++) {
+      z[j] = (z[j] - mean) * scale[r];
+      const float y = gain[j] * z[j] + shift[j];
+      out[j] = y < 0.0f ? 0.0f : y;  // in this order, so that NaN stays NaN and is found
+    }
+  }
+}
+
+void relu(long count, const float* __restrict z, float* __restrict out) {
+  for (long j = 0; j < count; j++) out[j] = z[j] < 0.0f ? 0.0f : z[j];
+}
+
+template <bool LOW>
+void forward(const Critic& critic, long rows, const float* x, float* values, Trace& trace,
+             float* panels, float* pairs) {
+  const Shape& s = critic.s;
+  for (long i = 0; i < s.layers; i++) {
+    const long K = critic.fan_in(i);
+    pack<LOW>(K, s.width, critic.weight(i), panels);
+    if (LOW) pair_rows(rows, K, x, pairs);
+    multiply<LOW>(rows, s.width, elements<LOW>(K), LOW ? pairs : x, elements<LOW>(K), 1, panels,
+                  trace.hat[i], critic.bias(i));
+    if (s.layer_norm)
+      norm_relu(rows, s.width, trace.hat[i], trace.output[i], trace.scale[i], critic.gain(i),
+                critic.shift(i));
+    else
+      relu(rows * s.width, trace.hat[i], trace.output[i]);
+    x = trace.output[i];
+  }
+  const float* weight = critic.weight(s.layers);
+  for (long r = 0; r < rows; r++) {
+    float value = 0;
+    for (long j = 0; j < s.width; j++) value += x[r * s.width + j] * weight[j];
+    values[r] = value + critic.bias(s.layers)[0];
+  }
+}
+
+// One row of the way back through ReLU and LayerNorm; d, of the output, becomes that of the product.
+// Plain pointers and no branches, so that the compiler makes vectors of it.
+void norm_relu_row_backward(long width, const float* __restrict out, const float* __restrict hat,
+                            const float* __restrict weights, float scale, float* __restrict d,
+                            float* __restrict dh, float* __restrict gain, float* __restrict shift,
+                            float* __restrict bias) {
+  float sum = 0, product = 0;
+  for (long j = 0; j < width; j++) {
+    const float dy = out[j] > 0.0f ? d[j] : 0.0f, h = dy * weights[j];
+    shift[j] += dy;
+    gain[j] += dy * hat[j];
+    dh[j] = h;
+    sum += h;
+    product += h * hat[j];
+  }
+  sum /= width, product /= width;
+  for (long j = 0; j < width; j++) {
+    const float dz = (dh[j] - sum - hat[j] * product) * scale;
+    d[j] = dz;
+    bias[j] += dz;
+  }
+}
+
+void relu_row_backward(long width, const float* __restrict out, float* __restrict d,
+                       float* __restrict bias) {
+  for (long j = 0; j < width; j++) {
+    const float dz = out[j] > 0.0f ? d[j] : 0.0f;
+    d[j] = dz;
+    bias[j] += dz;
+  }
+}
+
+// All rows; sums of columns go to the gradients of gain, shift and bias.
+void norm_relu_backward(const Critic& critic, long i, long rows, const Trace& trace, float* d,
+                        float* gradients) {
+  const Shape& s = critic.s;
+  const long width = s.width;
+  std::vector<float> sums(4 * width, 0.0f);
+  float *bias = sums.data(), *gain = bias + width, *shift = gain + width, *dh = shift + width;
+  for (long r = 0; r < rows; r++) {
+    const long at = r * width;
+    if (s.layer_norm)
+      norm_relu_row_backward(width, trace.output[i] + at, trace.hat[i] + at, critic.gain(i),
+                             trace.scale[i][r], d + at, dh, gain, shift, bias);
+    else
+      relu_row_backward(width, trace.output[i] + at, d + at, bias);
+  }
+  if (!gradients) return;
+  std::memcpy(gradients + critic.bias_at(i), bias, width * 4);
+  if (s.layer_norm) {
+    std::memcpy(gradients + s.gains[i] + critic.index * width, gain, width * 4);
+    std::memcpy(gradients + s.shifts[i] + critic.index * width, shift, width * 4);
+  }
+}
+
+// Gradients of the parameters, if asked for, and of the inputs, if asked for.
+template <bool LOW>
+void backward(const Critic& critic, long rows, const float* inputs, const float* d_values,
+              Trace& trace, float* gradients, float* d_inputs, float* d, float* next,
+              float* panels, float* pairs) {
+  const Shape& s = critic.s;
+  const float *last = trace.output[s.layers - 1], *weight = critic.weight(s.layers);
+  if (gradients) {
+    float *to = gradients + critic.weight_at(s.layers), total = 0;
+    std::memset(to, 0, s.width * 4);
+    for (long r = 0; r < rows; r++) {
+      total += d_values[r];
+      for (long j = 0; j < s.width; j++) to[j] += d_values[r] * last[r * s.width + j];
+    }
+    gradients[critic.bias_at(s.layers)] = total;
+  }
+  for (long r = 0; r < rows; r++)
+    for (long j = 0; j < s.width; j++) d[r * s.width + j] = d_values[r] * weight[j];
+  for (long i = s.layers - 1; i >= 0; i--) {
+    const long K = critic.fan_in(i);
+    norm_relu_backward(critic, i, rows, trace, d, gradients);
+    if (gradients) {
+      const float* x = i ? trace.output[i - 1] : inputs;
+      pack<LOW>(rows, s.width, d, panels);
+      if (LOW) pair_columns(rows, K, x, pairs);
+      multiply<LOW>(K, s.width, elements<LOW>(rows), LOW ? pairs : x, 1, K, panels,
+                    gradients + critic.weight_at(i), nullptr);
+    }
+    if (i == 0 && !d_inputs) break;
+    pack_transposed<LOW>(s.width, K, critic.weight(i), panels);
+    if (LOW) pair_rows(rows, s.width, d, pairs);
+    multiply<LOW>(rows, K, elements<LOW>(s.width), LOW ? pairs : d, elements<LOW>(s.width), 1,
+                  panels, i ? next : d_inputs, nullptr);
+    std::swap(d, next);
+  }
+}
+
+// Scratch memory of a pass over `rows` rows.
+struct Scratch {
+  Trace trace;
+  float *d, *next, *panels, *pairs, *d_values;
+  Scratch(const Shape& s, long rows) {
+    const long wide = std::max(s.width, s.inputs), matrix = up(rows * wide, 16);
+    const long panel = up(std::max(wide, rows), 2) * up(wide, kPanel);
+    arena.reset((2 * s.layers + 3) * matrix + (s.layers + 1) * up(rows, 16) + panel + 256);
+    for (long i = 0; i < s.layers; i++) {
+      trace.output.push_back(arena.take(matrix));
+      trace.hat.push_back(arena.take(matrix));
+      trace.scale.push_back(arena.take(rows));
+    }
+    d = arena.take(matrix), next = arena.take(matrix), pairs = arena.take(matrix);
+    panels = arena.take(panel), d_values = arena.take(rows);
+  }
+};
+
+template <bool LOW>
+void values_of(const Shape& s, const float* flat, const float* x, long rows, const int64_t* subset,
+               long count, float* values) {
+  const long parts = (s.threads + count - 1) / count, block = up((rows + parts - 1) / parts, kRows);
+  const long blocks = (rows + block - 1) / block;
+#pragma omp parallel for schedule(static) num_threads(s.threads)
+  for (long task = 0; task < count * blocks; task++) {
+    const long j = task / blocks, from = task % blocks * block;
+    const long height = std::min(block, rows - from);
+    Scratch scratch(s, height);
+    forward<LOW>(Critic{s, flat, subset[j]}, height, x + from * s.inputs, values + j * rows + from,
+                 scratch.trace, scratch.panels, scratch.pairs);
+  }
+}
+
+template <bool LOW>
+void loss_gradients(const Shape& s, const float* flat, const float* x, const float* target,
+                    long rows, float* gradients, double* sums) {
+#pragma omp parallel for schedule(static) num_threads(s.threads)
+  for (long e = 0; e < s.critics; e++) {
+    const Critic critic{s, flat, e};
+    Scratch scratch(s, rows);
+    forward<LOW>(critic, rows, x, scratch.d_values, scratch.trace, scratch.panels, scratch.pairs);
+    double squares = 0, total = 0;
+    for (long r = 0; r < rows; r++) {
+      const float error = scratch.d_values[r] - target[r];
+      squares += (double)error * error, total += scratch.d_values[r];
+      scratch.d_values[r] = 2.0f * error / (float)(rows * s.critics);
+    }
+    sums[2 * e] = squares, sums[2 * e + 1] = total;
+    backward<LOW>(critic, rows, x, scratch.d_values, scratch.trace, gradients, nullptr, scratch.d,
+                  scratch.next, scratch.panels, scratch.pairs);
+  }
+}
+
+template <bool LOW>
+void input_gradients(const Shape& s, const float* flat, const float* x, long rows, float* values,
+                     float* d_inputs) {
+#pragma omp parallel for schedule(static) num_threads(s.threads)
+  for (long e = 0; e < s.critics; e++) {
+    const Critic critic{s, flat, e};
+    Scratch scratch(s, rows);
+    forward<LOW>(critic, rows, x, values + e * rows, scratch.trace, scratch.panels, scratch.pairs);
+    std::fill(scratch.d_values, scratch.d_values + rows, 1.0f);
+    backward<LOW>(critic, rows, x, scratch.d_values, scratch.trace, nullptr,
+                  d_inputs + e * rows * s.inputs, scratch.d, scratch.next, scratch.panels,
+                  scratch.pairs);
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// values [count, rows] of the critics in `subset` for x [rows, inputs].
+void critic_values(const Shape* s, int low, const float* flat, const float* x, int64_t rows,
+                   const int64_t* subset, int64_t count, float* values) {
+  (low ? values_of<true> : values_of<false>)(*s, flat, x, rows, subset, count, values);
+}
+
+// Gradients, in the layout of `flat`, of the mean over critics and rows of (value - target)^2;
+// sums [critics, 2]: of the squared errors and of the values.
+void critic_loss_gradients(const Shape* s, int low, const float* flat, const float* x,
+                           const float* target, int64_t rows, float* gradients, double* sums) {
+  (low ? loss_gradients<true> : loss_gradients<false>)(*s, flat, x, target, rows, gradients, sums);
+}
+
+// values [critics, rows] and their derivatives by the inputs [critics, rows, inputs].
+void critic_input_gradients(const Shape* s, int low, const float* flat, const float* x,
+                            int64_t rows, float* values, float* d_inputs) {
+  (low ? input_gradients<true> : input_gradients<false>)(*s, flat, x, rows, values, d_inputs);
+}
+
+// One step of Adam (AdamW where `decayed` is given), then target += tau (values - target).
+void adam_and_average(int64_t n, float* values, const float* gradients, float* first, float* second,
+                      float* target, const float* decayed, float size, float eps, float beta1,
+                      float beta2, float shrink, float tau, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t i = 0; i < n; i++) {
+    const float g = gradients[i];
+    first[i] += (1.0f - beta1) * (g - first[i]);
+    second[i] = beta2 * second[i] + (1.0f - beta2) * g * g;
+    float value = values[i];
+    if (decayed) value -= shrink * decayed[i] * value;
+    value -= size * first[i] / (std::sqrt(second[i]) + eps);
+    values[i] = value;
+    target[i] += tau * (value - target[i]);
+  }
+}
+}
