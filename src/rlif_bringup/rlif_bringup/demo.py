@@ -45,7 +45,7 @@ _NODES = ["sim_robot", "sim_operator", "observer", "policy", "arbiter", "episode
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif demo`."""
     add_common_arguments(parser)
-    parser.add_argument("--steps", type=int, default=10_000, help="environment steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8_000, help="environment steps (%(default)s)")
     parser.add_argument(
         "--demonstrations", type=int, default=10, help="episodes of prior data (%(default)s)"
     )
