@@ -31,7 +31,7 @@ def declare_settings(node: Node, algorithm: str, preset: str) -> dict[str, Any]:
             default = list(default)
         rows.append(Param(f"{prefix}.{field.name}", default, about, items=int))
     values = declare(node, rows)
-    _refuse_unknown(node, {"rlpd.", "imitation."}, f"{prefix}.", set(values))
+    _refuse_unknown(node, f"{prefix}.", set(values))
     settings = {name.removeprefix(f"{prefix}."): value for name, value in values.items()}
     return {name: None if _is_automatic(value) else value for name, value in settings.items()}
 
@@ -40,9 +40,9 @@ def _is_automatic(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _refuse_unknown(node: Node, prefixes: set[str], own: str, known: set[str]) -> None:
+def _refuse_unknown(node: Node, prefix: str, known: set[str]) -> None:
     # rclpy ignores what is not declared, silently, and offers no other way to see it.
-    given = [name for name in node._parameter_overrides if name.startswith(own)]
+    given = [name for name in node._parameter_overrides if name.startswith(prefix)]
     unknown = sorted(set(given) - known)
     if unknown:
         raise ValueError(f"parameters: found {unknown}, expected some of {sorted(known)}")

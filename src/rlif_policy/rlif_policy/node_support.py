@@ -89,6 +89,15 @@ def to_msg(ns: int) -> TimeMsg:
     return TimeMsg(sec=sec, nanosec=nanosec)
 
 
+def make_executor() -> Any:
+    """The executor in C++ where rclpy has it: less than half the CPU time per message."""
+    try:
+        from rclpy.experimental.events_executor import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
 def run(
     name: str,
     create: Callable[[], Any],
@@ -101,7 +110,7 @@ def run(
     `at_end` could say a last word. Returns the exit status: 0, or 1 failed, or 2 misconfigured.
     """
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     asked_to_end: list[int] = []
 
     def end(number: int, _frame: object) -> None:

@@ -58,6 +58,7 @@ PARAMETERS = (
 )
 DIAGNOSTICS_PERIOD = 1.0  # s of wall time
 REMIND = 5.0  # s of wall time between two words on what is wrong
+PATIENCE = 3.0  # s of wall time after the start before the first one: others are starting too
 
 
 class ObserverNode(Node):
@@ -80,6 +81,7 @@ class ObserverNode(Node):
         self._joints = JointOrder(value["joints"])
         self._problems: list[Problem] = []
         self._said, self._said_at = "", 0.0
+        self._patient_until = time.monotonic() + PATIENCE
         self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._subscribe()
@@ -176,6 +178,8 @@ class ObserverNode(Node):
     def _current_problems(self, now: int, steady_now: int) -> list[Problem]:
         if self._lock_step:
             return self._samples.absent()
+        if now == 0:
+            return [Problem("/clock", "nothing received yet, and use_sim_time is true")]
         return self._samples.problems(now, steady_now)
 
     def _observation(self, tick: int, now: int) -> Observation:
@@ -200,6 +204,8 @@ class ObserverNode(Node):
             if self._said and wall - self._said_at > DIAGNOSTICS_PERIOD:
                 self._said = ""
                 self.get_logger().info("all sources are there")
+            return
+        if wall < self._patient_until and all(p.age is None for p in problems):
             return
         if sources != self._said or wall - self._said_at > REMIND:
             self._said, self._said_at = sources, wall
