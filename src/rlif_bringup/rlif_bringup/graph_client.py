@@ -50,6 +50,7 @@ class GraphClient:
         self._namespace = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
         self._context = Context()
         rclpy.init(
+            args=[],  # the command line is not ROS's
             context=self._context,
             domain_id=domain_id,
             signal_handler_options=SignalHandlerOptions.NO,
