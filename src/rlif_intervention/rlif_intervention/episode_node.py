@@ -5,6 +5,7 @@ Subscribes
     control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
     joy            sensor_msgs/Joy          success and failure buttons
     task_success   std_msgs/Header          a success detector; its stamp ends the episode
+    policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
 Publishes
     episode        rlif_msgs/Episode        on change of phase (latched)
@@ -25,12 +26,13 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus
+from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, PolicyAction
 
 from .arbitration import ControlState as State
 from .devices import ButtonEdges, DeviceMessageError, JoyLayout
@@ -54,6 +56,7 @@ PARAMETERS = (
     Param("max_episodes", 0, "then wait; counts from when it is set; 0: no end", 0, 10**6, True),
     Param("evaluation", False, "episodes are not to be learned from", live=True),
     Param("pace", False, "wait until the learner has caught up", live=True),
+    Param("wait_for_policy", True, "no episode before the policy has answered once", live=True),
     Param("reset_service", True, "call `reset` before each episode", live=True),
     Param("control_lost_timeout", 10.0, "s without a driver until TRUNCATED", 0.1, 3600.0, True),
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
@@ -76,6 +79,7 @@ def episode_config(p: dict[str, Any]) -> EpisodeConfig:
         reset=p["reset_service"],
         control_lost_timeout=p["control_lost_timeout"],
         settle_time=round(p["settle_time"] * 1e9),
+        wait_for_policy=p["wait_for_policy"],
     )
 
 
@@ -113,6 +117,9 @@ class EpisodeNode(Node):
     def _subscribe(self) -> None:
         self.create_subscription(Decision, "decision", self._on_decision, RELIABLE_100)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self._policy: Subscription | None = self.create_subscription(
+            PolicyAction, "policy_action", self._on_policy, RELIABLE
+        )
         self.create_subscription(Joy, "joy", self._on_joy, RELIABLE)
         self.create_subscription(Header, "task_success", self._on_task_success, RELIABLE)
         self.create_subscription(LearnerStatus, "learner_status", self._on_learner, LATCHED)
@@ -147,6 +154,9 @@ class EpisodeNode(Node):
     def _on_task_success(self, m: Header) -> None:
         words = m.frame_id or "success detector"
         self._publish(self._core.succeed(to_ns(m.stamp), words))
+
+    def _on_policy(self, _: PolicyAction) -> None:
+        self._core.policy_seen = True
 
     def _on_learner(self, m: LearnerStatus) -> None:
         if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
@@ -192,6 +202,9 @@ class EpisodeNode(Node):
     def _advance(self) -> None:
         """All moves that need no message. Called on a timer, and when something has come."""
         core, now, ros = self._core, time.monotonic(), self._ros()
+        if core.policy_seen and self._policy is not None:
+            self.destroy_subscription(self._policy)  # it has said what there was to know
+            self._policy = None
         self._publish(core.check(now, ros))
         self._publish(core.leave_ended(ros))
         self._publish(core.begin_reset(ros))

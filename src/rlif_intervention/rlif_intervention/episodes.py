@@ -50,6 +50,7 @@ class EpisodeConfig:
     reset: bool = True
     control_lost_timeout: float = 10.0
     settle_time: int = 0
+    wait_for_policy: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_episodes", "settle_time"):
@@ -129,6 +130,7 @@ class EpisodeKeeper:
         self.id = 1
         self.reset_done = not config.reset
         self._requested = False
+        self.policy_seen = False  # has it answered an observation yet?
         self._started = 0  # episodes since the start of this node, or since `configure`
         self._control: ControlState | None = None
         self._control_reason = ""
@@ -267,6 +269,10 @@ class EpisodeKeeper:
         unarmed = self._unarmed()
         if unarmed is not None:
             return unarmed
+        if self.config.wait_for_policy and not self.policy_seen:
+            return (
+                "no action from the policy yet: is it running? (else set wait_for_policy to false)"
+            )
         return self.pacer.waiting_for() if self.config.pace else None
 
     def start(self, now: float, ros: int) -> Report | None:

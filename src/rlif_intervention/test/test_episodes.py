@@ -51,6 +51,13 @@ def test_starts_only_when_asked_without_auto_start():
     assert k.leave_ended(30).id == 2
 
 
+def test_waits_for_the_first_action_of_the_policy():
+    k = keeper(wait_for_policy=True)
+    assert k.start(0.0, 10) is None and "policy" in k.waiting_for()
+    k.policy_seen = True
+    assert k.start(0.0, 10).phase is Phase.RUNNING
+
+
 def test_waits_for_a_clock():
     assert keeper().start(0.0, 0) is None
 
