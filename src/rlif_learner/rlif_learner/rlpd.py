@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +101,8 @@ class RLPD:
             self.log_temperature, config.temperature_learning_rate
         )
         self.kernel = critic_kernel(self.critic, config) if accelerate else None
+        # Several processes (distributed.py): replaces gradients by their mean over all of them.
+        self.average_gradients: Callable[[Tensor], None] | None = None
         self.updates = 0
         self.critic_steps = 0
 
@@ -143,6 +146,7 @@ class RLPD:
         target = self.critic_target(batch, next_actions, noise)
         gradients = self.critic.flat.gradients
         metrics = self._critic_loss(batch, target, noise)
+        self._average(gradients)
         self._check(metrics, gradients, "critic", batch)
         if self.kernel is None:
             self.critic_optimiser.step(gradients)
@@ -194,16 +198,18 @@ class RLPD:
         self.actor_flat.gradients.zero_()
         loss.backward(inputs=self.actor_flat.parameters)
         temperature_loss = self.temperature * (entropy - self.target_entropy)
+        # d/d(log temperature) of temperature * (entropy - target) is that product itself.
+        temperature_gradient = torch.tensor([temperature_loss])
         metrics = {
             "actor_loss": loss.item(),
             "entropy": entropy,
             "temperature": self.temperature,
             "temperature_loss": temperature_loss,
         }
+        self._average(self.actor_flat.gradients, temperature_gradient)
         self._check(metrics, self.actor_flat.gradients, "actor", batch)
         self.actor_optimiser.step(self.actor_flat.gradients)
-        # d/d(log temperature) of temperature * (entropy - target) is that product itself.
-        self.temperature_optimiser.step(torch.tensor([temperature_loss]))
+        self.temperature_optimiser.step(temperature_gradient)
         return metrics
 
     def _mean_value(self, states: Tensor, action: Tensor, masks: list[Tensor] | None) -> Tensor:
@@ -242,6 +248,11 @@ class RLPD:
             for width in self.config.hidden
         )
         return [(mask >= dropout).float() / (1.0 - dropout) for mask in masks]
+
+    def _average(self, *gradients: Tensor) -> None:
+        if self.average_gradients is not None:
+            for vector in gradients:
+                self.average_gradients(vector)
 
     def _check(self, metrics: dict[str, float], gradients: Tensor, name: str, batch: Batch) -> None:
         quantities = {**metrics, f"{name} gradient norm": float(gradients.norm())}
