@@ -1,0 +1,162 @@
+"""Offline training: the learner's Trainer, fed from bags instead of from the replay topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rlif_learner.algorithms import DATA, make_algorithm
+from rlif_learner.bags import BagError, StepReader
+from rlif_learner.bags_relabel import labels_path, read_labels
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.training import Trainer, TrainingConfig
+from rlif_policy.networks import PolicySpec
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """Those parameters of the learner node that matter without a graph, with its defaults."""
+
+    algorithm: str = "rlpd"
+    preset: str = "rlpd"
+    label_scheme: str = "onset"
+    state_offset: tuple[float, ...] = ()
+    state_scale: tuple[float, ...] = ()
+    hidden: tuple[int, ...] = (256, 256)
+    layer_norm: bool = False
+    updates_per_step: float = 1.0
+    prior_episodes: int = 0
+    prior_into_online: bool = False
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> tuple[OfflineConfig, list[str]]:
+        """The configuration, and the names of parameters that only the node has a use for."""
+        values = dict(parameters)
+        own = "rlpd" if values.get("algorithm", "rlpd") == "rlpd" else "imitation"
+        settings = values.pop(own, {})
+        values.pop("imitation" if own == "rlpd" else "rlpd", None)
+        known = {f.name for f in fields(cls)} - {"settings"}
+        used: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in known
+        }
+        return cls(**used, settings=settings), sorted(set(values) - known)
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """The parameters of a ROS parameter file, of all nodes in it. ValueError if it is none."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged: dict[str, Any] = {}
+    for node, entry in (content or {}).items():
+        if not isinstance(entry, dict) or "ros__parameters" not in entry:
+            raise ValueError(f"{path}: found no ros__parameters under {node!r}")
+        merged.update(entry["ros__parameters"])
+    return merged
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to learn from. labels: directory of `rlif relabel`, instead of the label scheme."""
+
+    bags: Sequence[Path]
+    prior: Sequence[Path] = ()
+    topic: str = ""
+    labels: Path | None = None
+
+
+def count_steps(bags: Sequence[Path], topic: str) -> int:
+    """Steps in these bags."""
+    return sum(1 for bag in bags for _ in StepReader(bag, topic, images=False).raw())
+
+
+def _sizes(bag: Path, topic: str) -> tuple[int, int]:
+    """Sizes of state and action, from the first step that has both."""
+    for step in StepReader(bag, topic, images=False):
+        if not step.is_last:
+            return len(step.state), len(step.action)
+    raise BagError(f"{bag}: holds no step with an action")
+
+
+def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
+    """A Trainer of the right sizes with empty buffers. ValueError names a wrong setting."""
+    state_dim, action_dim = _sizes(data.bags[0], data.topic)
+    spec = PolicySpec(
+        state_dim, action_dim, tuple(config.hidden), config.layer_norm,
+        state_offset=config.state_offset, state_scale=config.state_scale,
+    )  # fmt: skip
+    algorithm = make_algorithm(config.algorithm, config.settings, config.preset, spec, config.seed)
+    steps, prior = (max(2, count_steps(bags, data.topic)) for bags in (data.bags, data.prior))
+
+    def buffer(capacity: int) -> ReplayBuffer:
+        return ReplayBuffer(capacity, state_dim, action_dim, scheme=config.label_scheme)
+
+    buffers = Buffers(buffer(steps), buffer(prior + steps))
+    training = TrainingConfig(
+        updates_per_step=config.updates_per_step,
+        # Behavioural cloning has no other data: all of the bags are demonstrations.
+        prior_episodes=2**62 if config.algorithm == "bc" else config.prior_episodes,
+        prior_into_online=config.prior_into_online,
+    )
+    return Trainer(algorithm, buffers, training, DATA[config.algorithm])
+
+
+def load(trainer: Trainer, data: Data, say: Callable[[str], None]) -> None:
+    """Fill the buffers: prior bags into the prior one, the others as the node would.
+
+    BagError for labels of other Steps; ValueError for Steps of another robot, naming the bag.
+    """
+    prior = trainer.buffers.prior
+    assert prior is not None
+    for bag in data.prior:
+        _load_bag(bag, data, say, lambda step: prior.add_step(step), [prior])
+    for bag in data.bags:
+        _load_bag(bag, data, say, trainer.receive, [trainer.buffers.online, prior])
+        trainer.counts.last_sequence = None  # the next bag counts from anew
+
+
+def _load_bag(
+    bag: Path,
+    data: Data,
+    say: Callable[[str], None],
+    add: Callable[[Any], None],
+    buffers: Sequence[ReplayBuffer],
+) -> None:
+    labels = None if data.labels is None else read_labels(labels_path(bag, data.labels)).columns
+    rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
+    reader = StepReader(bag, data.topic, images=False)
+    for entry, step in enumerate(reader):
+        before = [b.total for b in buffers]
+        try:
+            add(step)
+        except ValueError as error:
+            raise ValueError(f"{bag}: {error}") from error
+        if labels is None:
+            continue
+        if entry >= len(labels["sequence"]) or labels["sequence"][entry] != step.sequence:
+            raise BagError(f"{data.labels}: its labels are not those of the Steps of {bag}")
+        rows += [
+            (b, total % b.capacity, entry)
+            for b, total in zip(buffers, before, strict=True)
+            if b.total > total
+        ]
+    if labels is not None:
+        for buffer, row, entry in rows:
+            buffer.columns["reward"][row] = labels["reward"][entry]
+            buffer.columns["terminal"][row] = np.float32(labels["terminal"][entry])
+    for note in reader.notes:
+        say(f"note: {note}")
+
+
+def updates_due(trainer: Trainer, config: OfflineConfig) -> int:
+    """As many as live: `updates_per_step` for each Step. ValueError where that is no number."""
+    if config.updates_per_step == 0.0:
+        raise ValueError("updates_per_step is 0, without bound: say how many with --updates")
+    return max(1, int(config.updates_per_step * trainer.counts.steps))

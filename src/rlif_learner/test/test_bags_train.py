@@ -1,0 +1,178 @@
+"""Offline training: the buffer that it learns from is the one that a live run would have had."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlif_learner.bags import BagError
+from rlif_learner.bags_relabel import Relabelling, relabel_bag
+from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer, read_parameters
+from rlif_learner.buffer import ReplayBuffer
+from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.commands import train as train_command
+from rlif_policy.stored_actor import read_actor
+
+
+def _load_helpers() -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "bag_helpers", Path(__file__).with_name("test_bags.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+helpers = _load_helpers()
+SMALL = {"hidden": (8,), "settings": {"hidden": [8], "ensemble_size": 2, "utd": 1}}
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser)
+    return train_command.run(parser.parse_args([str(w) for w in words]))
+
+
+def loaded(data: Data, **settings: Any) -> Any:
+    trainer = make_trainer(OfflineConfig(**{**SMALL, **settings}), data)
+    load(trainer, data, print)
+    return trainer
+
+
+def test_the_buffer_is_byte_for_byte_that_of_the_live_learner(tmp_path: Path) -> None:
+    """PITFALLS: evaluation, gaps and ends of episodes are where copies differ."""
+    steps = helpers.make_episodes(5)
+    evaluated = [
+        helpers.make_step(s.sequence, s.step_index, 5, s.episode_id, evaluation=s.episode_id == 3)
+        for s in steps
+    ]
+    evaluated.pop(8)  # lost on the way
+    trainer = loaded(Data([helpers.write_bag(tmp_path / "bag", evaluated)]))
+    live = ReplayBuffer(len(evaluated), 3, 2)
+    for step in evaluated:
+        live.add_step(step)
+    for name, column in live.columns.items():
+        assert trainer.buffers.online.columns[name].tobytes() == column.tobytes(), name
+    assert len(trainer.buffers.online) == len(live) > 0
+    assert trainer.counts.lost == 1
+
+
+def test_labels_of_relabel_take_the_place_of_the_scheme(tmp_path: Path) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(3))
+    relabel_bag(bag, tmp_path / "labels", Relabelling("every_step"))
+    given = loaded(Data([bag], labels=tmp_path / "labels")).buffers.online
+    direct = loaded(Data([bag]), label_scheme="every_step").buffers.online
+    onset = loaded(Data([bag])).buffers.online
+    valid = direct.columns["valid"]
+    for name in ("reward", "terminal"):
+        assert np.array_equal(given.columns[name][valid], direct.columns[name][valid])
+    assert not np.array_equal(given.columns["reward"], onset.columns["reward"])
+
+
+def test_labels_of_another_bag_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
+    other = helpers.write_bag(tmp_path / "other/bag", helpers.make_episodes(1))
+    relabel_bag(other, tmp_path / "labels", Relabelling())
+    with pytest.raises(BagError, match="not those of the Steps"):
+        loaded(Data([bag], labels=tmp_path / "labels"))
+
+
+def test_prior_bags_go_into_the_prior_buffer(tmp_path: Path) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    prior = helpers.write_bag(tmp_path / "prior", helpers.make_episodes(4))
+    trainer = loaded(Data([bag], prior=[prior]))
+    assert (len(trainer.buffers.online), len(trainer.buffers.prior)) == (5, 20)
+    first = loaded(Data([prior]), prior_episodes=3)
+    assert (len(first.buffers.online), len(first.buffers.prior)) == (5, 15)
+
+
+def test_several_bags_are_not_joined_to_one(tmp_path: Path) -> None:
+    bags = [helpers.write_bag(tmp_path / f"b{i}", helpers.make_episodes(2)) for i in range(3)]
+    trainer = loaded(Data(bags))
+    assert len(trainer.buffers.online) == 30 and trainer.counts.lost == 0
+
+
+def test_steps_of_another_robot_are_refused_by_name(tmp_path: Path) -> None:
+    steps = helpers.make_episodes(1)
+    other = [helpers.make_step(i, i, 5, state=np.zeros(4, np.float32)) for i in range(6)]
+    bags = [helpers.write_bag(tmp_path / "a", steps), helpers.write_bag(tmp_path / "b", other)]
+    with pytest.raises(ValueError, match=r"/b: state of step 0 .*\(4,\), expected \(3,\)"):
+        loaded(Data(bags))
+
+
+def test_the_command_leaves_a_checkpoint_that_the_policy_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(6))
+    config = tmp_path / "learner.yaml"
+    config.write_text(
+        "/**:\n  ros__parameters:\n    hidden: [8]\n    torch_threads: 2\n    rlpd:\n"
+        "      hidden: [8]\n      ensemble_size: 2\n      batch_size: 8\n      utd: 2\n"
+    )
+    words = (bag, "-o", tmp_path / "out", "--config", config, "--updates", 7, "--no-curves")
+    assert run(*words, "--set", "seed=5", "--set", "rlpd.utd=3", "--checkpoint-every", 5) == 0
+    output = capsys.readouterr().out
+    assert "7/7 updates" in output and "not used offline: torch_threads" in output
+    store = CheckpointStore(tmp_path / "out")
+    assert len(store.paths()) == 2
+    manifest = store.verify(store.paths()[-1])
+    assert manifest["config"]["utd"] == 3 and manifest["extra"]["steps"] == 36
+    assert read_actor(tmp_path / "out").spec.state_dim == 3
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(3))
+    settings = ("--set", "hidden=[8]", "--set", "rlpd.batch_size=4", "--set", "rlpd.utd=1")
+    for name in ("one", "two"):
+        assert run(bag, "-o", tmp_path / name, "--updates", 2, "--no-curves", *settings) == 0
+    one, two = (read_actor(tmp_path / n).tensors for n in ("one", "two"))
+    assert all(np.array_equal(one[k].numpy(), two[k].numpy()) for k in one)
+
+
+def test_behavioural_cloning_takes_all_bags_as_demonstrations(tmp_path: Path) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(3))
+    trainer = loaded(Data([bag]), algorithm="bc", settings={"utd": 1, "batch_size": 4})
+    assert len(trainer.buffers.prior) == 15
+    trainer.update()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "algorithm=dqn"], "algorithm"),
+        (["--set", "rlpd.no=1"], "unknown settings"),
+        (["--set", "capacity=5"], "no use for"),
+        (["--set", "label_scheme=no"], "scheme"),
+        (["--set", "updates_per_step=0.0"], "--updates"),
+        (["--prior", "nowhere"], "found no bag"),
+        (["--labels", "nowhere"], "not a file of labels"),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    assert run(bag, "-o", tmp_path / "out", *words) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_directory_in_use_is_not_written_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    (tmp_path / "out/checkpoints").mkdir(parents=True)
+    assert run(bag, "-o", tmp_path / "out") == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_a_parameter_file_must_be_one(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("learner:\n  seed: 3\n")
+    with pytest.raises(ValueError, match="ros__parameters"):
+        read_parameters(tmp_path / "bad.yaml")
