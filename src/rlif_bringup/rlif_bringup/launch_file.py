@@ -273,10 +273,17 @@ class _Reader:
         self._configurations[self._expand(body["name"])] = self._expand(body["value"])
 
     def _include(self, body: dict[str, Any]) -> None:
+        passed: set[str] = set()
         for argument in body.get("arg", ()):
             name, value = self._expand(argument["name"]), self._expand(argument["value"])
             self._configurations[name] = value
-        self.include(Path(self._expand(body["file"])), self._stack)
+            passed.add(name)
+        path = Path(self._expand(body["file"]))
+        for tag, inner in _entities(_load(path), path.name):
+            # ROS 2's launch wants these passed on, even where they are known already.
+            if tag == "arg" and "default" not in inner and inner["name"] not in passed:
+                raise LaunchFileError(f"{path.name} needs {inner['name']!r} among its arguments")
+        self.include(path, self._stack)
 
     def _group(self, body: dict[str, Any]) -> None:
         saved = (

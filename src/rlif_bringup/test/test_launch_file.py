@@ -120,6 +120,14 @@ def test_include_passes_arguments(follow: Follow, tmp_path: Path) -> None:
     assert [p.name for p in launch.processes] == ["y"]
 
 
+def test_an_include_passes_on_what_the_file_needs_as_ros_wants_it(
+    follow: Follow, tmp_path: Path
+) -> None:
+    (tmp_path / "inner.launch.yaml").write_text("launch: [{arg: {name: n}}]")
+    with pytest.raises(LaunchFileError, match="inner.launch.yaml needs 'n' among its arguments"):
+        follow("launch: [{arg: {name: n}}, {include: {file: $(dirname)/inner.launch.yaml}}]", n="x")
+
+
 def test_parameters_keep_their_types(follow: Follow, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("/**: {ros__parameters: {a: 1}}")
     launch = follow("""
