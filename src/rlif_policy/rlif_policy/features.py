@@ -154,9 +154,12 @@ class StateLayout:
         parts = [(name, FEATURES[name].compute(values)) for name in self.features]
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
             state = np.array([v for _, part in parts for v in part], dtype=np.float32)
-        if not np.isfinite(state).all():
-            broken = [f"{n} = {list(v)}" for n, v in parts if not np.isfinite(np.float32(v)).all()]
-            raise FeatureError(f"not finite: {'; '.join(broken)}")
+            if not np.isfinite(state).all():
+                broken = [
+                    (n, v) for n, v in parts if not np.isfinite(np.asarray(v, np.float32)).all()
+                ]
+                words = "; ".join(f"{name} = {list(values)}" for name, values in broken)
+                raise FeatureError(f"not finite: {words}")
         return state
 
 
@@ -184,7 +187,9 @@ class PoseTrack:
     period: int
     _poses: deque[tuple[int, tuple[float, float, float]]] = field(default_factory=deque)
 
-    def velocity(self, stamp: int, position: tuple[float, float, float]) -> tuple[float, ...]:
+    def velocity(
+        self, stamp: int, position: tuple[float, float, float]
+    ) -> tuple[float, float, float]:
         """m/s at `stamp` (ns); zero after a gap, or when time went back."""
         poses = self._poses
         if poses and (stamp < poses[-1][0] or stamp - poses[-1][0] > MAX_GAP * self.period):
@@ -198,7 +203,8 @@ class PoseTrack:
         if last == first:
             return (0.0, 0.0, 0.0)
         scale = 1e9 / (last - first)
-        return tuple((b - a) * scale for a, b in zip(start, end, strict=True))
+        x, y, z = ((b - a) * scale for a, b in zip(start, end, strict=True))
+        return (x, y, z)
 
 
 class JointOrder:

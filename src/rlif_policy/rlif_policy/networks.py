@@ -166,7 +166,8 @@ class Actor(nn.Module):
         """Mean and log standard deviation before the tanh, each [..., action_dim]."""
         hidden = self.normaliser(state)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            hidden = functional.relu(norm(layer(hidden)))
+            # In place: nothing on the way back needs what was there before.
+            hidden = functional.relu(norm(layer(hidden)), inplace=True)
         mean, log_std = self.head(hidden).chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 

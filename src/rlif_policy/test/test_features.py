@@ -1,0 +1,136 @@
+"""The state: sizes, values, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlif_policy.features import (
+    FEATURES,
+    FeatureError,
+    JointOrder,
+    Joints,
+    Pose,
+    PoseTrack,
+    StateLayout,
+    Wrench,
+    rotate_inverse,
+    unit_quaternion,
+)
+
+VALUES = {
+    "ee_pose": Pose((0.5, 0.1, 0.2), (0.0, 0.0, 0.0, 1.0), (0.01, 0.02, 0.03)),
+    "object_pose": Pose((0.4, 0.1, 0.1), (0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5))),
+    "joint_states": Joints((0.1, 0.2), (0.3, 0.4)),
+    "wrench": Wrench((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
+}
+PERIOD = 100_000_000
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_has_the_size_and_the_sources_that_it_says(name):
+    layout = StateLayout((name,), ("a", "b"))
+    state = layout.compute({source: VALUES[source] for source in FEATURES[name].sources})
+    assert state.shape == (layout.state_dim,)
+    assert state.dtype == np.float32
+
+
+def test_features_come_in_the_configured_order():
+    layout = StateLayout(("wrench_force", "ee_position", "joint_velocities"), ("a", "b"))
+    assert layout.state_dim == 8
+    assert layout.sources == ("wrench", "ee_pose", "joint_states")
+    expected = [1.0, 2.0, 3.0, 0.5, 0.1, 0.2, 0.3, 0.4]
+    assert layout.compute(VALUES).tolist() == pytest.approx(expected)
+
+
+def test_the_position_in_the_object_is_rotated_into_its_frame():
+    # The object is turned by 90 degrees about z: the base's x is the object's -y.
+    state = StateLayout(("ee_position_in_object",)).compute(VALUES)
+    assert state.tolist() == pytest.approx([0.0, -0.1, 0.1], abs=1e-7)
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+    st.lists(st.floats(-2, 2), min_size=3, max_size=3),
+)
+def test_rotating_by_the_inverse_keeps_length_and_undoes_the_rotation(numbers, vector):
+    norm = math.sqrt(sum(v * v for v in numbers))
+    if norm < 0.1:
+        return
+    x, y, z, w = (v / norm for v in numbers)
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    assert rotate_inverse((x, y, z, w), vector) == pytest.approx(rotation.T @ vector, abs=1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e60])
+def test_a_value_that_is_not_finite_is_named(bad):
+    values = VALUES | {"wrench": Wrench((1.0, bad, 3.0), (0.0, 0.0, 0.0))}
+    with pytest.raises(FeatureError, match=r"not finite: wrench_force"):
+        StateLayout(("ee_position", "wrench_force")).compute(values)
+
+
+@pytest.mark.parametrize(
+    ("features", "joints", "words"),
+    [
+        (("ee_positon",), (), r"found \['ee_positon'\], expected names out of ee_position"),
+        ((), (), "features: found none"),
+        (("joint_positions",), (), "joints: found none"),
+        (("ee_position", "ee_position"), (), "more than once"),
+        (("joint_positions",), ("a", "a"), "joints: found .* more than once"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused_by_name(features, joints, words):
+    with pytest.raises(ValueError, match=words):
+        StateLayout(features, joints)
+
+
+def test_joints_are_picked_by_name_whatever_their_order():
+    order = JointOrder(("j1", "j2"))
+    assert order.pick(["j2", "finger", "j1"], [2.0, 9.0, 1.0], [0.2, 0.9, 0.1]) == Joints(
+        (1.0, 2.0), (0.1, 0.2)
+    )
+    assert order.pick(["j1", "j2"], [1.0, 2.0], [0.1, 0.2]).positions == (1.0, 2.0)
+    with pytest.raises(FeatureError, match=r"\['j2'\] are missing, found \['j1'\]"):
+        order.pick(["j1"], [1.0], [])
+    with pytest.raises(FeatureError, match="1 positions and 0 velocities for 2 joints"):
+        order.pick(["j1", "j2"], [1.0], [])
+
+
+def test_one_orientation_has_one_quaternion():
+    assert unit_quaternion(0.0, 0.0, 0.0, -1.0) == (0.0, 0.0, 0.0, 1.0)
+    with pytest.raises(FeatureError, match="length 0"):
+        unit_quaternion(0.0, 0.0, 0.0, 0.0)
+    with pytest.raises(FeatureError):
+        unit_quaternion(math.nan, 0.0, 0.0, 1.0)
+
+
+def test_velocity_of_poses_one_period_apart():
+    track = PoseTrack(PERIOD)
+    assert track.velocity(PERIOD, (0.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)
+    for i in range(2, 6):
+        x = 0.01 * (i - 1)
+        assert track.velocity(i * PERIOD, (x, 0.0, 0.0)) == pytest.approx((0.1, 0.0, 0.0))
+
+
+def test_velocity_is_over_one_period_where_poses_come_faster():
+    track, speeds = PoseTrack(PERIOD), []
+    for i in range(1, 30):
+        jitter = 1e-4 * (-1) ** i  # of the measured position
+        speeds.append(track.velocity(i * PERIOD // 5, (0.002 * i + jitter, 0.0, 0.0))[0])
+    assert speeds[10:] == pytest.approx([0.1] * len(speeds[10:]), abs=0.0025)
+
+
+def test_no_velocity_across_a_gap_nor_when_time_goes_back():
+    track = PoseTrack(PERIOD)
+    track.velocity(PERIOD, (0.0, 0.0, 0.0))
+    assert track.velocity(10 * PERIOD, (1.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)
+    assert track.velocity(PERIOD, (0.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)
+    assert track.velocity(2 * PERIOD, (0.01, 0.0, 0.0)) == pytest.approx((0.1, 0.0, 0.0))
