@@ -49,7 +49,9 @@ PARAMETERS = (
     Param("lock_step_timeout", 2.0, "s of wall time that one step may take", 0.1, 60.0),
     Param("devices", ["joy"], "names of operator devices; each has parameters NAME.*"),
     Param("locks", [], "names of locks; each has parameters NAME.*", items=str),
-    Param("stall_timeout", 0.25, "s that the arbiter may stand still itself, else FAULT", 0.1, 10.0),
+    Param(
+        "stall_timeout", 0.25, "s that the arbiter may stand still itself, else FAULT", 0.1, 10.0
+    ),
 )
 
 

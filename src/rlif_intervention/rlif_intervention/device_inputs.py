@@ -175,7 +175,11 @@ def subscribe_lock(node: Node, name: str, now: Callable[[], float]) -> Lock:
     """One lock: its parameters and its subscription."""
     p = {k.split(".", 1)[1]: v for k, v in declare(node, lock_parameters(name)).items()}
     lock = Lock(name, p["priority"], p["timeout"])
-    node.create_subscription(Bool, p["topic"], lambda m: lock.update(m.data, now()), RELIABLE)
+
+    def heard(m: Bool) -> None:
+        lock.update(m.data, now())
+
+    node.create_subscription(Bool, p["topic"], heard, RELIABLE)
     return lock
 
 

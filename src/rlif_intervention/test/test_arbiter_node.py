@@ -133,7 +133,9 @@ class RealTime:
 
     def __init__(self, graph, **values):
         self.graph, self.world = graph, graph.world
+        # Patient, since a loaded machine may let a test stand still for a while.
         defaults = {"release_dwell": 0.2, "device_timeout": 1.0, "policy_timeout": 0.5}
+        defaults |= {"stall_timeout": 10.0, "observation_timeout": 1.0}
         self.node = graph.add(ArbiterNode(params(**(defaults | values))))
         self.timer = self.world.create_timer(0.1, self.tick)
         graph.until(lambda: state(graph) == ControlState.DISARMED, what="DISARMED at start")
@@ -213,7 +215,8 @@ def test_zeros_are_the_last_words_of_the_process(make_graph, number):
         0.1, lambda: (setattr(world, "stamp", world.get_clock().now().nanoseconds), world.move())
     )
     code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
-    process = subprocess.Popen([sys.executable, "-c", code])
+    arguments = ["--ros-args", "-p", "stall_timeout:=10.0", "-p", "policy_timeout:=1.0"]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
     try:
         graph.until(lambda: state(graph) is not None, what="the arbiter's process")
         assert graph.arm().success

@@ -82,7 +82,8 @@ def test_an_arbiter_that_hangs_or_dies_leads_to_zeros_and_a_pause(make_graph, nu
     graph.add(WatchdogNode([Parameter("pause_service", value="pause_servo")]))
     timer = world.create_timer(0.1, tick)
     code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
-    process = subprocess.Popen([sys.executable, "-c", code])
+    arguments = ["--ros-args", "-p", "stall_timeout:=1.0", "-p", "policy_timeout:=1.0"]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
     try:
         graph.until(state, what="the arbiter's process")
         assert graph.arm().success
@@ -90,6 +91,8 @@ def test_an_arbiter_that_hangs_or_dies_leads_to_zeros_and_a_pause(make_graph, nu
         graph.until(lambda: (speed() or 0.0) > 0.0, what="motion")
         process.send_signal(number)
         graph.until(lambda: speed() == 0.0 and paused == [True], what="zeros and a pause")
+        count = len(world.seen["command"])
+        graph.until(lambda: len(world.seen["command"]) > count + 75, what="1.5 s of zeros")
         if number == signal.SIGSTOP:
             process.send_signal(signal.SIGCONT)
             graph.until(lambda: state().state == ControlState.FAULT, what="FAULT after a hang")
