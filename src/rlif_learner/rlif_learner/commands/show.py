@@ -1,0 +1,60 @@
+"""Draw the episodes of a bag: frames, who drove, labels, outcome.
+
+  rlif show BAG [-o DIR] [--episodes 3 | --episodes 10-20] [--last N]
+
+Writes BAG.png and BAG.html, a page that holds all it shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import deque
+from pathlib import Path
+
+from rlif_learner.bags import BagError, StepReader
+from rlif_learner.bags_show import EpisodeView, draw_png, html_page, views
+from rlif_learner.labels import SCHEMES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, metavar="BAG")
+    parser.add_argument("-o", "--output", type=Path, default=Path(), help="directory")
+    parser.add_argument("--episodes", type=episode_range, help="ids: 3, or 10-20")
+    parser.add_argument("--last", type=int, default=20, help="so many at most, the last ones")
+    parser.add_argument("--camera", type=int, default=0, help="of the Steps, from 0")
+    parser.add_argument("--frames", type=int, default=8, help="per episode")
+    parser.add_argument("--scheme", choices=SCHEMES, default="onset")
+    parser.add_argument("--topic", default="", help="of the Steps, where there are several")
+
+
+def episode_range(text: str) -> range:
+    """3 or 10-20. ValueError otherwise."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr where there is nothing to draw."""
+    try:
+        if arguments.last < 1 or arguments.frames < 1:
+            raise ValueError("--last and --frames: expected at least 1")
+        reader = StepReader(arguments.bag, arguments.topic)
+        found = views(
+            reader, arguments.episodes, arguments.scheme, arguments.frames, arguments.camera
+        )
+        shown: list[EpisodeView] = list(deque(found, maxlen=arguments.last))
+        if not shown:
+            raise ValueError(f"{arguments.bag}: found no such episode")
+    except (BagError, ValueError) as error:
+        print(f"rlif show: {error}", file=sys.stderr)
+        return 1
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    name = arguments.bag.resolve().name
+    png, page = arguments.output / f"{name}.png", arguments.output / f"{name}.html"
+    draw_png(shown, png)
+    page.write_text(html_page(shown, name), encoding="utf-8")
+    for note in reader.notes:
+        print(f"note: {note}")
+    print(f"{len(shown)} episodes: {png} {page}")
+    return 0
