@@ -33,6 +33,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
@@ -130,7 +131,9 @@ class ArbiterNode(Node):
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
-        self.create_subscription(Bool, "stop", self._on_stop, LATCHED)
+        # Twice: what was latched before this node, and publishers of any other quality of service.
+        for qos in (LATCHED, qos_profile_sensor_data):
+            self.create_subscription(Bool, "stop", self._on_stop, qos)
         if boxed:
             self.create_subscription(PoseStamped, "ee_pose", self._on_pose, RELIABLE)
 

@@ -225,6 +225,7 @@ class EpisodeKeeper:
                 Outcome.TRUNCATED, f"{name} for more than {limit} s: {self._control_reason}", ros
             )
         if now - self._heard > limit:
+            self._control = None  # until it speaks again it may be dead: the arm is not reset
             return self.end(
                 Outcome.TRUNCATED, f"no decision from the arbiter for more than {limit} s", ros
             )
@@ -296,7 +297,7 @@ class EpisodeKeeper:
     def _unarmed(self) -> str | None:
         """Why the arm may not move; None: a human has armed."""
         if self._control is None:
-            return "no control_state yet: is the arbiter running?"
+            return "nothing heard from the arbiter: is it running?"
         if self._control not in ARMED:
             return f"the arbiter is {self._control.name}: {self._control_reason}"
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool, Header
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_intervention.node_support import (
@@ -39,12 +38,6 @@ from rlif_msgs.msg import (
 PERIOD = 100_000_000  # ns, of a control tick
 
 
-def set_up_domain() -> None:
-    """A domain of our own on this host, so that tests do not meet other people's nodes."""
-    os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 10)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
-
 class World(Node):
     """Robot, observer, policy, operator and learner in one: answers as lock-step asks.
 
@@ -65,12 +58,12 @@ class World(Node):
         self.resets = 0
         self.reset_works = True
         self.on_reset: Callable[[], Any] = self.move
+        self.on_samples: Callable[[], Any] = lambda: None
         self._clock_out = self.create_publisher(Clock, "/clock", RELIABLE)
         self._observation = self.create_publisher(Observation, "observation", RELIABLE)
         self._policy = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
         self.joy = self.create_publisher(Joy, "joy", RELIABLE)
         self.success = self.create_publisher(Header, "task_success", RELIABLE)
-        self.stop = self.create_publisher(Bool, "stop", LATCHED)
         self.learner = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
         self.episodes = self.create_publisher(Episode, "episode", LATCHED_10)
         self.arm_client = self.create_client(SetBool, "arm")
@@ -109,6 +102,7 @@ class World(Node):
     def publish_set(self) -> None:
         self.tick += 1
         self._clock_out.publish(Clock(clock=to_msg(self.stamp)))
+        self.on_samples()
         observation = Observation(tick=self.tick, state=[0.0])
         observation.header.stamp = to_msg(self.stamp)
         self._observation.publish(observation)
@@ -139,7 +133,6 @@ class Graph:
     """The nodes under test and the world in one executor."""
 
     def __init__(self, lock_step: bool = True) -> None:
-        set_up_domain()
         rclpy.init()
         self.executor = SingleThreadedExecutor()
         self.world = World(lock_step)

@@ -9,11 +9,13 @@ import subprocess
 import sys
 
 import pytest
+from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import Bool
 
 from rlif_intervention.arbiter_node import ArbiterNode
-from rlif_intervention.node_support import to_ns
+from rlif_intervention.node_support import LATCHED, RELIABLE, to_msg, to_ns
 from rlif_msgs.msg import ControlState, Decision, InterventionEvent
 
 
@@ -194,15 +196,18 @@ def test_real_time_take_over_and_dwell(make_graph):
     assert none and all(not any(d.executed_action) for d in none[:-1])
 
 
-def test_the_stop_signal_is_a_fault_and_blocks_arming(make_graph):
+@pytest.mark.parametrize("qos", [LATCHED, RELIABLE, qos_profile_sensor_data])
+def test_the_stop_signal_of_any_quality_is_a_fault_and_blocks_arming(make_graph, qos):
     graph = make_graph(lock_step=False)
+    stop = graph.world.create_publisher(Bool, "stop", qos)
     real = RealTime(graph)
     real.drive()
-    graph.world.stop.publish(Bool(data=True))
+    graph.until(lambda: stop.get_subscription_count() >= 1, what="a subscription of stop")
+    stop.publish(Bool(data=True))
     graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
     answer = graph.arm()
     assert not answer.success and "stop signal" in answer.message
-    graph.world.stop.publish(Bool(data=False))
+    stop.publish(Bool(data=False))
     graph.until(lambda: graph.arm().success, what="armed again")
 
 
@@ -235,3 +240,43 @@ def test_zeros_are_the_last_words_of_the_process(make_graph, number):
         if process.poll() is None:
             process.kill()
         process.wait(10)
+
+
+def test_a_stop_that_was_latched_before_the_arbiter_started_counts(make_graph):
+    graph = make_graph(lock_step=False)
+    graph.world.create_publisher(Bool, "stop", LATCHED).publish(Bool(data=True))
+    graph.add(ArbiterNode())
+    graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
+
+
+def test_speed_scale_changes_while_it_runs_and_is_recorded(make_graph):
+    graph = make_graph()
+    node = start(graph)
+    graph.world.run_episode(1)
+    decisions(graph, 3)
+    assert node.set_parameters([Parameter("speed_scale", value=0.5)])[0].successful
+    assert not node.set_parameters([Parameter("speed_scale", value=2.0)])[0].successful
+    found = decisions(graph, len(graph.world.seen["decision"]) + 3)[-1]
+    assert found.executed_action[0] == pytest.approx(0.25) and found.limits == "speed_scale"
+    assert found.policy_action[0] == 0.5
+
+
+def test_the_workspace_box_stops_the_arm_before_its_face(make_graph):
+    graph = make_graph()
+    world, x = graph.world, [0.0]
+    poses = world.create_publisher(PoseStamped, "ee_pose", RELIABLE)
+
+    def publish_pose():
+        moved = world.seen["command"][-1].twist.linear.x * 0.1 if world.seen["command"] else 0.0
+        x[0] += moved
+        message = PoseStamped()
+        message.header.stamp = to_msg(world.stamp)
+        message.pose.position.x = x[0]
+        poses.publish(message)
+
+    world.on_samples = publish_pose
+    start(graph, workspace_min=[-1.0] * 3, workspace_max=[0.02, 1.0, 1.0])
+    world.run_episode(1)
+    found = decisions(graph, 40)
+    assert 0.0199 < x[0] <= 0.02 + 1e-6
+    assert found[-1].limits == "workspace" and found[-1].executed_action[0] < 0.01

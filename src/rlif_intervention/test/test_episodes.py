@@ -32,7 +32,7 @@ def drive(k, stamps, source=Source.POLICY, onset=False, now=0.0):
 def test_nothing_starts_before_a_human_arms():
     k = EpisodeKeeper(EpisodeConfig(auto_start=True, reset=True))
     assert k.begin_reset(10) is None and k.start(0.0, 10) is None
-    assert "control_state" in k.waiting_for()
+    assert "arbiter" in k.waiting_for()
     k.control(ControlState.FAULT, "the stop signal is on", 0.0, 10)
     assert k.begin_reset(10) is None and "stop signal" in k.waiting_for()
     k.control(ControlState.HOLD, "armed", 0.0, 10)
@@ -119,6 +119,8 @@ def test_control_lost_and_silence_truncate_and_disarming_does_so_at_once():
     k.control(ControlState.POLICY, "", 20.0, 400)
     assert "no decision" in k.check(25.1, 500).reason
     k.leave_ended(500)
+    assert k.start(26.0, 600) is None, "an arbiter that may be dead gets no episode"
+    k.control(ControlState.HOLD, "no episode is running", 30.0, 600)
     k.start(30.0, 600)
     assert k.control(ControlState.DISARMED, "by hand", 30.1, 650).outcome is Outcome.TRUNCATED
 
