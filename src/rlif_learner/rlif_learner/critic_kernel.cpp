@@ -152,19 +152,15 @@ void pack(long K, long N, const float* __restrict b, float* __restrict out) {
   }
 }
 
-// Panels of the transpose of w [N, K].
-template <bool LOW>
+// Panels of the transpose of w [N, K], elements as they are.
 void pack_transposed(long K, long N, const float* __restrict w, float* __restrict out) {
-  const long length = elements<LOW>(K);
-  for (long n = 0; n < N; n += kPanel, out += length * kPanel) {
+  for (long n = 0; n < N; n += kPanel, out += K * kPanel) {
     const long width = std::min<long>(kPanel, N - n);
-    if (width < kPanel) std::memset(out, 0, length * kPanel * 4);
-    for (long block = 0; block < length; block += 16)
+    if (width < kPanel) std::memset(out, 0, K * kPanel * 4);
+    for (long block = 0; block < K; block += 16)
       for (long j = 0; j < width; j++) {
         const float* row = w + (n + j) * K;
-        for (long k = block; k < std::min(length, block + 16); k++)
-          out[k * kPanel + j] =
-              LOW ? pair(row[2 * k], 2 * k + 1 < K ? row[2 * k + 1] : 0.0f) : row[k];
+        for (long k = block; k < std::min(K, block + 16); k++) out[k * kPanel + j] = row[k];
       }
   }
 }
@@ -360,7 +356,8 @@ void backward(const Critic& critic, long rows, const float* inputs, const float*
                     gradients + critic.weight_at(i), nullptr);
     }
     if (i == 0 && !d_inputs) break;
-    pack_transposed<LOW>(s.width, K, critic.weight(i), panels);
+    if (LOW) pair_rows(K, s.width, critic.weight(i), pairs);
+    pack_transposed(elements<LOW>(s.width), K, LOW ? pairs : critic.weight(i), panels);
     if (LOW) pair_rows(rows, s.width, d, pairs);
     multiply<LOW>(rows, K, elements<LOW>(s.width), LOW ? pairs : d, elements<LOW>(s.width), 1,
                   panels, i ? next : d_inputs, nullptr);
@@ -375,13 +372,14 @@ struct Scratch {
   Scratch(const Shape& s, long rows) {
     const long wide = std::max(s.width, s.inputs), matrix = up(rows * wide, 16);
     const long panel = up(std::max(wide, rows), 2) * up(wide, kPanel);
-    arena.reset((2 * s.layers + 3) * matrix + (s.layers + 1) * up(rows, 16) + panel + 256);
+    const long paired = up(std::max(wide, rows), 2) * (wide / 2 + 1);
+    arena.reset((2 * s.layers + 2) * matrix + (s.layers + 1) * up(rows, 16) + panel + up(paired, 16));
     for (long i = 0; i < s.layers; i++) {
       trace.output.push_back(arena.take(matrix));
       trace.hat.push_back(arena.take(matrix));
       trace.scale.push_back(arena.take(rows));
     }
-    d = arena.take(matrix), next = arena.take(matrix), pairs = arena.take(matrix);
+    d = arena.take(matrix), next = arena.take(matrix), pairs = arena.take(paired);
     panels = arena.take(panel), d_values = arena.take(rows);
   }
 };
