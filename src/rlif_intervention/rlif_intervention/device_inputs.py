@@ -23,6 +23,7 @@ from std_msgs.msg import Bool
 from .devices import (
     BUTTONS,
     ButtonEdges,
+    Deadman,
     Device,
     DeviceMessageError,
     DeviceRack,
@@ -89,7 +90,13 @@ class DeviceInput:
     """One device: its parameters, its subscriptions, its way of taking over."""
 
     def __init__(
-        self, node: Node, name: str, axes: tuple[str, ...], timeout: float, handlers: Handlers
+        self,
+        node: Node,
+        name: str,
+        axes: tuple[str, ...],
+        timeout: float,
+        now: Callable[[], float],
+        handlers: Handlers,
     ) -> None:
         preset = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
         preset_name = next(iter(preset.values()))
@@ -102,10 +109,10 @@ class DeviceInput:
         if p["kind"] not in KINDS:
             raise ValueError(f"{name}.kind is {p['kind']!r}; expected one of {', '.join(KINDS)}")
         self.device = Device(name, p["priority"], p["timeout"])
-        self._axes, self._handlers = axes, handlers
+        self._axes, self._now, self._handlers = axes, now, handlers
         self._layout = _layout(p)
         self._edges = ButtonEdges()
-        self._deadman = False
+        self._deadman = Deadman(p["timeout"])
         by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
         self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
         self._by_button = p["kind"] == "joy"
@@ -134,7 +141,7 @@ class DeviceInput:
         self._read(_twist_axes(m), (), 0)
 
     def _on_deadman(self, m: Bool) -> None:
-        self._deadman = m.data
+        self._deadman.update(m.data, self._now())
 
     def _read(self, axes: Any, buttons: Any, stamp: int) -> None:
         """One message: flag and action both out of it, then the buttons that went down."""
@@ -153,7 +160,9 @@ class DeviceInput:
         self._handlers.arrived(name, stamp)
 
     def _with_take_over(self, reading: Reading) -> Reading:
-        engaged = self._gate.update(reading.action) if self._gate else self._deadman
+        engaged = (
+            self._gate.update(reading.action) if self._gate else self._deadman.held(self._now())
+        )
         return Reading(engaged, reading.action, reading.pressed)
 
 
@@ -193,5 +202,5 @@ def make_rack(
     handlers: Handlers,
 ) -> DeviceRack:
     """All devices and locks that the parameters name."""
-    devices = [DeviceInput(node, name, axes, timeout, handlers).device for name in names]
+    devices = [DeviceInput(node, name, axes, timeout, now, handlers).device for name in names]
     return DeviceRack(devices, [subscribe_lock(node, name, now) for name in locks])

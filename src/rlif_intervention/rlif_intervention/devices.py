@@ -121,6 +121,24 @@ class ButtonEdges:
 
 
 @dataclass
+class Deadman:
+    """A deadman that comes as a topic of its own: let go when it is silent, as when it is lifted.
+
+    timeout: s
+    """
+
+    timeout: float
+    _held: bool = False
+    _received: float = NEVER
+
+    def update(self, held: bool, now: float) -> None:
+        self._held, self._received = held, now
+
+    def held(self, now: float) -> bool:
+        return self._held and now - self._received <= self.timeout
+
+
+@dataclass
 class MotionGate:
     """Take-over by motion, for devices without a button: on above `on`, off below `off`.
 

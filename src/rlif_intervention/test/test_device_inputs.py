@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from geometry_msgs.msg import Twist, TwistStamped
@@ -10,8 +11,9 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
-from rlif_intervention.device_inputs import Handlers, make_rack
+from rlif_intervention.device_inputs import Handlers, device_parameters, lock_parameters, make_rack
 from rlif_intervention.node_support import RELIABLE
+from rlif_intervention.presets import PRESETS, Preset
 
 AXES = ("x", "y", "yaw")
 
@@ -118,3 +120,10 @@ def test_a_lock_masks_a_device(make_graph):
 def test_a_device_that_cannot_work_is_refused_by_name(make_graph, values, words):
     with pytest.raises(ValueError, match=words):
         Bench(make_graph(), ["joy"], **values)
+
+
+def test_docs_list_every_parameter_of_devices_and_locks():
+    page = (Path(__file__).parents[3] / "docs" / "arbiter.md").read_text(encoding="utf-8")
+    for row in (*device_parameters("NAME", "generic", Preset(), 0.5), *lock_parameters("NAME")):
+        assert f"| `{row.name}` | " in page and row.about in page, row.name
+    assert all(f"| `{name}` | " in page for name in PRESETS)

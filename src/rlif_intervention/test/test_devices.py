@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rlif_intervention.devices import (
     ButtonEdges,
+    Deadman,
     Device,
     DeviceMessageError,
     DeviceRack,
@@ -89,6 +90,15 @@ def test_a_silent_device_does_not_drive_and_says_so():
     device.update(PUSH, 1.0)
     assert device.engaged(1.5) and device.problem(1.5) is None
     assert not device.engaged(1.51) and "silent" in device.problem(1.51)
+
+
+def test_a_deadman_topic_that_goes_silent_is_let_go():
+    deadman = Deadman(timeout=0.5)
+    assert not deadman.held(0.0)
+    deadman.update(True, 1.0)
+    assert deadman.held(1.5) and not deadman.held(1.6)
+    deadman.update(False, 1.6)
+    assert not deadman.held(1.6)
 
 
 def test_a_device_that_has_never_moved_is_known():
