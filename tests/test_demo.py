@@ -1,0 +1,172 @@
+"""`rlif demo` as a user runs it: what it leaves, what Ctrl-C leaves, what a dead node does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from rosbags.rosbag2 import Reader
+
+DOMAIN = os.environ["ROS_DOMAIN_ID"]
+SHORT = ["--steps", "120", "--demonstrations", "2", "--eval-episodes", "2"]
+
+
+class Demo:
+    """A running `rlif demo` and what it has printed."""
+
+    def __init__(self, directory: Path, options: list[str]) -> None:
+        self.directory = directory
+        command = ["rlif", "demo", "--run-directory", str(directory), "--domain-id", DOMAIN]
+        self.popen = subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        self.lines.extend(iter(self.popen.stdout.readline, ""))
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines)
+
+    def wait_for(self, condition: Callable[[], object], what: str, deadline: float) -> None:
+        end = time.monotonic() + deadline
+        while not condition():
+            assert self.popen.poll() is None, f"ended before {what}:\n{self.text}"
+            assert time.monotonic() < end, f"waited in vain for {what}:\n{self.text}"
+            threading.Event().wait(0.05)
+
+    def end(self, deadline: float) -> int:
+        try:
+            code = self.popen.wait(deadline)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still there after {deadline} s:\n{self.text}")
+        self.reader.join(10.0)
+        return code
+
+    def nodes(self) -> list[int]:
+        """Processes whose environment says that they belong to this run."""
+        mark = f"ROS_LOG_DIR={self.directory}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (path / "environ").read_bytes():
+                    found.append(int(path.name))
+            except OSError:
+                continue  # it has ended, or is somebody else's
+        return found
+
+    def node(self, executable: str) -> list[int]:
+        return [p for p in self.nodes() if f"/{executable}\0" in command_line(p)]
+
+    def summary(self) -> dict:
+        return json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    started: list[Demo] = []
+
+    def start(*options: str) -> Demo:
+        started.append(Demo(tmp_path / "run", list(options)))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.popen.poll() is None:
+            one.popen.send_signal(signal.SIGINT)
+            one.end(60.0)
+        for pid in one.nodes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def check_bag(directory: Path) -> None:
+    with Reader(directory / "bag") as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    assert counts["/replay"] > 0
+
+
+def check_checkpoint(directory: Path) -> None:
+    assert list(directory.glob("checkpoints/*/manifest.json")), "no checkpoint"
+
+
+@pytest.mark.timeout(300)
+def test_a_run_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> None:
+    run = demo(*SHORT, "--seed", "4")
+    assert run.end(280.0) == 0, run.text
+    summary = run.summary()
+    assert summary["env_steps"] >= 120
+    assert summary["policy_episodes"] == summary["expert_episodes"] == 2
+    assert summary["gradient_steps"] > 0
+    assert summary["seed"] == 4
+    assert summary["error"] is None
+    for key in ("policy_success_interval", "expert_success_interval"):
+        low, high = summary[key]
+        assert 0.0 <= low <= high <= 1.0
+    check_bag(run.directory)
+    check_checkpoint(run.directory)
+    assert (run.directory / "plot.png").is_file()
+    assert list(run.directory.glob("tensorboard/**/events*"))
+    robot = yaml.safe_load((run.directory / "config" / "sim_robot.yaml").read_text())
+    assert robot["/**"]["ros__parameters"]["seed"] == 4, "the configuration in force"
+    assert "policy alone" in run.text
+    assert run.nodes() == []
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_leaves_a_bag_a_checkpoint_a_summary_and_no_process(
+    demo: Callable[..., Demo],
+) -> None:
+    run = demo("--steps", "5000", "--demonstrations", "1")
+    run.wait_for(lambda: "demonstrations: 1 episodes" in run.text, "the training", 120.0)
+    run.popen.send_signal(signal.SIGINT)
+    assert run.end(60.0) == 130, run.text
+    assert run.nodes() == []
+    assert run.summary()["interrupted"] is True
+    assert run.summary()["env_steps"] > 0
+    check_bag(run.directory)
+    check_checkpoint(run.directory)
+
+
+@pytest.mark.timeout(180)
+def test_a_node_that_dies_ends_the_run_and_is_named(demo: Callable[..., Demo]) -> None:
+    run = demo("--steps", "5000", "--demonstrations", "1")
+    run.wait_for(lambda: "demonstrations: 1 episodes" in run.text, "the training", 120.0)
+    (policy,) = run.node("policy")
+    os.kill(policy, signal.SIGKILL)
+    assert run.end(60.0) == 1
+    assert "policy was killed by SIGKILL" in run.text
+    assert "policy was killed by SIGKILL" in run.summary()["error"]
+    assert run.nodes() == []
+    check_bag(run.directory)
+
+
+@pytest.mark.timeout(120)
+def test_an_unknown_set_up_is_refused_before_anything_starts(demo: Callable[..., Demo]) -> None:
+    run = demo("robot:=spot")
+    assert run.end(60.0) == 1
+    assert "no " in run.text
+    assert "config/spot/" in run.text
+    assert not (run.directory / "log").exists() or not list((run.directory / "log").glob("*.log"))
