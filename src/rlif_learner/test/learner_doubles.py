@@ -1,0 +1,64 @@
+"""Stand-ins for the learner's surroundings: Steps of made-up episodes, an algorithm that counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from rlif_learner.config import ImitationConfig
+from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_policy.networks import Actor, PolicySpec
+
+STATE_DIM, ACTION_DIM = 4, 2
+SPEC = PolicySpec(STATE_DIM, ACTION_DIM, (8,))
+
+
+def episode(number, length, first_sequence, takeover=None, evaluation=False, state_dim=STATE_DIM):
+    """`length` actions and the last Step; the operator drives two steps from `takeover` on."""
+    rng = np.random.default_rng(number)
+    steps = []
+    for i in range(length + 1):
+        last = i == length
+        taken = takeover is not None and takeover <= i < takeover + 2
+        steps.append(
+            StepRecord(
+                sequence=first_sequence + i,
+                episode_id=number,
+                step_index=i,
+                is_first=i == 0,
+                is_last=last,
+                outcome=Outcome.TRUNCATED if last else Outcome.RUNNING,
+                source=Source.NONE if last else Source.OPERATOR if taken else Source.POLICY,
+                onset=i == takeover,
+                intervention_id=int(taken),
+                evaluation=evaluation,
+                state=rng.normal(size=state_dim).astype(np.float32),
+                action=rng.uniform(-1, 1, 0 if last else ACTION_DIM).astype(np.float32),
+            )
+        )
+    return steps
+
+
+class CountingAlgorithm:
+    """Counts updates; `fails_at` raises in that update."""
+
+    def __init__(self, fails_at=None):
+        self.spec, self.config, self.actor = SPEC, ImitationConfig(), Actor(SPEC)
+        self.updates, self.critic_steps = 0, 0
+        self.fails_at = fails_at
+
+    def update(self, buffers):
+        if self.updates == self.fails_at:
+            raise ArithmeticError("critic_loss not finite")
+        self.updates += 1
+        self.critic_steps += 3
+        return {"loss": 1.0 / self.updates}
+
+    def state_tensors(self):
+        return {"actor": torch.nn.utils.parameters_to_vector(self.actor.parameters()).detach()}
+
+    def state_values(self):
+        return {"updates": self.updates}
+
+    def load_state(self, tensors, values):
+        self.updates = values["updates"]

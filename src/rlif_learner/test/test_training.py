@@ -1,0 +1,151 @@
+"""How many updates are due, what counts, and where Steps go."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlif_learner.algorithms import make_algorithm
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.training import StepCounts, Trainer, TrainingConfig
+
+_spec = importlib.util.spec_from_file_location(
+    "doubles", Path(__file__).with_name("learner_doubles.py")
+)
+doubles = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(doubles)
+episode = doubles.episode
+
+
+def make(sources=("prior", "online"), **config):
+    sizes = (doubles.STATE_DIM, doubles.ACTION_DIM)
+    buffers = Buffers(ReplayBuffer(1000, *sizes), ReplayBuffer(1000, *sizes))
+    return Trainer(doubles.CountingAlgorithm(), buffers, TrainingConfig(**config), sources)
+
+
+def drain(trainer):
+    while trainer.due:
+        trainer.update()
+
+
+@given(
+    st.floats(0.05, 4.0), st.integers(0, 30), st.lists(st.integers(1, 12), min_size=1, max_size=6)
+)
+def test_the_ratio_of_updates_to_steps_holds_however_steps_arrive(ratio, warmup, lengths):
+    trainer = make(updates_per_step=ratio, warmup_steps=warmup)
+    sequence = 0
+    for number, length in enumerate(lengths, start=1):
+        for step in episode(number, length, sequence):
+            trainer.receive(step)
+            sequence += 1
+            if sequence % 3 == 0:  # sometimes the learner keeps up, sometimes it lags
+                drain(trainer)
+        drain(trainer)
+        allowed = ratio * max(0, sequence - warmup)
+        assert trainer.caught_up
+        assert trainer.algorithm.updates <= allowed < trainer.algorithm.updates + 1 + 1e-9
+    assert trainer.status().steps == sequence
+
+
+def test_without_a_ratio_it_trains_as_fast_as_possible_and_nobody_waits():
+    trainer = make(updates_per_step=0.0)
+    assert not trainer.due
+    for step in episode(1, 5, 0):
+        trainer.receive(step)
+    for _ in range(100):
+        assert trainer.due and trainer.caught_up
+        trainer.update()
+
+
+def test_with_nothing_to_learn_from_nobody_waits_for_the_learner():
+    trainer = make(sources=("prior",), updates_per_step=1.0)  # as BC without demonstrations
+    for step in episode(1, 5, 0):
+        trainer.receive(step)
+    assert trainer.caught_up and not trainer.due
+
+
+def test_evaluation_is_neither_learned_from_nor_counted():
+    trainer = make()
+    for step in episode(1, 5, 0, evaluation=True):
+        trainer.receive(step)
+    status = trainer.status()
+    assert (status.steps, status.transitions, status.lost_steps) == (0, 0, 0)
+    for step in episode(2, 5, 6):
+        trainer.receive(step)
+    assert trainer.status().steps == 6
+    assert trainer.status().lost_steps == 0
+
+
+def test_the_first_episodes_are_prior_data_and_the_rest_is_not():
+    trainer = make(prior_episodes=2)
+    sequence = 0
+    for number, length in enumerate((3, 4, 5), start=1):
+        for step in episode(number, length, sequence):
+            trainer.receive(step)
+        sequence += length + 1
+    assert trainer.status().prior_transitions == 7
+    assert trainer.status().transitions == 5
+
+
+def test_evaluation_episodes_do_not_use_up_the_demonstrations():
+    trainer = make(prior_episodes=1)
+    for step in [*episode(1, 3, 0, evaluation=True), *episode(2, 4, 4), *episode(3, 5, 9)]:
+        trainer.receive(step)
+    assert (trainer.status().prior_transitions, trainer.status().transitions) == (4, 5)
+
+
+def test_prior_data_can_go_into_the_online_buffer_as_the_authors_have_it():
+    trainer = make(prior_episodes=1, prior_into_online=True)
+    for step in [*episode(1, 3, 0), *episode(2, 4, 4)]:
+        trainer.receive(step)
+    assert (trainer.status().prior_transitions, trainer.status().transitions) == (0, 7)
+
+
+def test_gaps_in_the_sequence_are_counted_and_a_new_recorder_is_no_gap():
+    counts = StepCounts()
+    steps = episode(1, 9, 100)
+    for step in [*steps[:3], *steps[5:8], steps[9]]:
+        counts.add(step)
+    assert (counts.lost, counts.steps) == (3, 7)
+    for step in episode(2, 2, 1):
+        counts.add(step)
+    assert counts.lost == 3
+
+
+def test_the_intervention_rate_is_of_the_last_episodes():
+    counts = StepCounts()
+    sequence = 0
+    for number in range(1, 41):
+        for step in episode(number, 10, sequence, takeover=4 if number > 20 else None):
+            counts.add(step)
+        sequence += 11
+        if number == 20:
+            assert counts.intervention_rate == 0.0
+    assert counts.intervention_rate == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"updates_per_step": -1.0}, "updates_per_step: found -1.0"),
+        ({"updates_per_step": float("nan")}, "updates_per_step: found nan"),
+        ({"warmup_steps": -1}, "warmup_steps: found -1"),
+        ({"prior_episodes": -1}, "prior_episodes: found -1"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(values, words):
+    with pytest.raises(ValueError, match=words):
+        TrainingConfig(**values)
+
+
+def test_algorithms_are_made_by_name():
+    for name in ("rlpd", "bc", "hg_dagger"):
+        assert make_algorithm(name, {"utd": 2}, "rlpd", doubles.SPEC, 0).config.utd == 2
+    with pytest.raises(ValueError, match="expert in every state"):
+        make_algorithm("dagger", {}, "rlpd", doubles.SPEC, 0)
+    with pytest.raises(ValueError, match="found 'ppo', expected one of rlpd"):
+        make_algorithm("ppo", {}, "rlpd", doubles.SPEC, 0)
+    with pytest.raises(ValueError, match="unknown settings"):
+        make_algorithm("rlpd", {"utdd": 2}, "rlpd", doubles.SPEC, 0)
