@@ -12,7 +12,7 @@ import pytest
 
 # Before anything imports rclpy: tests talk on this host only, in a domain of their own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(100 + os.getpid() % 100)
+os.environ["ROS_DOMAIN_ID"] = str(50 + os.getpid() % 52)  # above 101 ports are not ours
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

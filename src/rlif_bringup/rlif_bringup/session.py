@@ -116,7 +116,8 @@ class Session:
             self._collect(phase)
         self._stand_still(phase)
         done = of_phase(self.records, phase.name)
-        self._seconds_per_episode = (time.monotonic() - self._phase_started) / len(done)
+        if done:  # a phase has none where the demonstrations used up its steps
+            self._seconds_per_episode = (time.monotonic() - self._phase_started) / len(done)
         self._show(self._snapshot(phase))
         return done
 

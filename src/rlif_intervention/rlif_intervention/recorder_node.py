@@ -58,7 +58,9 @@ _LATCHED_TYPES = frozenset(
     for name in ("ControlState", "Episode", "LearnerStatus", "PolicyWeights")
 )
 _BEST_EFFORT_TYPES = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
-_REPLAY_DEPTH = 1000  # covers a pause of the learner
+# Covers a pause of the learner. Kept for a learner that DDS brings in after the first Steps: it would
+# never know of those, and with `pace` the next episode would wait for it for ever.
+_REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _TICK = 0.2  # s; of the timer that looks for deadlines, errors and new publishers
 
 
@@ -146,7 +148,7 @@ class RecorderNode(Node):
         self._join: StepJoin[Observation, Decision] = StepJoin(
             p["join_capacity"], p["final_timeout"]
         )
-        self._replay = self.create_publisher(Step, "replay", QoSProfile(depth=_REPLAY_DEPTH))
+        self._replay = self.create_publisher(Step, "replay", _REPLAY)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._topics: dict[str, Topic] = {}
         self._types = {

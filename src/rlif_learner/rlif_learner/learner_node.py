@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import Trigger
 
 from rlif_learner.algorithms import ALGORITHMS, DATA, make_algorithm
@@ -75,7 +75,9 @@ PARAMETERS = (
     Param("torch_threads", 1, "of the training", 1, 256),
     Param("seed", 0, "of networks, batches and noise", 0, 2**31 - 1),
 )
-REPLAY = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+# The recorder keeps what it sent before this node was discovered. A resumed learner has had it.
+REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPLAY_RESUMED = QoSProfile(depth=1000)
 SAVE_TIMEOUT = 60.0  # s
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
 
@@ -107,7 +109,8 @@ class LearnerNode(Node):
         )  # fmt: skip
         self.create_service(Trigger, "save_checkpoint", self._on_save)
         self._loop.start()
-        self.create_subscription(Step, "replay", self._on_step, REPLAY)
+        replay = REPLAY_RESUMED if value["resume"] else REPLAY
+        self.create_subscription(Step, "replay", self._on_step, replay)
 
     # ---- making
 

@@ -29,6 +29,7 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+_REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as the recorder's
 
 
 class ReplayError(RuntimeError):
@@ -55,7 +56,7 @@ class Replayer(Node):
         super().__init__("replayer", namespace=namespace, context=context)
         self._patience = patience
         self.window = Window()
-        self._replay = self.create_publisher(Step, "replay", QoSProfile(depth=1000))
+        self._replay = self.create_publisher(Step, "replay", _REPLAY)
         self.create_subscription(LearnerStatus, "learner_status", self._on_status, LATCHED)
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
