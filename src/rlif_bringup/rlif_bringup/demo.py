@@ -42,24 +42,38 @@ EVALUATION_BOARDS = 1_000_000  # added to the seed: boards that training has not
 _NODES = ["sim_robot", "sim_operator", "observer", "policy", "arbiter", "episode", "recorder"]
 
 
+def whole_number(text: str) -> int:
+    """A count, for argparse: 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number of at least 0")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif demo`."""
     add_common_arguments(parser)
-    parser.add_argument("--steps", type=int, default=8_000, help="environment steps (%(default)s)")
     parser.add_argument(
-        "--demonstrations", type=int, default=10, help="episodes of prior data (%(default)s)"
+        "--steps", type=whole_number, default=8_000, help="environment steps (%(default)s)"
+    )
+    parser.add_argument(
+        "--demonstrations",
+        type=whole_number,
+        default=10,
+        help="episodes of prior data (%(default)s)",
     )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that runs the simulated graph."""
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
     parser.add_argument(
-        "--eval-episodes", type=int, default=50, help="of each evaluation (%(default)s)"
+        "--seed", type=whole_number, default=0, help="of all that is random (%(default)s)"
+    )
+    parser.add_argument(
+        "--eval-episodes", type=whole_number, default=50, help="of each evaluation (%(default)s)"
     )
     parser.add_argument("--images", action="store_true", help="render and record the cameras")
     parser.add_argument("--run-directory", help="for everything that is written (runs/<time>)")
-    parser.add_argument("--domain-id", type=int, help="of DDS (one for this run)")
+    parser.add_argument("--domain-id", type=whole_number, help="of DDS (one for this run)")
     parser.add_argument(
         "values", nargs="*", metavar="name:=value", help="more arguments of sim.launch.yaml"
     )
