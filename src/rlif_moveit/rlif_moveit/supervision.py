@@ -1,0 +1,261 @@
+"""What is to be asked of Servo, and why the policy must hold because of it. No ROS, no clock.
+
+Servo is selected (command type), paused and unpaused so that it follows the arbiter: it runs only
+while the arbiter is armed and nobody asks for a pause, as a reset does. `now` is in s of a steady
+clock. Feed what happens, then ask `next_request` and `reason`.
+
+Some things end only with a human: a halt (singularity, collision, joint limit), and a Servo that was
+restarted. The policy would drive straight back into the first, and knows nothing of the second. They
+are latched until the operator has driven while Servo was well, or the arbiter was disarmed, or the
+arm was reset.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from rlif_intervention.diagnostics import Level, Status
+
+from .servo_status import Condition, Dialect, condition
+
+
+class Request(enum.Enum):
+    """What can be asked of Servo; the value is the wording in logs."""
+
+    SELECT = "select the command type"
+    PAUSE = "pause"
+    UNPAUSE = "unpause"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisorConfig:
+    """Seconds.
+
+    status_timeout: without a status from a Servo that should run, the policy holds
+    halt_dwell: a halt counts when it has lasted so long; one cycle of Servo is no halt
+    clear_after: Servo must have been well for so long until a latched halt may go
+    call_timeout: until a service call is given up; retry: until it is made again
+    """
+
+    status_timeout: float = 0.5
+    halt_dwell: float = 0.1
+    clear_after: float = 0.5
+    call_timeout: float = 2.0
+    retry: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("status_timeout", "call_timeout", "retry"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"{name} is {value}; expected seconds above 0")
+        for name in ("halt_dwell", "clear_after"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0.0):
+                raise ValueError(f"{name} is {value}; expected seconds, 0 or more")
+
+
+@dataclass
+class _Call:
+    request: Request
+    generation: int
+    sent: float
+
+
+class ServoSupervisor:
+    """Not thread-safe: one executor thread."""
+
+    def __init__(self, config: SupervisorConfig, dialect: Dialect) -> None:
+        self.config = config
+        self.dialect = dialect
+        self._instances: frozenset[str] = frozenset()
+        self._generation = 0  # counts Servos
+        self._ready = False
+        self._armed = False
+        self._operator = False
+        self._inhibit = ""
+        self._selected = False
+        self._paused: bool | None = None
+        self._unpaused_at = math.inf
+        self._call: _Call | None = None
+        self._not_before = -math.inf
+        self._failure = ""
+        self._condition: Condition | None = None
+        self._heard = -math.inf
+        self._since = -math.inf  # when `_condition.holds` became what it is
+        self._latched = ""
+        self._operator_drove = False
+
+    # ---- what it says
+
+    @property
+    def wants_pause(self) -> bool:
+        return not self._armed or bool(self._inhibit)
+
+    @property
+    def paused(self) -> bool | None:
+        """As Servo has confirmed; None: not known."""
+        return self._paused
+
+    @property
+    def selected(self) -> bool:
+        """Servo has confirmed the command type, since it started."""
+        return self._selected or self.dialect is Dialect.HUMBLE
+
+    # ---- what happens
+
+    def seen(self, instances: frozenset[str], services_ready: bool, now: float) -> None:
+        """Ids of the Servos that publish a status, and whether its services are there.
+
+        An id that was not there before is a new Servo: it knows nothing of what was asked of the old
+        one. A dead Servo's id may stay for a while next to the new one's.
+        """
+        self._ready = services_ready
+        if instances - self._instances:
+            if self._generation and self._armed:
+                self._latch("Servo was restarted while the arm was armed")
+            self._generation += 1
+            self._forget()
+            self._not_before = now
+        elif not instances:
+            self._forget()
+        self._instances = instances
+
+    def _forget(self) -> None:
+        self._selected, self._paused, self._call = False, None, None
+        self._condition, self._heard, self._failure = None, -math.inf, ""
+
+    def control(self, armed: bool, operator: bool, now: float) -> None:
+        """The arbiter's state. `operator`: an operator device drives."""
+        if not armed:
+            self._clear()
+        self._armed, self._operator = armed, operator
+        self._operator_drove |= operator and bool(self._latched)
+        self._clear_if_well(now)
+
+    def inhibit(self, reason: str) -> None:
+        """Keep Servo paused whatever the arbiter does; empty: no longer."""
+        if self._inhibit and not reason:
+            self._clear()  # the arm was moved by other means
+        self._inhibit = reason
+
+    def status(self, code: int, now: float) -> None:
+        """One message of Servo's status."""
+        found = condition(self.dialect, code)
+        if self._condition is None or found.holds != self._condition.holds:
+            self._since = now
+        self._condition, self._heard = found, now
+        if found.holds and self._running and now - self._since >= self.config.halt_dwell:
+            self._latch(found.words)
+        self._clear_if_well(now)
+
+    def sent(self, request: Request, now: float) -> int:
+        """A request goes out. Returns the ticket for `answered`."""
+        self._call = _Call(request, self._generation, now)
+        if request is not Request.SELECT:
+            self._paused = None  # it may be carried out although the answer is late, or lost
+        return self._generation
+
+    def answered(self, request: Request, ticket: int, problem: str, now: float) -> None:
+        """Servo's answer; `problem` in words, empty: done. One of an earlier Servo is nothing."""
+        if ticket != self._generation:
+            return
+        if self._call and self._call.request is request:
+            self._call = None
+        if problem:
+            self._failure = f"Servo did not {request.value}: {problem}"
+            self._not_before = now + self.config.retry
+            return
+        self._failure = ""
+        if request is Request.SELECT:
+            self._selected = True
+        elif request is Request.PAUSE:
+            # Selected anew with each unpause: who moved the arm meanwhile may have changed it.
+            self._paused, self._selected = True, False
+        else:
+            self._paused, self._unpaused_at = False, now
+
+    # ---- what follows
+
+    def next_request(self, now: float) -> Request | None:
+        """What to ask of Servo now; None: nothing, or not yet."""
+        if not self._ready or not self._instances or self._waits(now):
+            return None
+        if self.wants_pause:
+            return None if self._paused is True else Request.PAUSE
+        if not self.selected:
+            return Request.SELECT
+        return None if self._paused is False else Request.UNPAUSE
+
+    def _waits(self, now: float) -> bool:
+        if self._call:
+            # A call for the opposite is not worth waiting for: the stop comes first.
+            outdated = self.wants_pause and self._call.request is not Request.PAUSE
+            if not outdated and now - self._call.sent <= self.config.call_timeout:
+                return True
+            if not outdated:
+                self._failure = (
+                    f"Servo did not answer the request to {self._call.request.value} within "
+                    f"{self.config.call_timeout} s"
+                )
+            self._call = None
+        return now < self._not_before and not self.wants_pause
+
+    @property
+    def _running(self) -> bool:
+        return self._paused is False and not self.wants_pause
+
+    def reason(self, now: float) -> str:
+        """Why the policy must hold; empty: nothing. In the order in which a person has to act."""
+        if not self._instances or not self._ready:
+            return "Servo is not there: start servo_node, or check servo_node_name"
+        if self._inhibit:
+            return f"Servo is paused: {self._inhibit}"
+        if self._failure:
+            return self._failure
+        if not self._armed:
+            return "Servo is paused: the arbiter is not armed"
+        if not self.selected:
+            return "Servo's command type is not selected yet"
+        if self._paused is not False:
+            return "Servo is paused, and is being started"
+        if self._stale(now):
+            return (
+                f"no status from Servo for more than {self.config.status_timeout} s: it hangs, or "
+                "somebody has paused it; look at it, then disarm and arm"
+            )
+        return self._latched_words()
+
+    def _latched_words(self) -> str:
+        return f"{self._latched} (take over, or disarm and arm, to go on)" if self._latched else ""
+
+    def _stale(self, now: float) -> bool:
+        return now - max(self._heard, self._unpaused_at) > self.config.status_timeout
+
+    def diagnostics(self, now: float) -> list[Status]:
+        """One status on the connection, one on what Servo says."""
+        reason = self.reason(now)
+        state = {True: "paused", False: "running", None: "unknown"}[self._paused]
+        values = {"state": state, "command_type_selected": str(self.selected).lower()}
+        level = Level.ERROR if reason and self._armed else Level.WARN if reason else Level.OK
+        found = [Status("servo", level, reason or "Servo follows the arbiter", values)]
+        c = self._condition
+        if c is None or (self._paused is not False and now - self._heard > 1.0):
+            return [*found, Status("servo status", Level.STALE, "none; a paused Servo sends none")]
+        return [*found, Status("servo status", c.level, c.words, {"status": c.name})]
+
+    # ---- what ends only with a human
+
+    def _latch(self, words: str) -> None:
+        if not self._latched:
+            self._latched, self._operator_drove = words, self._operator
+
+    def _clear(self) -> None:
+        self._latched, self._operator_drove = "", False
+
+    def _clear_if_well(self, now: float) -> None:
+        c = self._condition
+        well = c is not None and not c.holds and now - self._since >= self.config.clear_after
+        if self._latched and self._operator_drove and well and self._running:
+            self._clear()

@@ -1,0 +1,189 @@
+"""Stand-ins for MoveIt, by the rules of the real one; with the real types where they are installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray, Int8, String
+from std_srvs.srv import SetBool, Trigger
+
+from rlif_intervention.node_support import LATCHED, RELIABLE, RELIABLE_1, to_ns
+from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
+from rlif_moveit.servo_status import Dialect
+from rlif_msgs.msg import ControlState
+
+HAVE_MOVEIT = importlib.util.find_spec("moveit_msgs") is not None
+HAVE_CONTROL = importlib.util.find_spec("control_msgs") is not None
+
+
+def make_servo_interfaces(dialect: Dialect, joint_jog: bool = False) -> ServoInterfaces:
+    """The real ones where they are installed; else standard types of the same shape."""
+    if (HAVE_MOVEIT or dialect is Dialect.HUMBLE) and (HAVE_CONTROL or not joint_jog):
+        return servo_interfaces(dialect, joint_jog)
+    jazzy = dialect is Dialect.JAZZY
+    return ServoInterfaces(
+        status_type=Int8,
+        read_code=lambda m: m.data,
+        select_service=SetBool if jazzy else None,
+        select_request=(lambda kind: SetBool.Request(data=bool(kind))) if jazzy else None,
+    )
+
+
+class StandInServo(Node):
+    """Servo's rules: no default command type, fresh stamps only, silent while paused.
+
+    `moving` is the twist that it last followed; `code` is what it reports.
+    """
+
+    def __init__(self, dialect: Dialect = Dialect.JAZZY) -> None:
+        super().__init__("servo_node")
+        self.dialect, self.code = dialect, 0
+        self.paused = False  # as Servo starts
+        self.kind: int | None = None if dialect is Dialect.JAZZY else COMMAND_TYPES["twist"]
+        self.moving: list[float] | None = None
+        self.refuses = False
+        self.asked: list[str] = []
+        self.jogged: list[Any] = []
+        interfaces = make_servo_interfaces(dialect)
+        self._status = self.create_publisher(interfaces.status_type, "~/status", RELIABLE)
+        if dialect is Dialect.JAZZY:
+            self.create_service(interfaces.select_service, "~/switch_command_type", self._on_select)
+            self.create_service(SetBool, "~/pause_servo", self._on_pause)
+        else:
+            self.create_service(Trigger, "~/start_servo", self._trigger(False))
+            self.create_service(Trigger, "~/stop_servo", self._trigger(True))
+        self.create_subscription(TwistStamped, "~/delta_twist_cmds", self._on_twist, RELIABLE_1)
+        self.create_timer(0.02, self._cycle)
+
+    def _on_select(self, request: Any, response: Any) -> Any:
+        self.kind = int(getattr(request, "command_type", getattr(request, "data", -1)))
+        self.asked.append(f"select {self.kind}")
+        response.success = not self.refuses
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.paused, response.success = request.data, True
+        self.asked.append("pause" if request.data else "unpause")
+        return response
+
+    def _trigger(self, paused: bool) -> Callable[..., Trigger.Response]:
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            self.paused, response.success = paused, True
+            self.asked.append("pause" if paused else "unpause")
+            return response
+
+        return answer
+
+    def _on_twist(self, m: TwistStamped) -> None:
+        age = self.get_clock().now().nanoseconds - to_ns(m.header.stamp)
+        linear, angular = m.twist.linear, m.twist.angular
+        twist = [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]
+        usable = not self.paused and self.kind == COMMAND_TYPES["twist"] and m.header.frame_id
+        self.moving = twist if usable and age < 100_000_000 else None
+
+    def _cycle(self) -> None:
+        if self.paused:
+            return
+        message = self._status.msg_type()
+        if hasattr(message, "code"):
+            message.code = self.code
+        else:
+            message.data = self.code
+        self._status.publish(message)
+
+
+class Bench:
+    """The nodes under test, an arbiter's voice and an ear for everything, in one executor."""
+
+    def __init__(self) -> None:
+        rclpy.init()
+        self.executor = SingleThreadedExecutor()
+        self.nodes: list[Node] = []
+        self.node = self.add(Node("bench"))
+        self.seen: dict[str, list[Any]] = {}
+        self.control = self.node.create_publisher(ControlState, "control_state", LATCHED)
+        self.command = self.node.create_publisher(TwistStamped, "command", RELIABLE_1)
+        self.joints = self.node.create_publisher(Float64MultiArray, "joint_command", RELIABLE_1)
+        self.pose = self.node.create_publisher(PoseStamped, "ee_pose", RELIABLE)
+        self.listen(String, "hold", LATCHED)
+        self.listen(DiagnosticArray, "/diagnostics", RELIABLE)
+        self.listen(TwistStamped, "servo_command", RELIABLE_1)
+
+    def listen(self, kind: type, topic: str, qos: Any) -> list[Any]:
+        heard = self.seen.setdefault(topic, [])
+        self.node.create_subscription(kind, topic, heard.append, qos)
+        return heard
+
+    def add(self, node: Any) -> Any:
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def remove(self, node: Node) -> None:
+        self.executor.remove_node(node)
+        self.nodes.remove(node)
+        node.destroy_node()
+
+    def say(self, state: int) -> None:
+        self.control.publish(ControlState(state=state))
+
+    @property
+    def hold(self) -> str | None:
+        return self.seen["hold"][-1].data if self.seen["hold"] else None
+
+    def diagnostics(self, name: str) -> Any:
+        """The newest status whose name ends so."""
+        arrays = reversed(self.seen["/diagnostics"])
+        return next((s for a in arrays for s in a.status if s.name.endswith(name)), None)
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+        """Spin until the condition holds; fails at the deadline."""
+        end = time.monotonic() + seconds
+        while not (result := condition()):
+            assert time.monotonic() < end, f"not within {seconds} s: {what}; hold: {self.hold!r}"
+            self.executor.spin_once(timeout_sec=0.05)
+        return result
+
+    def call(self, kind: type, service: str, request: Any = None, seconds: float = 15.0) -> Any:
+        client = self.node.create_client(kind, service)
+        try:
+            self.until(client.service_is_ready, f"service {service}")
+            call = client.call_async(kind.Request() if request is None else request)
+            self.until(call.done, f"answer of {service}", seconds)
+            return call.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        for node in self.nodes:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def stand_in_servo() -> type[StandInServo]:
+    return StandInServo
+
+
+@pytest.fixture
+def interfaces_of() -> Callable[..., ServoInterfaces]:
+    return make_servo_interfaces

@@ -1,0 +1,273 @@
+"""Servo follows the arbiter: selected, paused, unpaused; and what holds the policy."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlif_intervention.diagnostics import Level
+from rlif_moveit.servo_status import Dialect
+from rlif_moveit.supervision import Request, ServoSupervisor, SupervisorConfig
+
+OK, SINGULAR, COLLISION = 0, 2, 5
+FIRST = frozenset({"one"})
+
+
+class Rig:
+    """A supervisor with a clock, and a Servo that answers when asked to."""
+
+    def __init__(self, dialect=Dialect.JAZZY, **config):
+        self.core = ServoSupervisor(SupervisorConfig(**config), dialect)
+        self.now = 0.0
+        self.asked = []
+
+    def settle(self, seconds=0.0):
+        """Answer every request, until none is left."""
+        self.now += seconds
+        while (request := self.core.next_request(self.now)) is not None:
+            self.asked.append(request)
+            ticket = self.core.sent(request, self.now)
+            self.core.answered(request, ticket, "", self.now)
+        return self
+
+    def arm(self, operator=False):
+        self.core.control(True, operator, self.now)
+        return self.settle()
+
+    def statuses(self, code, seconds, step=0.02):
+        end = self.now + seconds
+        while self.now < end:
+            self.now += step
+            self.core.status(code, self.now)
+        return self
+
+    @property
+    def reason(self):
+        return self.core.reason(self.now)
+
+
+def running(dialect=Dialect.JAZZY):
+    rig = Rig(dialect)
+    rig.core.seen(FIRST, True, rig.now)
+    rig.settle()
+    rig.arm()
+    rig.statuses(OK, 1.0)
+    assert rig.reason == ""
+    rig.asked.clear()
+    return rig
+
+
+def test_a_servo_that_appears_is_paused_until_the_arbiter_is_armed():
+    rig = Rig()
+    assert "not there" in rig.reason
+    rig.core.seen(FIRST, True, 0.0)
+    rig.settle()
+    assert rig.asked == [Request.PAUSE] and "not armed" in rig.reason
+    rig.arm()
+    assert rig.asked == [Request.PAUSE, Request.SELECT, Request.UNPAUSE]
+    assert rig.core.selected and rig.core.paused is False and rig.reason == ""
+
+
+def test_humble_has_no_command_type_to_select():
+    rig = Rig(Dialect.HUMBLE)
+    rig.core.seen(FIRST, True, 0.0)
+    rig.settle().arm()
+    assert rig.asked == [Request.PAUSE, Request.UNPAUSE]
+
+
+def test_disarming_pauses_and_arming_selects_again_before_it_unpauses():
+    rig = running()
+    rig.core.control(False, False, rig.now)
+    rig.settle()
+    assert rig.asked == [Request.PAUSE]
+    rig.arm()
+    assert rig.asked == [Request.PAUSE, Request.SELECT, Request.UNPAUSE]
+
+
+def test_pitfall_a_restarted_servo_gets_its_command_type_again_and_a_human_is_asked():
+    rig = running()
+    # The dead one's id stays for a while: what counts is that a new one is there.
+    rig.core.seen(frozenset({"one", "two"}), True, rig.now)
+    assert "not selected" in rig.reason
+    rig.settle()
+    assert rig.asked == [Request.SELECT, Request.UNPAUSE]
+    rig.statuses(OK, 2.0)
+    assert "restarted" in rig.reason
+    rig.core.control(False, False, rig.now)
+    rig.settle().arm()
+    rig.statuses(OK, 0.1)
+    assert rig.reason == ""
+
+
+def test_the_old_id_going_away_is_no_restart():
+    rig = running()
+    rig.core.seen(frozenset({"one", "two"}), True, rig.now)
+    rig.settle()
+    rig.asked.clear()
+    rig.core.seen(frozenset({"two"}), True, rig.now)
+    rig.settle()
+    assert rig.asked == []
+
+
+@pytest.mark.parametrize("code", [SINGULAR, COLLISION, 6, -1, 99])
+def test_a_halt_holds_and_stays_until_the_operator_has_driven_out_of_it(code):
+    rig = running()
+    rig.statuses(code, 0.3)
+    assert rig.reason
+    rig.statuses(OK, 5.0)  # zeros are sent meanwhile, and Servo is content with zeros
+    assert rig.reason, "the policy would drive straight back into it"
+    rig.core.control(True, True, rig.now)
+    rig.statuses(OK, 0.1)
+    assert rig.reason == ""
+
+
+def test_driving_within_the_halt_does_not_clear_it_before_servo_is_well():
+    rig = running()
+    rig.statuses(SINGULAR, 0.3)
+    rig.core.control(True, True, rig.now)
+    rig.statuses(SINGULAR, 1.0)
+    assert "singularity" in rig.reason
+    rig.statuses(OK, 0.3)
+    assert rig.reason
+    rig.statuses(OK, 0.4)
+    assert rig.reason == ""
+
+
+def test_one_cycle_of_halt_is_none():
+    rig = running()
+    rig.core.status(SINGULAR, rig.now)
+    rig.statuses(OK, 0.1)
+    assert rig.reason == ""
+
+
+def test_slowing_down_only_warns():
+    rig = running()
+    rig.statuses(1, 1.0)
+    assert rig.reason == ""
+    assert [s.level for s in rig.core.diagnostics(rig.now)] == [Level.OK, Level.WARN]
+
+
+def test_a_reset_pauses_says_so_and_clears_a_halt():
+    rig = running()
+    rig.statuses(COLLISION, 0.3)
+    rig.core.inhibit("the arm is being reset")
+    rig.settle()
+    assert rig.asked == [Request.PAUSE]
+    assert "being reset" in rig.reason
+    rig.core.inhibit("")
+    rig.settle()
+    assert rig.core.paused is False
+    rig.statuses(OK, 0.1)
+    assert rig.reason == ""
+
+
+def test_a_silent_servo_holds_and_is_not_unpaused_behind_the_watchdogs_back():
+    rig = running()
+    rig.settle(1.0)
+    assert "no status" in rig.reason
+    assert rig.asked == []
+    rig.statuses(OK, 0.1)
+    assert rig.reason == ""
+
+
+def test_a_refusal_is_said_and_tried_again_later():
+    rig = Rig()
+    rig.core.seen(FIRST, True, 0.0)
+    rig.settle()
+    rig.core.control(True, False, 0.0)
+    request = rig.core.next_request(0.0)
+    rig.core.answered(request, rig.core.sent(request, 0.0), "no such type", 0.0)
+    assert "no such type" in rig.reason
+    assert rig.core.next_request(0.5) is None
+    assert rig.core.next_request(1.1) is Request.SELECT
+    rig.settle(1.2)
+    assert rig.reason == ""
+
+
+def test_a_call_without_an_answer_is_made_again():
+    rig = Rig()
+    rig.core.seen(FIRST, True, 0.0)
+    rig.core.sent(rig.core.next_request(0.0), 0.0)
+    assert rig.core.next_request(1.9) is None
+    assert rig.core.next_request(2.1) is Request.PAUSE
+    assert "did not answer" in rig.core.reason(2.1)
+
+
+def test_a_pause_does_not_wait_for_the_answer_to_an_unpause():
+    rig = Rig()
+    rig.core.seen(FIRST, True, 0.0)
+    rig.settle()
+    rig.core.control(True, False, 0.0)
+    select = rig.core.next_request(0.0)
+    rig.core.answered(select, rig.core.sent(select, 0.0), "", 0.0)
+    rig.core.sent(rig.core.next_request(0.0), 0.0)  # UNPAUSE, unanswered
+    rig.core.control(False, False, 0.0)
+    assert rig.core.next_request(0.0) is Request.PAUSE
+
+
+def test_an_answer_of_the_servo_before_is_nothing():
+    rig = Rig()
+    rig.core.seen(FIRST, True, 0.0)
+    ticket = rig.core.sent(Request.PAUSE, 0.0)
+    rig.core.seen(frozenset({"two"}), True, 0.1)
+    rig.core.answered(Request.PAUSE, ticket, "", 0.2)
+    assert rig.core.paused is None
+    assert rig.core.next_request(0.2) is Request.PAUSE
+
+
+def test_a_servo_that_is_gone_holds_and_says_what_to_do():
+    rig = running()
+    rig.core.seen(frozenset(), False, rig.now)
+    assert "start servo_node" in rig.reason and rig.core.next_request(rig.now) is None
+
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("seen"), st.frozensets(st.sampled_from("abc"))),
+        st.tuples(st.just("control"), st.booleans(), st.booleans()),
+        st.tuples(st.just("inhibit"), st.sampled_from(["", "a reset"])),
+        st.tuples(st.just("status"), st.integers(-2, 8)),
+        st.tuples(st.just("wait"), st.floats(0.0, 3.0)),
+        st.tuples(st.just("ask"), st.sampled_from(["", "no", None])),
+    ),
+    max_size=40,
+)
+
+
+@given(events, st.sampled_from(Dialect))
+def test_never_unpaused_unless_armed_and_always_where_it_should_be_in_the_end(script, dialect):
+    rig = Rig(dialect)
+    armed, inhibited = False, False
+    for name, *values in script:
+        if name == "seen":
+            rig.core.seen(values[0], bool(values[0]), rig.now)
+        elif name == "control":
+            armed = values[0]
+            rig.core.control(armed, values[1] and armed, rig.now)
+        elif name == "inhibit":
+            inhibited = bool(values[0])
+            rig.core.inhibit(values[0])
+        elif name == "status":
+            rig.core.status(values[0], rig.now)
+        elif name == "wait":
+            rig.now += values[0]
+        else:
+            request = rig.core.next_request(rig.now)
+            if request is not None:
+                assert request is not Request.UNPAUSE or (armed and not inhibited)
+                assert request is not Request.UNPAUSE or rig.core.selected
+                ticket = rig.core.sent(request, rig.now)
+                if values[0] is not None:
+                    rig.core.answered(request, ticket, values[0], rig.now)
+    rig.core.seen(FIRST, True, rig.now)
+    rig.settle(10.0)
+    assert rig.core.paused == (not armed or inhibited)
+    assert armed and not inhibited or rig.reason
+
+
+def test_bad_times_are_refused_by_name():
+    with pytest.raises(ValueError, match="status_timeout"):
+        SupervisorConfig(status_timeout=0.0)
+    with pytest.raises(ValueError, match="halt_dwell"):
+        SupervisorConfig(halt_dwell=-1.0)
