@@ -112,7 +112,7 @@ def check_checkpoint(directory: Path) -> None:
     assert list(directory.glob("checkpoints/*/manifest.json")), "no checkpoint"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_a_run_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> None:
     run = demo(*SHORT, "--seed", "4")
     assert run.end(280.0) == 0, run.text
@@ -133,6 +133,18 @@ def test_a_run_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> 
     assert robot["/**"]["ros__parameters"]["seed"] == 4, "the configuration in force"
     assert "policy alone" in run.text
     assert run.nodes() == []
+    check_evaluation(run.directory)
+
+
+def check_evaluation(run: Path) -> None:
+    """The checkpoint is judged again, on the same boards, with its own weights."""
+    directory = run.with_name("again")
+    command = ["rlif", "evaluate", str(run), "--eval-episodes", "2", "--seed", "4"]
+    command += ["--domain-id", DOMAIN, "--run-directory", str(directory)]
+    subprocess.run(command, check=True, timeout=120.0)
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    assert summary["policy_episodes"] == 2
+    assert summary["policy_version"] > 0
 
 
 @pytest.mark.timeout(180)

@@ -67,12 +67,19 @@ def _evaluate(
     domain_id = arguments.domain_id or own_domain_id()
     with simulation(values, directory, progress, domain_id, interrupt) as graph:
         session = Session(graph, progress.show, [phase], learner=False)
+        versions = graph.watch_policy()
         session.wait_until_up()
         session.run(phase)
+        if versions & {0} or not versions:
+            raise GraphError(
+                f"the policy acted with weights of version {sorted(versions)}, not with those of "
+                f"{arguments.checkpoint}: its log is in {directory / 'log'}"
+            )
         elapsed = session.elapsed
     summary = summarise(
         session.records,
         checkpoint=str(arguments.checkpoint),
+        policy_version=max(versions),
         seed=arguments.seed,
         wall_seconds=round(elapsed, 1),
     )

@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from rlif_msgs.msg import ControlState, Episode, LearnerStatus
+from rlif_msgs.msg import ControlState, Episode, LearnerStatus, PolicyAction
 
 ANSWER = 20.0  # s of wall time until a node has answered
 _TURN = 0.05  # s of wall time per turn of the executor
@@ -108,6 +108,16 @@ class GraphClient:
 
     def _on_learner(self, message: LearnerStatus) -> None:
         self.learner = message
+
+    def watch_policy(self) -> set[int]:
+        """Versions of the weights that act from here on; the set grows."""
+        versions: set[int] = set()
+
+        def note(message: PolicyAction) -> None:
+            versions.add(message.policy_version)
+
+        self._node.create_subscription(PolicyAction, "policy_action", note, 10)
+        return versions
 
     def take_finished(self) -> list[Episode]:
         """Episodes that have ended since the last call."""

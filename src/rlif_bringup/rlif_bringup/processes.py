@@ -56,6 +56,7 @@ class _Running:
     def __init__(self, process: Process, extra: Sequence[str], output: Output) -> None:
         self.process = process
         self._code: int | None = None
+        self.error: OSError | None = None
         self.popen = subprocess.Popen(
             [*process.command, *extra],
             env=dict(process.environment),
@@ -71,10 +72,15 @@ class _Running:
         self.reader.start()
 
     def _read(self, output: Output) -> None:
+        """Pass lines on. Where nobody takes them any more, go on reading: a full pipe blocks."""
         assert self.popen.stdout is not None
         with self.popen.stdout as stream:
             for line in stream:
-                output(self.process.name, line.decode(errors="replace").rstrip("\r\n"))
+                if self.error is None:
+                    try:
+                        output(self.process.name, line.decode(errors="replace").rstrip("\r\n"))
+                    except OSError as error:
+                        self.error = error  # raised by Processes.ended, in the caller's thread
 
     def signal(self, number: int) -> None:
         """Send to the whole group; a group that is gone already is what was wanted."""
@@ -144,9 +150,15 @@ class Processes:
         return {r.process.name: r.popen.pid for r in self._running if r.code() is None}
 
     def ended(self) -> list[Exit]:
-        """Processes that have ended by themselves since the last call."""
+        """Processes that have ended by themselves since the last call.
+
+        Raises:
+            OSError: their output could not be written, as to a pipe that was closed.
+        """
         exits = []
         for running in self._running:
+            if running.error is not None:
+                raise running.error
             code = running.code()
             if code is not None and running.popen.pid not in self._reported:
                 self._reported.add(running.popen.pid)

@@ -157,3 +157,18 @@ def test_the_end_of_a_required_process_ends_all_and_is_a_failure(tmp_path: Path)
     assert popen.returncode == 1
     assert "short ended with exit code 7" in output
     assert "short is required: stopping the rest" in output
+
+
+def test_output_that_nobody_reads_any_more_ends_all(tmp_path: Path) -> None:
+    popen = launch(
+        tmp_path,
+        """
+        launch:
+        - executable: {cmd: 'sh -c "echo $$; while true; do echo line; done"', name: talker}
+        """,
+    )
+    assert popen.stdout is not None
+    pid = int(popen.stdout.readline().split()[1])
+    popen.stdout.close()
+    assert popen.wait(DEADLINE) == 1
+    assert not alive(pid)
