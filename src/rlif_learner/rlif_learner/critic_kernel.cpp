@@ -1,7 +1,8 @@
 // The critics' passes for the processor: matrix products, LayerNorm, ReLU, Adam and the moving
 // average, one critic per thread with its data in that core's cache. No thread waits inside a
 // critic, and nothing is written to memory that is read only once. critic_kernel.py compiles this
-// and explains when it is used; EnsembleCritic in networks.py is the same in PyTorch.
+// and explains when it is used; EnsembleCritic in networks.py is the same in PyTorch. Threads take
+// critics as they become free: a robot's other nodes run on the same cores.
 //
 // Matrices are row-major. Low precision: two neighbouring bfloat16 values along the summed
 // dimension share one 32-bit element ("pair"), so that both precisions have one loop.
@@ -402,7 +403,7 @@ void values_of(const Shape& s, const float* flat, const float* x, long rows, con
 template <bool LOW>
 void loss_gradients(const Shape& s, const float* flat, const float* x, const float* target,
                     long rows, float* gradients, double* sums) {
-#pragma omp parallel for schedule(static) num_threads(s.threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(s.threads)
   for (long e = 0; e < s.critics; e++) {
     const Critic critic{s, flat, e};
     Scratch scratch(s, rows);
@@ -422,7 +423,7 @@ void loss_gradients(const Shape& s, const float* flat, const float* x, const flo
 template <bool LOW>
 void input_gradients(const Shape& s, const float* flat, const float* x, long rows, float* values,
                      float* d_inputs) {
-#pragma omp parallel for schedule(static) num_threads(s.threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(s.threads)
   for (long e = 0; e < s.critics; e++) {
     const Critic critic{s, flat, e};
     Scratch scratch(s, rows);
@@ -461,7 +462,7 @@ void critic_input_gradients(const Shape* s, int low, const float* flat, const fl
 void adam_and_average(int64_t n, float* values, const float* gradients, float* first, float* second,
                       float* target, const float* decayed, float size, float eps, float beta1,
                       float beta2, float shrink, float tau, int64_t threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 1 << 14) num_threads(threads)
   for (int64_t i = 0; i < n; i++) {
     const float g = gradients[i];
     first[i] += (1.0f - beta1) * (g - first[i]);
