@@ -21,19 +21,20 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import Trigger
 
 from rlif_learner.algorithms import ALGORITHMS, DATA, make_algorithm
+from rlif_learner.bags import BagError, StepReader, bag_paths
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.labels import SCHEMES
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
+from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import StepRecord
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
@@ -57,6 +58,7 @@ PARAMETERS = (
     Param("updates_per_step", 1.0, "updates per Step received; 0: as fast as possible", 0.0, 1e3),
     Param("warmup_steps", 100, "Steps received before the first update is due", 0, 10**7),
     Param("prior_episodes", 0, "the first so many episodes are demonstrations", 0, 10**6),
+    Param("prior_bags", [], "bags, or folders of bags, of demonstrations", items=str),
     Param("prior_into_online", False, "demonstrations go into the online buffer"),
     Param("capacity", 100_000, "steps that the online buffer holds", 2, 10**8),
     Param("prior_capacity", 20_000, "steps that the prior buffer holds", 2, 10**8),
@@ -138,7 +140,13 @@ class LearnerNode(Node):
                 raise ValueError(f"state_dim: found {value['state_dim']}, expected {state_dim}, "
                                  "the size of the features")  # fmt: skip
         if state_dim:
-            return self._make_trainer(state_dim), 0
+            trainer = self._make_trainer(state_dim)
+            self._load_prior(trainer)
+            return trainer, 0
+        if value["prior_bags"]:
+            raise ValueError(
+                "prior_bags: set features or state_dim too, to make the networks first"
+            )
         # The networks are made with the first Step; settings that are wrong are refused now.
         make_algorithm(
             value["algorithm"], self._settings, value["preset"],
@@ -176,6 +184,20 @@ class LearnerNode(Node):
         )
         return Trainer(algorithm, buffers, config, DATA[name])
 
+    def _load_prior(self, trainer: Trainer) -> None:
+        """ValueError names the bag that is missing, damaged or of another robot."""
+        paths = self._value["prior_bags"]
+        try:
+            for bag in bag_paths(paths) if paths else []:
+                reader = StepReader(bag, images=bool(self._cameras))
+                for step in reader:
+                    trainer.add_prior(step)
+                for note in reader.notes:
+                    self.get_logger().warning(note)
+                self.get_logger().info(f"{bag}: {trainer.status().prior_transitions} in all")
+        except (BagError, ValueError) as problem:
+            raise ValueError(f"prior_bags: {problem}") from problem
+
     def _resume(self, path: Path) -> tuple[Trainer, int]:
         """ValueError says what is wrong with the checkpoint, or how it differs from the settings."""
         stored = read_actor(path)
@@ -199,7 +221,7 @@ class LearnerNode(Node):
     # ---- in
 
     def _on_step(self, message: Step) -> None:
-        self._loop.receive(step_record(message, self._cameras))
+        self._loop.receive(step_record(message, bool(self._cameras)))
 
     def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
@@ -252,29 +274,11 @@ class LearnerNode(Node):
             self._scalars.close()
 
 
-def step_record(message: Step, cameras: Sequence[str]) -> StepRecord:
-    """What the learner needs of a Step; images only where `cameras` names some."""
-    images: tuple[np.ndarray, ...] = ()
-    if cameras:
-        images = tuple(
-            np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
-            for image in message.images
-        )
-    return StepRecord(
-        sequence=message.sequence,
-        episode_id=message.episode_id,
-        step_index=message.step_index,
-        is_first=message.is_first,
-        is_last=message.is_last,
-        outcome=message.outcome,
-        source=message.source,
-        onset=message.onset,
-        intervention_id=message.intervention_id,
-        evaluation=message.evaluation,
-        state=np.frombuffer(message.state, np.float32),
-        action=np.frombuffer(message.executed_action, np.float32),
-        images=images,
-    )
+def step_record(message: Step, keep_images: bool) -> StepRecord:
+    """What the learner needs of a Step; without `keep_images` its images are not even looked at."""
+    if not keep_images:
+        message.images = []
+    return record_from_message(message)
 
 
 def status_message(status: TrainingStatus, version: int, note: str) -> LearnerStatus:

@@ -144,12 +144,18 @@ class Trainer:
     def receive(self, step: StepRecord) -> None:
         """One Step, in order. ValueError for one of another robot: wrong sizes, not finite."""
         # Which buffer: decided before the step that ends an episode is counted.
-        prior = self.counts.episodes < self.config.prior_episodes
-        buffer = self.buffers.online
-        if prior and not self.config.prior_into_online and self.buffers.prior is not None:
-            buffer = self.buffers.prior
-        buffer.add_step(step)  # leaves evaluation out
+        if self.counts.episodes < self.config.prior_episodes:
+            self.add_prior(step)
+        else:
+            self.buffers.online.add_step(step)  # leaves evaluation out
         self.counts.add(step)
+
+    def add_prior(self, step: StepRecord) -> None:
+        """One step of a demonstration that was not received: it makes no update due."""
+        if self.config.prior_into_online or self.buffers.prior is None:
+            self.buffers.online.add_step(step)
+        else:
+            self.buffers.prior.add_step(step)
 
     @property
     def ready(self) -> bool:

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from rlif_learner.bags_write import StepWriter
+from rlif_learner.learner_node import step_record
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
@@ -118,6 +121,29 @@ def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(make_rig, spin_
     for name, tensor in published.items():  # a resumed learner once sent a random actor
         np.testing.assert_array_equal(resumed[name].numpy(), tensor.numpy())
     assert again.statuses[-1].updates == 18
+
+
+@pytest.mark.timeout(180)
+def test_demonstrations_come_out_of_bags(make_rig, spin_until, tmp_path):
+    with StepWriter(tmp_path / "demonstrations") as writer:
+        for number in (1, 2):
+            for step in doubles.episode(number, 9, 10 * number, takeover=0):
+                writer.write(step, 10**9 * step.sequence)
+    rig = make_rig(state_dim=4, prior_bags=f"[{tmp_path / 'demonstrations'}]")
+    assert rig.statuses[-1].prior_transitions == 18
+    assert (rig.statuses[-1].steps, rig.statuses[-1].updates) == (0, 0)
+
+
+def test_images_are_kept_only_where_asked_for():
+    message = step_message(doubles.episode(1, 2, 1)[0])
+    pixels = np.arange(24, dtype=np.uint8)
+    image = Image(
+        height=2, width=4, encoding="rgb8", step=12, data=array.array("B", pixels.tobytes())
+    )
+    message.images = [image]
+    (kept,) = step_record(message, keep_images=True).images
+    assert (kept == pixels.reshape(2, 4, 3)).all()
+    assert step_record(message, keep_images=False).images == ()
 
 
 @pytest.mark.timeout(180)
