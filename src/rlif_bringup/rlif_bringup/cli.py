@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 # command: (module, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -29,11 +30,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def _exists(module: str) -> bool:
-    """Whether a module can be found, importing its packages only."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    """Whether a module is there, without importing its package, which may import torch."""
+    package, *rest = module.split(".")
+    spec = importlib.util.find_spec(package)
+    roots = spec.submodule_search_locations if spec is not None else None
+    return any(Path(root, *rest).with_suffix(".py").is_file() for root in roots or ())
 
 
 def available() -> dict[str, tuple[str, str]]:

@@ -197,7 +197,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         "plot.png": "success and interventions over steps: look at this first",
         "episodes.csv": "one line per episode",
         "tensorboard/": f"tensorboard --logdir {shown}/tensorboard",
-        "checkpoints/": f"rlif evaluate {shown}/checkpoints",
+        "checkpoints/": f"rlif evaluate {shown}",
         "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
         "config/": "what every node ran with",
         "log/": "what every node said",
@@ -212,7 +212,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
             f"last {WINDOW} training episodes",
             f"  {'environment steps':<28} {summary['env_steps']:,} with "
             f"{summary['interventions']:,} interventions, {summary['gradient_steps']:,} gradient "
-            f"steps, {clock(summary['wall_seconds'])} min",
+            f"steps, {clock(summary['wall_seconds'])} minutes",
             "",
             f"In {shown}:",
             *(f"  {name:<14} {text}" for name, text in there),

@@ -45,7 +45,7 @@ class Snapshot:
             ("environment steps", f"{self.env_steps:,} of {self.env_steps_goal:,}"),
             ("gradient steps per second", f"{self.critic_steps_per_s:,.0f}"),
             ("updates", f"{self.updates:,}"),
-            ("time", f"{clock(self.elapsed)}, about {clock(self.left)} left"),
+            ("time", f"{clock(self.elapsed)}, {self._left()}"),
         ]
 
     def line(self) -> str:
@@ -54,8 +54,11 @@ class Snapshot:
             f"[{clock(self.elapsed)}] {self.phase}: episode {self.episode}, "
             f"{self.env_steps}/{self.env_steps_goal} steps, success {_percent(self.success)}, "
             f"operator {_percent(self.operator_share)}, {self.critic_steps_per_s:.0f} gradient "
-            f"steps/s, {clock(self.left)} left"
+            f"steps/s, {self._left()}"
         )
+
+    def _left(self) -> str:
+        return "time left not known yet" if self.left is None else f"about {clock(self.left)} left"
 
 
 def _percent(share: float | None) -> str:

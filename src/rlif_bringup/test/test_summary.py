@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,14 @@ def test_the_command_line_says_what_there_is(capsys: pytest.CaptureFixture[str])
     assert "demo" in capsys.readouterr().out
     assert cli.main(["dmeo"]) == 2
     assert "no command 'dmeo'" in capsys.readouterr().err
+
+
+def test_help_is_quick_because_it_imports_neither_torch_nor_ros() -> None:
+    code = (
+        "import sys; from rlif_bringup.cli import main; main(['--help']);"
+        "sys.exit(bool({'torch', 'rclpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_run_directory_is_never_written_over(tmp_path: Path, capsys: object) -> None:
