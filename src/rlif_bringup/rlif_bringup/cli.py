@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 when all went well, 1 when the command failed, 2 when it was asked wrongly.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `rlif launch … | head`; all is stopped by now.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _dispatch(given: list[str]) -> int:
     commands = available()
     if not given or given[0] in ("-h", "--help", "help"):
         print(_overview(commands))

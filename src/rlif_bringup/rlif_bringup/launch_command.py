@@ -109,13 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print:
         _print_commands(launch)
         return 0
-    try:
-        return run_processes(
-            launch.processes,
-            output=lambda name, line: print(f"[{name}] {line}", flush=True),
-            say=lambda text: print(f"[launch] {text}", flush=True),
-        )
-    except BrokenPipeError:
-        # The reader of our output has gone, as in `rlif launch … | head`: all is stopped by now.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run_processes(
+        launch.processes,
+        output=lambda name, line: print(f"[{name}] {line}", flush=True),
+        say=lambda text: print(f"[launch] {text}", flush=True),
+    )
