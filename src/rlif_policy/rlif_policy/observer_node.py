@@ -215,8 +215,8 @@ class ObserverNode(Node):
     def _diagnose(self) -> None:
         now, steady = self.get_clock().now().nanoseconds, time.monotonic_ns()
         current = self._current_problems(now, steady)
-        broken = [p for p in self._problems if p.source == "state"]
-        self._say(current + broken)
+        current += [p for p in self._problems if p.source == "state"]
+        self._say(current)
         found = {problem.source: problem for problem in current}
         names = (*self._layout.sources, *(camera_topic(c.name) for c in self._cameras))
         report = DiagnosticArray()
@@ -225,7 +225,7 @@ class ObserverNode(Node):
             diagnostic(self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady))
             for n in names
         ]
-        report.status += [diagnostic("state", problem, None) for problem in broken]
+        report.status += [diagnostic(p.source, p, None) for p in current if p.source not in names]
         self._diagnostics.publish(report)
 
 

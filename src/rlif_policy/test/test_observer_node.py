@@ -6,6 +6,7 @@ import math
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, WrenchStamped
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
 from rlif_msgs.msg import Observation
@@ -14,6 +15,7 @@ from rlif_policy.observer_node import ObserverNode
 
 FEATURES = ["ee_position_in_object", "wrench_force"]
 PERIOD = 100_000_000
+SECOND = 1_000_000_000
 
 
 class Robot:
@@ -138,6 +140,31 @@ def test_a_missing_source_is_named(graph):
     seen = graph.collect(Observation, "observation")
     assert errors_of(graph, "/wrench").level == DiagnosticStatus.ERROR
     assert not seen
+
+
+def test_without_a_clock_simulated_time_is_what_is_missing(graph):
+    graph.add(ObserverNode, features=FEATURES, use_sim_time=True)
+    assert "use_sim_time is true" in errors_of(graph, "/clock").message
+
+
+def test_it_ticks_on_simulated_time(graph):
+    graph.add(ObserverNode, features=FEATURES, use_sim_time=True, control_rate=10.0)
+    seen = graph.collect(Observation, "observation")
+    clock = graph.publisher(ClockMessage, "/clock")
+    robot = Robot(graph)
+    now = [SECOND]
+
+    def step():
+        now[0] += PERIOD // 5
+        robot.send_rest(now[0])
+        robot.send_tip(now[0])
+        clock.publish(ClockMessage(clock=to_msg(now[0])))
+        return len(seen) >= 5
+
+    graph.until(step, "five observations")
+    times = [to_ns(m.tick_time) for m in seen]
+    assert len(set(times)) == len(times)
+    assert (times[-1] - times[0]) / (seen[-1].tick - seen[0].tick) == pytest.approx(PERIOD, rel=0.3)
 
 
 @pytest.mark.parametrize(
