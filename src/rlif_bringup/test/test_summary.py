@@ -149,3 +149,11 @@ def test_a_run_directory_is_never_written_over(tmp_path: Path, capsys: object) -
     (tmp_path / "something").touch()
     assert cli.main(["demo", "--run-directory", str(tmp_path)]) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["something"]
+
+
+@pytest.mark.parametrize("command", sorted(cli.available()))
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    assert f"rlif {command}" in capsys.readouterr().out
