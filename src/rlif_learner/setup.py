@@ -6,7 +6,7 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={PACKAGE: ["py.typed", "*.xml", "*.yaml", "*.cpp"]},
+    package_data={PACKAGE: ["py.typed", "*.xml", "*.yaml", "*.cpp", "*.h"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/" + PACKAGE]),
         ("share/" + PACKAGE, ["package.xml"]),

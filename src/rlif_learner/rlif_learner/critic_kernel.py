@@ -25,6 +25,7 @@ from rlif_learner.networks import EnsembleCritic
 from rlif_learner.optim import FlatAdam
 
 SOURCE = Path(__file__).with_name("critic_kernel.cpp")
+HEADER = Path(__file__).with_name("critic_products.h")
 # Fast, but NaN and infinity keep their meaning: the guard against them depends on it.
 FLAGS = [
     "-std=c++17",
@@ -71,9 +72,9 @@ def compile_kernel(directory: Path | None = None) -> Path:
     if compiler is None:
         raise KernelUnavailableError("no C++ compiler found; install g++, or set CXX")
     directory = directory or cache_directory()
-    key = hashlib.sha256(
-        SOURCE.read_bytes() + " ".join([compiler, *FLAGS, _processor()]).encode()
-    ).hexdigest()
+    command = [compiler, *FLAGS, str(SOURCE), "-o"]
+    said = " ".join([compiler, *FLAGS, _processor()]).encode()
+    key = hashlib.sha256(HEADER.read_bytes() + SOURCE.read_bytes() + said).hexdigest()
     library = directory / f"critic_kernel-{key[:16]}.so"
     if library.exists():
         return library
@@ -81,9 +82,8 @@ def compile_kernel(directory: Path | None = None) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
             partial = Path(scratch) / library.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(partial)]
             result = subprocess.run(
-                command, capture_output=True, text=True, timeout=120, check=False
+                [*command, str(partial)], capture_output=True, text=True, timeout=120, check=False
             )
             if result.returncode:
                 raise KernelUnavailableError(f"{' '.join(command)} failed: {result.stderr[-2000:]}")
