@@ -36,20 +36,15 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool
 
 from rlif_intervention.arbitration import ARMED
 from rlif_intervention.arbitration import ControlState as State
+from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
-from rlif_intervention.node_support import (
-    LATCHED,
-    RELIABLE,
-    RELIABLE_1,
-    Param,
-    declare,
-    diagnostic_array,
-)
 from rlif_msgs.msg import ControlState
 
 from .commands import CommandConfig, CommandConverter

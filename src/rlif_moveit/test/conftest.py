@@ -13,10 +13,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
+from rlif_node.stamps import to_ns
 from std_msgs.msg import Float64MultiArray, Int8, String
 from std_srvs.srv import SetBool, Trigger
 
-from rlif_intervention.node_support import LATCHED, RELIABLE, RELIABLE_1, to_ns
 from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
 from rlif_moveit.servo_status import Dialect
 from rlif_msgs.msg import ControlState

@@ -1,0 +1,162 @@
+"""A process around moveit_py: reads goals from standard input, moves the arm, answers.
+
+In a process of its own because `plan()` holds Python's lock, which would stop the node's timers, and
+because the end of a MoveItPy shuts ROS down for its whole process. One JSON object per line:
+
+    in   {"go": {"kind": "joints", "joints": [...], "positions": [...], ...}}   or   {"cancel": true}
+    out  {"ready": ""}   once;   {"problem": ""}   for each go; empty: the arm is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TextIO
+
+from .reset_goals import JointGoal, NamedGoal, PoseGoal
+from .wire import goal_from_wire
+
+
+class Arm(Protocol):
+    """What the worker needs of MoveIt."""
+
+    def plan(self, goal: JointGoal | NamedGoal | PoseGoal) -> Any:
+        """A trajectory; None: none was found."""
+
+    def execute(self, trajectory: Any) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+class MoveItArm:
+    """moveit_py. Imported here only."""
+
+    def __init__(self, group: str, files: list[str], velocity: float, acceleration: float) -> None:
+        from moveit.core.robot_state import RobotState
+        from moveit.planning import MoveItPy, PlanRequestParameters
+
+        self._moveit = MoveItPy(
+            node_name="rlif_reset", launch_params_filepaths=files, provide_planning_service=False
+        )
+        self._group = group
+        self._component = self._moveit.get_planning_component(group)
+        self._new_state = lambda: RobotState(self._moveit.get_robot_model())
+        self._parameters = PlanRequestParameters(self._moveit, "")
+        self._parameters.max_velocity_scaling_factor = velocity
+        self._parameters.max_acceleration_scaling_factor = acceleration
+
+    def plan(self, goal: JointGoal | NamedGoal | PoseGoal) -> Any:
+        self._component.set_start_state_to_current_state()
+        if isinstance(goal, NamedGoal):
+            self._component.set_goal_state(configuration_name=goal.name)
+        elif isinstance(goal, JointGoal):
+            state = self._new_state()
+            state.set_to_default_values()
+            state.joint_positions = dict(zip(goal.joints, goal.positions, strict=True))
+            state.update()
+            self._component.set_goal_state(robot_state=state)
+        else:
+            self._component.set_goal_state(pose_stamped_msg=_pose(goal), pose_link=goal.link)
+        found = self._component.plan(single_plan_parameters=self._parameters)
+        return found.trajectory if found else None
+
+    def execute(self, trajectory: Any) -> bool:
+        return bool(self._moveit.execute(trajectory, controllers=[]))
+
+    def stop(self) -> None:
+        self._moveit.get_trajectory_execution_manager().stop_execution()
+
+
+def _pose(goal: PoseGoal) -> Any:
+    from geometry_msgs.msg import PoseStamped
+
+    message = PoseStamped()
+    message.header.frame_id = goal.frame
+    p, q = message.pose.position, message.pose.orientation
+    p.x, p.y, p.z = goal.position
+    q.x, q.y, q.z, q.w = goal.orientation
+    return message
+
+
+def move(arm: Arm, goal: JointGoal | NamedGoal | PoseGoal, cancelled: threading.Event) -> str:
+    """Plan and execute; the problem in words, empty: done."""
+    trajectory = arm.plan(goal)
+    if cancelled.is_set():
+        return "cancelled before it moved"
+    if trajectory is None:
+        return "no plan was found: see the worker's output above"
+    done = arm.execute(trajectory)
+    if cancelled.is_set():
+        return "cancelled"
+    return "" if done else "the trajectory was not executed: see the worker's output above"
+
+
+def serve(arm: Arm, lines: Iterable[str], answer: Callable[[dict[str, str]], None]) -> None:
+    """Until the input ends; then the arm is stopped. Cancels are heard while it moves."""
+    goals: queue.Queue[Any] = queue.Queue()
+    cancelled = threading.Event()
+
+    def listen() -> None:
+        try:
+            for line in lines:
+                message = json.loads(line)
+                if message.get("cancel"):
+                    cancelled.set()
+                    arm.stop()
+                else:
+                    cancelled.clear()
+                    goals.put(message["go"])
+        finally:  # also after a line that is none: nobody is there any more who could stop the arm
+            cancelled.set()
+            arm.stop()
+            goals.put(None)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    while (wire := goals.get()) is not None:
+        answer({"problem": move(arm, goal_from_wire(wire), cancelled)})
+    listener.join()
+
+
+def private_output() -> TextIO:
+    """Standard output for us alone: what MoveIt's libraries print goes to standard error."""
+    mine = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return mine
+
+
+def main() -> int:
+    """`python -m rlif_moveit.moveit_py_worker`, started by the node reset_by_planning."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--group", required=True)
+    parser.add_argument("--velocity", type=float, required=True)
+    parser.add_argument("--acceleration", type=float, required=True)
+    parser.add_argument("--params-file", action="append", default=[])
+    a = parser.parse_args()
+    out = private_output()
+
+    def answer(message: dict[str, str]) -> None:
+        print(json.dumps(message), file=out, flush=True)
+
+    try:
+        arm = MoveItArm(a.group, a.params_file, a.velocity, a.acceleration)
+    except ImportError as error:
+        answer(
+            {
+                "ready": f"moveit_py is not there ({error}): install it with `sudo apt install "
+                "ros-$ROS_DISTRO-moveit-py`, or set planner to move_group"
+            }
+        )
+        return 2
+    answer({"ready": ""})
+    serve(arm, sys.stdin, answer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

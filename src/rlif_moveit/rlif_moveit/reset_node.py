@@ -1,0 +1,212 @@
+"""Node `reset_by_planning`: brings the arm to its start between episodes, with MoveIt.
+
+Subscribes
+    control_state  rlif_msgs/ControlState  the arm is moved in HOLD only, and stopped when that ends
+Services
+    reset          std_srvs/Trigger        plans and moves; answers when the arm is there, or why not
+    reset_by_hand  std_srvs/Trigger        a human has put the arm to its start
+    reset_again    std_srvs/Trigger        a human has cleared the way: plan again
+Calls
+    pause_servo    std_srvs/SetBool        of servo_adapter: Servo is paused while the arm is planned
+    move_action    moveit_msgs/action/MoveGroup  planner move_group
+Publishes
+    /diagnostics   diagnostic_msgs/DiagnosticArray  once a second: whether a human has to act
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, RELIABLE
+from std_srvs.srv import SetBool, Trigger
+
+from rlif_intervention.arbitration import ControlState as State
+from rlif_intervention.diagnostic_messages import diagnostic_array
+from rlif_intervention.diagnostics import Level, Status
+from rlif_msgs.msg import ControlState
+
+from .move_group_planner import MoveGroupPlanner
+from .moveit_py_planner import MoveItPyPlanner, worker_command
+from .node_main import run
+from .planning import PlanConfig, planning_interfaces
+from .reset_goals import goal_from
+from .reset_procedure import Planner, ResetProcedure
+from .waiting import within
+
+PARAMETERS = (
+    Param("planner", "move_group", "move_group (its action) or moveit_py (a process of its own)"),
+    Param("planning_group", "", "group of the SRDF that is moved"),
+    Param("move_group_name", "move_group", "node whose robot_description_semantic has the states"),
+    Param("moveit_py_parameters", [], "with moveit_py: parameter files of MoveIt", items=str),
+    Param("goal", "named", "what the reset goes to: named, joints or pose"),
+    Param("goal_state", "", "goal named: a group state of the SRDF"),
+    Param("goal_joints", [], "goal joints: names", items=str),
+    Param("goal_positions", [], "goal joints: rad, one each"),
+    Param("goal_joint_spread", [], "goal joints: rad, uniform up to that far; empty: none"),
+    Param("goal_joint_tolerance", 0.001, "goal joints: rad", 1e-5, 0.1),
+    Param("goal_link", "", "goal pose: link that is brought to the pose"),
+    Param("goal_frame", "base", "goal pose: frame of the pose"),
+    Param("goal_position", [0.0, 0.0, 0.0], "goal pose: m"),
+    Param("goal_orientation", [0.0, 0.0, 0.0, 1.0], "goal pose: quaternion x, y, z, w"),
+    Param("goal_position_spread", [0.0, 0.0, 0.0], "goal pose: m, uniform up to that far per axis"),
+    Param("goal_angle_spread", 0.0, "goal pose: rad, a turn about a random axis", 0.0, 3.2),
+    Param("goal_position_tolerance", 0.002, "goal pose: m", 1e-5, 0.1),
+    Param("goal_angle_tolerance", 0.01, "goal pose: rad", 1e-4, 1.0),
+    Param("attempts", 3, "plans until a human is asked", 1, 100),
+    Param("planning_time", 5.0, "s that one plan may take", 0.1, 120.0),
+    Param("velocity_scale", 0.1, "of the joints' velocity limits", 0.001, 1.0),
+    Param("acceleration_scale", 0.1, "of the joints' acceleration limits", 0.001, 1.0),
+    Param("pipeline", "", "planning pipeline, e.g. ompl; empty: MoveIt's default"),
+    Param("planner_id", "", "planner of the pipeline; empty: its default"),
+    Param("motion_timeout", 60.0, "s until a motion is given up and a human asked", 1.0, 600.0),
+    Param("pause_timeout", 3.0, "s that pausing Servo may take", 0.1, 30.0),
+    Param("use_servo", True, "pause Servo by `pause_servo` of servo_adapter; false: no Servo here"),
+    Param("require_hold", True, "move only while the arbiter is in HOLD; false: no arbiter here"),
+    Param("seed", 0, "of the spread; 0: another one each time", 0, 2**31 - 1),
+)  # fmt: skip
+PLANNERS = ("move_group", "moveit_py")
+
+
+def plan_config(p: dict[str, Any]) -> PlanConfig:
+    return PlanConfig(
+        group=p["planning_group"],
+        planning_time=p["planning_time"],
+        velocity_scale=p["velocity_scale"],
+        acceleration_scale=p["acceleration_scale"],
+        pipeline=p["pipeline"],
+        planner=p["planner_id"],
+        motion_timeout=p["motion_timeout"],
+    )
+
+
+def make_planner(node: Node, p: dict[str, Any]) -> Any:
+    """The planner that the parameters name. Raises ValueError, MissingInterfacesError."""
+    config = plan_config(p)
+    if p["planner"] == "move_group":
+        return MoveGroupPlanner(node, config, planning_interfaces(), p["move_group_name"])
+    if p["planner"] == "moveit_py":
+        return MoveItPyPlanner(node, config, worker_command(config, p["moveit_py_parameters"]))
+    raise ValueError(f"planner is {p['planner']!r}; expected one of {', '.join(PLANNERS)}")
+
+
+class ResetNode(Node):
+    """Shell around `ResetProcedure`.
+
+    planner: in place of MoveIt, for tests
+    """
+
+    def __init__(
+        self,
+        overrides: Sequence[Parameter] = (),
+        planner: Callable[[Node, dict[str, Any]], Planner] = make_planner,
+    ) -> None:
+        super().__init__("reset_by_planning", parameter_overrides=list(overrides))
+        p = declare(self, PARAMETERS)
+        goal = goal_from(p)
+        self._planner = planner(self, p)
+        self._state: State | None = None
+        self._arbiter_says = self._said = ""
+        self._require_hold: bool = p["require_hold"]
+        self._pause_timeout: float = p["pause_timeout"]
+        self._pause = self.create_client(SetBool, "pause_servo") if p["use_servo"] else None
+        self._core = ResetProcedure(
+            planner=self._planner,
+            pause=self._pause_servo,
+            may_move=self._may_move,
+            goal=goal,
+            attempts=p["attempts"],
+            rng=random.Random(p["seed"] or None),
+            say=lambda words: self.get_logger().info(words),
+        )
+        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        group = ReentrantCallbackGroup()  # a reset waits; everything else goes on
+        self.create_service(Trigger, "reset", self._on_reset, callback_group=group)
+        self.create_service(Trigger, "reset_by_hand", self._on_by_hand)
+        self.create_service(Trigger, "reset_again", self._on_again)
+        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # ---- the arbiter
+
+    def _on_control(self, m: ControlState) -> None:
+        self._state, self._arbiter_says = State(m.state), m.reason
+        problem = self._may_move()
+        if problem:
+            self._core.stop(problem)
+
+    def _may_move(self) -> str:
+        if not self._require_hold or self._state is State.HOLD:
+            return ""
+        if self._state is None:
+            return "the arbiter has said nothing on control_state: start it, and arm"
+        if self._state in (State.POLICY, State.OPERATOR):
+            return f"{self._state.name} drives the arm: end the episode first"
+        return f"the arbiter is in {self._state.name} ({self._arbiter_says}): arm first"
+
+    # ---- Servo
+
+    async def _pause_servo(self, on: bool) -> str:
+        if self._pause is None:
+            return ""
+        if not self._pause.service_is_ready():
+            return (
+                "the service pause_servo is not there: start servo_adapter, or set use_servo false"
+            )
+        call = self._pause.call_async(SetBool.Request(data=on))
+        if not await within(self, call, self._pause_timeout):
+            return f"no answer from pause_servo within {self._pause_timeout} s"
+        answer = call.result()
+        return "" if answer.success else answer.message
+
+    # ---- services
+
+    async def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = await self._core.reset()
+        if response.message != self._said:  # the episode node asks again every second
+            self._said = response.message
+            if response.success:
+                self.get_logger().info(f"reset: {response.message}")
+            else:
+                self.get_logger().error(f"no reset: {response.message}")
+        return response
+
+    def _on_by_hand(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._core.by_hand()
+        return response
+
+    def _on_again(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._core.again()
+        return response
+
+    def _report(self) -> None:
+        handed, problem = self._core.handed_over, self._planner.problem()
+        if handed:
+            status = Status("reset", Level.ERROR, f"a human has to act: {handed}")
+        elif problem:
+            status = Status("reset", Level.WARN, problem)
+        else:
+            words = "the arm is being reset" if self._core.moving else "ready"
+            status = Status("reset", Level.OK, words)
+        array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), [status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def last_words(self) -> None:
+        """Stop a motion that is going on."""
+        self._core.stop("the node reset_by_planning ends")
+        close = getattr(self._planner, "close", None)
+        if close is not None:
+            close()
+
+
+def main() -> int:
+    """Console script `reset_by_planning`."""
+    return run(ResetNode, ResetNode.last_words)

@@ -1,0 +1,185 @@
+"""The worker around moveit_py with a stand-in arm, and the planner with a stand-in worker."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlif_moveit.moveit_py_planner import MoveItPyPlanner, worker_command
+from rlif_moveit.moveit_py_worker import serve
+from rlif_moveit.planning import PlanConfig
+from rlif_moveit.reset_goals import JointGoal, NamedGoal, PoseGoal
+from rlif_moveit.wire import goal_from_wire, goal_to_wire
+
+GOALS = [
+    NamedGoal("ready"),
+    JointGoal(joints=("a",), positions=(0.1,), spread=(0.2,)),
+    PoseGoal(
+        link="tool0", frame="base", position=(0.5, 0.0, 0.3), orientation=(1.0, 0.0, 0.0, 0.0)
+    ),
+]
+CONFIG = PlanConfig(group="arm", motion_timeout=5.0)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_goals_come_over_the_wire_as_they_were(goal):
+    assert goal_from_wire(json.loads(json.dumps(goal_to_wire(goal)))) == goal
+
+
+@given(st.dictionaries(st.text(), st.integers()))
+def test_what_is_no_goal_is_refused(wire):
+    with pytest.raises(ValueError, match="kind"):
+        goal_from_wire(wire)
+
+
+class StandInArm:
+    """moveit_py as the worker sees it; executing lasts until `moved` or `stop`."""
+
+    def __init__(self, plans=True):
+        self.plans, self.goals = plans, []
+        self.executing, self.moved, self.stops = threading.Event(), threading.Event(), 0
+
+    def plan(self, goal):
+        self.goals.append(goal)
+        return "trajectory" if self.plans else None
+
+    def execute(self, trajectory):
+        self.executing.set()
+        assert self.moved.wait(10)
+        return self.stops == 0
+
+    def stop(self):
+        self.stops += 1
+        self.moved.set()
+
+
+class Worker:
+    """`serve` in a thread, fed line by line."""
+
+    def __init__(self, arm):
+        self.lines, self.answers = queue.Queue(), queue.Queue()
+        self.thread = threading.Thread(
+            target=serve, args=(arm, iter(self.lines.get, None), self.answers.put), daemon=True
+        )
+        self.thread.start()
+
+    def tell(self, **message):
+        self.lines.put(json.dumps(message))
+
+    def end(self):
+        self.lines.put(None)
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+def test_the_worker_plans_executes_and_answers():
+    arm = StandInArm()
+    arm.moved.set()
+    worker = Worker(arm)
+    worker.tell(go=goal_to_wire(GOALS[1]))
+    assert worker.answers.get(timeout=10) == {"problem": ""}
+    assert arm.goals == [GOALS[1]]
+    worker.end()
+
+
+def test_a_plan_that_is_none_is_said_and_nothing_moves():
+    arm = StandInArm(plans=False)
+    worker = Worker(arm)
+    worker.tell(go=goal_to_wire(GOALS[0]))
+    assert "no plan" in worker.answers.get(timeout=10)["problem"]
+    assert not arm.executing.is_set()
+    worker.end()
+
+
+def test_a_cancel_is_heard_while_the_arm_moves():
+    arm = StandInArm()
+    worker = Worker(arm)
+    worker.tell(go=goal_to_wire(GOALS[0]))
+    assert arm.executing.wait(10)
+    worker.tell(cancel=True)
+    assert worker.answers.get(timeout=10) == {"problem": "cancelled"}
+    worker.end()
+
+
+def test_the_end_of_the_node_stops_the_arm():
+    arm = StandInArm()
+    worker = Worker(arm)
+    worker.tell(go=goal_to_wire(GOALS[0]))
+    assert arm.executing.wait(10)
+    worker.end()
+    assert arm.stops == 1
+
+
+CHILD = """
+import json, sys
+print(json.dumps({"ready": ""}), flush=True)
+for line in sys.stdin:
+    m = json.loads(line)
+    if "go" not in m:
+        print(json.dumps({"problem": "cancelled"}), flush=True)
+    elif m["go"]["name"] == "die":
+        sys.exit(7)
+    elif m["go"]["name"] != "hang":
+        print(json.dumps({"problem": "" if m["go"]["name"] == "ready" else "no plan"}), flush=True)
+"""
+
+
+@pytest.fixture
+def planner(bench):
+    made = MoveItPyPlanner(bench.node, CONFIG, [sys.executable, "-c", CHILD])
+    bench.until(lambda: not made.problem(), "the worker")
+    yield made
+    made.close()
+
+
+def go(bench, planner, name):
+    task = bench.executor.create_task(planner.go(NamedGoal(name)))
+    bench.executor.spin_once(timeout_sec=0.05)
+    return task
+
+
+def test_the_node_waits_for_the_worker_without_blocking(bench, planner):
+    ticks = []
+    timer = bench.node.create_timer(0.01, lambda: ticks.append(1))
+    task = go(bench, planner, "hang")
+    bench.until(lambda: len(ticks) > 20, "the node's timers")
+    assert not task.done()
+    planner.cancel()
+    bench.until(task.done, "the answer")
+    assert task.result().problem == "cancelled"
+    timer.cancel()
+
+
+def test_the_workers_problem_is_the_outcome(bench, planner):
+    for name, problem in (("ready", ""), ("other", "no plan")):
+        task = go(bench, planner, name)
+        bench.until(task.done, "the answer")
+        assert task.result().problem == problem
+
+
+def test_a_worker_that_dies_is_said_and_the_arm_may_not_be_still(bench, planner):
+    task = go(bench, planner, "die")
+    bench.until(task.done, "the end of the worker")
+    assert "status 7" in task.result().problem and not task.result().still
+    assert "start this node again" in planner.problem()
+
+
+def test_the_real_worker_says_that_moveit_py_is_missing():
+    try:
+        import moveit.planning  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        pytest.skip("moveit_py is installed here")
+    done = subprocess.run(
+        worker_command(CONFIG, []), capture_output=True, text=True, timeout=30, input=""
+    )
+    assert done.returncode == 2
+    assert "ros-$ROS_DISTRO-moveit-py" in json.loads(done.stdout)["ready"]

@@ -1,0 +1,169 @@
+"""The reset over DDS: adapter, Servo and a planner that succeeds, fails and hangs."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from rlif_moveit.interfaces import MissingInterfacesError
+from rlif_moveit.reset_node import ResetNode
+from rlif_moveit.reset_procedure import Outcome
+from rlif_moveit.servo_adapter_node import ServoAdapterNode
+from rlif_moveit.servo_status import Dialect
+from rlif_msgs.msg import ControlState
+
+HAVE_MOVEIT = importlib.util.find_spec("moveit_msgs") is not None
+GOAL = {"planning_group": "arm", "goal_state": "ready", "seed": 1}
+
+
+def overrides(**values):
+    return [Parameter(name, value=value) for name, value in values.items()]
+
+
+class StandInPlanner:
+    """`problems` are its answers, in order, then success; `wait`: answer on `cancel` only."""
+
+    def __init__(self, node):
+        self.node, self.goals, self.problems, self.wait = node, [], [], False
+        self.running = None
+        self.at_go = lambda: None
+
+    def problem(self):
+        return ""
+
+    async def go(self, goal):
+        self.goals.append(goal)
+        self.at_go()
+        if self.wait:
+            self.running = Future(executor=self.node.executor)
+            return await self.running
+        return Outcome(self.problems.pop(0) if self.problems else "")
+
+    def cancel(self):
+        self.running.set_result(Outcome("PREEMPTED"))
+
+
+@pytest.fixture
+def rig(bench, stand_in_servo, interfaces_of):
+    """(servo, planner, call) with an armed arbiter in HOLD."""
+
+    def start(**values):
+        servo = bench.add(stand_in_servo())
+        bench.add(ServoAdapterNode([], interfaces_of(Dialect.JAZZY)))
+        made = []
+
+        def planner(node, _):
+            made.append(StandInPlanner(node))
+            return made[0]
+
+        bench.add(ResetNode(overrides(**(GOAL | values)), planner))
+        bench.say(ControlState.HOLD)
+        bench.until(lambda: not servo.paused and bench.hold == "", "a running Servo")
+        return servo, made[0], lambda name="reset": bench.call(Trigger, name)
+
+    return start
+
+
+def test_servo_is_paused_during_the_motion_and_runs_after(bench, rig):
+    servo, planner, call = rig()
+    during = []
+    planner.at_go = lambda: during.append(servo.paused)
+    answer = call()
+    assert answer.success, answer.message
+    assert during == [True]
+    bench.until(lambda: not servo.paused and bench.hold == "", "Servo after the reset")
+
+
+def test_the_policy_is_held_while_the_arm_is_reset(bench, rig):
+    servo, planner, call = rig()
+    planner.wait = True
+    client = bench.node.create_client(Trigger, "reset")
+    bench.until(client.service_is_ready, "reset")
+    done = client.call_async(Trigger.Request())
+    bench.until(lambda: planner.running, "the motion")
+    bench.until(lambda: "pause_servo" in bench.hold, "hold with the reason")
+    planner.running.set_result(Outcome())
+    bench.until(done.done, "the answer")
+    assert done.result().success
+
+
+def test_after_the_last_attempt_a_human_is_asked_and_nothing_moves_until_then(bench, rig):
+    servo, planner, call = rig(attempts=2)
+    planner.problems = ["PLANNING_FAILED"] * 2
+    answer = call()
+    assert not answer.success and "reset_by_hand" in answer.message
+    assert not call().success and len(planner.goals) == 2
+    assert servo.paused
+    bench.until(
+        lambda: (s := bench.diagnostics(": reset")) and "a human has to act" in s.message,
+        "a diagnostic",
+    )
+    assert call("reset_by_hand").success
+    assert call().success and len(planner.goals) == 2
+    bench.until(lambda: not servo.paused, "Servo again")
+
+
+def test_a_fault_during_the_motion_stops_the_arm(bench, rig):
+    servo, planner, _ = rig()
+    planner.wait = True
+    client = bench.node.create_client(Trigger, "reset")
+    bench.until(client.service_is_ready, "reset")
+    done = client.call_async(Trigger.Request())
+    bench.until(lambda: planner.running, "the motion")
+    bench.say(ControlState.FAULT)
+    bench.until(done.done, "the answer")
+    assert not done.result().success and "FAULT" in done.result().message
+    assert len(planner.goals) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [(ControlState.DISARMED, "arm first"), (ControlState.POLICY, "end the episode first")],
+)
+def test_the_arm_is_moved_in_hold_only(bench, rig, state, word):
+    _, planner, call = rig()
+    bench.say(state)
+
+    def refused():
+        answer = call()
+        return not answer.success and word in answer.message
+
+    bench.until(refused, "a refusal")
+    planner.goals.clear()
+    assert not call().success and planner.goals == []
+
+
+def test_without_the_adapter_the_arm_is_not_moved(bench):
+    made = []
+
+    def planner(node, _):
+        made.append(StandInPlanner(node))
+        return made[0]
+
+    bench.add(ResetNode(overrides(**GOAL, require_hold=False), planner))
+    answer = bench.call(Trigger, "reset")
+    assert not answer.success and "servo_adapter" in answer.message and made[0].goals == []
+
+
+@pytest.mark.skipif(HAVE_MOVEIT, reason="moveit_msgs is installed here")
+def test_without_moveit_msgs_it_says_what_is_missing(bench):
+    with pytest.raises(MissingInterfacesError, match="moveit_msgs"):
+        ResetNode(overrides(**GOAL))
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"planner": "ompl"}, "planner"),
+        ({"planning_group": ""}, "planning_group"),
+        ({"goal": "home"}, "goal"),
+        ({"goal_state": ""}, "goal_state"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(bench, values, word):
+    with pytest.raises(ValueError, match=word):
+        ResetNode(overrides(**(GOAL | values)))
