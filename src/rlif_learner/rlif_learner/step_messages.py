@@ -8,7 +8,7 @@ import numpy as np
 
 from rlif_learner.steps import StepRecord
 
-CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1}
+CHANNELS = {"rgb8": 3, "mono8": 1}  # the observer converts whatever a camera sends
 
 
 def image_array(image: Any) -> np.ndarray:

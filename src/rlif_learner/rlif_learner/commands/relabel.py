@@ -1,7 +1,9 @@
 """Write new labels for bags, derived from what was recorded. The bags stay as they are.
 
   rlif relabel BAG... -o OUT [--scheme onset|every_step|module:function] [--set name=value]
-  rlif relabel --describe BAG...
+  rlif relabel BAG... -o OUT --mapping FILE   bags that this suite did not record: first their
+                                              Steps, as bags in OUT, then the labels of these
+  rlif relabel --describe BAG...              what is in the bags, and a mapping to start from
 
 `rlif train BAG... --labels OUT` learns from them. A second call goes on where the first one ended.
 """
@@ -15,9 +17,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rlif_learner.bags import BagError, bag_paths
+from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
+from rlif_learner.bags_foreign import ForeignReport, foreign_steps
 from rlif_learner.bags_info import describe_bag
+from rlif_learner.bags_mapping import TopicMapping, starter
 from rlif_learner.bags_relabel import Relabelling, RelabelReport, labels_path, relabel_bag
+from rlif_learner.bags_write import StepWriter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--topic", default="", help="of the Steps, where there are several")
     parser.add_argument("--jobs", type=int, default=1, help="bags at the same time")
+    parser.add_argument("--mapping", type=Path, help="what the topics of foreign bags mean")
     parser.add_argument("--describe", action="store_true", help="say what is in the bags, only")
 
 
@@ -57,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         bags = bag_paths(arguments.bags)
         if arguments.describe:
             for bag in bags:
-                print("\n".join(describe_bag(bag)))
+                print("\n".join([*describe_bag(bag), *_starter_lines(bag)]))
             return 0
         if arguments.output is None:
             raise ValueError("found no -o OUT, expected the directory of the labels")
@@ -69,10 +75,48 @@ def run(arguments: argparse.Namespace) -> int:
         )
         work.function()  # one that does not exist is refused before anything is read
         _refuse_equal_names(bags, arguments.output)
+        if arguments.mapping is not None:
+            bags = _convert_all(bags, arguments.output, TopicMapping.read(arguments.mapping))
     except (BagError, ValueError) as error:
         print(f"rlif relabel: {error}", file=sys.stderr)
         return 1
     return _relabel_all(bags, arguments.output, work, max(1, arguments.jobs))
+
+
+def _starter_lines(bag: Path) -> list[str]:
+    """A mapping for a bag without Steps."""
+    with open_bag(bag) as reader:
+        types = {c.topic: c.msgtype for c in reader.connections}
+    if STEP_TYPE in types.values():
+        return []
+    return ["a mapping to start from, for --mapping:", "", starter(types)]
+
+
+def _convert_all(bags: list[Path], output: Path, mapping: TopicMapping) -> list[Path]:
+    """Bags of Steps in `output`, of those that can be converted; the others are named."""
+    output.mkdir(parents=True, exist_ok=True)
+    converted = []
+    for bag in bags:
+        target = output / (bag.stem if bag.is_file() else bag.name)
+        if target.exists():
+            print(f"{target}: converted before")
+            converted.append(target)
+            continue
+        report = ForeignReport()
+        try:
+            with StepWriter(target) as writer:
+                for stamp, step in foreign_steps(bag, mapping, report):
+                    writer.write(step, stamp)
+                if not writer.count:
+                    raise BagError(f"{bag}: gave no Step; " + "; ".join(report.lines()))
+        except BagError as error:
+            print(f"rlif relabel: {error}", file=sys.stderr)
+            continue
+        print("\n".join([f"{bag} -> {target}", *report.lines()]))
+        converted.append(target)
+    if len(converted) < len(bags):
+        raise BagError(f"{len(bags) - len(converted)} of {len(bags)} bags cannot be converted")
+    return converted
 
 
 def _refuse_equal_names(bags: list[Path], output: Path) -> None:

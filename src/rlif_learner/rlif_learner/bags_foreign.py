@@ -1,0 +1,344 @@
+"""Steps out of bags that this suite did not record, by a mapping of their topics.
+
+The same code as live makes them: the observer's samples, ages and features, and the arbiter's rule
+of what is one intervention. A tick of `control_rate` begins with an observation; the action is the
+mean of the commands in the tick, and one reading of the operator's hand marks the whole tick.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rosbags.highlevel import AnyReader, AnyReaderError
+
+from rlif_intervention.interventions import InterventionConfig, InterventionTracker
+from rlif_learner.bags import BagError, open_bag
+from rlif_learner.bags_mapping import TopicMapping, command_values
+from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_policy.features import (
+    FeatureError,
+    JointOrder,
+    Pose,
+    PoseTrack,
+    Wrench,
+    unit_quaternion,
+)
+from rlif_policy.images import CameraSpec, ImageError, RawImage, to_rgb
+from rlif_policy.sampling import LatestSamples
+
+_NO_ACTION = np.zeros(0, np.float32)
+
+
+@dataclass
+class ForeignReport:
+    """What became of a foreign bag. refused: messages by topic; gaps: ticks by what was missing"""
+
+    steps: int = 0
+    episodes: int = 0
+    clipped: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    gaps: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        return [
+            f"  {self.steps} steps of {self.episodes} episodes, {self.clipped} actions clipped",
+            *(f"  {n} messages of {topic} refused" for topic, n in self.refused.items()),
+            *(f"  {n} ticks without a step: {why}" for why, n in self.gaps.items()),
+            *(f"  note: {note}" for note in self.notes),
+        ]
+
+
+def _position(point: Any) -> tuple[float, float, float]:
+    return (point.x, point.y, point.z)
+
+
+def _raw_image(message: Any) -> RawImage:
+    """Of an Image or a CompressedImage."""
+    if hasattr(message, "encoding"):
+        data = np.asarray(message.data, np.uint8)
+        return RawImage(message.width, message.height, message.encoding, message.step, data)
+    try:
+        picture = Image.open(io.BytesIO(bytes(message.data))).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ImageError(f"compressed image: {error}") from error
+    pixels = np.asarray(picture)
+    return RawImage(picture.width, picture.height, "rgb8", picture.width * 3, pixels.reshape(-1))
+
+
+class _Readings:
+    """Messages of the sources as the observer reads them. FeatureError, ImageError."""
+
+    def __init__(self, mapping: TopicMapping) -> None:
+        self._frame = mapping.base_frame
+        self._track = PoseTrack(round(1e9 / mapping.control_rate))
+        self._joints = JointOrder(mapping.joints)
+        self._size = (mapping.image_width, mapping.image_height)
+        self._cameras: dict[str, CameraSpec] = {}
+
+    def read(self, source: str, message: Any, stamp: int) -> Any:
+        if source in ("ee_pose", "object_pose"):
+            return self._pose(source, message, stamp)
+        if source == "wrench":
+            return Wrench(_position(message.wrench.force), _position(message.wrench.torque))
+        if source == "joint_states":
+            return self._joints.pick(message.name, message.position, message.velocity)
+        raw = _raw_image(message)
+        if source not in self._cameras:  # the first image tells the size; another one is an error
+            self._cameras[source] = CameraSpec(source, raw.width, raw.height, *self._size)
+        return to_rgb(raw, self._cameras[source])
+
+    def _pose(self, source: str, message: Any, stamp: int) -> Pose:
+        frame = message.header.frame_id
+        if frame != self._frame:
+            raise FeatureError(f"frame_id is {frame!r}, expected {self._frame!r} (base_frame)")
+        p, q = message.pose.position, message.pose.orientation
+        track = source == "ee_pose"
+        velocity = self._track.velocity(stamp, _position(p)) if track else (0.0, 0.0, 0.0)
+        return Pose(_position(p), unit_quaternion(q.x, q.y, q.z, q.w), velocity)
+
+
+@dataclass
+class _Tick:
+    """An open tick: its observation, and what happened in it."""
+
+    start: int  # ns
+    state: np.ndarray
+    images: tuple[np.ndarray, ...]
+    commands: list[np.ndarray] = field(default_factory=list)
+    engaged: bool = False
+
+
+class ForeignSteps:
+    """Feed it messages in the order of their log times; it yields the Steps with their stamps."""
+
+    def __init__(self, mapping: TopicMapping, report: ForeignReport) -> None:
+        self.mapping, self.report = mapping, report
+        names = [*mapping.layout.sources, *mapping.cameras]
+        ages = dict.fromkeys(names, round(mapping.max_age * 1e9))
+        self._layout, self._samples = mapping.layout, LatestSamples(ages)
+        self._readings = _Readings(mapping)
+        self._tracker = InterventionTracker(InterventionConfig(release_dwell=mapping.release_dwell))
+        self._sources = {topic: name for name, topic in mapping.sources.items()}
+        self._sources |= {topic: name for name, topic in mapping.cameras.items()}
+        self._period = round(1e9 / mapping.control_rate)
+        self._engaged = mapping.driver.get("always") == "operator"
+        self._policy: np.ndarray | None = None
+        self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
+        self._in_force = (0, np.zeros(len(mapping.axes)))  # in the last tick that had a command
+        self._tick: _Tick | None = None
+        # Ticks without a command: steps if another command follows, else beyond the episode.
+        # None: one without an observation.
+        self._idle: list[_Tick | None] = []
+        self._next = -1  # ns, of the next tick; below 0: no episode
+        self._episode, self._index, self._sequence = 0, 0, 0
+        self._last_onset, self._any = 0, False  # whether this episode has a Step
+
+    def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
+        """One message, logged at `stamp` (ns)."""
+        while 0 <= self._next <= stamp:
+            yield from self._begin_tick(self._next)
+        try:
+            if topic in self._sources:
+                source = self._sources[topic]
+                self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
+            if topic == self.mapping.driver_topic:
+                self._read_driver(message)
+            if topic == self.mapping.command:
+                self._take_command(stamp, command_values(message, self.mapping))
+        except (FeatureError, ImageError, ValueError, AttributeError, IndexError) as error:
+            self._refuse(topic, stamp, error)
+        if topic == self.mapping.success and self._next >= 0:
+            yield from self._end(stamp, Outcome.SUCCESS)
+
+    def finish(self, stamp: int) -> Iterator[tuple[int, StepRecord]]:
+        """The bag is over at `stamp`."""
+        if self._next >= 0:
+            yield from self._end(stamp, Outcome.TRUNCATED)
+
+    def _refuse(self, topic: str, stamp: int, error: Exception) -> None:
+        if topic in self._sources:
+            self._samples.refuse(self._sources[topic], str(error))
+        if not self.report.refused[topic]:
+            self.report.notes.append(f"{topic} at {stamp} ns, the first refused: {error}")
+        self.report.refused[topic] += 1
+
+    def _read_driver(self, message: Any) -> None:
+        driver = self.mapping.driver
+        if "joy" in driver:
+            self._engaged = bool(message.buttons[driver["button"]])
+        elif "flag" in driver:
+            self._engaged = bool(message.data)
+        else:
+            self._policy = command_values(message, self.mapping)
+        if self._tick is not None:
+            self._tick.engaged |= self._engaged
+
+    def _take_command(self, stamp: int, values: np.ndarray) -> None:
+        if "policy" in self.mapping.driver and self._policy is not None:
+            difference = float(np.abs(values - self._policy).max())
+            self._engaged = difference > self.mapping.driver["threshold"]
+        self._command = (stamp, values)
+        if self._next < 0:
+            self._episode, self._index, self._any = self._episode + 1, 0, False
+            self._next = stamp
+        if self._tick is not None:
+            self._tick.commands.append(values)
+            self._tick.engaged |= self._engaged
+
+    def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
+        """Close the open tick, and open the one at `start`."""
+        yield from self._close_tick()
+        assert self._command is not None
+        if start - self._command[0] > self.mapping.episode_gap * 1e9:
+            yield from self._end(start, Outcome.TRUNCATED)
+            return
+        self._next = start + self._period
+        observed = self._observe(start)
+        if observed is None:
+            self._idle.append(None)
+            return
+        began = self._command[0] == start
+        # What a difference to the policy said holds for the command that differed only.
+        holds = began or "policy" not in self.mapping.driver
+        self._tick = _Tick(start, *observed, engaged=self._engaged and holds)
+        if began:  # the command with which the episode begins
+            self._tick.commands.append(self._command[1])
+
+    def _observe(self, now: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]] | None:
+        problems = self._samples.problems(now, now)
+        for problem in problems:
+            self.report.gaps[f"{problem.source} missing, stale or refused"] += 1
+        if problems:
+            return None
+        values = self._samples.values
+        try:
+            state = self._layout.compute(values)
+        except FeatureError as error:
+            self.report.gaps[f"state {str(error).split(':')[0]}"] += 1
+            return None
+        return state, tuple(values[name] for name in self.mapping.cameras)
+
+    def _close_tick(self) -> Iterator[tuple[int, StepRecord]]:
+        tick, self._tick = self._tick, None
+        if tick is None:
+            return
+        self._idle.append(tick)
+        if tick.commands:
+            yield from self._release_idle()
+
+    def _release_idle(self) -> Iterator[tuple[int, StepRecord]]:
+        """Let the ticks that were waiting become steps."""
+        ticks, self._idle = self._idle, []
+        for tick in ticks:
+            if tick is None:  # a gap: what was not seen is not learned across
+                self._index += 1
+                self._sequence += 1
+                continue
+            if tick.commands:
+                self._in_force = (tick.start, np.mean(tick.commands, axis=0))
+            stamp, action = self._in_force
+            if tick.start - stamp > self.mapping.max_age * 1e9:
+                action = np.zeros(len(self.mapping.axes))  # the robot stands
+            clipped = np.clip(action, -1.0, 1.0)
+            self.report.clipped += bool((clipped != action).any())
+            source, onset, number = self._drive(tick)
+            yield tick.start, self._step(
+                state=tick.state, images=tick.images, source=int(source), onset=onset,
+                intervention_id=number, action=clipped.astype(np.float32), is_last=False, outcome=0,
+            )  # fmt: skip
+
+    def _drive(self, tick: _Tick) -> tuple[Source, bool, int]:
+        """Who drove, whether that begins an intervention, and its number."""
+        now = tick.start * 1e-9
+        if tick.engaged:
+            intervention = self._tracker.engage("driver", now)
+            onset = intervention.id > self._last_onset
+            self._last_onset = intervention.id
+            return Source.OPERATOR, onset, intervention.id
+        if self._tracker.release(now):
+            self._tracker.end()
+        current = self._tracker.current
+        if current is not None:  # inside the dwell the steps are nobody's, as live
+            return Source.NONE, False, current.id
+        return (Source.POLICY if tick.commands else Source.NONE), False, 0
+
+    def _end(self, now: int, outcome: Outcome) -> Iterator[tuple[int, StepRecord]]:
+        """End the episode. Its final observation is the first one after the last command."""
+        if outcome == Outcome.SUCCESS and self._tick is not None and not self._tick.commands:
+            self._tick = None  # nothing was done in it: no step
+        yield from self._close_tick()
+        if outcome == Outcome.SUCCESS:
+            yield from self._release_idle()
+        while self._idle and self._idle[0] is None:
+            self._idle.pop(0)
+            self._index += 1
+            self._sequence += 1
+        final = self._idle[0] if self._idle else None
+        if final is None:
+            observed = self._observe(now)
+            final = None if observed is None else _Tick(now, *observed)
+        self._idle, self._next = [], -1
+        self._tracker.end()
+        if final is None:
+            self.report.notes.append(
+                f"episode {self._episode} has no last step: nothing to observe at {now} ns"
+            )
+        elif self._any:
+            yield final.start, self._step(
+                state=final.state, images=final.images, source=0, onset=False, intervention_id=0,
+                action=_NO_ACTION, is_last=True, outcome=int(outcome),
+            )  # fmt: skip
+
+    def _step(self, **values: Any) -> StepRecord:
+        step = StepRecord(
+            sequence=self._sequence, episode_id=self._episode, step_index=self._index,
+            is_first=self._index == 0, evaluation=False, **values,
+        )  # fmt: skip
+        self._sequence += 1
+        self._index += 1
+        self._any = True
+        self.report.steps += 1
+        self.report.episodes = self._episode
+        return step
+
+
+def foreign_steps(
+    path: Path, mapping: TopicMapping, report: ForeignReport
+) -> Iterator[tuple[int, StepRecord]]:
+    """Stamps (ns) and Steps of a foreign bag. BagError names topics that are not in it."""
+    with open_bag(path, report.notes) as reader:
+        used = mapping.topics
+        connections = [c for c in reader.connections if c.topic in used]
+        missing = sorted(set(used) - {c.topic for c in connections} - {mapping.success})
+        if missing:
+            raise BagError(
+                f"{path}: found no topic "
+                + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
+                + f"; there are {sorted({c.topic for c in reader.connections})}"
+            )
+        steps, stamp = ForeignSteps(mapping, report), 0
+        for connection, stamp, data in reader.messages(connections):
+            message = _decoded(reader, connection, data, stamp, report)
+            if message is not None:
+                yield from steps.feed(connection.topic, stamp, message)
+        yield from steps.finish(stamp)
+
+
+def _decoded(
+    reader: AnyReader, connection: Any, data: bytes, stamp: int, report: ForeignReport
+) -> Any:
+    try:
+        return reader.deserialize(data, connection.msgtype)
+    except (AnyReaderError, ValueError, IndexError) as error:
+        if not report.refused[connection.topic]:
+            report.notes.append(f"{connection.topic} at {stamp} ns cannot be decoded: {error}")
+        report.refused[connection.topic] += 1
+        return None

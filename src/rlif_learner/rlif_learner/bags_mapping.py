@@ -1,0 +1,189 @@
+"""What the topics of a foreign bag mean: a YAML file, checked in full before anything is read.
+
+control_rate: 10.0                      # Hz of the Steps
+features: [ee_position, wrench_force]   # as the observer's
+joints: []                              # as the observer's
+base_frame: base                        # of poses
+max_age: 0.2                            # s that a sample may be old
+sources: {ee_pose: /arm/pose, wrench: /arm/wrench}   # what the features need: topic
+cameras: {wrist: /camera/image_raw}     # name: topic; in this order
+image_width: 128
+image_height: 128
+command: /arm/twist                     # TwistStamped, Twist, or a Float32/64MultiArray
+axes: [x, y, z]                         # entries of an action
+linear_scale: 0.1                       # m/s of an action of 1
+angular_scale: 0.5                      # rad/s; a MultiArray is divided by linear_scale
+driver: {joy: /joy, button: 4}          # or {flag: /manual} (Bool), {policy: /policy/twist,
+                                        # threshold: 0.05}, {always: operator}, {always: policy}
+release_dwell: 0.2                      # s, as the arbiter's
+episode_gap: 2.0                        # s without a command that end an episode
+success: ""                             # topic; a message ends the episode in success
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rlif_policy.features import StateLayout
+
+AXES = ("x", "y", "z", "roll", "pitch", "yaw")
+_DRIVERS = {
+    frozenset({"joy", "button"}), frozenset({"flag"}), frozenset({"policy", "threshold"}),
+    frozenset({"always"}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TopicMapping:
+    """See the module. ValueError names the field, what was found and what was expected."""
+
+    features: tuple[str, ...]
+    sources: Mapping[str, str]
+    command: str
+    axes: tuple[str, ...]
+    driver: Mapping[str, Any]
+    control_rate: float = 10.0
+    joints: tuple[str, ...] = ()
+    base_frame: str = "base"
+    max_age: float = 0.2
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    image_width: int = 128
+    image_height: int = 128
+    linear_scale: float = 0.1
+    angular_scale: float = 0.5
+    release_dwell: float = 0.2
+    episode_gap: float = 2.0
+    success: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("control_rate", "max_age", "linear_scale", "angular_scale", "episode_gap",
+                     "image_width", "image_height"):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+                raise ValueError(f"{name}: found {value!r}, expected a number above 0")
+        needed = set(self.layout.sources)
+        if needed != set(self.sources):
+            raise ValueError(
+                f"sources: found topics for {sorted(self.sources)}, expected them for "
+                f"{sorted(needed)}, which the features need"
+            )
+        unknown = [axis for axis in self.axes if axis not in AXES]
+        if unknown or not self.axes:
+            raise ValueError(f"axes: found {list(self.axes)}, expected some of {list(AXES)}")
+        if frozenset(self.driver) not in _DRIVERS:
+            expected = " or ".join(sorted("{" + ", ".join(sorted(d)) + "}" for d in _DRIVERS))
+            raise ValueError(f"driver: found {sorted(self.driver)}, expected {expected}")
+        if self.driver.get("always", "policy") not in ("operator", "policy"):
+            raise ValueError(
+                f"driver: found always: {self.driver['always']!r}, expected operator or policy"
+            )
+        if not self.command:
+            raise ValueError("command: found no topic, expected that of the commands to the robot")
+
+    @property
+    def layout(self) -> StateLayout:
+        return StateLayout(tuple(self.features), tuple(self.joints))
+
+    @property
+    def driver_topic(self) -> str:
+        """Of what tells who drove; empty: nothing has to."""
+        return next((self.driver[k] for k in ("joy", "flag", "policy") if k in self.driver), "")
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """All topics that are read, and what each of them is for."""
+        used = {topic: name for name, topic in self.sources.items()}
+        used |= {topic: f"camera {name}" for name, topic in self.cameras.items()}
+        used[self.command] = "command"
+        for topic, name in ((self.driver_topic, "driver"), (self.success, "success")):
+            if topic:
+                used[topic] = name
+        return used
+
+    @property
+    def scales(self) -> np.ndarray:
+        """Of the entries of an action, [action_dim]."""
+        return np.array(
+            [self.linear_scale if a in AXES[:3] else self.angular_scale for a in self.axes]
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> TopicMapping:
+        """From a YAML file. ValueError names it."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("found no mapping of names to values")
+            known = {f.name for f in fields(cls)}
+            unknown = sorted(set(content) - known)
+            missing = sorted({"features", "sources", "command", "axes", "driver"} - set(content))
+            if unknown or missing:
+                raise ValueError(f"unknown {unknown}, missing {missing}; known: {sorted(known)}")
+            for name in ("features", "joints", "axes"):
+                content[name] = tuple(content.get(name) or ())
+            return cls(**content)
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise ValueError(f"mapping {path}: {error}") from error
+
+
+def command_values(message: Any, mapping: TopicMapping) -> np.ndarray:
+    """The action of a command message, not yet clipped: float64 [action_dim]. ValueError."""
+    twist = getattr(message, "twist", message)
+    if hasattr(twist, "linear"):
+        parts = (twist.linear, twist.angular)
+        by_axis = dict(zip(AXES, [v for p in parts for v in (p.x, p.y, p.z)], strict=True))
+        values = np.array([by_axis[axis] for axis in mapping.axes]) / mapping.scales
+    elif hasattr(message, "data"):
+        values = np.atleast_1d(np.asarray(message.data, np.float64)) / mapping.linear_scale
+    else:
+        raise ValueError("neither a twist nor an array of numbers")
+    if values.shape != (len(mapping.axes),):
+        raise ValueError(f"found {values.size} values, expected {len(mapping.axes)} (axes)")
+    if not np.isfinite(values).all():
+        raise ValueError(f"not finite: {values.tolist()}")
+    return values
+
+
+_GUESSES = (
+    ("ee_pose", "geometry_msgs/msg/PoseStamped"),
+    ("joint_states", "sensor_msgs/msg/JointState"),
+    ("wrench", "geometry_msgs/msg/WrenchStamped"),
+)
+_FEATURE_OF = {"ee_pose": "ee_position", "joint_states": "joint_positions",
+               "wrench": "wrench_force"}  # fmt: skip
+
+
+def starter(types: Mapping[str, str]) -> str:
+    """A mapping file to begin with, guessed from the types of a bag's topics."""
+
+    def first(*kinds: str) -> str:
+        return next((t for t in sorted(types) if types[t] in kinds), "")
+
+    sources = {name: first(kind) for name, kind in _GUESSES if first(kind)}
+    joy, flag = first("sensor_msgs/msg/Joy"), first("std_msgs/msg/Bool")
+    images = [t for t in sorted(types) if types[t] == "sensor_msgs/msg/Image"]
+    driver: dict[str, Any] = {"always": "operator"}
+    if joy or flag:
+        driver = {"joy": joy, "button": 0} if joy else {"flag": flag}
+    content = {
+        "control_rate": 10.0,
+        "features": [_FEATURE_OF[name] for name in sources],
+        "joints": [],
+        "base_frame": "base",
+        "sources": sources,
+        "cameras": {f"camera{i}": topic for i, topic in enumerate(images)},
+        "command": first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist"),
+        "axes": ["x", "y", "z"],
+        "linear_scale": 0.1,
+        "driver": driver,
+        "release_dwell": 0.2,
+        "episode_gap": 2.0,
+    }
+    return yaml.safe_dump(content, sort_keys=False)

@@ -1,0 +1,307 @@
+"""Bags that this suite did not record: the Steps that a mapping makes of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from rlif_learner.bags import BagError, StepReader
+from rlif_learner.bags_foreign import ForeignReport, foreign_steps
+from rlif_learner.bags_mapping import TopicMapping, starter
+from rlif_learner.commands import relabel as relabel_command
+from rlif_learner.labels import label_rewards
+from rlif_learner.steps import Outcome, StepRecord
+
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+TYPES = STORE.types
+SECOND = 1_000_000_000
+MAPPING: dict[str, Any] = {
+    "control_rate": 10.0,
+    "features": ["ee_position"],
+    "base_frame": "world",
+    "sources": {"ee_pose": "/arm/pose"},
+    "command": "/arm/twist",
+    "axes": ["x", "z"],
+    "linear_scale": 0.1,
+    "driver": {"joy": "/joy", "button": 4},
+    "release_dwell": 0.15,
+    "episode_gap": 1.0,
+}
+Message = tuple[str, int, str, Any]
+
+
+def mapping(**changes: Any) -> TopicMapping:
+    values = {**MAPPING, **changes}
+    return TopicMapping(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def header(stamp: int, frame: str = "world") -> Any:
+    time = TYPES["builtin_interfaces/msg/Time"](sec=stamp // SECOND, nanosec=stamp % SECOND)
+    return TYPES["std_msgs/msg/Header"](stamp=time, frame_id=frame)
+
+
+def pose(stamp: int, x: float, frame: str = "world") -> Message:
+    point = TYPES["geometry_msgs/msg/Point"](x=x, y=0.0, z=0.5)
+    turn = TYPES["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
+    value = TYPES["geometry_msgs/msg/Pose"](position=point, orientation=turn)
+    kind = "geometry_msgs/msg/PoseStamped"
+    return "/arm/pose", stamp, kind, TYPES[kind](header=header(stamp, frame), pose=value)
+
+
+def twist(stamp: int, x: float, topic: str = "/arm/twist") -> Message:
+    vector = TYPES["geometry_msgs/msg/Vector3"]
+    value = TYPES["geometry_msgs/msg/Twist"](
+        linear=vector(x=x, y=9.0, z=-x), angular=vector(x=0.0, y=0.0, z=0.0)
+    )
+    kind = "geometry_msgs/msg/TwistStamped"
+    return topic, stamp, kind, TYPES[kind](header=header(stamp), twist=value)
+
+
+def joy(stamp: int, pressed: bool) -> Message:
+    kind = "sensor_msgs/msg/Joy"
+    buttons = np.array([0, 0, 0, 0, int(pressed)], np.int32)
+    message = TYPES[kind](header=header(stamp), axes=np.zeros(2, np.float32), buttons=buttons)
+    return "/joy", stamp, kind, message
+
+
+# The joystick is 1 ms ahead: one reading of it marks the whole of tick 3. Two ticks are dwell.
+BY_HAND = "pppoooo..p|"
+BY_COMMAND = "ppppooo..p|"
+
+
+def session(ticks: int = 10, operator: range = range(4, 7)) -> list[Message]:
+    """Poses and joystick at 100 Hz, commands at 50 Hz from 1 s on; x is the tick's number."""
+    messages: list[Message] = []
+    for centi in range((ticks + 20) * 10):
+        stamp = SECOND + (centi - 50) * SECOND // 100
+        tick = (centi - 50) // 10
+        messages.append(pose(stamp - 2_000_000, tick))
+        messages.append(joy(stamp - 1_000_000, tick in operator))
+        if 0 <= tick < ticks and centi % 2 == 0:
+            messages.append(twist(stamp, 0.02 if tick in operator else 0.05))
+    return messages
+
+
+def write(
+    path: Path, messages: list[Message], plugin: StoragePlugin = StoragePlugin.MCAP,
+    mode: CompressionMode = CompressionMode.NONE,
+) -> Path:  # fmt: skip
+    writer = Writer(path, version=8, storage_plugin=plugin)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connections: dict[str, Any] = {}
+        for topic, stamp, kind, message in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
+            data = STORE.serialize_cdr(message, kind)
+            writer.write(connections[topic], stamp, data)
+    return path
+
+
+def convert(path: Path, **changes: Any) -> tuple[list[StepRecord], ForeignReport]:
+    report = ForeignReport()
+    return [s for _, s in foreign_steps(path, mapping(**changes), report)], report
+
+
+def drivers(steps: list[StepRecord]) -> str:
+    return "".join(".po"[s.source] if not s.is_last else "|" for s in steps)
+
+
+def test_a_session_becomes_one_episode(tmp_path: Path) -> None:
+    steps, report = convert(write(tmp_path / "bag", session()))
+    assert drivers(steps) == BY_HAND
+    assert [s.step_index for s in steps] == list(range(11)) == [s.sequence for s in steps]
+    assert [s.onset for s in steps].index(True) == 3 and sum(s.onset for s in steps) == 1
+    assert steps[-1].outcome == Outcome.TRUNCATED and steps[0].is_first
+    assert np.flatnonzero(label_rewards(steps)[0]).tolist() == [2]
+    assert (report.episodes, report.clipped, dict(report.refused)) == (1, 0, {})
+
+
+def test_actions_and_states_are_those_of_the_tick(tmp_path: Path) -> None:
+    steps, _ = convert(write(tmp_path / "bag", session()))
+    assert steps[0].action.tolist() == pytest.approx([0.5, -0.5])
+    assert steps[4].action.tolist() == pytest.approx([0.2, -0.2])
+    # The newest pose when the tick begins: the first one of that tick is logged just before it.
+    assert [s.state[0] for s in steps] == pytest.approx(range(11), abs=1.0)
+
+
+def test_a_flicker_within_the_dwell_is_one_intervention(tmp_path: Path) -> None:
+    """PITFALLS: one zero reading of the device ends an intervention."""
+    messages = session(operator=range(3, 8))
+    flicker = [joy(SECOND + 5 * SECOND // 10 + 15_000_000, False)]
+    steps, _ = convert(write(tmp_path / "bag", sorted(messages + flicker, key=lambda m: m[1])))
+    assert sum(s.onset for s in steps) == 1
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.MESSAGE])
+def test_storage_and_compression_make_no_difference(
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode
+) -> None:
+    plain, _ = convert(write(tmp_path / "plain", session(5)))
+    other, _ = convert(write(tmp_path / "other", session(5), plugin, mode))
+    assert [s.state.tolist() for s in other] == [s.state.tolist() for s in plain]
+    assert drivers(other) == drivers(plain)
+
+
+def test_a_ros_1_bag_through_the_same_library(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    with Ros1Writer(tmp_path / "old.bag") as writer:
+        connections: dict[str, Any] = {}
+        for topic, stamp, kind, message in session(5):
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            old = message.header
+            new = store.types["std_msgs/msg/Header"](seq=0, stamp=old.stamp, frame_id=old.frame_id)
+            values = {**{k: getattr(message, k) for k in message.__dataclass_fields__ if k[0] != "_"},
+                      "header": new}  # fmt: skip
+            values = {k: v for k, v in values.items() if not k.startswith("__")}
+            data = store.serialize_ros1(store.types[kind](**values), kind)
+            writer.write(connections[topic], stamp, data)
+    steps, _ = convert(tmp_path / "old.bag")
+    assert len(steps) == 6 and steps[0].action.tolist() == pytest.approx([0.5, -0.5])
+
+
+def test_a_silent_sensor_leaves_a_gap_that_is_not_learned_across(tmp_path: Path) -> None:
+    silent = (SECOND + 3 * SECOND // 10, SECOND + 7 * SECOND // 10)
+    messages = [m for m in session() if m[0] != "/arm/pose" or not silent[0] < m[1] < silent[1]]
+    steps, report = convert(write(tmp_path / "bag", messages))
+    indices = [s.step_index for s in steps]
+    assert len(indices) < 11 and indices[-1] == 10
+    assert indices == [s.sequence for s in steps]
+    assert sum(report.gaps.values()) == 11 - len(indices)
+    assert "ee_pose" in next(iter(report.gaps))
+
+
+def test_a_second_session_is_a_second_episode(tmp_path: Path) -> None:
+    later = [
+        (topic, stamp + 4 * SECOND, kind, message) for topic, stamp, kind, message in session()
+    ]
+    steps, report = convert(write(tmp_path / "bag", session() + later))
+    assert report.episodes == 2 and [s.episode_id for s in steps if s.is_last] == [1, 2]
+    assert sum(s.onset for s in steps) == 2
+
+
+def test_success_ends_the_episode(tmp_path: Path) -> None:
+    kind = "std_msgs/msg/Bool"
+    done = ("/done", SECOND + 6 * SECOND // 10, kind, TYPES[kind](data=True))
+    messages = [m for m in session() if m[0] != "/arm/twist" or m[1] < done[1]]
+    bag = write(tmp_path / "bag", sorted([*messages, done], key=lambda m: m[1]))
+    steps, _ = convert(bag, success="/done")
+    assert steps[-1].outcome == Outcome.SUCCESS and len(steps) == 7
+
+
+def test_who_drove_by_a_difference_to_the_policy(tmp_path: Path) -> None:
+    messages = session()
+    messages += [twist(m[1] - 500_000, 0.05, "/policy") for m in messages if m[0] == "/arm/twist"]
+    bag = write(tmp_path / "bag", sorted(messages, key=lambda m: m[1]))
+    steps, _ = convert(bag, driver={"policy": "/policy", "threshold": 0.1})
+    assert drivers(steps) == BY_COMMAND
+
+
+def test_who_drove_by_a_flag_or_always(tmp_path: Path) -> None:
+    kind = "std_msgs/msg/Bool"
+    flags = [("/manual", m[1], kind, TYPES[kind](data=bool(m[3].buttons[4])))
+             for m in session() if m[0] == "/joy"]  # fmt: skip
+    bag = write(tmp_path / "bag", sorted(session() + flags, key=lambda m: m[1]))
+    assert drivers(convert(bag, driver={"flag": "/manual"})[0]) == BY_HAND
+    assert drivers(convert(bag, driver={"always": "operator"})[0]) == "o" * 10 + "|"
+
+
+def test_what_cannot_be_read_is_refused_and_counted(tmp_path: Path) -> None:
+    messages = session()
+    wrong = pose(SECOND + 45 * SECOND // 100, 0.0, frame="tool")
+    broken = twist(SECOND + 46 * SECOND // 100, float("nan"))
+    bag = write(tmp_path / "bag", sorted([*messages, wrong, broken], key=lambda m: m[1]))
+    steps, report = convert(bag)
+    assert report.refused == {"/arm/pose": 1, "/arm/twist": 1}
+    notes = "\n".join(report.notes)
+    assert "'tool', expected 'world'" in notes and "not finite" in notes
+    assert all(np.isfinite(s.action).all() for s in steps)
+
+
+def test_actions_beyond_the_scale_are_clipped_and_counted(tmp_path: Path) -> None:
+    steps, report = convert(write(tmp_path / "bag", session()), linear_scale=0.04)
+    assert steps[0].action.tolist() == [1.0, -1.0] and report.clipped == 7
+
+
+def test_a_missing_topic_is_named(tmp_path: Path) -> None:
+    bag = write(tmp_path / "bag", [m for m in session() if m[0] != "/joy"])
+    with pytest.raises(BagError, match=r"no topic /joy \(of driver\)"):
+        convert(bag)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"control_rate": 0.0}, "control_rate"),
+        ({"features": ["nothing"]}, "features"),
+        ({"sources": {}}, "sources"),
+        ({"axes": ["w"]}, "axes"),
+        ({"driver": {"joy": "/joy"}}, "driver"),
+        ({"driver": {"always": "me"}}, "operator or policy"),
+        ({"command": ""}, "command"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_by_field(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mapping(**changes)
+
+
+@pytest.fixture
+def mapping_file(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "mapping.yaml"
+    path.write_text(yaml.safe_dump(MAPPING))
+    yield path
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    relabel_command.add_arguments(parser)
+    return relabel_command.run(parser.parse_args([str(w) for w in words]))
+
+
+def test_the_command_makes_bags_of_steps_and_their_labels(
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write(tmp_path / "teleop", session())
+    assert run(bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
+    output = capsys.readouterr().out
+    assert "11 steps of 1 episodes" in output and "1 of 1 bags labelled" in output
+    assert drivers(list(StepReader(tmp_path / "out/teleop"))) == BY_HAND
+    assert run(bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0, "it resumes"
+    assert "converted before" in capsys.readouterr().out
+
+
+def test_a_described_bag_comes_with_a_mapping_that_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write(tmp_path / "teleop", session())
+    assert run(bag, "--describe") == 0
+    text = capsys.readouterr().out.split("--mapping:")[1]
+    guess = yaml.safe_load(text)
+    assert guess["command"] == "/arm/twist" and guess["driver"] == {"joy": "/joy", "button": 0}
+    (tmp_path / "guess.yaml").write_text(text.replace("base_frame: base", "base_frame: world"))
+    found = TopicMapping.read(tmp_path / "guess.yaml")
+    assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
+
+
+def test_a_guess_without_anything_known_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(starter({"/a": "std_msgs/msg/String"}))
+    with pytest.raises(ValueError, match=r"m\.yaml"):
+        TopicMapping.read(tmp_path / "m.yaml")
+
+
+def test_a_mapping_with_unknown_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump({**MAPPING, "comand": "/x"}))
+    with pytest.raises(ValueError, match="comand"):
+        TopicMapping.read(tmp_path / "m.yaml")
