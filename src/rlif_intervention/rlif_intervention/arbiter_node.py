@@ -34,9 +34,14 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rlif_node.parameters import declare
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
+from rlif_node.running import run
+from rlif_node.stamps import clock_of, to_msg, to_ns
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
+from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_msgs.msg import (
     ControlState,
     Decision,
@@ -55,19 +60,6 @@ from .devices import DeviceRack, Reading
 from .diagnostics import PeriodMeter, arbiter_statuses
 from .limits import LINEAR, Vector
 from .lock_step import LockStep
-from .node_support import (
-    LATCHED,
-    LATCHED_10,
-    RELIABLE,
-    RELIABLE_1,
-    RELIABLE_100,
-    clock_of,
-    declare,
-    diagnostic_array,
-    run,
-    to_msg,
-    to_ns,
-)
 
 LAST_WORDS = Duration(seconds=0.5)  # at most, for each of the last messages to arrive
 
@@ -372,4 +364,4 @@ def _intervention_message(c: ticks.InterventionChange) -> InterventionEvent:
 
 def main() -> int:
     """Console script `arbiter`."""
-    return run(ArbiterNode, ArbiterNode.last_words)
+    return run("arbiter", ArbiterNode, at_end=ArbiterNode.last_words)

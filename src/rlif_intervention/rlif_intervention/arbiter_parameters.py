@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rlif_node.parameters import Param
+
 from .arbiter import ArbiterConfig
 from .interventions import InterventionConfig
 from .limits import LimitConfig
-from .node_support import Param
 
 OUTPUTS = ("twist",)
 

@@ -17,6 +17,9 @@ from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import RELIABLE
+from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
@@ -33,7 +36,6 @@ from .devices import (
     Reading,
 )
 from .limits import Vector
-from .node_support import RELIABLE, Param, declare, to_ns
 from .presets import PRESETS, Preset
 
 KINDS = ("joy", "motion", "twist", "twist_stamped")

@@ -28,6 +28,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
 from rclpy.task import Future
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.running import run
+from rlif_node.stamps import to_msg, to_ns
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -37,17 +41,6 @@ from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Policy
 from .arbitration import ControlState as State
 from .devices import ButtonEdges, DeviceMessageError, JoyLayout
 from .episodes import Driven, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
-from .node_support import (
-    LATCHED,
-    LATCHED_10,
-    RELIABLE,
-    RELIABLE_100,
-    Param,
-    declare,
-    run,
-    to_msg,
-    to_ns,
-)
 from .ticks import Source
 
 PARAMETERS = (
@@ -267,4 +260,4 @@ class EpisodeNode(Node):
 
 def main() -> int:
     """Console script `episode`."""
-    return run(EpisodeNode)
+    return run("episode", EpisodeNode)

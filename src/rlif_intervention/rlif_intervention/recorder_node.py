@@ -31,6 +31,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.subscription import Subscription
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import REPLAY
+from rlif_node.running import run
+from rlif_node.stamps import to_ns
 
 from rlif_msgs.msg import Decision, Episode, Observation, Step
 
@@ -38,7 +42,6 @@ from .bag_recorder import BagRecorder, BagStatus
 from .bag_writer import COMPRESSIONS, BagConfig, BagError, BagWriter, Topic, qos_profile
 from .join import Driven, Joined, Phase, Seen, Stage, StepJoin
 from .message_definitions import definition, type_hash
-from .node_support import Param, declare, run, to_ns
 
 PARAMETERS: tuple[Param, ...] = (
     Param("bag_directory", "", "of the bag, which must not exist yet; empty: no bag is written"),
@@ -58,9 +61,6 @@ _LATCHED_TYPES = frozenset(
     for name in ("ControlState", "Episode", "LearnerStatus", "PolicyWeights")
 )
 _BEST_EFFORT_TYPES = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
-# Covers a pause of the learner. Kept for a learner that DDS brings in after the first Steps: it would
-# never know of those, and with `pace` the next episode would wait for it for ever.
-_REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _TICK = 0.2  # s; of the timer that looks for deadlines, errors and new publishers
 
 
@@ -148,7 +148,7 @@ class RecorderNode(Node):
         self._join: StepJoin[Observation, Decision] = StepJoin(
             p["join_capacity"], p["final_timeout"]
         )
-        self._replay = self.create_publisher(Step, "replay", _REPLAY)
+        self._replay = self.create_publisher(Step, "replay", REPLAY)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._topics: dict[str, Topic] = {}
         self._types = {
@@ -342,4 +342,4 @@ class RecorderNode(Node):
 
 def main() -> int:
     """Entry point of the executable `recorder`."""
-    return run(RecorderNode, at_end=RecorderNode.finish)
+    return run("recorder", RecorderNode, at_end=RecorderNode.finish)

@@ -23,23 +23,18 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
+from rlif_node.running import run
+from rlif_node.stamps import to_ns
 from std_srvs.srv import SetBool
 
+from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_msgs.msg import ControlState
 
 from .arbitration import ARMED
 from .arbitration import ControlState as State
 from .diagnostics import Level, Status
-from .node_support import (
-    LATCHED,
-    RELIABLE,
-    RELIABLE_1,
-    Param,
-    declare,
-    diagnostic_array,
-    run,
-    to_ns,
-)
 from .watchdog import Watchdog
 
 PARAMETERS = (
@@ -112,4 +107,4 @@ class WatchdogNode(Node):
 
 def main() -> int:
     """Console script `watchdog`."""
-    return run(WatchdogNode)
+    return run("watchdog", WatchdogNode)

@@ -12,19 +12,13 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from rlif_intervention.node_support import (
-    LATCHED,
-    LATCHED_10,
-    RELIABLE,
-    RELIABLE_100,
-    to_msg,
-    to_ns,
-)
 from rlif_msgs.msg import (
     ControlState,
     Decision,

@@ -12,10 +12,11 @@ import pytest
 from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.stamps import to_msg, to_ns
 from std_msgs.msg import Bool
 
 from rlif_intervention.arbiter_node import ArbiterNode
-from rlif_intervention.node_support import LATCHED, RELIABLE, to_msg, to_ns
 from rlif_msgs.msg import ControlState, Decision, InterventionEvent
 
 

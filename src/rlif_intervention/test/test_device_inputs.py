@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.parameter import Parameter
+from rlif_node.qos import RELIABLE
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from rlif_intervention.device_inputs import Handlers, device_parameters, lock_parameters, make_rack
-from rlif_intervention.node_support import RELIABLE
 from rlif_intervention.presets import PRESETS, Preset
 
 AXES = ("x", "y", "yaw")

@@ -6,11 +6,11 @@ import pytest
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from rlif_node.stamps import to_msg, to_ns
 from std_msgs.msg import Header
 
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.episode_node import EpisodeNode
-from rlif_intervention.node_support import to_msg, to_ns
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus
 
 
@@ -149,7 +149,7 @@ def test_a_reset_that_fails_is_tried_again(make_graph):
 
 def test_control_that_is_lost_truncates_with_the_reason(make_graph):
     graph = make_graph()
-    start(graph, max_steps=0, control_lost_timeout=0.3)
+    start(graph, max_steps=0, control_lost_timeout=3.0)
     graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
     graph.world.policy = lambda tick: [0.0] * 7
     report = reports(graph, Episode.ENDED)[0]

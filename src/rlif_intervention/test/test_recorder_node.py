@@ -15,11 +15,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.stamps import to_msg
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, Joy
 
 from rlif_intervention.bag_recorder import BagRecorder
-from rlif_intervention.node_support import LATCHED_10, RELIABLE, RELIABLE_100, to_msg
 from rlif_intervention.recorder_node import RecorderNode, paired_topics, step_message
 from rlif_msgs.msg import Decision, Episode, Observation, Step
 

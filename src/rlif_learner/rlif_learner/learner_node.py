@@ -23,7 +23,10 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, REPLAY
+from rlif_node.running import run
 from std_srvs.srv import Trigger
 
 from rlif_learner.algorithms import ALGORITHMS, DATA, make_algorithm
@@ -40,7 +43,6 @@ from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
 from rlif_policy.features import StateLayout
 from rlif_policy.networks import PolicySpec
-from rlif_policy.node_support import LATCHED, Param, declare, run
 from rlif_policy.stored_actor import find_checkpoint, read_actor
 
 PARAMETERS = (
@@ -77,8 +79,7 @@ PARAMETERS = (
     Param("torch_threads", 1, "of the training", 1, 256),
     Param("seed", 0, "of networks, batches and noise", 0, 2**31 - 1),
 )
-# The recorder keeps what it sent before this node was discovered. A resumed learner has had it.
-REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# The recorder keeps what it sent before this node was discovered. A resumed learner has had that.
 REPLAY_RESUMED = QoSProfile(depth=1000)
 SAVE_TIMEOUT = 60.0  # s
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills

@@ -7,9 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 from rclpy.node import Node
+from rlif_node.parameters import Param, declare
 
 from rlif_learner.config import ImitationConfig, named_preset
-from rlif_policy.node_support import Param, declare
 
 AUTOMATIC = math.nan  # ROS parameters know no "not set"
 

@@ -27,6 +27,10 @@ from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import RELIABLE, SENSOR
+from rlif_node.running import run
+from rlif_node.stamps import to_msg, to_ns
 from sensor_msgs.msg import Image, JointState
 
 from rlif_msgs.msg import Observation
@@ -40,7 +44,6 @@ from rlif_policy.features import (
     unit_quaternion,
 )
 from rlif_policy.images import CameraSpec, ImageError, RawImage, check_image, to_rgb
-from rlif_policy.node_support import RELIABLE, SENSOR, Param, declare, run, to_msg, to_ns
 from rlif_policy.sampling import LatestSamples, Problem, Ticks
 
 PARAMETERS = (

@@ -22,11 +22,13 @@ import torch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.running import run
 
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
 from rlif_policy.networks import PolicySpec
-from rlif_policy.node_support import LATCHED, RELIABLE, Param, declare, run
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import WeightsError, unpack_weights
 

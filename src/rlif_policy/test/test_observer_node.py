@@ -6,11 +6,11 @@ import math
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, WrenchStamped
+from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Image
 
 from rlif_msgs.msg import Observation
-from rlif_policy.node_support import to_msg, to_ns
 from rlif_policy.observer_node import ObserverNode
 
 FEATURES = ["ee_position_in_object", "wrench_force"]

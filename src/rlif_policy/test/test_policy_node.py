@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rlif_node.stamps import to_msg, to_ns
 
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.networks import Actor, PolicySpec
-from rlif_policy.node_support import to_msg, to_ns
 from rlif_policy.policy_node import PolicyNode
 from rlif_policy.weights import pack_weights
 

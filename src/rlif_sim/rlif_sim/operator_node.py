@@ -14,23 +14,23 @@ It looks at every PolicyAction once; in lock-step its Joy carries the stamp of t
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE
+from rlif_node.running import run
 from sensor_msgs.msg import Joy
 
 from rlif_msgs.msg import ControlState, Episode, PolicyAction
-from rlif_sim.parameters import Row, declare
 from rlif_sim.strategies import (
     Actor,
     ActorConfig,
@@ -43,23 +43,23 @@ from rlif_sim.strategies import (
 
 MODES = ("intervene", "always", "never")
 STRATEGIES = ("value", "random")
-PARAMETERS: tuple[Row, ...] = (
-    ("mode", "intervene", "intervene, always (the actor alone drives) or never", None),
-    ("strategy", "value", "value or random: when to take over", None),
-    ("beta", 0.95, "value: probability of taking over where the policy is worse", (0.5, 1.0)),
-    ("delta", 0.6, "value: by how many steps the policy must be worse", (0.0, 100.0)),
-    ("alpha", 0.0, "value: relative margin instead of delta; 0: delta", (0.0, 1.0)),
-    ("probability", 0.3, "random: of taking over, per step", (0.0, 1.0)),
-    ("take_over_length", 4, "steps of a take-over", (1, 1000)),
-    ("actor_bias", 0.0014, "m; how far off it sees the hole, per axis and episode", (0.0, 0.05)),
-    ("actor_noise", 0.15, "of its actions, which are in [-1, 1]", (0.0, 2.0)),
-    ("actor_noise_memory", 0.7, "correlation of the noise from step to step", (0.0, 0.99)),
-    ("linear_scale", 0.1, "m/s of an action of 1; as the arbiter's", (0.001, 1.0)),
-    ("control_rate", 10.0, "Hz; as the observer's", (1.0, 100.0)),
-    ("joy_rate", 20.0, "Hz of repeated Joy messages, as joy_node's autorepeat", (1.0, 100.0)),
-    ("lock_step", False, "one Joy for each PolicyAction, with its stamp", None),
-    ("arms", True, "press the arm button when the arbiter is disarmed", None),
-    ("seed", 0, "of bias, noise and coin", (0, 2**31 - 1)),
+PARAMETERS = (
+    Param("mode", "intervene", "when it drives; always: the actor alone", live=True, choices=MODES),
+    Param("strategy", "value", "when to take over", choices=STRATEGIES),
+    Param("beta", 0.95, "value: probability of taking over where the policy is worse", 0.5, 1.0),
+    Param("delta", 0.6, "value: by how many steps the policy must be worse", 0.0, 100.0),
+    Param("alpha", 0.0, "value: relative margin instead of delta; 0: delta", 0.0, 1.0),
+    Param("probability", 0.3, "random: of taking over, per step", 0.0, 1.0),
+    Param("take_over_length", 4, "steps of a take-over", 1, 1000),
+    Param("actor_bias", 0.0014, "m; how far off it sees the hole, per axis and episode", 0.0, 0.05),
+    Param("actor_noise", 0.15, "of its actions, which are in [-1, 1]", 0.0, 2.0),
+    Param("actor_noise_memory", 0.7, "correlation of the noise from step to step", 0.0, 0.99),
+    Param("linear_scale", 0.1, "m/s of an action of 1; as the arbiter's", 0.001, 1.0),
+    Param("control_rate", 10.0, "Hz; as the observer's", 1.0, 100.0),
+    Param("joy_rate", 20.0, "Hz of repeated Joy messages, as joy_node's autorepeat", 1.0, 100.0),
+    Param("lock_step", False, "one Joy for each PolicyAction, with its stamp"),
+    Param("arms", True, "press the arm button when the arbiter is disarmed"),
+    Param("seed", 0, "of bias, noise and coin", 0, 2**31 - 1),
 )
 Stamp = tuple[int, int]
 _KEPT = 50  # poses, until the PolicyAction of their stamp arrives
@@ -70,8 +70,7 @@ class OperatorNode(Node):
 
     def __init__(self) -> None:
         super().__init__("sim_operator")
-        value: dict[str, Any] = declare(self, PARAMETERS)
-        _check_choice("mode", value["mode"], MODES)
+        value = declare(self, PARAMETERS)
         self._mode: str = value["mode"]
         self._lock_step: bool = value["lock_step"]
         self._arms: bool = value["arms"]
@@ -81,14 +80,12 @@ class OperatorNode(Node):
         self._poses: OrderedDict[Stamp, dict[str, NDArray[np.float64]]] = OrderedDict()
         self._asked: PolicyAction | None = None
         self._joy = self._message(None)
-        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        latest = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._publisher = self.create_publisher(Joy, "joy", QoSProfile(depth=10))
-        self.create_subscription(PolicyAction, "policy_action", self._on_action, 10)
-        self.create_subscription(PoseStamped, "ee_pose", self._on_end_effector, 10)
-        self.create_subscription(PoseStamped, "object_pose", self._on_object, 10)
-        self.create_subscription(Episode, "episode", self._on_episode, latched)
-        self.create_subscription(ControlState, "control_state", self._on_control_state, latest)
+        self._publisher = self.create_publisher(Joy, "joy", RELIABLE)
+        self.create_subscription(PolicyAction, "policy_action", self._on_action, RELIABLE)
+        self.create_subscription(PoseStamped, "ee_pose", self._on_end_effector, RELIABLE)
+        self.create_subscription(PoseStamped, "object_pose", self._on_object, RELIABLE)
+        self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
+        self.create_subscription(ControlState, "control_state", self._on_control_state, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / value["joy_rate"], self._on_timer, clock=steady)
         self.add_on_set_parameters_callback(self._validate)
@@ -98,9 +95,6 @@ class OperatorNode(Node):
         for parameter in parameters:
             if parameter.name == "mode" and parameter.value not in MODES:
                 reason = f"mode: found {parameter.value!r}, expected one of {', '.join(MODES)}"
-                return SetParametersResult(successful=False, reason=reason)
-            if parameter.name not in ("mode", "use_sim_time"):
-                reason = f"{parameter.name} is read at the start: set it in the parameter file"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
@@ -182,13 +176,7 @@ class OperatorNode(Node):
             self._publisher.publish(self._joy)
 
 
-def _check_choice(name: str, found: str, expected: tuple[str, ...]) -> None:
-    if found not in expected:
-        raise ValueError(f"{name}: found {found!r}, expected one of {', '.join(expected)}")
-
-
 def _make_operator(value: dict[str, Any]) -> Operator:
-    _check_choice("strategy", value["strategy"], STRATEGIES)
     strategy: RandomStrategy | ValueStrategy
     if value["strategy"] == "random":
         strategy = RandomStrategy(value["probability"])
@@ -206,13 +194,5 @@ def _make_operator(value: dict[str, Any]) -> Operator:
 
 
 def main() -> None:
-    """Run the node until it is told to stop."""
-    rclpy.init()
-    node = OperatorNode()
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # the usual end
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    """Console script `operator`."""
+    sys.exit(run("sim_operator", OperatorNode))

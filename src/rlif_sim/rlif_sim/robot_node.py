@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import array
 import math
-from typing import Any
+import sys
 
 import mujoco
 import numpy as np
@@ -29,34 +29,37 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import RELIABLE, RELIABLE_1
+from rlif_node.running import run
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from rlif_sim.parameters import Row, declare
 from rlif_sim.peg_in_hole import CAMERAS, PegInHole, WorldConfig
 from rlif_sim.servo import Command, ServoConfig, follow
 
-PARAMETERS: tuple[Row, ...] = (
-    ("lock_step", False, "move only in answer to a command, one control period each", None),
-    ("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", (0.01, 100.0)),
-    ("control_rate", 10.0, "Hz; 1 / the control period of lock-step", (1.0, 100.0)),
-    ("state_rate", 50.0, "Hz; of joints, pose and wrench, where not in lock-step", (1.0, 100.0)),
-    ("images", False, "render and publish the cameras", None),
-    ("camera_rate", 15.0, "Hz; where not in lock-step", (0.1, 60.0)),
-    ("image_width", 128, "pixels", (16, 640)),
-    ("image_height", 128, "pixels", (16, 480)),
-    ("base_frame", "base", "frame of poses, wrenches and twists", None),
-    ("command_in_type", "speed_units", "as Servo's: speed_units or unitless", None),
-    ("incoming_command_timeout", 0.1, "s; a command older than this moves nothing", (0.01, 2.0)),
-    ("board_spread", 0.04, "m; the board lies up to this far from its centre", (0.0, 0.1)),
-    ("start_spread", 0.04, "m; the peg starts up to this far from the hole", (0.0, 0.1)),
-    ("success_depth", 0.02, "m below the face at which the peg is in", (0.001, 0.035)),
-    ("seed", 0, "of boards and starts; setting it starts the sequence again", (0, 2**31 - 1)),
+PARAMETERS = (
+    Param("lock_step", False, "move only in answer to a command, one control period each"),
+    Param("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", 0.01, 100.0),
+    Param("control_rate", 10.0, "Hz; 1 / the control period of lock-step", 1.0, 100.0),
+    Param("state_rate", 50.0, "Hz; of joints, pose and wrench, where not in lock-step", 1.0, 100.0),
+    Param("images", False, "render and publish the cameras"),
+    Param("camera_rate", 15.0, "Hz; where not in lock-step", 0.1, 60.0),
+    Param("image_width", 128, "pixels", 16, 640),
+    Param("image_height", 128, "pixels", 16, 480),
+    Param("base_frame", "base", "frame of poses, wrenches and twists"),
+    Param("command_in_type", "speed_units", "as Servo's: speed_units or unitless"),
+    Param("incoming_command_timeout", 0.1, "s; a command older than this moves nothing", 0.01, 2.0),
+    Param("board_spread", 0.04, "m; the board lies up to this far from its centre", 0.0, 0.1),
+    Param("start_spread", 0.04, "m; the peg starts up to this far from the hole", 0.0, 0.1),
+    Param("success_depth", 0.02, "m below the face at which the peg is in", 0.001, 0.035),
+    Param(
+        "seed", 0, "of boards and starts; set, it counts from the next reset", 0, 2**31 - 1, True
+    ),
 )
 _WALL_PERIOD = 0.01  # s of simulated time per turn of the timer, where not in lock-step
 _START_TIME = 1.0  # s; a stamp of zero means "no stamp"
@@ -75,7 +78,7 @@ class RobotNode(Node):
 
     def __init__(self) -> None:
         super().__init__("sim_robot")
-        value: dict[str, Any] = declare(self, PARAMETERS)
+        value = declare(self, PARAMETERS)
         self._lock_step: bool = value["lock_step"]
         self._period = 1.0 / value["control_rate"]
         self._frame: str = value["base_frame"]
@@ -116,7 +119,7 @@ class RobotNode(Node):
         self._publish_all()
 
     def _advertise(self) -> None:
-        reliable, image_qos = QoSProfile(depth=10), QoSProfile(depth=2)
+        reliable, image_qos = RELIABLE, QoSProfile(depth=2)
         self._joints = self.create_publisher(JointState, "joint_states", reliable)
         self._pose = self.create_publisher(PoseStamped, "ee_pose", reliable)
         self._object = self.create_publisher(PoseStamped, "object_pose", reliable)
@@ -131,7 +134,7 @@ class RobotNode(Node):
             for name in (CAMERAS if self._images else ())
         }
         self.create_subscription(
-            TwistStamped, "servo_node/delta_twist_cmds", self._on_command, QoSProfile(depth=1)
+            TwistStamped, "servo_node/delta_twist_cmds", self._on_command, RELIABLE_1
         )
         self.create_service(Trigger, "reset", self._on_reset)
 
@@ -255,13 +258,5 @@ class RobotNode(Node):
 
 
 def main() -> None:
-    """Run the node until it is told to stop."""
-    rclpy.init()
-    node = RobotNode()
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # the usual end
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    """Console script `robot`."""
+    sys.exit(run("sim_robot", RobotNode))

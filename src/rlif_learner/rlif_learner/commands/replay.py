@@ -18,18 +18,11 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rlif_node.qos import LATCHED, REPLAY
 
 from rlif_learner.bags import BagError, bag_paths
 from rlif_learner.bags_replay import BLOCK, Pace, Window, recorded_steps
 from rlif_msgs.msg import LearnerStatus, Step
-
-LATCHED = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-_REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as the recorder's
 
 
 class ReplayError(RuntimeError):
@@ -56,7 +49,7 @@ class Replayer(Node):
         super().__init__("replayer", namespace=namespace, context=context)
         self._patience = patience
         self.window = Window()
-        self._replay = self.create_publisher(Step, "replay", _REPLAY)
+        self._replay = self.create_publisher(Step, "replay", REPLAY)
         self.create_subscription(LearnerStatus, "learner_status", self._on_status, LATCHED)
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
