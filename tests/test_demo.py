@@ -121,6 +121,7 @@ def test_a_run_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> 
     assert summary["policy_episodes"] == summary["expert_episodes"] == 2
     assert summary["gradient_steps"] > 0
     assert summary["seed"] == 4
+    assert summary["lost_steps"] == 0
     assert summary["error"] is None
     for key in ("policy_success_interval", "expert_success_interval"):
         low, high = summary[key]

@@ -159,6 +159,7 @@ class Demo:
             records,
             updates=status.updates if status else 0,
             gradient_steps=status.critic_steps if status else 0,
+            lost_steps=status.lost_steps if status else 0,
             wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
             seed=self._arguments.seed,
             interrupted=interrupted,

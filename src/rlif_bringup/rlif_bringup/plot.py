@@ -73,7 +73,8 @@ def _success_panel(
             label=f"the policy alone: {rate:.0%} of {len(policy)}",
         )  # fmt: skip
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False)
+        # Above the axes: a curve may be anywhere in them.
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
 
 
 def _share_panel(axes: Axes, steps: Sequence[int], training: Sequence[EpisodeRecord]) -> None:
