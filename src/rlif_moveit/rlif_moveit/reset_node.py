@@ -26,6 +26,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.running import run
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_intervention.arbitration import ControlState as State
@@ -35,18 +36,18 @@ from rlif_msgs.msg import ControlState
 
 from .move_group_planner import MoveGroupPlanner
 from .moveit_py_planner import MoveItPyPlanner, worker_command
-from .node_main import run
 from .planning import PlanConfig, planning_interfaces
-from .reset_goals import goal_from
+from .reset_goals import KINDS, goal_from
 from .reset_procedure import Planner, ResetProcedure
 from .waiting import within
 
+PLANNERS = ("move_group", "moveit_py")
 PARAMETERS = (
-    Param("planner", "move_group", "move_group (its action) or moveit_py (a process of its own)"),
+    Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
     Param("planning_group", "", "group of the SRDF that is moved"),
     Param("move_group_name", "move_group", "node whose robot_description_semantic has the states"),
     Param("moveit_py_parameters", [], "with moveit_py: parameter files of MoveIt", items=str),
-    Param("goal", "named", "what the reset goes to: named, joints or pose"),
+    Param("goal", "named", "what the reset goes to", choices=KINDS),
     Param("goal_state", "", "goal named: a group state of the SRDF"),
     Param("goal_joints", [], "goal joints: names", items=str),
     Param("goal_positions", [], "goal joints: rad, one each"),
@@ -72,7 +73,6 @@ PARAMETERS = (
     Param("require_hold", True, "move only while the arbiter is in HOLD; false: no arbiter here"),
     Param("seed", 0, "of the spread; 0: another one each time", 0, 2**31 - 1),
 )  # fmt: skip
-PLANNERS = ("move_group", "moveit_py")
 
 
 def plan_config(p: dict[str, Any]) -> PlanConfig:
@@ -92,9 +92,7 @@ def make_planner(node: Node, p: dict[str, Any]) -> Any:
     config = plan_config(p)
     if p["planner"] == "move_group":
         return MoveGroupPlanner(node, config, planning_interfaces(), p["move_group_name"])
-    if p["planner"] == "moveit_py":
-        return MoveItPyPlanner(node, config, worker_command(config, p["moveit_py_parameters"]))
-    raise ValueError(f"planner is {p['planner']!r}; expected one of {', '.join(PLANNERS)}")
+    return MoveItPyPlanner(node, config, worker_command(config, p["moveit_py_parameters"]))
 
 
 class ResetNode(Node):
@@ -209,4 +207,4 @@ class ResetNode(Node):
 
 def main() -> int:
     """Console script `reset_by_planning`."""
-    return run(ResetNode, ResetNode.last_words)
+    return run("reset_by_planning", ResetNode, at_end=ResetNode.last_words, events=False)

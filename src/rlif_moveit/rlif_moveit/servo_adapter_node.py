@@ -34,10 +34,10 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
+from rlif_node.running import run
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool
 
@@ -47,24 +47,24 @@ from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState
 
-from .commands import CommandConfig, CommandConverter
+from .commands import UNITS, CommandConfig, CommandConverter
 from .interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
-from .node_main import run
 from .servo_client import ServoClient
 from .servo_status import Dialect
 from .supervision import Request, ServoSupervisor, SupervisorConfig
 
+DIALECTS = tuple(d.value for d in Dialect)
 PARAMETERS = (
-    Param("servo_interface", "jazzy", "of the installed MoveIt: jazzy (and newer) or humble"),
+    Param("servo_interface", "jazzy", "of the installed MoveIt; jazzy: and newer", choices=DIALECTS),
     Param("servo_node_name", "servo_node", "node name of Servo; its services are NAME/..."),
-    Param("command_type", "twist", "what Servo is told to take: twist or joint_jog"),
+    Param("command_type", "twist", "what Servo is told to take", choices=tuple(COMMAND_TYPES)),
     Param("joints", [], "with joint_jog: names for the entries of joint_command", items=str),
     Param("relay", False, "turn commands into Servo's frame, units and point, and pass them on"),
     Param("base_frame", "base", "frame of poses, and of the arbiter's commands unless in the tool's"),
     Param("tool_frame", "tool", "frame of the end effector that ee_pose measures"),
     Param("output_frame", "base", "with `relay`: base_frame or tool_frame, as Servo shall get them"),
     Param("tool_offset", [0.0, 0.0, 0.0], "m, tool axes; the point of ee_pose seen from Servo's"),
-    Param("command_in_type", "speed_units", "with `relay`: as Servo's; speed_units or unitless"),
+    Param("command_in_type", "speed_units", "with `relay`: as Servo's", choices=UNITS),
     Param("scale_linear", 0.4, "with unitless: Servo's scale.linear, m/s", 0.001, 10.0),
     Param("scale_rotational", 0.8, "with unitless: Servo's scale.rotational, rad/s", 0.001, 10.0),
     Param("pose_timeout", 0.3, "s; an older ee_pose turns no command", 0.01, 10.0),
@@ -75,7 +75,6 @@ PARAMETERS = (
     Param("retry", 1.0, "s until a refused call is made again", 0.1, 30.0),
 )  # fmt: skip
 POLL = 0.1  # s between two looks at whether Servo is there
-STATUS_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears both kinds
 
 
 def supervisor_config(p: dict[str, Any]) -> SupervisorConfig:
@@ -90,12 +89,6 @@ def command_config(p: dict[str, Any]) -> CommandConfig:
     return CommandConfig(tool_offset=tuple(p["tool_offset"]), **{name: p[name] for name in names})
 
 
-def one_of(p: dict[str, Any], name: str, choices: Sequence[str]) -> str:
-    if p[name] not in choices:
-        raise ValueError(f"{name} is {p[name]!r}; expected one of {', '.join(choices)}")
-    return str(p[name])
-
-
 class ServoAdapterNode(Node):
     """Shell around `ServoSupervisor` and `CommandConverter`.
 
@@ -107,8 +100,8 @@ class ServoAdapterNode(Node):
     ) -> None:
         super().__init__("servo_adapter", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
-        dialect = Dialect(one_of(p, "servo_interface", [d.value for d in Dialect]))
-        kind = one_of(p, "command_type", list(COMMAND_TYPES))
+        dialect = Dialect(p["servo_interface"])
+        kind: str = p["command_type"]
         self._jog = kind == "joint_jog"
         if self._jog and not p["joints"]:
             raise ValueError("joints is empty; command_type joint_jog needs their names")
@@ -137,7 +130,7 @@ class ServoAdapterNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         self.create_subscription(
-            self._interfaces.status_type, self._status_topic, self._on_status, STATUS_QOS
+            self._interfaces.status_type, self._status_topic, self._on_status, SENSOR
         )
         # Its callers wait for Servo; meanwhile everything else must go on.
         group = ReentrantCallbackGroup()
@@ -275,4 +268,4 @@ class ServoAdapterNode(Node):
 
 def main() -> int:
     """Console script `servo_adapter`."""
-    return run(ServoAdapterNode, ServoAdapterNode.last_words)
+    return run("servo_adapter", ServoAdapterNode, at_end=ServoAdapterNode.last_words, events=False)

@@ -20,12 +20,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rlif_node.parameters import Param, declare
+from rlif_node.qos import LATCHED
+from rlif_node.running import run
 from visualization_msgs.msg import Marker
 
-from rlif_intervention.node_support import LATCHED, Param, declare
-
 from .interfaces import require
-from .node_main import run
 from .workspace import Plate, WorkspaceBox
 
 PARAMETERS = (
@@ -137,4 +137,4 @@ class WorkspaceNode(Node):
 
 def main() -> int:
     """Console script `show_workspace`."""
-    return run(WorkspaceNode)
+    return run("show_workspace", WorkspaceNode)

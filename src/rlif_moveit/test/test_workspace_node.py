@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rlif_node.qos import LATCHED
 from visualization_msgs.msg import Marker
 
-from rlif_intervention.node_support import LATCHED
 from rlif_moveit.interfaces import MissingInterfacesError
 from rlif_moveit.workspace import WorkspaceBox
 from rlif_moveit.workspace_node import WorkspaceNode, scene_interfaces, walls_scene
