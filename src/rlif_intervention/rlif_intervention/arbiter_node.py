@@ -41,7 +41,6 @@ from rlif_node.stamps import clock_of, to_msg, to_ns
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_msgs.msg import (
     ControlState,
     Decision,
@@ -57,6 +56,7 @@ from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
 from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
+from .diagnostic_messages import diagnostic_array
 from .diagnostics import PeriodMeter, arbiter_statuses
 from .limits import LINEAR, Vector
 from .lock_step import LockStep

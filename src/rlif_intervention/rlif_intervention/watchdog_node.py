@@ -29,11 +29,11 @@ from rlif_node.running import run
 from rlif_node.stamps import to_ns
 from std_srvs.srv import SetBool
 
-from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_msgs.msg import ControlState
 
 from .arbitration import ARMED
 from .arbitration import ControlState as State
+from .diagnostic_messages import diagnostic_array
 from .diagnostics import Level, Status
 from .watchdog import Watchdog
 
