@@ -32,10 +32,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rich.console import Console
 from rich.table import Table
+from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.stamps import to_msg
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState, Joy
 
-from rlif_intervention.node_support import LATCHED_10, RELIABLE, RELIABLE_100, to_msg
 from rlif_learner.bags_relabel import Relabelling, relabel_bag
 from rlif_msgs.msg import Decision, Episode, Observation
 
