@@ -104,7 +104,10 @@ class Pacer:
     def learner(self, steps: int, lost: int, caught_up: bool) -> bool:
         """A LearnerStatus. Returns True if the learner's count began anew."""
         anew = self._steps is not None and steps < self._steps
-        if anew:
+        if self._steps is None:
+            # A resumed learner begins with the count of its checkpoint.
+            self._base = max(0, steps + lost - self._expected)
+        elif anew:
             self._expected = 0
             self._base = steps
         self._steps, self._lost, self._caught_up = steps, lost, caught_up

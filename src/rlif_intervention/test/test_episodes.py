@@ -220,3 +220,19 @@ def test_reports_are_in_order_and_every_running_episode_ends_once(ops):
     for r in reports:
         if r.phase is Phase.ENDED:
             assert r.stamp >= starts[r.id] and r.outcome is not Outcome.RUNNING and r.steps <= 5
+
+
+def test_a_resumed_learner_is_waited_for_although_its_count_is_already_high():
+    pacer = Pacer()
+    pacer.learner(steps=5000, lost=0, caught_up=True)
+    pacer.add(37)
+    assert "0 of 37" in pacer.waiting_for()
+    pacer.learner(steps=5037, lost=0, caught_up=True)
+    assert pacer.waiting_for() is None
+
+
+def test_steps_that_were_sent_before_the_first_status_are_waited_for():
+    pacer = Pacer()
+    pacer.add(37)
+    pacer.learner(steps=0, lost=0, caught_up=True)
+    assert "0 of 37" in pacer.waiting_for()
