@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,40 @@ def test_the_command_leaves_a_checkpoint_that_the_policy_reads(
     manifest = store.verify(store.paths()[-1])
     assert manifest["config"]["utd"] == 3 and manifest["extra"]["steps"] == 36
     assert read_actor(tmp_path / "out").spec.state_dim == 3
+
+
+def test_the_evaluation_at_the_end_is_that_of_rlif_evaluate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+
+    def fake(command: list[str]) -> Any:
+        called.append([str(word) for word in command])
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(train_command.subprocess, "run", fake)
+    monkeypatch.setattr(sys, "argv", ["/bin/rlif", "train"])
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
+    settings = ("--set", "hidden=[8]", "--set", "rlpd.batch_size=4", "--updates", 1)
+    assert run(bag, "-o", tmp_path / "out", "--no-curves", "--evaluate", 5, *settings) == 3
+    assert called == [["/bin/rlif", "evaluate", str(tmp_path / "out"), "--eval-episodes", "5"]]
+
+
+def test_an_interrupted_training_leaves_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
+    done: list[int] = []
+
+    def update(trainer: Any) -> None:
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_command.Trainer, "update", update)
+    with pytest.raises(KeyboardInterrupt):
+        run(bag, "-o", tmp_path / "out", "--no-curves", "--updates", 9, "--set", "hidden=[8]")
+    assert len(CheckpointStore(tmp_path / "out").paths()) == 1
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
