@@ -15,7 +15,8 @@ fi
 . "$_rlif_root/install/setup.bash"
 # DDS stays on this host unless you say otherwise: a demo in a lab must not reach anybody's robot.
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
-# Logs of nodes stay in the clone.
+# Logs of nodes and compiled kernels stay in the clone.
+export RLIF_CACHE="${RLIF_CACHE:-$_rlif_root/.cache/rlif}"
 export ROS_LOG_DIR="${ROS_LOG_DIR:-$_rlif_root/log/ros}"
 # Cameras are rendered without a display, unless you say otherwise.
 export MUJOCO_GL="${MUJOCO_GL:-egl}"

@@ -58,7 +58,9 @@ class _Shape(ctypes.Structure):
 
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: $XDG_CACHE_HOME/rlif or ~/.cache/rlif."""
+    """Where compiled kernels are kept: $RLIF_CACHE, $XDG_CACHE_HOME/rlif or ~/.cache/rlif."""
+    if own := os.environ.get("RLIF_CACHE"):
+        return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "rlif"
 
