@@ -1,0 +1,203 @@
+"""Listens to a live graph for some seconds: a node that only reads."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Bool, String
+
+from rlif_bringup.doctor_checks import NEEDED, Diagnostic, Snapshot, Traffic
+from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
+
+EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+NODES = (*NEEDED, "recorder", "learner")
+
+
+def remaps(directory: Path, robot: str) -> dict[str, str]:
+    """The `set_remap` entries of a set-up's topics.launch.yaml: our name to the robot's.
+
+    Raises FileNotFoundError, naming the set-ups that are there.
+    """
+    path = directory / robot / "topics.launch.yaml"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in directory.glob("*/topics.launch.yaml"))
+        raise FileNotFoundError(
+            f"no set-up {robot!r} in {directory}; there are: {', '.join(known) or 'none'}"
+        )
+    entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("launch", [])
+    found = (e["set_remap"] for e in entries if "set_remap" in e)
+    return {e["from"]: e["to"] for e in found}
+
+
+class Listener:
+    """A context manager around a node and what it has heard."""
+
+    def __init__(self, namespace: str, domain_id: int | None, names: Mapping[str, str]) -> None:
+        self._namespace = "/" + namespace.strip("/")
+        self._context = Context()
+        rclpy.init(
+            context=self._context,
+            domain_id=domain_id,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        arguments = ["--ros-args"]
+        for ours, theirs in names.items():
+            arguments += ["-r", f"{ours}:={theirs}"]
+        self._node = rclpy.create_node(
+            "rlif_doctor", namespace=self._namespace, context=self._context, cli_args=arguments
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._last: dict[str, Any] = {}
+        self._times: dict[str, list[float]] = {}
+        self._ages: list[float] = []
+        self._frames: set[str] = set()
+        self._moves = False
+        self._diagnostics: dict[str, Diagnostic] = {}
+        self._subscribe()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def _subscribe(self) -> None:
+        kinds: Sequence[tuple[type, str, QoSProfile]] = (
+            (Observation, "observation", EITHER),
+            (PolicyAction, "policy_action", EITHER),
+            (TwistStamped, "command", EITHER),
+            (PoseStamped, "ee_pose", EITHER),
+            (ControlState, "control_state", LATCHED),
+            (PolicyWeights, "weights", LATCHED),
+            (Bool, "stop", LATCHED),
+            (String, "hold", LATCHED),
+        )
+        for kind, topic, qos in kinds:
+            self._node.create_subscription(kind, topic, self._hears(topic), qos)
+        self._node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, EITHER
+        )
+
+    def _hears(self, topic: str) -> Callable[[Any], None]:
+        times = self._times.setdefault(topic, [])
+
+        def hear(message: Any) -> None:
+            times.append(time.monotonic())
+            self._last[topic] = message
+            if topic == "observation":
+                now = self._node.get_clock().now().nanoseconds
+                stamp = message.header.stamp
+                self._ages.append((now - stamp.sec * 1_000_000_000 - stamp.nanosec) * 1e-9)
+            elif topic == "command":
+                self._frames.add(message.header.frame_id)
+                parts = (message.twist.linear, message.twist.angular)
+                self._moves |= any(v for p in parts for v in (p.x, p.y, p.z))
+
+        return hear
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for s in message.status:
+            level = s.level[0] if isinstance(s.level, bytes) else int(s.level)
+            self._diagnostics[s.name] = Diagnostic(s.name, level, s.message)
+
+    def _spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+            if until():
+                return True
+        return until()
+
+    # ---- what was seen
+
+    def listen(self, seconds: float) -> Snapshot:
+        """Listen for `seconds`, then ask the nodes for their parameters."""
+        self._spin(seconds)
+        heard = {topic: self._traffic(topic) for topic in self._times}
+        parameters = {n: p for n in NODES if (p := self._parameters(n)) is not None}
+        weights, pose = self._last.get("weights"), self._last.get("ee_pose")
+        control, observation = self._last.get("control_state"), self._last.get("observation")
+        action, hold, stop = (self._last.get(n) for n in ("policy_action", "hold", "stop"))
+        return Snapshot(
+            seconds=seconds,
+            parameters=parameters,
+            observation=heard["observation"],
+            observation_age=(min(self._ages), max(self._ages)) if self._ages else None,
+            state_size=len(observation.state) if observation else 0,
+            images=tuple((i.width, i.height) for i in observation.images) if observation else (),
+            policy_action=heard["policy_action"],
+            action_size=len(action.action) if action else 0,
+            policy_version=action.policy_version if action else 0,
+            weights=(weights.version, json.loads(weights.spec)) if weights else None,
+            command=heard["command"],
+            command_frames=frozenset(self._frames),
+            command_moves=self._moves,
+            control=(control.state, control.reason) if control else None,
+            stop=bool(stop and stop.data),
+            hold=hold.data if hold else None,
+            ee_pose=_pose(pose) if pose else None,
+            diagnostics=tuple(self._diagnostics.values()),
+        )
+
+    def _traffic(self, topic: str) -> Traffic:
+        times = self._times[topic]
+        name = self._node.resolve_topic_name(topic)
+        return Traffic(
+            name=name,
+            count=len(times),
+            span=times[-1] - times[0] if times else 0.0,
+            publishers=self._node.count_publishers(name),
+            subscribers=self._others(name),
+        )
+
+    def _others(self, name: str) -> int:
+        """Subscribers that would move something: without this node and the watchdog."""
+        ignored = (self._node.get_name(), "watchdog")
+        infos = self._node.get_subscriptions_info_by_topic(name)
+        return sum(info.node_name not in ignored for info in infos)
+
+    def _parameters(self, node: str) -> dict[str, Any] | None:
+        """Of a node, by name; None: it does not answer."""
+        full = f"{self._namespace.rstrip('/')}/{node}"
+        client = AsyncParameterClient(self._node, full)
+        if not self._spin(1.0, client.services_are_ready):
+            return None
+        listing = client.list_parameters([], 0)
+        if not self._spin(2.0, listing.done):
+            return None
+        found: dict[str, Any] = {}
+        for name in listing.result().result.names:
+            # One by one: rclpy's answer stops at a parameter that is declared without a value.
+            call = client.get_parameters([name])
+            if not self._spin(2.0, call.done):
+                return None
+            for value in call.result().values:
+                found[name] = _plain(parameter_value_to_python(value))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float, str)) else list(value)
+
+
+def _pose(m: PoseStamped) -> tuple[tuple[float, ...], str]:
+    p = m.pose.position
+    return (p.x, p.y, p.z), m.header.frame_id
