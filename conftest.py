@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
+from rlif_bringup.simulation import own_domain_id
+
 # Before anything imports rclpy: tests talk on this host only, in a domain of their own.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(50 + os.getpid() % 52)  # above 101 ports are not ours
+os.environ["ROS_DOMAIN_ID"] = str(own_domain_id())
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

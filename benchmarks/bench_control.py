@@ -28,10 +28,12 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
+from rlif_node.qos import LATCHED_10, RELIABLE
+from rlif_node.running import make_executor
+from rlif_node.stamps import to_msg
 from sensor_msgs.msg import Joy
 from std_srvs.srv import SetBool
 
-from rlif_intervention.node_support import LATCHED_10, RELIABLE, make_executor, to_msg
 from rlif_msgs.msg import Episode, Observation, PolicyAction
 
 RESULTS = Path(__file__).with_name("results") / "control.json"

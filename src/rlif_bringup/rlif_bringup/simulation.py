@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import re
+import socket
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,9 +86,30 @@ def launch_values(values: Mapping[str, object]) -> dict[str, str]:
     }
 
 
+def is_domain_free(domain_id: int) -> bool:
+    """Whether no DDS participant of this host is in the domain: its first port can be bound."""
+    port = 7400 + 250 * domain_id + 10  # the RTPS specification, 9.6.1.1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
 def own_domain_id() -> int:
-    """A DDS domain for one run: those above 101 may collide with ephemeral ports."""
-    return 1 + os.getpid() % 101
+    """A DDS domain for one run that nobody on this host is in: two runs must not command one arm.
+
+    Domains above 101 are left out: their ports may collide with ephemeral ones.
+
+    Raises:
+        GraphError: all are in use.
+    """
+    first = os.getpid() % 101
+    for domain_id in (1 + (first + i) % 101 for i in range(101)):
+        if is_domain_free(domain_id):
+            return domain_id
+    raise GraphError("all DDS domains from 1 to 101 are in use on this host: end something")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +95,6 @@ def test_another_definition_of_step_is_refused(
 @pytest.fixture
 def learner() -> Iterator[Any]:
     """Stands for a learner: a buffer, and the status that it publishes."""
-    os.environ["ROS_DOMAIN_ID"] = str(30 + os.getpid() % 10)
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile
@@ -161,7 +159,6 @@ def test_the_learner_has_the_same_buffer_as_live(learner: Any, tmp_path: Path) -
 def test_nobody_listening_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 10))
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
     assert replay(bag, "--patience", 0.3, "--namespace", "nobody") == 1
     assert "start a learner" in capsys.readouterr().err
