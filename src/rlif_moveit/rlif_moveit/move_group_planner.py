@@ -29,11 +29,12 @@ class MoveGroupPlanner:
         config: PlanConfig,
         types: PlanningInterfaces,
         move_group_name: str = "move_group",
+        action_name: str = "move_action",
         client: Any = None,
     ) -> None:
         self._node, self._config, self._types = node, config, types
-        self._name = move_group_name
-        self._client = client or ActionClient(node, types.action, "move_action")
+        self._name, self._action = move_group_name, action_name
+        self._client = client or ActionClient(node, types.action, action_name)
         self._parameters = AsyncParameterClient(node, move_group_name)
         self._srdf = ""
         self._handle: Any = None
@@ -41,7 +42,7 @@ class MoveGroupPlanner:
 
     def problem(self) -> str:
         if not self._client.server_is_ready():
-            return "move_group is not there: start it, or remap move_action to its name"
+            return f"no action {self._action}: start move_group, or check action_name"
         return ""
 
     async def go(self, goal: Goal) -> Outcome:

@@ -46,6 +46,8 @@ PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
     Param("planning_group", "", "group of the SRDF that is moved"),
     Param("move_group_name", "move_group", "node whose robot_description_semantic has the states"),
+    # A parameter, because actions cannot be remapped.
+    Param("action_name", "move_action", "of move_group"),
     Param("moveit_py_parameters", [], "with moveit_py: parameter files of MoveIt", items=str),
     Param("goal", "named", "what the reset goes to", choices=KINDS),
     Param("goal_state", "", "goal named: a group state of the SRDF"),
@@ -91,7 +93,8 @@ def make_planner(node: Node, p: dict[str, Any]) -> Any:
     """The planner that the parameters name. Raises ValueError, MissingInterfacesError."""
     config = plan_config(p)
     if p["planner"] == "move_group":
-        return MoveGroupPlanner(node, config, planning_interfaces(), p["move_group_name"])
+        names = (p["move_group_name"], p["action_name"])
+        return MoveGroupPlanner(node, config, planning_interfaces(), *names)
     return MoveItPyPlanner(node, config, worker_command(config, p["moveit_py_parameters"]))
 
 

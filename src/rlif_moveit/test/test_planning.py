@@ -175,7 +175,7 @@ def test_cancel_ends_the_motion(bench, go):
 def test_a_move_group_that_is_not_there_is_said(bench):
     client = Client()
     client.ready = False
-    assert "move_group is not there" in planner_with(bench, client).problem()
+    assert "start move_group" in planner_with(bench, client).problem()
 
 
 def test_a_named_state_is_looked_up_in_move_groups_srdf(bench, go):
