@@ -106,12 +106,3 @@ def condition(dialect: Dialect, code: int) -> Condition:
         "servo_interface right for the installed MoveIt?",
         holds=True,
     )
-
-
-def table_markdown(dialect: Dialect) -> str:
-    """The table as docs/moveit.md shows it."""
-    rows = [
-        f"| {code} | {c.name} | {c.level.name} | {'HOLD' if c.holds else '–'} |"
-        for code, c in TABLES[dialect].items()
-    ]
-    return "\n".join(["| code | status | diagnostic | arbiter |", "|---|---|---|---|", *rows])
