@@ -192,7 +192,10 @@ def test_an_empty_domain_fails_and_says_to_start_the_graph(capsys):
     assert "arbiter" in rows["nodes"]["found"] and rows["control"]["verdict"] == "FAIL"
 
 
-def test_a_live_arbiter_with_a_remapped_robot_is_seen(tmp_path, start_node, ros_node, capsys):
+def test_a_live_arbiter_with_a_remapped_robot_is_seen(
+    tmp_path, start_node, ros_node, spin_until, capsys
+):
+    from diagnostic_msgs.msg import DiagnosticArray
     from geometry_msgs.msg import PoseStamped, TwistStamped
 
     (tmp_path / "mine").mkdir()
@@ -206,13 +209,20 @@ def test_a_live_arbiter_with_a_remapped_robot_is_seen(tmp_path, start_node, ros_
         "rlif_intervention", "arbiter", remap=names, workspace_min=box[0], workspace_max=box[1]
     )
     start_node("rlif_intervention", "watchdog", remap=names)
-    ros_node.create_subscription(TwistStamped, names["command"], lambda m: None, 1)
+    commands, reports = [], []
+    ros_node.create_subscription(TwistStamped, names["command"], commands.append, 1)
+    ros_node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     tip = ros_node.create_publisher(PoseStamped, "tip", 10)
     pose = PoseStamped()
     pose.header.frame_id = "base"
     ros_node.create_timer(0.1, lambda: tip.publish(pose))
+    spin_until(lambda: commands, "the arbiter's commands")
+    spin_until(
+        lambda: any("watchdog" in s.name for report in reports for s in report.status),
+        "the watchdog's diagnostics",
+    )
     given = arguments(
-        "--robot", "mine", "--config-directory", str(tmp_path), "--seconds", "2.5", "--json",
+        "--robot", "mine", "--config-directory", str(tmp_path), "--seconds", "4", "--json",
         "--domain-id", os.environ["ROS_DOMAIN_ID"],
     )  # fmt: skip
     rows = listen_beside(given, ros_node, capsys)
