@@ -101,6 +101,11 @@ class Snapshot:
         """A simulation that waits for answers: rates say nothing there."""
         return bool(self.parameters.get("arbiter", {}).get("lock_step"))
 
+    @property
+    def sim_time(self) -> bool:
+        """Time is that of a simulation, whose /clock comes after what it stamps."""
+        return any(p.get("use_sim_time") for p in self.parameters.values())
+
     def parameter(self, node: str, name: str, default: Any) -> Any:
         value = self.parameters.get(node, {}).get(name)
         return default if value is None else value
@@ -164,7 +169,7 @@ def _rate(name: str, s: Snapshot, traffic: Traffic, least: float, advice: str) -
 
 
 def check_clocks(s: Snapshot) -> Iterator[Finding]:
-    if s.observation_age is None or s.lock_step:
+    if s.observation_age is None or s.lock_step or s.sim_time:
         return
     least, greatest = s.observation_age
     advice = (

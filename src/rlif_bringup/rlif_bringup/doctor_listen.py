@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import parameter_value_to_python
+from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -26,6 +26,8 @@ from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 NODES = (*NEEDED, "recorder", "learner")
+DISCOVERY = 5.0  # s of wall time that finding the graph may take
+CLOCK = 2.0  # s of wall time until /clock must have been heard
 
 
 def remaps(directory: Path, robot: str) -> dict[str, str]:
@@ -129,10 +131,17 @@ class Listener:
     # ---- what was seen
 
     def listen(self, seconds: float) -> Snapshot:
-        """Listen for `seconds`, then ask the nodes for their parameters."""
+        """Ask the nodes for their parameters, then listen for `seconds`."""
+        # In this order: asking takes as long as DDS needs to find everybody, and says whose clock
+        # the graph goes by.
+        parameters = self._all_parameters()
+        simulated = any(p.get("use_sim_time") for p in parameters.values())
+        if simulated:
+            self._node.set_parameters([Parameter("use_sim_time", value=True)])
+            self._spin(CLOCK, lambda: self._node.get_clock().now().nanoseconds > 0)
+        self._forget()
         self._spin(seconds)
         heard = {topic: self._traffic(topic) for topic in self._times}
-        parameters = {n: p for n in NODES if (p := self._parameters(n)) is not None}
         weights, pose = self._last.get("weights"), self._last.get("ee_pose")
         control, observation = self._last.get("control_state"), self._last.get("observation")
         action, hold, stop = (self._last.get(n) for n in ("policy_action", "hold", "stop"))
@@ -157,6 +166,14 @@ class Listener:
             diagnostics=tuple(self._diagnostics.values()),
         )
 
+    def _forget(self) -> None:
+        """What came before: rates are those of a graph that everybody has found."""
+        for times in self._times.values():
+            times.clear()
+        self._ages.clear()
+        self._frames.clear()
+        self._moves = False
+
     def _traffic(self, topic: str) -> Traffic:
         times = self._times[topic]
         name = self._node.resolve_topic_name(topic)
@@ -174,12 +191,16 @@ class Listener:
         infos = self._node.get_subscriptions_info_by_topic(name)
         return sum(info.node_name not in ignored for info in infos)
 
-    def _parameters(self, node: str) -> dict[str, Any] | None:
-        """Of a node, by name; None: it does not answer."""
-        full = f"{self._namespace.rstrip('/')}/{node}"
-        client = AsyncParameterClient(self._node, full)
-        if not self._spin(1.0, client.services_are_ready):
-            return None
+    def _all_parameters(self) -> dict[str, dict[str, Any]]:
+        """By node; those that do not answer are left out."""
+        prefix = self._namespace.rstrip("/")
+        clients = {n: AsyncParameterClient(self._node, f"{prefix}/{n}") for n in NODES}
+        self._spin(DISCOVERY, lambda: all(clients[n].services_are_ready() for n in NEEDED))
+        found = {n: self._parameters(c) for n, c in clients.items() if c.services_are_ready()}
+        return {n: values for n, values in found.items() if values is not None}
+
+    def _parameters(self, client: AsyncParameterClient) -> dict[str, Any] | None:
+        """By name; None: it does not answer."""
         listing = client.list_parameters([], 0)
         if not self._spin(2.0, listing.done):
             return None

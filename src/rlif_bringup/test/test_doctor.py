@@ -161,6 +161,11 @@ def test_in_lock_step_rates_and_limits_are_not_judged():
     assert doctor.exit_code(check(snapshot), strict=True) == 0
 
 
+def test_the_clock_of_a_simulation_is_not_judged():
+    snapshot = changed(ARBITER_use_sim_time=True, observation_age=(-0.1, 0.0))
+    assert all(f.name != "clocks" for f in check(snapshot))
+
+
 def test_the_table_shows_every_finding_and_the_last_line_says_whether_to_arm():
     out = io.StringIO()
     doctor.show(check(changed(stop=True)), Console(file=out, width=200))
