@@ -191,7 +191,8 @@ def test_a_set_up_that_is_not_there_is_refused_with_those_that_are(tmp_path, cap
 
 
 def test_an_empty_domain_fails_and_says_to_start_the_graph(capsys):
-    got = doctor.run(arguments("--seconds", "0.2", "--json"))
+    domain = str(200 + os.getpid() % 30)  # where no other test is
+    got = doctor.run(arguments("--seconds", "0.2", "--json", "--domain-id", domain))
     rows = {r["check"]: r for r in json.loads(capsys.readouterr().out)}
     assert got == 1 and rows["nodes"]["verdict"] == "FAIL"
     assert "arbiter" in rows["nodes"]["found"] and rows["control"]["verdict"] == "FAIL"

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import threading
 
 import pytest
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from std_srvs.srv import Trigger
@@ -167,3 +173,51 @@ def test_without_moveit_msgs_it_says_what_is_missing(bench):
 def test_bad_parameters_are_refused_by_name(bench, values, word):
     with pytest.raises(ValueError, match=word):
         ResetNode(overrides(**(GOAL | values)))
+
+
+def test_the_end_of_the_node_cancels_the_motion(bench, start_node):
+    """Over the real action: what moves the arm must be told before the process goes."""
+    action = pytest.importorskip("moveit_msgs.action").MoveGroup
+    cancelled, moving = threading.Event(), threading.Event()
+
+    def execute(handle):
+        moving.set()
+        assert cancelled.wait(20)
+        handle.canceled()
+        return action.Result()
+
+    def cancel(_):
+        cancelled.set()
+        return CancelResponse.ACCEPT
+
+    move_group = Node("stand_in_move_group")
+    executor = MultiThreadedExecutor(2)
+    executor.add_node(move_group)
+    group = ReentrantCallbackGroup()
+    server = ActionServer(
+        move_group, action, "move_action", execute, callback_group=group, cancel_callback=cancel
+    )
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        process = start_node(
+            "rlif_moveit", "reset_by_planning", planning_group="arm", goal="joints",
+            goal_joints="[a]", goal_positions="[0.1]", use_servo=False, require_hold=False,
+        )  # fmt: skip
+        client = bench.node.create_client(Trigger, "reset")
+        bench.until(client.service_is_ready, "the node")
+
+        def asked():
+            client.call_async(Trigger.Request())
+            return bench.until(lambda: True, "a turn") and moving.wait(0.5)
+
+        bench.until(asked, "the motion")
+        process.send_signal(signal.SIGINT)
+        assert cancelled.wait(10), "the motion went on without anybody"
+        assert process.wait(10) == 0
+    finally:
+        cancelled.set()
+        executor.shutdown()
+        thread.join(10)
+        server.destroy()
+        move_group.destroy_node()
