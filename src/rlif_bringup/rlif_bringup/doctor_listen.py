@@ -20,7 +20,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool, String
 
-from rlif_bringup.doctor_checks import NEEDED, Diagnostic, Snapshot, Traffic
+from rlif_bringup.doctor_checks import NEEDED
+from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic
 from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)

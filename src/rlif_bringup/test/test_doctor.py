@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from rlif_bringup import doctor
-from rlif_bringup.doctor_checks import Diagnostic, Snapshot, Traffic, Verdict, check
+from rlif_bringup.doctor_checks import Verdict, check
+from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic
 
 ARBITER = {
     "axes": ["x", "y", "z"],

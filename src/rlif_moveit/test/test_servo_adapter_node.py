@@ -176,6 +176,22 @@ def test_relay_without_a_fresh_pose_sends_zeros_and_holds(bench, driving):
     assert heard[-1].twist.linear.x == pytest.approx(0.0)
 
 
+def test_the_real_arbiters_commands_are_taken_by_servos_rules(
+    bench, stand_in_servo, make_adapter, start_node
+):
+    """Selected type, a frame, fresh stamps: from the arbiter's process to the stand-in Servo."""
+    servo = bench.add(stand_in_servo())
+    make_adapter()
+    start_node("rlif_intervention", "arbiter", remap={"command": "servo_node/delta_twist_cmds"})
+    bench.until(lambda: servo.asked, "Servo paused", 30.0)
+    assert servo.moving is None
+    assert bench.call(SetBool, "arm", SetBool.Request(data=True)).success
+    bench.until(lambda: bench.hold == "", "nothing to hold")
+    bench.until(lambda: servo.moving == [0.0] * 6, "zeros that Servo follows")
+    assert bench.call(SetBool, "arm", SetBool.Request(data=False)).success
+    bench.until(lambda: servo.paused, "a pause")
+
+
 def test_joint_jog_needs_names_and_control_msgs(bench, interfaces_of):
     jazzy = interfaces_of(Dialect.JAZZY)
     with pytest.raises(ValueError, match="joints is empty"):
