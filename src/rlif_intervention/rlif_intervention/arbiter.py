@@ -86,6 +86,7 @@ class Arbiter:
         self._size = len(config.limits.axes)
         self._causes: dict[str, str] = {}  # of a fault, that are still there
         self._hold: str | None = None  # asked for from outside
+        self._policy_hold = ""  # asked for by the robot's side, of the policy alone
         self._episode = NO_EPISODE
         self._steps = 0  # of the episode
         self._tick: Tick | None = None
@@ -232,6 +233,13 @@ class Arbiter:
         """Ask for HOLD from outside; None: no longer."""
         self._hold = reason
 
+    def hold_policy(self, reason: str) -> None:
+        """The robot's side (a halted Servo) keeps the policy from driving; empty: no longer.
+
+        The operator may still drive: out of the singularity, away from the obstacle.
+        """
+        self._policy_hold = reason
+
     def arm(self, on: bool) -> tuple[bool, str]:
         """A human arms or disarms. Returns success, and words for the human."""
         if not on:
@@ -336,8 +344,8 @@ class Arbiter:
     def _missing(self, now: float) -> str | None:
         """What keeps the policy from driving; None: nothing."""
         c, policy = self.config, self._policy
-        if self._hold:
-            return self._hold
+        if self._hold or self._policy_hold:
+            return self._hold or self._policy_hold
         if now - self._observed > c.observation_timeout:
             return f"no observation for more than {c.observation_timeout} s: is the observer alive?"
         if policy is None or policy.stamp < self._episode.start:

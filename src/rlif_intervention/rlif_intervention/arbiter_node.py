@@ -8,6 +8,8 @@ Subscribes
     episode        rlif_msgs/Episode           when to drive (latched)
     ee_pose        geometry_msgs/PoseStamped   only with a workspace box
     stop           std_msgs/Bool               true: FAULT (latched)
+    hold           std_msgs/String             why the policy must not drive, e.g. Servo has halted;
+                                               empty: it may (latched)
 Publishes
     command        geometry_msgs/TwistStamped  at command_rate; zeros whenever nobody drives
     decision       rlif_msgs/Decision          one per tick of an episode
@@ -38,7 +40,7 @@ from rlif_node.parameters import declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import clock_of, to_msg, to_ns
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool
 
 from rlif_msgs.msg import (
@@ -126,6 +128,7 @@ class ArbiterNode(Node):
         # Twice: what was latched before this node, and publishers of any other quality of service.
         for qos in (LATCHED, qos_profile_sensor_data):
             self.create_subscription(Bool, "stop", self._on_stop, qos)
+        self.create_subscription(String, "hold", self._on_hold, LATCHED)
         if boxed:
             self.create_subscription(PoseStamped, "ee_pose", self._on_pose, RELIABLE)
 
@@ -194,6 +197,9 @@ class ArbiterNode(Node):
             self._core.end_episode(stamp if message.phase == Episode.ENDED else None)
         if self._lock_step:
             self._step_if_ready()
+
+    def _on_hold(self, message: String) -> None:
+        self._core.hold_policy(message.data)
 
     def _on_stop(self, message: Bool) -> None:
         self._core.stop(message.data)

@@ -26,6 +26,7 @@ from std_msgs.msg import Bool
 from .devices import (
     BUTTONS,
     ButtonEdges,
+    ButtonMemory,
     Deadman,
     Device,
     DeviceMessageError,
@@ -113,6 +114,7 @@ class DeviceInput:
         self.device = Device(name, p["priority"], p["timeout"])
         self._axes, self._now, self._handlers = axes, now, handlers
         self._layout = _layout(p)
+        self._buttons = ButtonMemory()
         self._edges = ButtonEdges()
         self._deadman = Deadman(p["timeout"])
         by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
@@ -134,7 +136,7 @@ class DeviceInput:
             node.create_subscription(Bool, p["deadman_topic"], self._on_deadman, RELIABLE)
 
     def _on_joy(self, m: Joy) -> None:
-        self._read(m.axes, m.buttons, to_ns(m.header.stamp))
+        self._read(m.axes, self._buttons.complete(m.buttons), to_ns(m.header.stamp))
 
     def _on_twist_stamped(self, m: TwistStamped) -> None:
         self._read(_twist_axes(m.twist), (), to_ns(m.header.stamp))

@@ -83,7 +83,9 @@ class JoyLayout:
         return dict(self.buttons).get(button, -1)
 
     def pressed(self, buttons: Sequence[int]) -> frozenset[str]:
-        """Names of the buttons that are down."""
+        """Names of the buttons that are down. A message without any says that none is."""
+        if not buttons:
+            return frozenset()
         highest = max((i for _, i in self.buttons), default=-1)
         if highest >= len(buttons):
             raise DeviceMessageError(
@@ -106,6 +108,19 @@ class JoyLayout:
             raise DeviceMessageError(f"axis {index} of the Joy message is {value}, not a number")
         value = 0.0 if abs(value) <= self.deadzone else value
         return min(1.0, max(-1.0, value * self.scales[axis]))
+
+
+class ButtonMemory:
+    """The buttons as last heard: a 3D mouse sends its motion in messages without buttons."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, ...] = ()
+
+    def complete(self, buttons: Sequence[int]) -> tuple[int, ...]:
+        """`buttons`, or what they were last where the message has none."""
+        if len(buttons):
+            self._last = tuple(buttons)
+        return self._last
 
 
 @dataclass

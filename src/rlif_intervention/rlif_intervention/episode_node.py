@@ -39,7 +39,7 @@ from std_srvs.srv import Trigger
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, PolicyAction
 
 from .arbitration import ControlState as State
-from .devices import ButtonEdges, DeviceMessageError, JoyLayout
+from .devices import ButtonEdges, ButtonMemory, DeviceMessageError, JoyLayout
 from .episodes import Driven, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .ticks import Source
 
@@ -87,6 +87,7 @@ class EpisodeNode(Node):
             ("failure", self._values["failure_button"]),
         )
         self._layout = JoyLayout(buttons=buttons)
+        self._buttons = ButtonMemory()
         self._edges = ButtonEdges()
         self._core = EpisodeKeeper(episode_config(self._values))
         self._sim_time = bool(self.get_parameter("use_sim_time").value)
@@ -131,7 +132,7 @@ class EpisodeNode(Node):
 
     def _on_joy(self, m: Joy) -> None:
         try:
-            pressed = self._edges.pressed(self._layout.pressed(m.buttons))
+            pressed = self._edges.pressed(self._layout.pressed(self._buttons.complete(m.buttons)))
         except DeviceMessageError as problem:
             self._say(str(problem))
             return

@@ -358,3 +358,17 @@ def test_whatever_happens_only_the_armed_drive_in_episodes_and_onsets_match_even
     for d in b.decisions:
         assert not (d.source is Source.OPERATOR and label)
         assert (d.source is Source.OPERATOR) <= (d.intervention_id > 0)
+
+
+def test_a_halted_servo_holds_the_policy_and_not_the_operator():
+    bench = Bench().driving()
+    bench.arbiter.hold_policy("Servo has halted at a singularity")
+    bench.run(200)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "singularity" in bench.arbiter.reason
+    assert bench.outputs[-1][1] == (0.0, 0.0, 0.0)
+    bench.run(200, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR, "the way out of it"
+    bench.arbiter.hold_policy("")
+    bench.run(600)
+    assert bench.arbiter.state is ControlState.POLICY

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rlif_intervention.devices import (
     ButtonEdges,
+    ButtonMemory,
     Deadman,
     Device,
     DeviceMessageError,
@@ -148,3 +149,13 @@ def test_the_rack_says_what_is_wrong_only_if_no_device_is_live():
     assert r.problem(0.1) is None
     with pytest.raises(KeyError, match="no device 'wheel'"):
         r.device("wheel")
+
+
+def test_a_message_without_buttons_leaves_them_as_they_were():
+    # A 3D mouse's driver sends its motion so.
+    memory, edges = ButtonMemory(), ButtonEdges()
+    layout = JoyLayout(axes=(0, 1, 2, -1, -1, -1), buttons=(("arm", 0),))
+    heard = []
+    for buttons in ((), (0,), (), (1,), (), (1,), (0,), ()):
+        heard.append(edges.pressed(layout.pressed(memory.complete(buttons))))
+    assert [i for i, names in enumerate(heard) if names] == [3], "one press, one edge"
