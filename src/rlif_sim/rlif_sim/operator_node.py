@@ -58,7 +58,7 @@ PARAMETERS = (
     Param("control_rate", 10.0, "Hz; as the observer's", 1.0, 100.0),
     Param("joy_rate", 20.0, "Hz of repeated Joy messages, as joy_node's autorepeat", 1.0, 100.0),
     Param("lock_step", False, "one Joy for each PolicyAction, with its stamp"),
-    Param("arms", True, "press the arm button when the arbiter is disarmed"),
+    Param("arms", True, "press the arm button of a disarmed arbiter; only with use_sim_time"),
     Param("seed", 0, "of bias, noise and coin", 0, 2**31 - 1),
 )
 Stamp = tuple[int, int]
@@ -73,7 +73,10 @@ class OperatorNode(Node):
         value = declare(self, PARAMETERS)
         self._mode: str = value["mode"]
         self._lock_step: bool = value["lock_step"]
-        self._arms: bool = value["arms"]
+        # Without simulated time there may be a real arm on these topics: a person arms that.
+        self._arms: bool = value["arms"] and self.get_parameter("use_sim_time").value
+        if value["arms"] and not self._arms:
+            self.get_logger().warning("use_sim_time is false: does not press the arm button")
         self._operator = _make_operator(value)
         self._episode = Episode()
         self._armed = False

@@ -137,7 +137,10 @@ def test_the_operator_arms_then_answers_each_action_with_its_stamp(
         name: ros_node.create_publisher(PoseStamped, name, 10)
         for name in ("ee_pose", "object_pose")
     }
-    start_node("rlif_sim", "operator", lock_step=True, beta=1.0, actor_noise=0.0, actor_bias=0.0)
+    start_node(
+        "rlif_sim", "operator",
+        lock_step=True, use_sim_time=True, beta=1.0, actor_noise=0.0, actor_bias=0.0,
+    )  # fmt: skip
     spin_until(lambda: any(joy.buttons[3] for joy in heard), "the arm button")
     control.publish(ControlState(state=ControlState.HOLD))
     episode.publish(Episode(id=1, phase=Episode.RUNNING))
@@ -164,3 +167,15 @@ def test_the_operator_arms_then_answers_each_action_with_its_stamp(
     assert list(answers[0].buttons) == [0, 0, 0, 0], "a good action is left alone"
     assert list(answers[1].buttons) == [1, 0, 0, 0], "a bad action is taken over"
     assert answers[1].axes[0] < -0.5, "towards the hole"
+
+
+def test_the_operator_never_arms_what_may_be_a_real_arm(ros_node, start_node, spin_until):
+    heard = []
+    ros_node.create_subscription(Joy, "joy", heard.append, 10)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    ros_node.create_publisher(ControlState, "control_state", latched).publish(
+        ControlState(state=ControlState.DISARMED)
+    )
+    start_node("rlif_sim", "operator", use_sim_time=False)
+    spin_until(lambda: len(heard) > 20, "a second of Joy messages")
+    assert not any(joy.buttons[3] for joy in heard)
