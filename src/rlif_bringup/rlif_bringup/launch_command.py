@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlif_bringup.launch_file import Launch, LaunchFileError, Process, declared_arguments, read
@@ -51,6 +52,17 @@ def find_launch_file(name: str) -> Path:
             return folder / candidate
     there = ", ".join(sorted(p.name for p in folder.glob("*.launch.yaml")))
     raise LaunchFileError(f"no launch file {name!r}; installed are: {there or 'none'}")
+
+
+def has_ros2_launch(environment: Mapping[str, str]) -> bool:
+    """Whether `ros2 launch` can be run: `ros2` alone may be there without that verb."""
+    if shutil.which("ros2", path=environment.get("PATH", "")) is None:
+        return False
+    try:
+        find_prefix("ros2launch", environment)
+    except LaunchFileError:
+        return False
+    return True
 
 
 def parse_values(values: list[str]) -> dict[str, str]:
@@ -97,9 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.show_args:
             _show_arguments(path)
             return 0
-        ros2 = shutil.which("ros2") is not None
+        ros2 = has_ros2_launch(os.environ)
         if arguments.interpreter == "ros2" and not ros2:
-            raise LaunchFileError("`ros2` is not on PATH: source a ROS 2, or leave the option out")
+            raise LaunchFileError(
+                "there is no `ros2 launch` here: source a ROS 2 that has it, or leave the option out"
+            )
         if ros2 and arguments.interpreter != "rlif" and not arguments.print:
             return _run_ros2(path, arguments.values)
         launch = read(path, values, os.environ)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlif_bringup.launch_command import has_ros2_launch
 from rlif_bringup.launch_file import Launch, LaunchFileError, declared_arguments, read
 from rlif_bringup.substitutions import Scope, substitute
 
@@ -223,3 +224,16 @@ def test_nested_and_quoted_substitutions() -> None:
     assert substitute("$(var $(var which))/$(dirname)", scope) == "found//d"
     assert substitute("$(var none 'two words')", scope) == "two words"
     assert substitute(r"\$(var a)", scope) == "$(var a)"
+
+
+def test_ros2_without_its_launch_verb_is_not_handed_over_to(tmp_path: Path) -> None:
+    program = tmp_path / "bin/ros2"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    index = tmp_path / "share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    environment = {"PATH": str(program.parent), "AMENT_PREFIX_PATH": str(tmp_path)}
+    assert not has_ros2_launch(environment)
+    (index / "ros2launch").touch()
+    assert has_ros2_launch(environment)
+    assert not has_ros2_launch({**environment, "PATH": ""})
