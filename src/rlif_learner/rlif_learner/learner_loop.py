@@ -70,7 +70,7 @@ class LearnerLoop:
         self,
         make_trainer: Callable[[int], Trainer],
         on_weights: Callable[[Weights], None],
-        on_status: Callable[[TrainingStatus, int], None],
+        on_status: Callable[[TrainingStatus, int, str], None],
         config: LoopConfig,
         store: CheckpointStore | None = None,
         trainer: Trainer | None = None,
@@ -83,6 +83,7 @@ class LearnerLoop:
         self._version = version  # of the weights published last
         self._published_at = -1  # updates then
         self._announced = False
+        self._note = ""  # what went wrong with the last periodic checkpoint
         self._next_status = 0.0
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._result: Future[None] | None = None
@@ -175,7 +176,7 @@ class LearnerLoop:
         if config.publish_every and updates % config.publish_every == 0:
             self._publish_weights(trainer)
         if self._store and config.checkpoint_every and updates % config.checkpoint_every == 0:
-            self._save(trainer, self._store)
+            self._save_on_the_way(trainer, self._store)
 
     def _announce(self, trainer: Trainer) -> None:
         """At the end of an episode the next one may wait for this: weights first, then status."""
@@ -196,7 +197,7 @@ class LearnerLoop:
     def _publish_status(self) -> None:
         self._next_status = time.monotonic() + STATUS_PERIOD
         status = NOTHING_YET if self._trainer is None else self._trainer.status()
-        self._on_status(status, self._version)
+        self._on_status(status, self._version, self._note)
 
     # ---- checkpoints
 
@@ -209,9 +210,22 @@ class LearnerLoop:
         except OSError as problem:  # a full disk must not end the training
             request.done.set_exception(problem)
 
+    def _save_on_the_way(self, trainer: Trainer, store: CheckpointStore) -> None:
+        """A full disk must not end the training: it is said, and tried again an interval later."""
+        try:
+            self._save(trainer, store)
+        except OSError as problem:
+            self._note = (
+                f"no checkpoint at update {trainer.algorithm.updates}, tried again "
+                f"{self._config.checkpoint_every} updates later: {problem}"
+            )
+            self._publish_status()
+
     def _save(self, trainer: Trainer, store: CheckpointStore) -> Path:
         extra: dict[str, Any] = {**trainer.counters(), "policy_version": self._version}
-        return store.save(trainer.algorithm, trainer.buffers, extra=extra)
+        path = store.save(trainer.algorithm, trainer.buffers, extra=extra)
+        self._note = ""
+        return path
 
     def _save_at_end(self) -> None:
         if self._store is not None and self._trainer is not None:

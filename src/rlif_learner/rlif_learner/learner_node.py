@@ -18,6 +18,7 @@ import array
 import sys
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,10 @@ class LearnerNode(Node):
         message.data = array.array("B", weights.data)
         self._weights.publish(message)
 
-    def _publish_status(self, status: TrainingStatus, version: int, note: str = "") -> None:
+    def _publish_status(self, status: TrainingStatus, version: int, note: str) -> None:
+        if note and note != self._message:
+            self.get_logger().error(note)
+        self._message = note
         message = status_message(status, version, note)
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
@@ -264,7 +268,7 @@ class LearnerNode(Node):
             self.get_logger().fatal(words)
             status, version = getattr(self, "_last_status", (None, 0))
             if status is not None:
-                self._publish_status(status, version, words)
+                self._publish_status(replace(status, caught_up=False), version, words)
         return True
 
     def close(self) -> None:
@@ -292,7 +296,7 @@ def status_message(status: TrainingStatus, version: int, note: str) -> LearnerSt
         critic_steps=status.critic_steps,
         critic_steps_per_s=status.critic_steps_per_s,
         updates_per_step=status.updates_per_step,
-        caught_up=status.caught_up and not note,
+        caught_up=status.caught_up,
         lost_steps=status.lost_steps,
         policy_version=version,
         metric_names=list(metrics),

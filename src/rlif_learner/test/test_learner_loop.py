@@ -25,7 +25,7 @@ class Rig:
     """A loop and what came out of it, in order."""
 
     def __init__(self, fails_at=None, store=None, known=True, **config):
-        self.log, self.changed = [], threading.Condition()
+        self.log, self.notes, self.changed = [], [], threading.Condition()
         self.algorithm = doubles.CountingAlgorithm(fails_at)
         self.loop = LearnerLoop(
             self.make, self.on_weights, self.on_status, LoopConfig(**config), store,
@@ -40,7 +40,8 @@ class Rig:
     def on_weights(self, weights):
         self.note(("weights", weights))
 
-    def on_status(self, status, version):
+    def on_status(self, status, version, note):
+        self.notes.append(note)
         self.note(("status", status))
 
     def note(self, entry):
@@ -158,6 +159,35 @@ def test_a_checkpoint_on_request_and_one_at_the_end(make_rig, tmp_path):
     assert manifest["extra"]["policy_version"] == max(rig.versions())
     rig.loop.stop(10.0)
     assert len(store.paths()) == 2
+    assert rig.loop.failure() is None
+
+
+def test_a_full_disk_at_a_periodic_checkpoint_does_not_end_the_training(
+    make_rig, tmp_path, monkeypatch
+):
+    store = CheckpointStore(tmp_path)
+    whole, full = store.save, threading.Event()
+    full.set()
+
+    def save(*args, **kwargs):
+        if full.is_set():
+            raise OSError("No space left on device")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(store, "save", save)
+    rig = make_rig(store=store, checkpoint_every=5)
+    for step in episode(1, 8, 0):
+        rig.loop.receive(step)
+    rig.caught_up_with(9)  # the next episode does not wait for the disk
+    assert rig.notes[-1] == (
+        "no checkpoint at update 5, tried again 5 updates later: No space left on device"
+    )
+    assert store.paths() == []
+    full.clear()
+    for step in episode(2, 8, 9):
+        rig.loop.receive(step)
+    rig.caught_up_with(18)
+    assert len(store.paths()) >= 1 and rig.notes[-1] == ""
     assert rig.loop.failure() is None
 
 
