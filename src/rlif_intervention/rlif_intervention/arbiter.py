@@ -95,7 +95,8 @@ class Arbiter:
         self._version = 0
         self._position: Vector | None = None
         self._posed = NEVER
-        self._lost_device: Device | None = None
+        self._lost_device: Device | None = None  # silent or locked while it drove
+        self._lost_reason = ""
         self._last_onset = 0
         self._last_action: Vector = (0.0,) * self._size
         self._limited: Counter[str] = Counter()
@@ -283,9 +284,8 @@ class Arbiter:
             self._machine.handle(Event.TAKE_OVER, f"taken over with {driving.name}")
             if self.state is ControlState.OPERATOR:
                 self._engage(driving, now, changes)
-        elif current is not None and not self.rack.device(current.device).live(now):
-            self._lost_device = self.rack.device(current.device)
-            self._machine.handle(Event.DEVICE_LOST, self._lost_reason())
+        elif current is not None and self._lose(self.rack.device(current.device), now):
+            self._machine.handle(Event.DEVICE_LOST, self._lost_reason)
         elif current is not None and self._tracker.release(now):
             self._machine.handle(Event.RELEASED, f"{current.device} released")
 
@@ -352,7 +352,7 @@ class Arbiter:
             return "no action from the policy yet"
         if now - policy.received > c.policy_timeout:
             return f"no action from the policy for more than {c.policy_timeout} s: is it alive?"
-        problem = self._pose_problem(now) or (self._lost_reason() if self._lost_device else None)
+        problem = self._pose_problem(now) or (self._lost_reason if self._lost_device else None)
         return problem or (self.rack.problem(now) if c.require_operator else None)
 
     def _pose_problem(self, now: float) -> str | None:
@@ -361,9 +361,18 @@ class Arbiter:
             return f"no ee_pose for more than {c.pose_timeout} s: the workspace box needs it"
         return None
 
-    def _lost_reason(self) -> str:
-        name = self._lost_device.name if self._lost_device else ""
-        return f"the operator device {name} went silent while driving: bring it back and release it"
+    def _lose(self, device: Device, now: float) -> bool:
+        """Whether a device that drives can no longer; the policy stays out until its release."""
+        lock = self.rack.lock_on(device, now)
+        if lock is None and device.live(now):
+            return False
+        happened = f"was locked by {lock.name}" if lock else "went silent"
+        self._lost_device = device
+        self._lost_reason = (
+            f"the operator device {device.name} {happened} while driving: "
+            "bring it back and release it"
+        )
+        return True
 
     # ---- bookkeeping
 

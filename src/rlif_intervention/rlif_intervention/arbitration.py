@@ -33,7 +33,7 @@ class Event(enum.Enum):
     FAULT = "something only a human may clear: not finite, wrong shape, stop signal, lost heartbeat"
     TAKE_OVER = "an operator device asks for control"
     RELEASED = "the operator let go, and dwell and minimum length are over"
-    DEVICE_LOST = "the device that drives has gone silent"
+    DEVICE_LOST = "the device that drives has gone silent, or was locked"
     EPISODE_OVER = "no episode is running, or its time limit is reached"
     INPUTS_LOST = "something that the policy needs in order to drive is missing or stale"
     INPUTS_BACK = "all that the policy needs in order to drive is there and fresh"

@@ -244,17 +244,23 @@ class DeviceRack:
 
     def driving(self, now: float) -> Device | None:
         """The engaged, live, unlocked device of the highest priority."""
-        floor = max((k.priority for k in self.locks if k.active(now)), default=None)
-        for device in self.devices:
-            if floor is not None and device.priority <= floor:
-                return None
-            if device.engaged(now):
-                return device
-        return None
+        able = (d for d in self.devices if d.engaged(now) and self.lock_on(d, now) is None)
+        return next(able, None)
+
+    def lock_on(self, device: Device, now: float) -> Lock | None:
+        """The lock that masks the device; None: none does."""
+        masks = (k for k in self.locks if k.active(now) and device.priority <= k.priority)
+        return next(masks, None)
+
+    def _device_problem(self, device: Device, now: float) -> str | None:
+        lock = self.lock_on(device, now)
+        if lock is not None:
+            return f"the operator device {device.name} is locked by {lock.name}"
+        return device.problem(now)
 
     def problem(self, now: float) -> str | None:
-        """Why no person could take over; None: at least one device is live."""
-        problems = [d.problem(now) for d in self.devices]
+        """Why no person could take over; None: at least one device is live and unlocked."""
+        problems = [self._device_problem(d, now) for d in self.devices]
         if not problems:
             return "no operator device is configured"
         if None in problems:

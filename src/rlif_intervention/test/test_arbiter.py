@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlif_intervention.arbiter import Arbiter, ArbiterConfig
 from rlif_intervention.arbitration import ControlState
-from rlif_intervention.devices import Device, DeviceRack, Reading
+from rlif_intervention.devices import Device, DeviceRack, Lock, Reading
 from rlif_intervention.interventions import InterventionConfig
 from rlif_intervention.limits import LimitConfig
 from rlif_intervention.ticks import Source
@@ -371,4 +371,36 @@ def test_a_halted_servo_holds_the_policy_and_not_the_operator():
     assert bench.arbiter.state is ControlState.OPERATOR, "the way out of it"
     bench.arbiter.hold_policy("")
     bench.run(600)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+@pytest.mark.parametrize("require_operator", [True, False])
+def test_a_lock_in_mid_take_over_holds_and_does_not_give_control_to_the_policy(require_operator):
+    bench = Bench(require_operator=require_operator).driving()
+    lock = Lock("pause", priority=200)
+    bench.arbiter.rack.locks.append(lock)
+    bench.run(200, hand=True)
+    lock.update(True, bench.now)
+    locked = bench.ms
+    bench.run(3000, hand=True)
+    assert bench.arbiter.state is ControlState.HOLD and "pause" in bench.arbiter.reason
+    assert not any(any(twist) for ms, twist, _ in bench.outputs if ms >= locked)
+    assert [c.started for c in bench.changes] == [True, False]
+    lock.update(False, bench.now)
+    bench.run(100, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR, "still held: the person has it again"
+    bench.run(400)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+def test_the_policy_does_not_drive_while_no_device_may_take_over():
+    bench = Bench().driving()
+    lock = Lock("pause", priority=200)
+    bench.arbiter.rack.locks.append(lock)
+    lock.update(True, bench.now)
+    bench.run(200)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "joy is locked by pause" in bench.arbiter.reason
+    lock.update(False, bench.now)
+    bench.run(100)
     assert bench.arbiter.state is ControlState.POLICY

@@ -159,3 +159,17 @@ def test_a_message_without_buttons_leaves_them_as_they_were():
     for buttons in ((), (0,), (), (1,), (), (1,), (0,), ()):
         heard.append(edges.pressed(layout.pressed(memory.complete(buttons))))
     assert [i for i, names in enumerate(heard) if names] == [3], "one press, one edge"
+
+
+def test_a_locked_device_is_no_device_that_a_person_could_take_over_with():
+    lock = Lock("pause", priority=10)
+    r = rack([lock])
+    for name in ("pad", "mouse"):
+        r.device(name).update(REST, 0.0)
+    lock.update(True, 0.0)
+    assert r.problem(0.1) is None, "the mouse is above the lock"
+    assert r.lock_on(r.device("mouse"), 0.1) is None and r.lock_on(r.device("pad"), 0.1) is lock
+    r.device("pad").update(REST, 1.0)
+    assert "pad is locked by pause" in r.problem(1.0) and "mouse is silent" in r.problem(1.0)
+    lock.update(False, 1.0)
+    assert r.problem(1.0) is None
