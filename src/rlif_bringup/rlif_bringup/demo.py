@@ -20,8 +20,8 @@ from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress, clock
 from rlif_bringup.session import Phase, Session
 from rlif_bringup.simulation import (
+    chosen_domain_id,
     make_run_directory,
-    own_domain_id,
     simulation,
     write_configuration,
 )
@@ -120,7 +120,7 @@ class Demo:
 
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and lead it through all phases."""
-        domain_id = self._arguments.domain_id or own_domain_id()
+        domain_id = chosen_domain_id(self._arguments.domain_id)
         phases = phases_of(self._arguments)
         self._progress.say("starting the nodes")
         with simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph:

@@ -15,7 +15,7 @@ from rlif_bringup.launch_command import parse_values
 from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress
 from rlif_bringup.session import Phase, Session
-from rlif_bringup.simulation import make_run_directory, own_domain_id, simulation
+from rlif_bringup.simulation import chosen_domain_id, make_run_directory, simulation
 from rlif_bringup.substitutions import LaunchFileError
 from rlif_bringup.summary import summarise, write_csv, write_json
 
@@ -64,7 +64,7 @@ def _evaluate(
         "run_directory": directory,
         **parse_values(arguments.values),
     }
-    domain_id = arguments.domain_id or own_domain_id()
+    domain_id = chosen_domain_id(arguments.domain_id)
     with simulation(values, directory, progress, domain_id, interrupt) as graph:
         session = Session(graph, progress.show, [phase], learner=False)
         versions = graph.watch_policy()

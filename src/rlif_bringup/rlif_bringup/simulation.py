@@ -112,6 +112,11 @@ def own_domain_id() -> int:
     raise GraphError("all DDS domains from 1 to 101 are in use on this host: end something")
 
 
+def chosen_domain_id(asked: int | None) -> int:
+    """The DDS domain asked for, 0 included; None: one that nobody is in (`own_domain_id`)."""
+    return own_domain_id() if asked is None else asked
+
+
 @contextlib.contextmanager
 def simulation(
     values: Mapping[str, object],

@@ -2,7 +2,7 @@
 
 import socket
 
-from rlif_bringup.simulation import is_domain_free, own_domain_id
+from rlif_bringup.simulation import chosen_domain_id, is_domain_free, own_domain_id
 
 
 def test_a_domain_in_use_is_not_chosen():
@@ -13,3 +13,9 @@ def test_a_domain_in_use_is_not_chosen():
         assert not is_domain_free(first)
         assert own_domain_id() != first
     assert is_domain_free(first)
+
+
+def test_a_domain_that_was_asked_for_is_taken_also_0() -> None:
+    assert chosen_domain_id(0) == 0
+    assert chosen_domain_id(7) == 7
+    assert chosen_domain_id(None) >= 1
