@@ -280,11 +280,14 @@ class Arbiter:
     ) -> None:
         """Take-over, release, loss of the device."""
         current = self._tracker.current
+        lost = current is not None and self._lose(self.rack.device(current.device), now)
         if driving is not None:
-            self._machine.handle(Event.TAKE_OVER, f"taken over with {driving.name}")
+            words = f"taken over with {driving.name}"
+            self._machine.handle(Event.TAKE_OVER, words)
             if self.state is ControlState.OPERATOR:
+                self._machine.explain(words)  # it may have been another device's
                 self._engage(driving, now, changes)
-        elif current is not None and self._lose(self.rack.device(current.device), now):
+        elif lost:
             self._machine.handle(Event.DEVICE_LOST, self._lost_reason)
         elif current is not None and self._tracker.release(now):
             self._machine.handle(Event.RELEASED, f"{current.device} released")

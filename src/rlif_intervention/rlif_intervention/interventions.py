@@ -14,7 +14,7 @@ minimum_length  the policy does not get control back sooner than this after the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EPSILON = 1e-6  # s: stamps as float seconds are good to this
 
@@ -34,7 +34,7 @@ class InterventionConfig:
 @dataclass(frozen=True)
 class Intervention:
     id: int
-    device: str
+    device: str  # that drives, or drove last: another may take over from it
     started: float  # s
 
 
@@ -62,6 +62,8 @@ class InterventionTracker:
         if self._current is None:
             self._count += 1
             self._current = Intervention(self._count, device, now)
+        elif self._current.device != device:
+            self._current = replace(self._current, device=device)
         return self._current
 
     def release(self, now: float) -> bool:

@@ -1,0 +1,93 @@
+"""Who has control when devices are locked, handed over or silent, and when a person ends it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from rlif_intervention.arbitration import ControlState
+from rlif_intervention.devices import Lock, Reading
+
+_SPEC = importlib.util.spec_from_file_location(
+    "arbiter_bench", Path(__file__).with_name("arbiter_bench.py")
+)
+_BENCH = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_BENCH)
+Bench, ids, PUSH, REST = (getattr(_BENCH, name) for name in ("Bench", "ids", "PUSH", "REST"))
+
+
+@pytest.mark.parametrize("require_operator", [True, False])
+def test_a_lock_in_mid_take_over_holds_and_does_not_give_control_to_the_policy(require_operator):
+    bench = Bench(require_operator=require_operator).driving()
+    lock = Lock("pause", priority=200)
+    bench.arbiter.rack.locks.append(lock)
+    bench.run(200, hand=True)
+    lock.update(True, bench.now)
+    locked = bench.ms
+    bench.run(3000, hand=True)
+    assert bench.arbiter.state is ControlState.HOLD and "pause" in bench.arbiter.reason
+    assert not any(any(twist) for ms, twist, _ in bench.outputs if ms >= locked)
+    assert [c.started for c in bench.changes] == [True, False]
+    lock.update(False, bench.now)
+    bench.run(100, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR, "still held: the person has it again"
+    bench.run(400)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+def test_the_policy_does_not_drive_while_no_device_may_take_over():
+    bench = Bench().driving()
+    lock = Lock("pause", priority=200)
+    bench.arbiter.rack.locks.append(lock)
+    lock.update(True, bench.now)
+    bench.run(200)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "joy is locked by pause" in bench.arbiter.reason
+    lock.update(False, bench.now)
+    bench.run(100)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+def two_devices():
+    """`first` drives, then `second` does; both stay in the hand of a person."""
+    bench = Bench(devices=("joy", "second", "first")).driving()
+    for name, quiet in (("first", "second"), ("second", "first")):
+        for _ in range(10):
+            bench.arbiter.device_reading(name, Reading(True, PUSH), bench.now)
+            bench.arbiter.device_reading(quiet, Reading(False, REST), bench.now)
+            bench.run(20)
+        assert bench.arbiter.device == name and name in bench.arbiter.reason
+    return bench
+
+
+def test_the_device_that_took_over_from_another_is_the_one_that_must_not_go_silent():
+    bench = two_devices()
+    for _ in range(100):
+        bench.arbiter.device_reading("first", Reading(False, REST), bench.now)
+        bench.run(20)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "second went silent" in bench.arbiter.reason
+    assert not any(bench.outputs[-1][1])
+    assert [(c.started, c.intervention.device) for c in bench.changes] == [
+        (True, "first"),
+        (False, "second"),
+    ]
+    assert ids(bench) == {1}, "handing over is no new intervention"
+
+
+def test_a_device_that_goes_silent_holds_although_another_drives_on():
+    bench = two_devices()
+    for _ in range(100):  # both are held, and only one of them still speaks
+        bench.arbiter.device_reading("first", Reading(True, PUSH), bench.now)
+        bench.run(20)
+    assert bench.arbiter.device == "first"
+    for _ in range(50):
+        bench.arbiter.device_reading("first", Reading(False, REST), bench.now)
+        bench.run(20)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "second went silent" in bench.arbiter.reason
+    bench.arbiter.device_reading("second", Reading(False, REST), bench.now)
+    bench.run(100)
+    assert bench.arbiter.state is ControlState.POLICY
