@@ -58,7 +58,11 @@ class Learner(Protocol):
 
 
 class CheckpointStore:
-    """The checkpoints of one run. Keeps the newest `keep_last` and the one of the best score."""
+    """The checkpoints of one run. Keeps the newest `keep_last` and the one of the best score.
+
+    What it finds in the directory is another run's, and is never removed, until it loads one of
+    them: that makes all of them its own.
+    """
 
     def __init__(self, root: Path | str, keep_last: int = 3) -> None:
         if keep_last < 1:
@@ -68,6 +72,7 @@ class CheckpointStore:
         for directory in (self.checkpoints, self.segments):
             directory.mkdir(parents=True, exist_ok=True)
         self._written: dict[str, list[dict[str, Any]]] = {}  # segments of each buffer, oldest first
+        self._own: set[Path] = set()  # checkpoints of this run: those that may be removed
 
     def paths(self) -> list[Path]:
         """All complete checkpoints, oldest first."""
@@ -112,6 +117,7 @@ class CheckpointStore:
         _sync_directory(partial)
         os.rename(partial, path)  # noqa: PTH104 - the rename is what makes it exist
         _sync_directory(self.checkpoints)
+        self._own.add(path)
         self._prune()
         return path
 
@@ -144,8 +150,11 @@ class CheckpointStore:
 
     def best(self) -> Path | None:
         """The checkpoint of the highest score; None if none has one."""
+        return self._best(self.paths())
+
+    def _best(self, paths: list[Path]) -> Path | None:
         scored = []
-        for path in self.paths():
+        for path in paths:
             try:
                 score = _read_manifest(path / "manifest.json")["score"]
             except DamagedError:
@@ -173,6 +182,7 @@ class CheckpointStore:
             described = manifest["buffers"][name]
             buffer.restore(described["state"], self._read_segments(described["segments"]))
             self._written[name] = described["segments"]
+        self._own.update(self.paths())
         return manifest["extra"]
 
     def _save_buffer(self, name: str, buffer: ReplayBuffer) -> dict[str, Any]:
@@ -204,9 +214,9 @@ class CheckpointStore:
             yield range(segment["start"], segment["stop"]), safetensors.numpy.load(data)
 
     def _prune(self) -> None:
-        """Remove checkpoints beyond those to keep, then segments that no checkpoint needs."""
-        paths = self.paths()
-        kept = {*paths[-self.keep_last :], self.best()}
+        """Remove own checkpoints beyond those to keep, then segments that no checkpoint needs."""
+        paths = [path for path in self.paths() if path in self._own]
+        kept = {*paths[-self.keep_last :], self._best(paths)}
         for path in paths:
             if path not in kept:
                 doomed = path.with_name(f".old-{path.name}")

@@ -119,8 +119,24 @@ class LearnerNode(Node):
     # ---- making
 
     def _make_store(self) -> CheckpointStore | None:
+        """ValueError where another run's checkpoints are: to number on there would mix the two."""
         directory = self._value["checkpoint_directory"] or self._value["run_directory"]
-        return CheckpointStore(directory, self._value["keep_checkpoints"]) if directory else None
+        if not directory:
+            return None
+        store = CheckpointStore(directory, self._value["keep_checkpoints"])
+        if store.paths() and not self._resumes(store):
+            raise ValueError(
+                f"{store.root} already holds the checkpoints of another run: go on from them with "
+                f"resume:={store.root}, or name another run_directory or checkpoint_directory"
+            )
+        return store
+
+    def _resumes(self, store: CheckpointStore) -> bool:
+        """Whether `resume` is a checkpoint of this very store."""
+        if not self._value["resume"]:
+            return False
+        root = find_checkpoint(Path(self._value["resume"])).parent.parent
+        return root.resolve() == store.root.resolve()
 
     def _make_scalars(self) -> Scalars | None:
         value = self._value
@@ -206,9 +222,8 @@ class LearnerNode(Node):
         trainer = self._make_trainer(stored.spec.state_dim)
         folder = find_checkpoint(path)
         # In its own directory it goes on numbering; from elsewhere the buffers are written anew.
-        root = folder.parent.parent
-        own = self._store is not None and self._store.root.resolve() == root.resolve()
-        store = self._store if own and self._store is not None else CheckpointStore(root)
+        own = self._store if self._store is not None and self._resumes(self._store) else None
+        store = own or CheckpointStore(folder.parent.parent)
         try:
             extra = store.load(folder, trainer.algorithm, trainer.buffers)
         except CheckpointError as problem:

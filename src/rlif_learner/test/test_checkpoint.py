@@ -275,6 +275,24 @@ def test_keeps_the_last_and_the_best_and_no_segment_too_many(tmp_path):
     assert needed == {path.name for path in store.segments.iterdir()}
 
 
+def test_a_run_never_removes_what_another_run_has_written(saved):
+    """Regression: a fresh learner in a used directory numbered on, and pruned the first run's."""
+    store, path, learner, buffers = saved
+    first, expected = store.paths(), everything(learner, buffers)
+    other, (fresh, empty) = CheckpointStore(store.root, keep_last=1), fresh_run(seed=7)
+    for _ in range(3):
+        advance(fresh, empty)
+        newest = other.save(fresh, empty, score=1.0)
+    assert other.paths() == [*first, newest]
+    again = fresh_run(seed=99)
+    store.load(path, *again)
+    assert everything(*again) == expected
+    resumed = CheckpointStore(store.root, keep_last=1)  # to go on makes them its own
+    resumed.load(path, *again)
+    latest = resumed.save(*again)
+    assert resumed.paths() == [newest, latest], "the best one, and the last"
+
+
 def test_segments_that_were_overwritten_in_all_checkpoints_are_removed(tmp_path):
     store, (learner, buffers) = CheckpointStore(tmp_path, keep_last=1), fresh_run()
     for _ in range(5):

@@ -123,6 +123,21 @@ def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(make_rig, spin_
     assert again.statuses[-1].updates == 18
 
 
+def test_a_run_directory_that_holds_another_run_is_refused(start_node, tmp_path):
+    for used in ("first", "second"):
+        (tmp_path / used / "checkpoints" / "000001").mkdir(parents=True)
+        (tmp_path / used / "checkpoints" / "000001" / "manifest.json").write_text("{}")
+    for more in ({}, {"resume": tmp_path / "second"}):
+        process = start_node(
+            "rlif_learner", "learner", **SMALL, **more, run_directory=tmp_path / "first"
+        )
+        output, _ = process.communicate(timeout=START)
+        assert process.returncode == 2, output
+        assert f"{tmp_path / 'first'} already holds the checkpoints" in output
+        assert f"resume:={tmp_path / 'first'}" in output and "another run_directory" in output
+    assert not (tmp_path / "first" / "tensorboard").exists()
+
+
 @pytest.mark.timeout(180)
 def test_demonstrations_come_out_of_bags(make_rig, spin_until, tmp_path):
     with StepWriter(tmp_path / "demonstrations") as writer:
