@@ -120,6 +120,7 @@ class DeviceInput:
         by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
         self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
         self._by_button = p["kind"] == "joy"
+        self._by_topic = not self._by_button and not by_motion
         if self._by_button and p["deadman_button"] < 0:
             raise ValueError(f"{name}.deadman_button is -1; a device of kind joy needs one")
         self._subscribe(node, p)
@@ -145,7 +146,12 @@ class DeviceInput:
         self._read(_twist_axes(m), (), 0)
 
     def _on_deadman(self, m: Bool) -> None:
-        self._deadman.update(m.data, self._now())
+        now = self._now()
+        self._deadman.update(m.data, now)
+        if self._by_topic and not m.data and self.device.engaged(now):
+            # At once: the next twist may be late, or never come.
+            zeros = (0.0,) * len(self._axes)
+            self._handlers.reading(self.device.name, Reading(False, zeros))
 
     def _read(self, axes: Any, buttons: Any, stamp: int) -> None:
         """One message: flag and action both out of it, then the buttons that went down."""

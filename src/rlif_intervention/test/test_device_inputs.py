@@ -76,6 +76,32 @@ def test_a_twist_with_a_deadman(make_graph):
     assert b.readings[-1][1].action == pytest.approx((1.0, 0.0, 0.5))
 
 
+def test_letting_go_of_a_deadman_topic_counts_without_another_twist(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["keys"], keys__preset="twist", keys__deadman_topic="held")
+    message = TwistStamped()
+    message.twist.linear.x = 1.0
+    held = graph.world.create_publisher(Bool, "held", RELIABLE)
+    graph.until(lambda: held.get_subscription_count() >= 1, what="held")
+
+    def engaged():
+        count = len(b.arrived)
+        b.send("keys", message)
+        graph.until(lambda: len(b.arrived) > count, what="the twist")
+        return b.readings[-1][1].engaged
+
+    held.publish(Bool(data=True))
+    graph.until(engaged, what="engaged")
+    held.publish(Bool(data=False))
+    graph.until(lambda: not b.readings[-1][1].engaged, what="let go")
+    assert b.rack.driving(0.0) is None and b.readings[-1][1].action == (0.0, 0.0, 0.0)
+    # Said again it is no sign of life of the device: the twists are.
+    for data in (False, False, True):
+        held.publish(Bool(data=data))
+    graph.until(engaged, what="engaged again")
+    assert len(b.readings) == len(b.arrived) + 1
+
+
 def test_an_unstamped_twist_that_is_not_finite_is_a_problem_by_name(make_graph):
     graph = make_graph()
     b = Bench(graph, ["nav"], nav__preset="twist", nav__kind="twist")
