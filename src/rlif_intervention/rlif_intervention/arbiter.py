@@ -355,6 +355,8 @@ class Arbiter:
             return "no action from the policy yet"
         if now - policy.received > c.policy_timeout:
             return f"no action from the policy for more than {c.policy_timeout} s: is it alive?"
+        if self._tick and self._tick.stamp - policy.stamp > c.policy_timeout * 1e9:
+            return f"the policy lags by more than {c.policy_timeout} s: is its machine too slow?"
         problem = self._pose_problem(now) or (self._lost_reason if self._lost_device else None)
         return problem or (self.rack.problem(now) if c.require_operator else None)
 

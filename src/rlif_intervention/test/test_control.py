@@ -15,7 +15,9 @@ _SPEC = importlib.util.spec_from_file_location(
 )
 _BENCH = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_BENCH)
-Bench, ids, PUSH, REST = (getattr(_BENCH, name) for name in ("Bench", "ids", "PUSH", "REST"))
+Bench, ids, MS, PUSH, REST = (
+    getattr(_BENCH, name) for name in ("Bench", "ids", "MS", "PUSH", "REST")
+)
 
 
 @pytest.mark.parametrize("require_operator", [True, False])
@@ -90,4 +92,23 @@ def test_a_device_that_goes_silent_holds_although_another_drives_on():
     assert "second went silent" in bench.arbiter.reason
     bench.arbiter.device_reading("second", Reading(False, REST), bench.now)
     bench.run(100)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+@pytest.mark.parametrize(("lag", "drives"), [(100, True), (300, True), (400, False), (1400, False)])
+def test_a_policy_that_answers_old_observations_is_stale_although_it_answers_now(lag, drives):
+    bench = Bench(policy_timeout=0.3).driving()
+    bench.run(1500)
+    think = bench.arbiter.policy_action
+
+    def late(tick, stamp, action, version, now):
+        think(tick - lag // 100, stamp - lag * MS, action, version, now)
+
+    bench.arbiter.policy_action = late
+    bench.run(1000)
+    assert (bench.arbiter.state is ControlState.POLICY) == drives
+    assert drives or "lags by more than 0.3 s" in bench.arbiter.reason
+    assert any(bench.outputs[-1][1]) == drives
+    bench.arbiter.policy_action = think
+    bench.run(200)
     assert bench.arbiter.state is ControlState.POLICY
