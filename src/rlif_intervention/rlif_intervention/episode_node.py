@@ -51,6 +51,7 @@ PARAMETERS = (
     Param("pace", False, "wait until the learner has caught up", live=True),
     Param("wait_for_policy", True, "no episode before the policy has answered once", live=True),
     Param("reset_service", True, "call `reset` before each episode", live=True),
+    Param("reset_timeout", 60.0, "s until a call of `reset` is given up", 1.0, 3600.0, True),
     Param("control_lost_timeout", 10.0, "s without a driver until TRUNCATED", 0.1, 3600.0, True),
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
     Param("success_button", 1, "index in Joy.buttons; -1: none", -1, 63),
@@ -58,6 +59,7 @@ PARAMETERS = (
 )
 CHECK_PERIOD = 0.02  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
+CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
 REMIND = 10.0  # s of wall time between two words on what is waited for
 
 
@@ -76,6 +78,20 @@ def episode_config(p: dict[str, Any]) -> EpisodeConfig:
     )
 
 
+def stamp_problem(stamp: int, now: int, sim_time: bool) -> str:
+    """Why an episode cannot end at `stamp`; empty: it can. ns.
+
+    An end in the future would keep the episode in ENDED until then. In simulation the clock may
+    arrive after what was stamped with it.
+    """
+    if stamp == 0:
+        return "found no stamp, expected that of the observation that shows the success"
+    ahead = stamp - now
+    if ahead > (CLOCK_LAG if sim_time else 0):
+        return f"found a stamp {ahead / 1e9:.3f} s ahead of this host's clock: synchronise the two"
+    return ""
+
+
 class EpisodeNode(Node):
     """Shell around `EpisodeKeeper`."""
 
@@ -92,6 +108,7 @@ class EpisodeNode(Node):
         self._core = EpisodeKeeper(episode_config(self._values))
         self._sim_time = bool(self.get_parameter("use_sim_time").value)
         self._reset_call: Future | None = None
+        self._reset_called = 0.0
         self._reset_failed = -RETRY
         self._complaint, self._complained = "", 0.0
         self._publisher = self.create_publisher(Episode, "episode", LATCHED_10)
@@ -146,8 +163,12 @@ class EpisodeNode(Node):
             self._publish(self._core.end(Outcome.FAILURE, "failure button", stamp))
 
     def _on_task_success(self, m: Header) -> None:
+        stamp, now = to_ns(m.stamp), self._ros()
         words = m.frame_id or "success detector"
-        self._publish(self._core.succeed(to_ns(m.stamp), words))
+        problem = stamp_problem(stamp, now, self._sim_time)
+        if problem:
+            self.get_logger().warning(f"task_success ({words}): {problem}: taken as now")
+        self._publish(self._core.succeed(now if problem else stamp, words))
 
     def _on_policy(self, _: PolicyAction) -> None:
         self._core.policy_seen = True
@@ -209,13 +230,29 @@ class EpisodeNode(Node):
             self._say(core.waiting_for() or "")
 
     def _call_reset(self, now: float) -> None:
-        if self._reset_call is not None or now - self._reset_failed < RETRY:
+        if self._reset_call is not None:
+            self._give_up_reset(self._reset_call, now)
+            return
+        if now - self._reset_failed < RETRY:
             return
         if not self._reset.service_is_ready():
             self._say("the service reset is not there: is the robot's node running?")
             return
+        self._reset_called = now
         self._reset_call = self._reset.call_async(Trigger.Request())
         self._reset_call.add_done_callback(self._on_reset_done)
+
+    def _give_up_reset(self, call: Future, now: float) -> None:
+        """A node that died or was restarted during the call never answers it."""
+        limit = self._values["reset_timeout"]
+        if now - self._reset_called < limit:
+            return
+        self._reset.remove_pending_request(call)
+        self._reset_call = None
+        self.get_logger().warning(
+            f"episode {self._core.id}: no answer from the service {self.resolve_service_name('reset')} within "
+            f"{limit} s (reset_timeout): it is called again"
+        )
 
     def _on_reset_done(self, call: Future) -> None:
         self._reset_call = None

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import rclpy
 from geometry_msgs.msg import TwistStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
 from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock
@@ -51,6 +53,7 @@ class World(Node):
         self.seen: dict[str, list[Any]] = {}
         self.resets = 0
         self.reset_works = True
+        self.reset_answers = True
         self.on_reset: Callable[[], Any] = self.move
         self.on_samples: Callable[[], Any] = lambda: None
         self._clock_out = self.create_publisher(Clock, "/clock", RELIABLE)
@@ -70,7 +73,10 @@ class World(Node):
         ):
             self.seen[name] = []
             self.create_subscription(kind, name, self._collector(name), qos)
-        self.create_service(Trigger, "reset", self._on_reset)
+        # Reentrant: a call that is never answered must not block the next one.
+        self.create_service(
+            Trigger, "reset", self._on_reset, callback_group=ReentrantCallbackGroup()
+        )
 
     def _collector(self, name: str) -> Callable[[Any], None]:
         def collect(message: Any) -> None:
@@ -80,8 +86,10 @@ class World(Node):
 
         return collect
 
-    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.resets += 1
+        if not self.reset_answers:
+            await Future()  # as a node that dies during the call
         response.success = self.reset_works
         response.message = "done" if self.reset_works else "the robot is stuck"
         if self.reset_works and self.lock_step:

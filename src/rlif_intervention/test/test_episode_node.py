@@ -10,7 +10,7 @@ from rlif_node.stamps import to_msg, to_ns
 from std_msgs.msg import Header
 
 from rlif_intervention.arbiter_node import ArbiterNode
-from rlif_intervention.episode_node import EpisodeNode
+from rlif_intervention.episode_node import EpisodeNode, stamp_problem
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus
 
 
@@ -145,6 +145,55 @@ def test_a_reset_that_fails_is_tried_again(make_graph):
     assert graph.world.seen["episode"][-1].phase == Episode.RESETTING
     graph.world.reset_works = True
     reports(graph, Episode.RUNNING)
+
+
+def test_a_reset_that_is_never_answered_is_called_again(make_graph):
+    """Pitfall: no deadline on the handshake; the phase stayed RESETTING without a word."""
+    graph = make_graph()
+    graph.world.reset_answers = False
+    start(graph, reset_timeout=1.0)
+    graph.until(lambda: graph.world.resets >= 2, what="a second call")
+    assert graph.world.seen["episode"][-1].phase == Episode.RESETTING
+    graph.world.reset_answers = True
+    reports(graph, Episode.RUNNING)
+
+
+def test_a_success_without_a_stamp_ends_the_episode_now(make_graph):
+    graph = make_graph()
+    start(graph, max_steps=0, max_episodes=1)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    newest = to_ns(decisions_of(graph, 1)[-1].header.stamp)
+    graph.world.success.publish(Header(frame_id="in the hole"))
+    report = reports(graph, Episode.ENDED)[0]
+    assert report.outcome == Episode.OUTCOME_SUCCESS and report.reason == "in the hole"
+    assert to_ns(report.header.stamp) >= newest
+
+
+def test_a_detector_whose_clock_is_ahead_does_not_hold_up_the_next_episode(make_graph):
+    """Regression: the node stayed in ENDED until its own clock had got there."""
+    graph = make_graph()
+    start(graph, max_steps=0)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    ahead = graph.world.stamp + 10**15
+    graph.world.success.publish(Header(stamp=to_msg(ahead)))
+    assert to_ns(reports(graph, Episode.ENDED)[0].header.stamp) < ahead
+    reports(graph, Episode.RUNNING, 2)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "sim_time", "words"),
+    [
+        (0, False, "no stamp"),
+        (0, True, "no stamp"),
+        (5_000_000_000, False, ""),
+        (5_000_000_001, False, "ahead"),
+        (5_100_000_000, True, ""),  # lock-step: /clock of this very stamp is still on its way
+        (6_100_000_000, True, "1.100 s ahead"),
+    ],
+)
+def test_which_stamps_of_a_success_are_believed(stamp, sim_time, words):
+    problem = stamp_problem(stamp, 5_000_000_000, sim_time)
+    assert words in problem and bool(words) == bool(problem)
 
 
 def test_control_that_is_lost_truncates_with_the_reason(make_graph):
