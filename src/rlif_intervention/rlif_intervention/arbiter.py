@@ -112,6 +112,11 @@ class Arbiter:
         return self._machine.reason
 
     @property
+    def by_human(self) -> bool:
+        """A human brought `state` about: disarmed, or stopped."""
+        return self._machine.by_human
+
+    @property
     def armed(self) -> bool:
         return self._machine.armed
 
@@ -220,15 +225,15 @@ class Arbiter:
     def stop(self, on: bool) -> None:
         """The stop signal."""
         if on:
-            self.fault("stop", "the stop signal is on")
+            self.fault("stop", "the stop signal is on", by_human=True)
         else:
             self._causes.pop("stop", None)
 
-    def fault(self, cause: str, reason: str) -> None:
+    def fault(self, cause: str, reason: str, by_human: bool = False) -> None:
         """Latch FAULT. A named cause must be gone before a human can re-arm."""
         if cause:
             self._causes[cause] = reason
-        self._machine.handle(Event.FAULT, reason)
+        self._machine.handle(Event.FAULT, reason, by_human)
 
     def hold(self, reason: str | None) -> None:
         """Ask for HOLD from outside; None: no longer."""
@@ -244,7 +249,7 @@ class Arbiter:
     def arm(self, on: bool) -> tuple[bool, str]:
         """A human arms or disarms. Returns success, and words for the human."""
         if not on:
-            self._machine.handle(Event.DISARM, "disarmed")
+            self._machine.handle(Event.DISARM, "disarmed", by_human=True)
             return True, f"{self.state.name}: {self.reason}"
         if self._causes:
             return False, "not armed: " + "; ".join(self._causes.values())
@@ -252,6 +257,10 @@ class Arbiter:
         self._lost_device = None
         changed = self._machine.handle(Event.ARM, "armed")
         return True, "armed" if changed else f"it is armed already: {self.state.name}"
+
+    def leave(self) -> None:
+        """The process ends, for whatever reason: nobody has judged the policy by that."""
+        self._machine.handle(Event.DISARM, "the arbiter has ended")
 
     # ---- output
 
@@ -368,16 +377,11 @@ class Arbiter:
 
     def _lose(self, device: Device, now: float) -> bool:
         """Whether a device that drives can no longer; the policy stays out until its release."""
-        lock = self.rack.lock_on(device, now)
-        if lock is None and device.live(now):
-            return False
-        happened = f"was locked by {lock.name}" if lock else "went silent"
-        self._lost_device = device
-        self._lost_reason = (
-            f"the operator device {device.name} {happened} while driving: "
-            "bring it back and release it"
-        )
-        return True
+        loss = self.rack.loss(device, now)
+        if loss is not None:
+            self._lost_device = device
+            self._lost_reason = f"{loss} while driving: bring it back and release it"
+        return loss is not None
 
     # ---- bookkeeping
 

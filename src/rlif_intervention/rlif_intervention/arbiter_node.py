@@ -80,7 +80,7 @@ class ArbiterNode(Node):
         self._core.limiter.speed_scale = p["speed_scale"]
         self._stall_timeout: float = p["stall_timeout"]
         self._last_output: float | None = None
-        self._published: tuple[State, str, str] | None = None
+        self._published: tuple[State, str, str, bool] | None = None
         self._lock_step: LockStep[PolicyAction] | None = None
         if p["lock_step"]:
             if not self.get_parameter("use_sim_time").value:
@@ -167,7 +167,7 @@ class ArbiterNode(Node):
 
     def _on_pressed(self, name: str, pressed: frozenset[str]) -> None:
         if "stop" in pressed:
-            self._core.fault("", f"the stop button of {name} was pressed")
+            self._core.fault("", f"the stop button of {name} was pressed", by_human=True)
         elif "arm" in pressed and not self._core.armed:
             _, words = self._core.arm(True)
             self.get_logger().info(f"arm button of {name}: {words}")
@@ -303,11 +303,16 @@ class ArbiterNode(Node):
     def _say_state(self) -> None:
         """Publish ControlState if anything in it has changed."""
         core = self._core
-        words = (core.state, core.reason, core.device)
+        words = (core.state, core.reason, core.device, core.by_human)
         if words == self._published:
             return
         self._published = words
-        message = ControlState(state=int(core.state), reason=core.reason, device=core.device)
+        message = ControlState(
+            state=int(core.state),
+            reason=core.reason,
+            device=core.device,
+            by_human=core.by_human,
+        )
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
 
@@ -324,7 +329,7 @@ class ArbiterNode(Node):
         """Zeros to the robot before this process goes, and not before they have arrived."""
         zero = (0.0,) * len(self._axes)
         self._command.publish(self._twist_message(zero, self.get_clock().now().nanoseconds))
-        self._core.arm(False)
+        self._core.leave()
         self._say_state()
         for publisher in (self._command, self._state):
             publisher.wait_for_all_acked(LAST_WORDS)

@@ -98,6 +98,7 @@ class ControlMachine:
     def __init__(self) -> None:
         self._state = ControlState.DISARMED
         self._reason = "not armed yet: press the arm button or call the arm service"
+        self._by_human = False
 
     @property
     def state(self) -> ControlState:
@@ -108,15 +109,20 @@ class ControlMachine:
         return self._reason
 
     @property
+    def by_human(self) -> bool:
+        """A human brought this state about."""
+        return self._by_human
+
+    @property
     def armed(self) -> bool:
         return self._state in ARMED
 
-    def handle(self, event: Event, reason: str) -> bool:
-        """Apply `event`. Returns True if the state changed; `reason` is kept only then."""
+    def handle(self, event: Event, reason: str, by_human: bool = False) -> bool:
+        """Apply `event`. Returns True if the state changed; only then are its words kept."""
         new = next_state(self._state, event)
         if new is self._state:
             return False
-        self._state, self._reason = new, reason
+        self._state, self._reason, self._by_human = new, reason, by_human
         return True
 
     def explain(self, reason: str) -> None:

@@ -252,6 +252,14 @@ class DeviceRack:
         masks = (k for k in self.locks if k.active(now) and device.priority <= k.priority)
         return next(masks, None)
 
+    def loss(self, device: Device, now: float) -> str | None:
+        """What took control from a device that drove; None: nothing did."""
+        lock = self.lock_on(device, now)
+        if lock is None and device.live(now):
+            return None
+        words = f"was locked by {lock.name}" if lock else "went silent"
+        return f"the operator device {device.name} {words}"
+
     def _device_problem(self, device: Device, now: float) -> str | None:
         lock = self.lock_on(device, now)
         if lock is not None:

@@ -50,6 +50,7 @@ PARAMETERS = (
     Param("evaluation", False, "episodes are not to be learned from", live=True),
     Param("pace", False, "wait until the learner has caught up", live=True),
     Param("wait_for_policy", True, "no episode before the policy has answered once", live=True),
+    Param("wait_for_recorder", True, "no episode without a publisher of `replay`", live=True),
     Param("reset_service", True, "call `reset` before each episode", live=True),
     Param("reset_timeout", 60.0, "s until a call of `reset` is given up", 1.0, 3600.0, True),
     Param("control_lost_timeout", 10.0, "s without a driver until TRUNCATED", 0.1, 3600.0, True),
@@ -75,6 +76,7 @@ def episode_config(p: dict[str, Any]) -> EpisodeConfig:
         control_lost_timeout=p["control_lost_timeout"],
         settle_time=round(p["settle_time"] * 1e9),
         wait_for_policy=p["wait_for_policy"],
+        wait_for_recorder=p["wait_for_recorder"],
     )
 
 
@@ -113,6 +115,7 @@ class EpisodeNode(Node):
         self._complaint, self._complained = "", 0.0
         self._publisher = self.create_publisher(Episode, "episode", LATCHED_10)
         self._reset = self.create_client(Trigger, "reset")
+        self._replay = self.resolve_topic_name("replay")
         self._subscribe()
         for name, answer in (
             ("start_episode", self._on_start),
@@ -145,7 +148,8 @@ class EpisodeNode(Node):
         self._publish(self._core.decision(m.episode_id, driven, time.monotonic()))
 
     def _on_control(self, m: ControlState) -> None:
-        self._publish(self._core.control(State(m.state), m.reason, time.monotonic(), self._ros()))
+        state, now, ros = State(m.state), time.monotonic(), self._ros()
+        self._publish(self._core.control(state, m.reason, now, ros, m.by_human))
 
     def _on_joy(self, m: Joy) -> None:
         try:
@@ -225,6 +229,8 @@ class EpisodeNode(Node):
         self._publish(core.begin_reset(ros))
         if core.phase is Phase.RESETTING:
             self._call_reset(now)
+        if core.phase is Phase.READY:
+            core.recorder_seen = self.count_publishers(self._replay) > 0
         self._publish(core.start(now, ros))
         if core.phase is Phase.READY:
             self._say(core.waiting_for() or "")

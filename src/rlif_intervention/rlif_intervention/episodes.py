@@ -51,6 +51,7 @@ class EpisodeConfig:
     control_lost_timeout: float = 10.0
     settle_time: int = 0
     wait_for_policy: bool = False
+    wait_for_recorder: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "max_episodes", "settle_time"):
@@ -134,6 +135,7 @@ class EpisodeKeeper:
         self.reset_done = not config.reset
         self._requested = False
         self.policy_seen = False  # has it answered an observation yet?
+        self.recorder_seen = False  # is it there now?
         self._started = 0  # episodes since the start of this node, or since `configure`
         self._control: ControlState | None = None
         self._control_reason = ""
@@ -163,14 +165,20 @@ class EpisodeKeeper:
         self._requested = True
         return True, "the next episode starts as soon as it may"
 
-    def control(self, state: ControlState, reason: str, now: float, ros: int) -> Report | None:
-        """The arbiter's state."""
+    def control(
+        self, state: ControlState, reason: str, now: float, ros: int, by_human: bool = False
+    ) -> Report | None:
+        """The arbiter's state. A human who disarms or stops has judged the policy: a failure."""
         if state in DRIVING:
             self._not_driving_since = math.inf
         elif self._control in DRIVING:
             self._not_driving_since = now
         self._control, self._control_reason = state, reason
-        if self.phase is Phase.RUNNING and state is ControlState.DISARMED:
+        if self.phase is not Phase.RUNNING:
+            return None
+        if by_human and state not in ARMED:
+            return self.end(Outcome.FAILURE, f"aborted: {reason}", ros)
+        if state is ControlState.DISARMED:
             return self.end(Outcome.TRUNCATED, f"disarmed: {reason}", ros)
         return None
 
@@ -276,6 +284,11 @@ class EpisodeKeeper:
         if self.config.wait_for_policy and not self.policy_seen:
             return (
                 "no action from the policy yet: is it running? (else set wait_for_policy to false)"
+            )
+        if self.config.wait_for_recorder and not self.recorder_seen:
+            return (
+                "no recorder, which keeps and passes on what happens: has it ended, and why? "
+                "(else set wait_for_recorder to false)"
             )
         return self.pacer.waiting_for() if self.config.pace else None
 

@@ -148,17 +148,18 @@ class RecorderNode(Node):
         self._join: StepJoin[Observation, Decision] = StepJoin(
             p["join_capacity"], p["final_timeout"]
         )
-        self._replay = self.create_publisher(Step, "replay", REPLAY)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._topics: dict[str, Topic] = {}
         self._types = {
             self.resolve_topic_name(name): kind
             for name, kind in paired_topics(p["topics"], p["types"]).items()
         }
-        self._types[self._replay.topic_name] = "rlif_msgs/msg/Step"
+        self._types[self.resolve_topic_name("replay")] = "rlif_msgs/msg/Step"
         for kind in self._types.values():
             message_class(kind)  # a type that is not installed is an error now, not later
         self._bag = self._open_bag(p) if p["bag_directory"] else None
+        # Only now: episodes begin when it is seen, and nothing is recorded without the bag.
+        self._replay = self.create_publisher(Step, "replay", REPLAY)
         self._said_error, self._said_lost, self._lost_by_middleware = "", 0, 0
         self._kinds = dict(self._types)
         self._raw: dict[str, Subscription] = {}

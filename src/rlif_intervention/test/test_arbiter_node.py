@@ -121,6 +121,7 @@ def test_not_a_number_from_the_policy_is_a_fault_until_a_human_re_arms(make_grap
     graph.world.policy = lambda tick: [math.nan, 0.0, 0.0]
     graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
     assert "not finite" in graph.world.seen["control_state"][-1].reason
+    assert not graph.world.seen["control_state"][-1].by_human
     assert graph.world.seen["command"][-1].twist.linear.x == 0.0
     assert all(math.isfinite(c.twist.linear.x) for c in graph.world.seen["command"])
 
@@ -234,6 +235,7 @@ def test_zeros_are_the_last_words_of_the_process(make_graph, number):
         process.send_signal(number)
         graph.until(lambda: process.poll() is not None, what="end of the process")
         graph.until(lambda: state(graph) == ControlState.DISARMED, what="its last state")
+        assert not world.seen["control_state"][-1].by_human, "no abort, and no label"
         assert process.returncode == 0
         assert world.seen["command"][-1].twist.linear.x == 0.0
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,31 @@ def test_a_policy_that_answers_old_observations_is_stale_although_it_answers_now
     bench.arbiter.policy_action = think
     bench.run(200)
     assert bench.arbiter.state is ControlState.POLICY
+
+
+HUMAN = {
+    "disarm": lambda a: a.arm(False),
+    "stop topic": lambda a: a.stop(True),
+    "stop button": lambda a: a.fault("", "the stop button of joy was pressed", by_human=True),
+}
+MACHINE = {
+    "not finite": lambda a: a.policy_action(1, 1, (math.nan,) * 3, 1, 0.0),
+    "older weights": lambda a: a.policy_action(1, 1, PUSH, 0, 0.0),
+    "device": lambda a: a.device_fault("joy", "too short"),
+    "stood still": lambda a: a.fault("", "the arbiter itself stood still"),
+    "end of the process": lambda a: a.leave(),
+}
+
+
+@pytest.mark.parametrize("cause", [*HUMAN, *MACHINE])
+def test_it_is_known_whether_a_human_ended_it(cause):
+    bench = Bench().driving()
+    assert not bench.arbiter.by_human
+    (HUMAN | MACHINE)[cause](bench.arbiter)
+    assert not bench.arbiter.armed and bench.arbiter.by_human == (cause in HUMAN)
+    bench.arbiter.stop(False)
+    bench.arbiter.stop(True)  # of what is latched, the first cause counts
+    assert bench.arbiter.by_human == (cause in HUMAN or cause == "end of the process")
+    bench.arbiter.stop(False)
+    bench.run(100)
+    assert bench.arbiter.arm(True)[0] and not bench.arbiter.by_human

@@ -6,12 +6,13 @@ import pytest
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+from rlif_node.qos import LATCHED
 from rlif_node.stamps import to_msg, to_ns
-from std_msgs.msg import Header
+from std_msgs.msg import Bool, Header
 
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
-from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus
+from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step
 
 
 def params(**values):
@@ -21,7 +22,13 @@ def params(**values):
 def start(graph, **values):
     """Arbiter, episode node and world; armed by the button."""
     graph.add(ArbiterNode(params(use_sim_time=True, lock_step=True, release_dwell=0.0)))
-    defaults = {"use_sim_time": True, "auto_start": True, "max_steps": 10, "settle_time": 0.0}
+    defaults = {
+        "use_sim_time": True,
+        "auto_start": True,
+        "max_steps": 10,
+        "settle_time": 0.0,
+        "wait_for_recorder": False,
+    }
     node = graph.add(EpisodeNode(params(**(defaults | values))))
     graph.world.publish_set()
     graph.until(lambda: graph.world.seen["command"], what="idle zeros")
@@ -158,6 +165,27 @@ def test_a_reset_that_is_never_answered_is_called_again(make_graph):
     reports(graph, Episode.RUNNING)
 
 
+def test_no_episode_begins_without_a_recorder(make_graph):
+    """Regression: a recorder that refused its bag had ended, and nothing was recorded."""
+    graph = make_graph()
+    start(graph, wait_for_recorder=True, max_steps=0)
+    reports(graph, Episode.READY, 2)  # at first, and after its reset
+    count = len(graph.world.seen["command"])
+    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle world")
+    assert not [e for e in graph.world.seen["episode"] if e.phase == Episode.RUNNING]
+    replay = graph.world.create_publisher(Step, "replay", 10)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    graph.world.destroy_publisher(replay)
+    graph.until(lambda: graph.world.count_publishers("replay") == 0, what="the recorder's end")
+    graph.world.press(success=True)
+    graph.world.press()
+    graph.until(lambda: graph.world.seen["episode"][-1].id == 2, what="the next episode")
+    graph.until(lambda: graph.world.resets >= 2, what="its reset")
+    count = len(graph.world.seen["command"])
+    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle world")
+    assert graph.world.seen["episode"][-1].phase == Episode.READY
+
+
 def test_a_success_without_a_stamp_ends_the_episode_now(make_graph):
     graph = make_graph()
     start(graph, max_steps=0, max_episodes=1)
@@ -218,3 +246,21 @@ def test_parameters_change_while_it_runs_and_bad_ones_are_refused(make_graph):
     assert [(e.evaluation, e.steps) for e in ended] == [(False, 10), (True, 4), (True, 4)]
     assert all(d.source == Decision.POLICY for d in graph.world.seen["decision"])
     assert to_msg(to_ns(ended[0].header.stamp)) == ended[0].header.stamp
+
+
+@pytest.mark.parametrize("means", ["arm service", "stop topic"])
+def test_a_human_who_aborts_ends_the_episode_as_a_failure_with_the_reason(make_graph, means):
+    """Regression: an abort was labelled as a time limit, so that it taught nothing."""
+    graph = make_graph()
+    start(graph, max_steps=0, max_episodes=1)
+    stop = graph.world.create_publisher(Bool, "stop", LATCHED)
+    graph.until(lambda: stop.get_subscription_count() >= 1, what="a subscription of stop")
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    if means == "arm service":
+        assert graph.arm(False).success
+    else:
+        stop.publish(Bool(data=True))
+    report = reports(graph, Episode.ENDED)[0]
+    assert report.outcome == Episode.OUTCOME_FAILURE and report.steps >= 2
+    words = {"arm service": "aborted: disarmed", "stop topic": "aborted: the stop signal is on"}
+    assert report.reason == words[means]

@@ -39,6 +39,17 @@ def test_nothing_starts_before_a_human_arms():
     assert k.begin_reset(10).phase is Phase.RESETTING
 
 
+def test_waits_for_a_recorder_and_again_when_it_is_gone():
+    k = keeper(wait_for_recorder=True)
+    assert k.start(0.0, 10) is None and "wait_for_recorder" in k.waiting_for()
+    k.recorder_seen = True
+    assert k.start(0.0, 10).phase is Phase.RUNNING
+    k.end(Outcome.SUCCESS, "", 20)
+    k.leave_ended(20)
+    k.recorder_seen = False
+    assert k.start(0.0, 30) is None and "recorder" in k.waiting_for()
+
+
 def test_starts_only_when_asked_without_auto_start():
     k = keeper(auto_start=False)
     assert k.start(0.0, 10) is None and "start_episode" in k.waiting_for()
@@ -122,7 +133,31 @@ def test_control_lost_and_silence_truncate_and_disarming_does_so_at_once():
     assert k.start(26.0, 600) is None, "an arbiter that may be dead gets no episode"
     k.control(ControlState.HOLD, "no episode is running", 30.0, 600)
     k.start(30.0, 600)
-    assert k.control(ControlState.DISARMED, "by hand", 30.1, 650).outcome is Outcome.TRUNCATED
+    report = k.control(ControlState.DISARMED, "the arbiter has ended", 30.1, 650)
+    assert report.outcome is Outcome.TRUNCATED
+
+
+@pytest.mark.parametrize("state", [ControlState.DISARMED, ControlState.FAULT])
+@pytest.mark.parametrize("driver", [ControlState.POLICY, ControlState.OPERATOR, ControlState.HOLD])
+def test_a_human_who_disarms_or_stops_ends_the_episode_as_a_failure_at_once(state, driver):
+    k = keeper()
+    k.start(0.0, 100)
+    k.control(driver, "", 1.0, 100)
+    drive(k, [101, 102])
+    report = k.control(state, "the stop signal is on", 1.1, 200, by_human=True)
+    assert (report.outcome, report.stamp, report.steps) == (Outcome.FAILURE, 200, 2)
+    assert report.reason == "aborted: the stop signal is on"
+    assert k.control(state, "again", 1.2, 300, by_human=True) is None
+
+
+def test_a_fault_that_no_human_caused_is_no_abort():
+    k = keeper(control_lost_timeout=5.0)
+    k.start(0.0, 100)
+    k.control(ControlState.POLICY, "", 1.0, 100)
+    drive(k, [101], now=1.0)
+    assert k.control(ControlState.FAULT, "not finite", 2.0, 200) is None
+    drive(k, [102], now=6.9)
+    assert k.check(7.1, 300).outcome is Outcome.TRUNCATED
 
 
 def test_max_episodes_counts_from_when_it_is_set():
@@ -187,7 +222,9 @@ def test_negative_numbers_are_refused(name):
         EpisodeConfig(**{name: -1})
 
 
-OPS = st.sampled_from(["decide", "late", "succeed", "fail", "lose", "hold", "policy", "go", "tick"])
+OPS = st.sampled_from(
+    ["decide", "late", "succeed", "fail", "lose", "abort", "hold", "policy", "go", "tick"]
+)
 
 
 def happen(k, op, now, ros):
@@ -197,6 +234,7 @@ def happen(k, op, now, ros):
         "succeed": lambda: k.succeed(ros - 3, ""),
         "fail": lambda: k.end(Outcome.FAILURE, "", ros),
         "lose": lambda: k.control(ControlState.DISARMED, "", now, ros),
+        "abort": lambda: k.control(ControlState.FAULT, "", now, ros, by_human=True),
         "hold": lambda: k.control(ControlState.HOLD, "", now, ros),
         "policy": lambda: k.control(ControlState.POLICY, "", now, ros),
         "go": lambda: k.leave_ended(ros) or k.start(now, ros),
