@@ -1,14 +1,17 @@
 """Starts the processes of a launch file, looks after them, and ends them without a remainder.
 
 Each process leads a group of its own, so that a Ctrl-C in the terminal reaches only the caller, who
-passes it on in order, and so that what a process has started ends with it.
+passes it on in order, and so that what a process has started ends with it. A caller that is killed
+can pass nothing on: then Linux sends SIGTERM.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -50,6 +53,21 @@ class Exit:
         return f"{self.process.name} {how}"
 
 
+@functools.cache
+def _end_with_caller() -> tuple[str, ...]:
+    """Words before a command so that Linux ends it when the caller is killed with SIGKILL.
+
+    By a program and not in the child itself: Python between fork and exec may block for good where
+    there are threads. It becomes the command, so that process id and signals stay the same.
+    """
+    program = shutil.which("setpriv")  # of util-linux
+    if program is None:
+        return ()
+    words = (program, "--pdeathsig", "SIGTERM")
+    known = subprocess.run([*words, "true"], stderr=subprocess.DEVNULL).returncode == 0
+    return words if known else ()
+
+
 class _Running:
     """One started process and the thread that reads its output."""
 
@@ -58,7 +76,7 @@ class _Running:
         self._code: int | None = None
         self.error: OSError | None = None
         self.popen = subprocess.Popen(
-            [*process.command, *extra],
+            [*_end_with_caller(), *process.command, *extra],
             env=dict(process.environment),
             cwd=process.directory,
             stdin=subprocess.DEVNULL,

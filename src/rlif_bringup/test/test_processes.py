@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from rlif_bringup.launch_file import Process
 from rlif_bringup.processes import Processes
@@ -125,6 +128,34 @@ def launch(tmp_path: Path, text: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_nothing_stays_when_the_caller_is_killed(tmp_path: Path) -> None:
+    """Regression: `rlif demo` that was killed left its nodes running, and commanding."""
+    pid_file = tmp_path / "pid"
+    script = textwrap.dedent(f"""
+        import os, pathlib, signal, sys
+        from rlif_bringup.launch_file import Process
+        from rlif_bringup.processes import Processes
+        code = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+        node = Process(name="a", command=(sys.executable, "-c", code), environment=os.environ)
+        with Processes([node], lambda name, line: pathlib.Path({str(pid_file)!r}).write_text(line)):
+            signal.pause()
+    """)
+    caller = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        wait_for(lambda: pid_file.exists() and pid_file.read_text().isdecimal())
+        child = int(pid_file.read_text())
+        assert alive(child)
+    finally:
+        caller.kill()
+        caller.wait()
+    try:
+        wait_for(lambda: not alive(child))
+    finally:
+        if alive(child):
+            os.kill(child, signal.SIGKILL)
 
 
 def test_ctrl_c_ends_all_and_is_no_failure(tmp_path: Path) -> None:
