@@ -73,4 +73,7 @@ def run(
             executor.shutdown()
             node.destroy_node()
         rclpy.try_shutdown()
+        # A second signal, as `ros2 launch` sends, must not turn an orderly end into a crash.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return 1 if failure or (failed is not None and failed(node)) else 0

@@ -62,6 +62,7 @@ PARAMETERS = (
     ),
 )
 _WALL_PERIOD = 0.01  # s of simulated time per turn of the timer, where not in lock-step
+_RESET_PAUSE = 0.5  # s without samples: nobody shall take the jump to another start for a velocity
 _START_TIME = 1.0  # s; a stamp of zero means "no stamp"
 
 
@@ -147,7 +148,7 @@ class RobotNode(Node):
         self._world.reset(self._seed)
         self._seed = None
         self._command, self._succeeded = None, False
-        self._world.advance(np.zeros(6), self._period)
+        self._world.advance(np.zeros(6), self._period if self._lock_step else _RESET_PAUSE)
         self._publish_all()
         response.success, response.message = True, "another board, another start"
         return response
@@ -178,7 +179,7 @@ class RobotNode(Node):
 
     def _move(self, duration: float) -> None:
         answer = follow(self._command, self._now(), self._servo)
-        if answer.refused and answer.refused != self._refused and self._command is not None:
+        if answer.refused and not self._refused and self._command is not None:
             self.get_logger().warning(f"standing still: {answer.refused}")
         self._refused = answer.refused
         self._world.advance(answer.twist, duration)
