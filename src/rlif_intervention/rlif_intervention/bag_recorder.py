@@ -1,7 +1,7 @@
 """A thread around BagWriter: the caller is never kept waiting by a disk.
 
-The queue is bounded; what does not fit is lost, counted and reported. An error of the disk stops
-the recording, and nothing else.
+The queue is bounded; what does not fit is lost, counted and reported. An error, of the disk or any
+other, stops the recording, and nothing else.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ class BagRecorder:
         try:
             while self._write_waiting():
                 self._bag.flush_if_due()
-        except (OSError, BagError) as error:
+        except Exception as error:  # noqa: BLE001 - nobody joins this thread: it must say why it ends
             self._stop(error)
         try:
             self._bag.close()
-        except (OSError, BagError) as error:
+        except Exception as error:  # noqa: BLE001 - as above; the caller of `close` reads the status
             self._stop(error)
 
     def _write_waiting(self) -> bool:
@@ -104,7 +104,7 @@ class BagRecorder:
             try:
                 self._bag.add_topic(topic)
                 self._bag.write(topic.name, time_ns, data)
-            except (OSError, BagError):
+            except Exception:
                 with self._changed:
                     self._lost.update(item[0].name for item in list(batch)[index:])
                 raise
@@ -112,8 +112,10 @@ class BagRecorder:
 
     def _stop(self, error: Exception) -> None:
         """Keep the first error; what still waits is lost."""
+        expected = isinstance(error, (OSError, BagError))  # their words say enough
+        words = str(error) if expected else f"{type(error).__name__}: {error}"
         with self._changed:
-            self._error = self._error or f"recording stopped: {error}"
+            self._error = self._error or f"recording stopped: {words}"
             self._lost.update(item[0].name for item in self._queue)
             self._queue.clear()
             self._waiting_bytes = 0

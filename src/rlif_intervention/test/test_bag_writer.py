@@ -231,6 +231,33 @@ def test_a_full_disk_stops_the_recording_and_says_so(tmp_path: Path) -> None:
     assert recorder.lost() == {"/count": recorder.status().lost}
 
 
+@pytest.mark.parametrize("where", ["write", "flush_if_due", "close"])
+def test_any_error_in_the_thread_is_said_and_the_file_closed(tmp_path: Path, where: str) -> None:
+    """PITFALLS: errors swallowed in threads. One that nobody thought of ended it silently."""
+    files: list[Any] = []
+
+    def open_file(path: Path) -> Any:
+        files.append(path.open("xb"))
+        return files[-1]
+
+    def fail(*_: Any, **__: Any) -> None:
+        if where == "close":
+            BagWriter.close(writer)
+        raise KeyError("unforeseen")
+
+    writer = BagWriter(config(tmp_path), open_file=open_file)
+    setattr(writer, where, fail)
+    recorder = BagRecorder(lambda: writer)
+    recorder.record(INT, 1, int_message(1))
+    deadline = time.monotonic() + 20.0
+    while where != "close" and not recorder.status().error:
+        assert time.monotonic() < deadline, "the error was never shown"
+    status = recorder.close()
+    assert status.error == "recording stopped: KeyError: 'unforeseen'"
+    assert status.lost == (where == "write") and files[0].closed
+    assert read_all(tmp_path / "bag") is not None, "the bag is finished as far as it goes"
+
+
 def test_too_little_room_stops_before_the_disk_is_full(tmp_path: Path) -> None:
     now = [0.0]
     settings = BagConfig(tmp_path / "bag", required_free_mib=10**9)
