@@ -300,6 +300,12 @@ class EpisodeNode(Node):
         )
         message.header.stamp = to_msg(report.stamp)
         self._publisher.publish(message)
+        if report.phase == Phase.ENDED:
+            self.get_logger().info(
+                f"episode {report.id}: {report.outcome.name} after {report.steps} steps, "
+                f"{report.operator_steps} by the operator in {report.interventions} take-overs: "
+                f"{report.reason}"
+            )
 
 
 def main() -> int:
