@@ -95,14 +95,14 @@ class StepCounts:
     lost: int = 0
     last_sequence: int | None = None
     at_episode_end: bool = True
+    _last: tuple[int, int] = (0, -1)  # episode and step index of the step before
     _takeovers: int = 0
     _driven: int = 0
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
 
     def add(self, step: StepRecord) -> None:
-        last, self.last_sequence = self.last_sequence, step.sequence
-        if last is not None and step.sequence > last + 1:
-            self.lost += step.sequence - last - 1
+        self.lost += self._missing_before(step)
+        self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
         if step.evaluation:
             return
         self.steps += 1
@@ -116,6 +116,18 @@ class StepCounts:
             return
         self._takeovers += step.onset
         self._driven += step.source != Source.NONE
+
+    def _missing_before(self, step: StepRecord) -> int:
+        """Steps that must have been between the one before and this one.
+
+        A step lost on the way is missing in both counts, one that the recorder could not make in
+        the step index alone: the larger of the two gaps. Of evaluation only the sequence counts.
+        """
+        if self.last_sequence is None or step.sequence <= self.last_sequence:
+            return 0  # the first step ever, or the recorder is another one
+        index = self._last[1] if self._last[0] == step.episode_id else -1
+        skipped = 0 if step.evaluation else step.step_index - index - 1
+        return max(step.sequence - self.last_sequence - 1, skipped)
 
     @property
     def intervention_rate(self) -> float:

@@ -1,6 +1,7 @@
 """How many updates are due, what counts, and where Steps go."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,25 @@ def test_gaps_in_the_sequence_are_counted_and_a_new_recorder_is_no_gap():
     for step in episode(2, 2, 1):
         counts.add(step)
     assert counts.lost == 3
+
+
+def test_a_step_that_the_recorder_could_not_make_is_counted_as_lost():
+    """Regression: with `pace` the next episode waited for it for ever."""
+    counts = StepCounts()
+    received = [*episode(1, 2, 0), *episode(2, 6, 3), *episode(3, 3, 10), *episode(4, 2, 14)]
+    # Episode 2 without its steps 1 and 2, and 3 without its first; the sequence tells nothing.
+    made = [s for s in received if (s.episode_id, s.step_index) not in {(2, 1), (2, 2), (3, 0)}]
+    made = [replace(s, sequence=i) for i, s in enumerate(made)]
+    for step in made:
+        counts.add(step)
+    assert (counts.lost, counts.steps) == (3, len(received) - 3)
+
+
+def test_a_step_lost_on_the_way_is_not_counted_twice():
+    counts = StepCounts()
+    for step in [*episode(1, 2, 0), *episode(2, 6, 3)[2:], *episode(3, 2, 13)]:
+        counts.add(step)
+    assert counts.lost == 5, "2 of episode 2, and 3 of a sequence in between"
 
 
 def test_the_intervention_rate_is_of_the_last_episodes():
