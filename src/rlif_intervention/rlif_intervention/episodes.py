@@ -97,10 +97,19 @@ class Pacer:
         self._steps: int | None = None
         self._lost = 0
         self._caught_up = False
+        self._counting = True  # not of an episode in whose middle the learner began to count
+        self._within = False  # an episode that is not counted yet
+
+    def begin(self) -> None:
+        """An episode begins. A gap that was left for a hole and not for a Step is forgotten."""
+        self._counting = self._within = True
+        self._expected = max(self._expected, self._received())
 
     def add(self, steps: int) -> None:
         """`steps` more Steps were published."""
-        self._expected += steps
+        self._within = False
+        if self._counting:
+            self._expected += steps
 
     def learner(self, steps: int, lost: int, caught_up: bool) -> bool:
         """A LearnerStatus. Returns True if the learner's count began anew."""
@@ -108,9 +117,10 @@ class Pacer:
         if self._steps is None:
             # A resumed learner begins with the count of its checkpoint.
             self._base = max(0, steps + lost - self._expected)
+            self._counting = not self._within
         elif anew:
-            self._expected = 0
-            self._base = steps
+            self._expected, self._base = 0, steps + lost
+            self._counting = False
         self._steps, self._lost, self._caught_up = steps, lost, caught_up
         return anew
 
@@ -118,10 +128,13 @@ class Pacer:
         """Why the next episode has to wait; None: it need not."""
         if self._steps is None:
             return "no status from the learner yet: is it running? (set pace to false without one)"
-        received = self._steps - self._base + self._lost
+        received = self._received()
         if received < self._expected:
             return f"the learner has {received} of {self._expected} steps: is the recorder alive?"
         return None if self._caught_up else "the learner is still working through the last steps"
+
+    def _received(self) -> int:
+        return 0 if self._steps is None else self._steps - self._base + self._lost
 
 
 class EpisodeKeeper:
@@ -305,6 +318,7 @@ class EpisodeKeeper:
         self._counted_id, self._driven = self.id, []
         self._outcome, self._reason = Outcome.RUNNING, ""
         self._max_steps, self._evaluation = self.config.max_steps, self.config.evaluation
+        self.pacer.begin()
         self._start = max(ros, self._newest) + 1
         self._not_driving_since = math.inf if self._control in DRIVING else now
         self._heard = now

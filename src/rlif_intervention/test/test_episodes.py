@@ -212,8 +212,53 @@ def test_lost_steps_and_a_restarted_learner_do_not_block_for_ever():
     assert p.waiting_for() is None
     assert p.learner(0, 0, True)
     assert p.waiting_for() is None
+    p.begin()
     p.add(5)
     assert "0 of 5" in p.waiting_for()
+
+
+def test_a_learner_restarted_in_an_episode_is_waited_for_from_the_next_one_on():
+    """Regression: the steps that went to the learner before it were awaited for ever."""
+    k = keeper(pace=True)
+    k.pacer.learner(100, 3, True)
+    k.start(0.0, 100)
+    drive(k, [101, 102, 103])
+    assert k.pacer.learner(1, 2, True)
+    k.end(Outcome.SUCCESS, "", 105)
+    k.decision(1, Driven(104, Source.POLICY, False), 0.0)
+    assert k.waiting_for() is None
+    k.leave_ended(200)
+    k.start(0.0, 200)
+    drive(k, [201])
+    k.end(Outcome.SUCCESS, "", 202)
+    assert "0 of 2" in k.waiting_for()
+    k.pacer.learner(3, 2, True)
+    assert k.waiting_for() is None
+
+
+def test_a_learner_first_heard_in_an_episode_is_waited_for_from_the_next_one_on():
+    p = Pacer()
+    p.begin()
+    p.learner(3, 0, True)
+    p.add(6)
+    assert p.waiting_for() is None
+    p.learner(6, 0, True)
+    p.begin()
+    p.add(4)
+    assert "of 7" in p.waiting_for()
+
+
+def test_gaps_that_stand_for_no_step_do_not_add_up():
+    """The recorder leaves a number out for a hole in time: pacing must not grow lax by it."""
+    p = Pacer()
+    p.learner(0, 0, True)
+    p.begin()
+    p.add(10)
+    p.learner(10, 1, True)
+    p.begin()
+    p.add(10)
+    p.learner(19, 1, True)
+    assert "of 21" in p.waiting_for()
 
 
 @pytest.mark.parametrize("name", ["max_steps", "max_episodes", "settle_time"])
