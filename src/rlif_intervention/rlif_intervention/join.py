@@ -9,10 +9,15 @@ observation.
     observation      o0      o1      o2      o3 >= end
     decision         d0      d1      d2      (d3: made before the arbiter knew; dropped)
     steps            s0      s1      s2      s3 = o3, is_last, no action
+
+A stamp is that of the oldest sample in an observation, so an end "now" lies after the stamps of
+observations that the arbiter gets later, and answers no more. So the final observation is the
+first one that has either a stamp at or after the end, or no Decision though all have come.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from enum import IntEnum
@@ -101,6 +106,8 @@ class _Episode(Generic[O, D]):
     released: int = -1  # tick of the last Step that is out
     released_index: int = -1
     last_stamp: int = -1  # of the last Step that is out
+    cut: int = -1  # step index after which the ticks began anew; -1: they did not
+    unrecorded: int = 0  # Decisions that make no Step
 
     @property
     def over(self) -> bool:
@@ -112,19 +119,24 @@ class StepJoin(Generic[O, D]):
 
     capacity: Observations and Decisions kept while their counterpart is missing
     final_timeout: s after the end of an episode that its last messages may take
+    max_gap: s between the stamps of two Steps, above which one must be missing; 0: any
     """
 
-    def __init__(self, capacity: int = 64, final_timeout: float = 1.0) -> None:
+    def __init__(
+        self, capacity: int = 64, final_timeout: float = 1.0, max_gap: float = 0.0
+    ) -> None:
         if capacity < 2:
             raise ValueError(f"capacity: found {capacity}, expected at least 2")
         if not final_timeout > 0.0:
             raise ValueError(f"final_timeout: found {final_timeout}, expected seconds above 0")
-        self.capacity, self.final_timeout = capacity, final_timeout
+        if not (math.isfinite(max_gap) and max_gap >= 0.0):
+            raise ValueError(f"max_gap: found {max_gap}, expected seconds, or 0 for no limit")
+        self.capacity, self.final_timeout, self.max_gap = capacity, final_timeout, max_gap
         self.sequence = 0  # of the next Step
         self.problems: Counter[str] = Counter()
         self._reports: list[str] = []
         self._observations: OrderedDict[int, Seen[O]] = OrderedDict()
-        self._newest = -1  # tick
+        self._newest, self._newest_stamp = -1, -1  # of the newest Observation: tick, stamp
         self._decisions: deque[Driven[D]] = deque()
         self._episodes: deque[_Episode[O, D]] = deque()
         self._closed: OrderedDict[int, tuple[int, int]] = OrderedDict()  # id: last index, stamp
@@ -141,10 +153,8 @@ class StepJoin(Generic[O, D]):
             self._decisions.clear()
             self._forget_ticks()
         self._observations[seen.tick] = seen
-        self._newest = seen.tick
-        while len(self._observations) > self.capacity:
-            self._observations.popitem(last=False)
-        return self._advance()
+        self._newest, self._newest_stamp = seen.tick, seen.stamp
+        return self._make_room() + self._advance()
 
     def decide(self, driven: Driven[D]) -> list[Joined[O, D]]:
         """A Decision arrived."""
@@ -208,6 +218,19 @@ class StepJoin(Generic[O, D]):
         """Ticks count from anew: those of running episodes compare with nothing any more."""
         for episode in self._episodes:
             episode.decided = episode.released = -1
+            held = episode.held
+            episode.cut = held[0].step_index if held is not None else episode.released_index
+
+    def _make_room(self) -> list[Joined[O, D]]:
+        """Forget the oldest Observations; one that ends an episode is not waited with any longer."""
+        steps: list[Joined[O, D]] = []
+        while len(self._observations) > self.capacity:
+            first = self._episodes[0] if self._episodes else None
+            oldest = next(iter(self._observations.values()))
+            if first is not None and first.end is not None and self._final(first) is oldest:
+                steps += self._close(first)
+            self._observations.popitem(last=False)
+        return steps
 
     def _note(self, stage: Stage, now: float) -> None:
         episode = next((e for e in self._episodes if e.id == stage.id), None)
@@ -251,12 +274,14 @@ class StepJoin(Generic[O, D]):
         steps: list[Joined[O, D]] = []
         while self._decisions and self._decisions[0].episode_id == episode.id:
             driven = self._decisions[0]
-            if driven.tick > self._newest:
+            if driven.tick > self._newest and driven.stamp > self._newest_stamp:
                 break
             self._decisions.popleft()
-            episode.decided = driven.tick
+            if driven.tick <= self._newest:  # else: of an observer before the present one
+                episode.decided = driven.tick
             seen = self._observations.get(driven.tick)
             if seen is None or seen.stamp != driven.stamp:
+                episode.unrecorded += 1
                 self._report(
                     "observation_missing",
                     f"step {driven.step_index} of episode {episode.id} is not recorded: no "
@@ -294,10 +319,11 @@ class StepJoin(Generic[O, D]):
         return no_more and (episode.aborted or self._final(episode) is not None)
 
     def _final(self, episode: _Episode[O, D]) -> Seen[O] | None:
-        """The first Observation at or after the end."""
+        """The first Observation at or after the end, or after the last Decision."""
         assert episode.end is not None
         for seen in self._observations.values():
-            if seen.stamp >= episode.end.stamp and seen.tick > episode.released:
+            undecided = seen.tick > episode.decided and seen.stamp >= episode.start
+            if seen.tick > episode.released and (undecided or seen.stamp >= episode.end.stamp):
                 return seen
         return None
 
@@ -312,6 +338,8 @@ class StepJoin(Generic[O, D]):
             steps = self._release(episode)
         elif episode.released_index >= 0:
             steps = self._last(episode, episode.end)
+        elif episode.unrecorded:
+            self.sequence += episode.unrecorded + 1  # no Step is left whose index could tell
         self._closed[episode.id] = (episode.released_index, episode.last_stamp)
         while len(self._closed) > _CLOSED_KEPT:
             self._closed.popitem(last=False)
@@ -330,7 +358,7 @@ class StepJoin(Generic[O, D]):
             seen = next(reversed(self._observations.values()))
             self._report(
                 "final_observation_missing",
-                f"no observation at or after the end of episode {episode.id} within "
+                f"no observation after the end of episode {episode.id} within "
                 f"{self.final_timeout} s: its last step carries the newest one, tick {seen.tick}",
             )
         if seen is None:
@@ -338,11 +366,13 @@ class StepJoin(Generic[O, D]):
                 "final_observation_missing",
                 f"episode {episode.id} has no last step: there is no observation at all",
             )
+            self.sequence += 1
             return []
         # Ticks without a Decision leave a gap in the index; so does an observation that is not
         # newer than the last step's: it must not be learned from as what the action led to.
         ahead = seen.tick - episode.released if episode.released >= 0 else 2
         index = episode.released_index + (ahead if ahead > 0 else 2)
+        self._leave_out(episode, seen.tick, index, seen.stamp)
         step: Joined[O, D] = Joined(
             self.sequence, seen.tick, episode.id, index, True, end.outcome, episode.evaluation,
             seen.message, None,
@@ -351,15 +381,30 @@ class StepJoin(Generic[O, D]):
         episode.released_index, episode.last_stamp = index, seen.stamp
         return [step]
 
-    @staticmethod
-    def _skipped(episode: _Episode[O, D], driven: Driven[D]) -> bool:
-        """Whether ticks went by unseen by the arbiter, so that the index alone hides a gap.
+    def _leave_out(self, episode: _Episode[O, D], tick: int, index: int, stamp: int) -> None:
+        """Leave a sequence number out before a Step whose index alone hides that one is missing.
 
         A transition over two control periods must not be learned from as one over one.
         """
-        if episode.released < 0:
-            return False
-        return driven.tick - episode.released > driven.step_index - episode.released_index
+        if episode.released_index < 0 or index != episode.released_index + 1:
+            return
+        gap = (stamp - episode.last_stamp) * 1e-9
+        before = f"before step {index} of episode {episode.id}, though its step index goes on"
+        if index == episode.cut + 1:
+            self._report("step_left_out", f"the observer was restarted {before}")
+        elif 0 <= episode.released < tick - 1:
+            self._report(
+                "decision_missing",
+                f"no decision between ticks {episode.released} and {tick} {before}",
+            )
+        elif 0.0 < self.max_gap < gap:
+            self._report(
+                "observation_gap",
+                f"{gap:.3f} s without an observation {before}: max_gap is exceeded",
+            )
+        else:
+            return
+        self.sequence += 1
 
     def _release(self, episode: _Episode[O, D]) -> list[Joined[O, D]]:
         """Let the step that is kept back go, as one that is not the last."""
@@ -367,14 +412,10 @@ class StepJoin(Generic[O, D]):
             return []
         driven, seen = episode.held
         episode.held = None
-        if self._skipped(episode, driven):
-            self.sequence += 1
-            self._report(
-                "decision_missing",
-                f"no decision between ticks {episode.released} and {driven.tick} of episode "
-                f"{episode.id}, though its step index goes on: a step is missing",
-            )
-        episode.released, episode.released_index = driven.tick, driven.step_index
+        self._leave_out(episode, driven.tick, driven.step_index, driven.stamp)
+        # The tick of an observer before the present one compares with none that comes.
+        episode.released = driven.tick if driven.step_index > episode.cut else -1
+        episode.released_index = driven.step_index
         episode.last_stamp = driven.stamp
         step = Joined(
             self.sequence, driven.tick, episode.id, driven.step_index, False, 0,

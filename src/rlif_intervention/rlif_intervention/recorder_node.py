@@ -54,6 +54,8 @@ PARAMETERS: tuple[Param, ...] = (
     Param("queue_mib", 256, "MiB that may wait for the disk; more is lost, and said", 1, 65536),
     Param("join_capacity", 64, "observations that may wait for their decision", 2, 10_000),
     Param("final_timeout", 1.0, "s after an episode's end that its last messages may take", 0.05, 60.0),
+    Param("control_rate", 10.0, "Hz; as the observer's", 0.1, 200.0),
+    Param("max_gap", 2.5, "control periods between two steps above which one is missing; 0: any", 0.0, 1000.0),
 )  # fmt: skip
 
 _LATCHED_TYPES = frozenset(
@@ -146,7 +148,7 @@ class RecorderNode(Node):
         super().__init__("recorder", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
         self._join: StepJoin[Observation, Decision] = StepJoin(
-            p["join_capacity"], p["final_timeout"]
+            p["join_capacity"], p["final_timeout"], p["max_gap"] / p["control_rate"]
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._topics: dict[str, Topic] = {}

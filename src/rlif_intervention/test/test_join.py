@@ -105,7 +105,7 @@ def test_no_final_observation_within_the_time() -> None:
     (final,) = join.expire(1.5)
     assert final.is_last and final.observation == "o3"
     assert final.step_index == 4, "a gap: the action did not lead to this observation"
-    assert any("no observation at or after the end" in r for r in join.take_reports())
+    assert any("no observation after the end" in r for r in join.take_reports())
     assert join.problems["final_observation_missing"] == 1
 
 
@@ -138,7 +138,36 @@ def test_the_last_decision_missing_is_awaited_but_not_for_ever() -> None:
     messages = [m for m in an_episode() if m != driven(3, 1, 2)]
     join: StepJoin[str, str] = StepJoin()
     assert ticks(feed(join, messages)) == [(1, 0, False), (2, 1, False)]
-    assert ticks(join.expire(2.0)) == [(4, 3, True)]
+    assert ticks(join.expire(2.0)) == [(3, 2, True)], "the first observation that nobody answered"
+
+
+def test_an_end_now_is_later_than_the_stamps_of_observations_still_to_come() -> None:
+    """Regression: outcomes were lost on a robot, where samples have an age and an end has none."""
+    join: StepJoin[str, str] = StepJoin()
+    late_end = Stage(1, Phase.ENDED, 5 * PERIOD + 1, SUCCESS)
+    messages = [*an_episode()[:-2], late_end, seen(4), seen(5), seen(6)]
+    assert not any(s.is_last for s in feed(join, messages)), "a Decision may still be on its way"
+    (final,) = join.expire(2.0)
+    assert (final.tick, final.step_index, final.is_last) == (4, 3, True)
+    assert (final.outcome, final.observation, final.sequence) == (SUCCESS, "o4", 3)
+
+
+def test_the_final_observation_is_not_pushed_out_while_it_is_waited_with() -> None:
+    join: StepJoin[str, str] = StepJoin(capacity=4)
+    late_end = Stage(1, Phase.ENDED, 99 * PERIOD, SUCCESS)
+    steps = feed(join, [*an_episode()[:-2], late_end, *(seen(t) for t in range(4, 12))])
+    assert ticks(steps)[-1] == (4, 3, True)
+
+
+def test_an_episode_that_leaves_no_step_leaves_a_gap_in_the_sequence() -> None:
+    """Pacing expects its Steps: the learner must count them as lost."""
+    join: StepJoin[str, str] = StepJoin()
+    steps = feed(join, [running(1, 1), driven(1, 1, 0), seen(2), ended(1, 2), *an_episode_2()])
+    assert [s.sequence for s in steps] == [2, 3]
+
+
+def an_episode_2() -> list[object]:
+    return [running(2, 3), seen(3), driven(3, 2, 0), ended(2, 4), seen(4)]
 
 
 def test_an_episode_without_an_end_has_no_last_step() -> None:
@@ -172,6 +201,44 @@ def test_a_restarted_observer_is_noticed() -> None:
     steps += feed(join, [Seen(1, 800, "last")])
     assert join.problems["observer_restarted"] == 1
     assert steps[-1].is_last and steps[-1].observation == "last"
+    assert [(s.step_index, s.sequence) for s in steps] == [(1, 1), (2, 3), (3, 4)], "a gap"
+
+
+def test_the_decision_of_the_old_observers_last_tick_holds_nothing_up() -> None:
+    """The arbiter publishes it when the new observer's first observation comes."""
+    join: StepJoin[str, str] = StepJoin()
+    feed(join, [running(1, 500), seen(500), driven(500, 1, 0), seen(501)])
+    messages: list[object] = [Seen(0, 50_200, "n0"), driven(501, 1, 1)]
+    for i in range(1, 4):
+        messages += [Seen(i, 50_200 + i, f"n{i}"), Driven(i - 1, 50_199 + i, 1, i + 1, "new")]
+    steps = feed(join, [*messages, Stage(1, Phase.ENDED, 50_203, SUCCESS)])
+    assert ticks(steps) == [(500, 0, False), (0, 2, False), (1, 3, False), (2, 4, False)] + [
+        (3, 5, True)
+    ]
+    assert [s.sequence for s in steps] == list(range(5)), "the index tells already"
+
+
+@pytest.mark.parametrize("max_gap", [0.0, 250e-9])
+def test_regular_observations_leave_no_gap(max_gap: float) -> None:
+    join: StepJoin[str, str] = StepJoin(max_gap=max_gap)
+    messages = [running(1, 1), seen(1), driven(1, 1, 0), seen(2), driven(2, 1, 1), ended(1, 3)]
+    assert [s.sequence for s in feed(join, [*messages, seen(3)])] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_stalled_observer_leaves_a_gap_although_its_ticks_go_on(last: bool) -> None:
+    """Regression: what happened in 4.6 s was learned as one step."""
+    join: StepJoin[str, str] = StepJoin(max_gap=250e-9)
+    late = Seen(2, 4700, "late")
+    messages: list[object] = [running(1, 1), seen(1), driven(1, 1, 0), late]
+    if last:
+        messages += [Stage(1, Phase.ENDED, 4700, SUCCESS)]
+    else:
+        messages += [Driven(2, 4700, 1, 1, "d"), Seen(3, 4800, "o3"), Stage(1, Phase.ENDED, 4800)]
+    steps = feed(join, messages)
+    assert [s.step_index for s in steps] == list(range(len(steps)))
+    assert [s.sequence for s in steps] == ([0, 2] if last else [0, 2, 3])
+    assert join.problems["observation_gap"] == 1
 
 
 def test_the_episode_node_counts_from_one_again() -> None:
@@ -194,7 +261,9 @@ def test_the_end_of_the_recorder_lets_the_last_step_go() -> None:
     assert ticks(join.flush()) == [(3, 2, False)]
 
 
-@pytest.mark.parametrize(("name", "value"), [("capacity", 1), ("final_timeout", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("capacity", 1), ("final_timeout", 0.0), ("max_gap", -0.1)]
+)
 def test_bad_settings_are_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         StepJoin(**{name: value})  # type: ignore[arg-type]
@@ -209,6 +278,7 @@ class Plan:
     unseen: tuple[int, ...]  # steps without an observation
     silent: tuple[int, ...]  # steps without a decision
     races: bool  # the arbiter made one Decision on the final observation
+    age: int  # of the samples in it when the end was announced: so much later is the end's stamp
 
 
 PLANS = st.lists(
@@ -219,10 +289,18 @@ PLANS = st.lists(
         unseen=st.lists(st.integers(1, 5), max_size=1).map(tuple),
         silent=st.lists(st.integers(1, 5), max_size=1).map(tuple),
         races=st.booleans(),
+        age=st.integers(0, 250),
     ),
     min_size=1,
     max_size=4,
 )
+
+
+def first_unanswered(plan: Plan, start: int) -> int:
+    """The first observed tick after the last one that has a Decision."""
+    answered = max(i for i in range(plan.actions) if i not in plan.silent)
+    open_ticks = range(answered + 1, plan.actions + 1)
+    return start + min(i for i in open_ticks if i not in plan.unseen or i == plan.actions)
 
 
 def played(plans: Sequence[Plan]) -> tuple[list[list[object]], list[tuple[int, int, int, bool]]]:
@@ -244,12 +322,14 @@ def played(plans: Sequence[Plan]) -> tuple[list[list[object]], list[tuple[int, i
             if index not in plan.unseen and index not in plan.silent:
                 expected.append((number, tick + index, index, False))
         final = tick + plan.actions
-        observations.append(seen(final))
-        if plan.races:
+        observations += [seen(final + i) for i in range(4)]  # idle ticks, up to the age of the end
+        races = plan.races and not plan.age
+        if races:
             decisions.append(driven(final, number, plan.actions))
-        episodes.append(ended(number, final))
-        expected.append((number, final, plan.actions, True))
-        tick = final + 1
+        episodes.append(Stage(number, Phase.ENDED, final * PERIOD + plan.age, SUCCESS))
+        last = final if races else first_unanswered(plan, tick)
+        expected.append((number, last, last - tick, True))
+        tick = final + 4
     return [observations, decisions, episodes], expected
 
 
