@@ -21,6 +21,7 @@ from std_srvs.srv import Trigger
 from rlif_msgs.msg import ControlState, Episode, LearnerStatus, PolicyAction
 
 ANSWER = 20.0  # s of wall time until a node has answered
+_ASK_AGAIN = 3.0  # s of wall time without an answer; all that is asked may be asked twice
 _TURN = 0.05  # s of wall time per turn of the executor
 
 
@@ -165,9 +166,22 @@ class GraphClient:
         )
         return client
 
-    def _answer(self, future: Future, what: str) -> Any:
-        self.wait(future.done, what, ANSWER)
-        return future.result()
+    def _answer(self, ask: Callable[[], Future], what: str) -> Any:
+        """Ask, and ask again: a service can be seen before its answers find the way back."""
+        futures = [ask()]
+        asked = time.monotonic()
+
+        def answered() -> bool:
+            nonlocal asked
+            if any(future.done() for future in futures):
+                return True
+            if time.monotonic() - asked > _ASK_AGAIN:
+                asked = time.monotonic()
+                futures.append(ask())
+            return False
+
+        self.wait(answered, what, ANSWER)
+        return next(future for future in futures if future.done()).result()
 
     def set_parameters(self, node: str, **values: Any) -> None:
         """Set parameters of a node.
@@ -176,8 +190,9 @@ class GraphClient:
             GraphError: the node does not answer, or refuses.
         """
         parameters = [Parameter(name, value=value) for name, value in values.items()]
-        future = self._client(node, ANSWER).set_parameters(parameters)
-        response = self._answer(future, f"{self._full_name(node)} to set {sorted(values)}")
+        client = self._client(node, ANSWER)
+        what = f"{self._full_name(node)} to set {sorted(values)}"
+        response = self._answer(lambda: client.set_parameters(parameters), what)
         for (name, value), result in zip(values.items(), response.results, strict=True):
             if not result.successful:
                 raise GraphError(
@@ -192,15 +207,18 @@ class GraphClient:
         """
         client = self._client(node, deadline)
         what = f"{self._full_name(node)} to list its parameters"
-        names = sorted(self._answer(client.list_parameters([], 0), what).result.names)
-        values = self._answer(client.get_parameters(names), what).values
+        names = sorted(self._answer(lambda: client.list_parameters([], 0), what).result.names)
+        values = self._answer(lambda: client.get_parameters(names), what).values
         if len(values) != len(names):
             # rclpy stops at a parameter that is declared without a value: ask one by one.
-            one_by_one = [self._answer(client.get_parameters([n]), what).values for n in names]
+            one_by_one = [self._value(client, name, what) for name in names]
             found = [(n, v[0]) for n, v in zip(names, one_by_one, strict=True) if v]
         else:
             found = list(zip(names, values, strict=True))
         return {name: _plain(value) for name, value in found}
+
+    def _value(self, client: AsyncParameterClient, name: str, what: str) -> Any:
+        return self._answer(lambda: client.get_parameters([name]), what).values
 
     def trigger(self, service: str) -> None:
         """Call a std_srvs/Trigger service.
@@ -212,7 +230,9 @@ class GraphClient:
         name = f"{self._namespace}/{service}"
         try:
             self.wait(client.service_is_ready, f"the service {name}", ANSWER)
-            answer = self._answer(client.call_async(Trigger.Request()), f"an answer of {name}")
+            answer = self._answer(
+                lambda: client.call_async(Trigger.Request()), f"an answer of {name}"
+            )
         finally:
             self._node.destroy_client(client)
         if not answer.success:
