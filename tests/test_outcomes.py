@@ -46,7 +46,7 @@ class Session:
         self.keeper = EpisodeKeeper(
             EpisodeConfig(auto_start=True, reset=False, settle_time=200 * MS, **limits)
         )
-        self.join, self.steps = StepJoin(), []
+        self.join, self.steps = StepJoin(max_gap=0.25), []
 
     def run(self):
         """Until all episodes have ended, and for the time that the recorder waits thereafter."""
@@ -176,7 +176,7 @@ def check_labels(session):
 
 
 @pytest.mark.parametrize("how", OUTCOMES)
-@pytest.mark.parametrize("age", [1, 10, 40, 90, 100, 110, 150])
+@pytest.mark.parametrize("age", [0, 1, 10, 40, 90, 100, 110, 150])
 def test_no_outcome_is_lost_however_old_the_samples_are(age, how):
     """Regression: at 40 ms of age 43 % of the successes and failures reached nobody."""
     for phase in range(0, 100, 12):

@@ -225,7 +225,7 @@ class EpisodeKeeper:
         return self.end(Outcome.SUCCESS, reason, stamp)
 
     def end(self, outcome: Outcome, reason: str, stamp: int) -> Report | None:
-        """End the running episode; the first observation at or after `stamp` is its last Step."""
+        """End the running episode at `stamp`; rlif_msgs/Episode says which Step is its last."""
         if self.phase is not Phase.RUNNING:
             return None
         self.phase, self._outcome, self._reason = Phase.ENDED, outcome, reason
