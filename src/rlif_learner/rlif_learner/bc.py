@@ -1,18 +1,21 @@
 """Behavioural cloning: the policy imitates the prior data, and nothing else.
 
 Each step: states and the actions taken there, and the mean squared error of the policy's own
-deterministic action. HG-DAgger and DAgger differ from this in `draw` alone.
+deterministic action. HG-DAgger and DAgger differ from this in `draw` alone. Steps that nobody
+drove, as while a person reaches for the device, are not imitated: doing nothing is no example.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlif_learner.buffer import Batch, Buffers
+from rlif_learner.buffer import DRIVEN, Batch, Buffers
 from rlif_learner.config import ImitationConfig
 from rlif_learner.networks import FlatParameters
 from rlif_learner.optim import FlatAdam, refuse_non_finite
@@ -36,6 +39,8 @@ class BC:
             config.weight_decay,
             torch.ones_like(self.flat.values) if config.weight_decay else None,
         )
+        # Several processes (distributed.py): replaces gradients by their mean over all of them.
+        self.average_gradients: Callable[[Tensor], None] | None = None
         self.updates = 0
 
     @property
@@ -45,9 +50,12 @@ class BC:
 
     def draw(self, buffers: Buffers) -> Batch:
         """A batch of what is to be imitated. ValueError if there is nothing."""
-        if buffers.prior is None:
-            raise ValueError("BC: found no prior data, expected demonstrations to imitate")
-        return buffers.prior.sample(self.config.batch_size, self.rng)
+        if buffers.prior is None or not buffers.prior.count(DRIVEN):
+            raise ValueError(
+                "BC: found no prior data that anybody drove, expected demonstrations to imitate"
+            )
+        batch_size = self.config.batch_size
+        return buffers.prior.sample(batch_size, self.rng, sources=DRIVEN, images=False)
 
     def update(self, buffers: Buffers) -> dict[str, float]:
         """`utd` gradient steps. NonFiniteError names the quantity; that step is not taken."""
@@ -64,6 +72,10 @@ class BC:
         self.flat.gradients.zero_()
         loss.backward()
         metrics = {"imitation_loss": loss.item()}
+        if self.average_gradients is not None:
+            if not math.isfinite(metrics["imitation_loss"]):
+                self.flat.gradients.fill_(math.nan)  # so that no process takes this step
+            self.average_gradients(self.flat.gradients)
         quantities = {**metrics, "actor gradient norm": float(self.flat.gradients.norm())}
         refuse_non_finite(quantities, batch, f"update {self.updates}")
         self.optimiser.step(self.flat.gradients)

@@ -7,12 +7,14 @@ soon as its next observation and its label are known, that is, while the episode
 
 from __future__ import annotations
 
+import fcntl
 import threading
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from torch import Tensor
 
 from rlif_learner.labels import Label, Labeller
 from rlif_learner.steps import Source, StepRecord
+
+DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,12 @@ class Batch:
 class ReplayBuffer:
     """Ring of `capacity` steps. Adding and sampling from several threads is safe.
 
-    With `memmap_dir` the images lie in files there instead of in memory.
+    An episode of T actions is T + 1 steps, the last of which starts no transition: for N
+    transitions of such episodes `capacity` is N * (T + 1) / T. That row is all that a transition
+    costs beyond its own bytes: 1 % where T is 100.
+
+    With `memmap_dir` the images lie in files there instead of in memory. A directory belongs to
+    one buffer at a time; ValueError if another one, of any process, has it.
     """
 
     def __init__(
@@ -75,22 +84,28 @@ class ReplayBuffer:
             "valid": np.zeros(capacity, bool),  # a transition starts here, and its label is known
             "source": np.zeros(capacity, np.uint8),
         }
+        directory = None if memmap_dir is None else Path(memmap_dir)
+        if directory is not None:
+            weakref.finalize(self, _lock_directory(directory).close)  # held until then
         for i, shape in enumerate(self.image_shapes):
-            self.columns[f"image_{i}"] = _image_column((capacity, *shape), i, memmap_dir)
+            self.columns[f"image_{i}"] = _image_column((capacity, *shape), i, directory)
         self.total = 0  # steps ever added; step n lies in row n % capacity
         self._labeller = Labeller(scheme)
-        self._valid_count = 0
+        self._valid_counts = [0] * len(Source)  # of valid rows, by source
         self.changed_from = 0  # rows of steps before this one are as they were last saved
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Transitions that can be sampled."""
-        return self._valid_count
+        return self.count()
+
+    def count(self, sources: Sequence[Source] = tuple(Source)) -> int:
+        """Transitions that one of `sources` drove."""
+        return sum(self._valid_counts[source] for source in sources)
 
     def operator_count(self) -> int:
         """Transitions that the operator drove."""
-        driven = self.columns["source"] == Source.OPERATOR
-        return int(np.count_nonzero(self.columns["valid"] & driven))
+        return self.count((Source.OPERATOR,))
 
     def add_step(self, step: StepRecord) -> None:
         """Append one step. Evaluation steps are left out, and nothing is joined across them.
@@ -120,16 +135,22 @@ class ReplayBuffer:
             self.add_step(step)
 
     def sample(
-        self, batch: int, rng: np.random.Generator, count: int | None = None, operator: bool = False
+        self,
+        batch: int,
+        rng: np.random.Generator,
+        count: int | None = None,
+        sources: Sequence[Source] = tuple(Source),
+        images: bool = True,
     ) -> Batch:
         """`batch` transitions, uniformly and with replacement; with `count`, that many batches.
 
-        `operator`: only transitions that the operator drove. ValueError if there is none.
+        `sources`: only transitions that one of them drove. ValueError if there is none. `images`:
+        False leaves them out, which saves most of the time where nothing looks at them.
         """
         shape = (batch,) if count is None else (count, batch)
         with self._lock:
-            rows = self._draw(int(np.prod(shape)), rng, operator)
-            return self._gather(rows, shape)
+            rows = self._draw(batch * (count or 1), rng, sources)
+            return self._gather(rows, shape, images)
 
     @contextmanager
     def unchanging(self) -> Iterator[None]:
@@ -178,7 +199,8 @@ class ReplayBuffer:
                 kept = (held >= self.total - self.capacity) & (held < self.total)
                 for name, column in self.columns.items():
                     column[held[kept] % self.capacity] = columns[name][kept]
-            self._valid_count = int(self.columns["valid"].sum())
+            driven = self.columns["source"][self.columns["valid"]]
+            self._valid_counts = np.bincount(driven, minlength=len(Source)).tolist()
             self.changed_from = self.total
 
     def _checked(self, step: StepRecord) -> tuple[np.ndarray, np.ndarray]:
@@ -217,54 +239,78 @@ class ReplayBuffer:
             self.changed_from = min(self.changed_from, label.index)
 
     def _set_valid(self, row: int, valid: bool) -> None:
-        self._valid_count += int(valid) - int(self.columns["valid"][row])
+        change = int(valid) - int(self.columns["valid"][row])
+        self._valid_counts[self.columns["source"][row]] += change
         self.columns["valid"][row] = valid
 
-    def _draw(self, count: int, rng: np.random.Generator, operator: bool) -> np.ndarray:
-        valid, filled = self.columns["valid"], min(self.total, self.capacity)
-        if operator or 4 * self._valid_count < filled:
-            usable = valid[:filled]
-            if operator:
-                usable = usable & (self.columns["source"][:filled] == Source.OPERATOR)
-            candidates = np.flatnonzero(usable)
-            if not len(candidates):
-                raise ValueError(
-                    f"no {'operator ' if operator else ''}transition among {self.total} steps yet; "
-                    "add some before sampling"
-                )
+    def _draw(self, count: int, rng: np.random.Generator, sources: Sequence[Source]) -> np.ndarray:
+        filled, usable = min(self.total, self.capacity), self.count(sources)
+        if not usable:
+            names = " or ".join(source.name for source in sources)
+            raise ValueError(
+                f"found no transition driven by {names} among {self.total} steps; add some before "
+                "sampling"
+            )
+        if 4 * usable < filled:  # too few to come across by chance
+            candidates = np.flatnonzero(self._usable(np.arange(filled), sources))
             return candidates[rng.integers(len(candidates), size=count)]
-        if not filled:
-            raise ValueError("the buffer is empty; add steps before sampling")
         rows = rng.integers(filled, size=count)
-        while len(rejected := np.flatnonzero(~valid[rows])):
+        while len(rejected := np.flatnonzero(~self._usable(rows, sources))):
             rows[rejected] = rng.integers(filled, size=len(rejected))
         return rows
 
-    def _gather(self, rows: np.ndarray, shape: tuple[int, ...]) -> Batch:
+    def _usable(self, rows: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
+        usable = self.columns["valid"].take(rows)
+        if len(sources) < len(Source):
+            wanted = np.zeros(len(Source), bool)
+            wanted[list(sources)] = True
+            usable &= wanted.take(self.columns["source"].take(rows))
+        return usable
+
+    def _gather(self, rows: np.ndarray, shape: tuple[int, ...], images: bool = True) -> Batch:
         following = rows + 1
         following[following == self.capacity] = 0
+        pairs = np.concatenate((rows, following)).reshape(2, -1)
 
         def take(name: str, at: np.ndarray) -> Tensor:
             column = self.columns[name]
-            return torch.from_numpy(column.take(at, axis=0).reshape(*shape, *column.shape[1:]))
+            taken = column.take(at, axis=0)
+            return torch.from_numpy(taken.reshape(*at.shape[:-1], *shape, *column.shape[1:]))
 
-        cameras = [f"image_{i}" for i in range(len(self.image_shapes))]
+        # Now and next at once: one large piece of memory, where two would be fetched from the
+        # system and given back with every batch of images.
+        states, next_states = take("state", pairs)
+        cameras = range(len(self.image_shapes) if images else 0)
+        pictures = [take(f"image_{i}", pairs) for i in cameras]
         return Batch(
-            states=take("state", rows),
+            states=states,
             actions=take("action", rows),
             rewards=take("reward", rows),
-            next_states=take("state", following),
+            next_states=next_states,
             terminals=take("terminal", rows),
-            images=tuple(take(name, rows) for name in cameras),
-            next_images=tuple(take(name, following) for name in cameras),
+            images=tuple(now for now, _ in pictures),
+            next_images=tuple(after for _, after in pictures),
         )
 
 
-def _image_column(shape: tuple[int, ...], index: int, memmap_dir: Path | str | None) -> np.ndarray:
-    if memmap_dir is None:
-        return np.zeros(shape, np.uint8)
-    directory = Path(memmap_dir)
+def _lock_directory(directory: Path) -> IO[bytes]:
+    """The directory's lock, held until the file that is returned is closed."""
     directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ValueError(
+            f"memmap_dir: found {directory} in use by another buffer, expected a directory of its "
+            "own; name another one, or end the process that has it"
+        ) from error
+    return lock
+
+
+def _image_column(shape: tuple[int, ...], index: int, directory: Path | None) -> np.ndarray:
+    if directory is None:
+        return np.zeros(shape, np.uint8)
     return np.memmap(directory / f"image_{index}.bin", np.uint8, mode="w+", shape=shape)
 
 
@@ -283,20 +329,49 @@ def sample_mixed(
     prior_ratio: float,
     rng: np.random.Generator,
     count: int | None = None,
+    images: bool = True,
 ) -> Batch:
     """Batches of which round(batch * prior_ratio) transitions each come from `prior`, the rest
-    from `online`. While one of the two is empty, the other gives all."""
+    from `online`. While one of the two is empty, the other gives all. `images`: as of `sample`."""
     from_prior = round(batch * prior_ratio)
     if prior is None or not len(prior):
         from_prior = 0
     elif not len(online):
         from_prior = batch
-    if prior is None or from_prior == 0:
-        return online.sample(batch, rng, count)
-    if from_prior == batch:
-        return prior.sample(batch, rng, count)
-    parts = (prior.sample(from_prior, rng, count), online.sample(batch - from_prior, rng, count))
-    dim = 0 if count is None else 1
-    return Batch.from_tensors(
-        torch.cat(pair, dim) for pair in zip(parts[0].tensors(), parts[1].tensors(), strict=True)
+    parts = []
+    if prior is not None and from_prior:
+        parts.append(prior.sample(from_prior, rng, count, images=images))
+    if from_prior < batch:
+        parts.append(online.sample(batch - from_prior, rng, count, images=images))
+    return _joined(parts, dim=0 if count is None else 1)
+
+
+def sample_union(
+    parts: Sequence[tuple[ReplayBuffer | None, Sequence[Source]]],
+    batch: int,
+    rng: np.random.Generator,
+    images: bool = True,
+) -> Batch:
+    """`batch` transitions, uniformly out of all that are in one of `parts`, each a buffer (None:
+    there is none) and the sources that count in it. ValueError if there is not one."""
+    filled = [(b, sources, b.count(sources)) for b, sources in parts if b is not None]
+    sizes = np.array([size for _, _, size in filled], float)
+    if not sizes.sum():
+        raise ValueError("found no transition in any buffer; add some before sampling")
+    # Drawn, not rounded: a part of one transition among 100,000 has its turn too.
+    shares = rng.multinomial(batch, sizes / sizes.sum())
+    return _joined(
+        [
+            buffer.sample(int(share), rng, sources=sources, images=images)
+            for (buffer, sources, _), share in zip(filled, shares, strict=True)
+            if share
+        ]
     )
+
+
+def _joined(batches: Sequence[Batch], dim: int = 0) -> Batch:
+    """One batch after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    columns = zip(*(batch.tensors() for batch in batches), strict=True)
+    return Batch.from_tensors(torch.cat(pieces, dim) for pieces in columns)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from rlif_learner.bc import BC
-from rlif_learner.buffer import Batch, Buffers, sample_mixed
+from rlif_learner.buffer import Batch, Buffers, sample_union
 from rlif_learner.config import ImitationConfig
+from rlif_learner.steps import Source
 from rlif_policy.networks import PolicySpec
 
 Expert = Callable[[np.ndarray], np.ndarray]
@@ -28,9 +29,8 @@ class DAgger(BC):
 
     def draw(self, buffers: Buffers) -> Batch:
         """A batch out of prior and online states, uniformly, relabelled by the expert."""
-        prior = len(buffers.prior) if buffers.prior is not None else 0
-        share = prior / max(1, prior + len(buffers.online))
-        batch = sample_mixed(buffers.online, buffers.prior, self.config.batch_size, share, self.rng)
+        parts = ((buffers.prior, tuple(Source)), (buffers.online, tuple(Source)))
+        batch = sample_union(parts, self.config.batch_size, self.rng, images=False)
         actions = np.asarray(self.expert(batch.states.numpy()), np.float32)
         if actions.shape != tuple(batch.actions.shape):
             raise ValueError(

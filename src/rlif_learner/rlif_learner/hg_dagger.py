@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from rlif_learner.bc import BC
-from rlif_learner.buffer import Batch, Buffers
+from rlif_learner.buffer import DRIVEN, Batch, Buffers, sample_union
+from rlif_learner.steps import Source
 
 
 class HGDAgger(BC):
@@ -13,21 +12,12 @@ class HGDAgger(BC):
 
     def draw(self, buffers: Buffers) -> Batch:
         """A batch out of the union. ValueError while both parts are empty."""
-        from_prior = len(buffers.prior) if buffers.prior is not None else 0
-        intervened = buffers.online.operator_count()
-        if not from_prior + intervened:
+        intervened = (Source.OPERATOR,)
+        demonstrated = buffers.prior.count(DRIVEN) if buffers.prior is not None else 0
+        if not demonstrated + buffers.online.count(intervened):
             raise ValueError(
                 "HG-DAgger: found neither prior data nor operator steps; record demonstrations or "
                 "intervene first"
             )
-        share = from_prior / (from_prior + intervened)
-        count = int(self.rng.binomial(self.config.batch_size, share))
-        parts = []
-        if buffers.prior is not None and count:
-            parts.append(buffers.prior.sample(count, self.rng))
-        if count < self.config.batch_size:
-            size = self.config.batch_size - count
-            parts.append(buffers.online.sample(size, self.rng, operator=True))
-        return Batch.from_tensors(
-            torch.cat(pieces) for pieces in zip(*(part.tensors() for part in parts), strict=True)
-        )
+        parts = ((buffers.prior, DRIVEN), (buffers.online, intervened))
+        return sample_union(parts, self.config.batch_size, self.rng, images=False)

@@ -33,7 +33,7 @@ def filled(drivers, action_of, seed=0, repeat=10):
             buffer.add_step(
                 StepRecord(
                     sequence, episode_id, t, t == 0, last, 3 if last else 0,
-                    0 if last else {"P": 1, "O": 2}[driver], onset, 0, False, state, action,
+                    0 if last else {"N": 0, "P": 1, "O": 2}[driver], onset, 0, False, state, action,
                 )
             )  # fmt: skip
             sequence += 1
@@ -44,7 +44,7 @@ def operator_action(state):
     return 0.5 * state[0]
 
 
-ACTIONS = {"P": lambda state: -0.9, "O": operator_action}
+ACTIONS = {"N": lambda state: 0.0, "P": lambda state: -0.9, "O": operator_action}
 
 
 def expert(states):
@@ -74,12 +74,52 @@ def test_learns_the_operator_and_not_the_policy(name):
     assert worst_error(learner) < 0.15
 
 
+@pytest.mark.parametrize("kind", [BC, HGDAgger])
+def test_steps_that_nobody_drove_are_not_imitated(kind):
+    """Regression: hold after release stored zero actions, which were then taken for an expert's."""
+    actions = {"N": lambda state: 0.0, "O": lambda state: 0.7}
+    demonstrations, online = filled("NNNOONN", actions), filled("NOON", actions, seed=1)
+    learner = kind(CONFIG, SPEC)
+    for _ in range(20):
+        drawn = learner.draw(Buffers(online, demonstrations))
+        assert (drawn.actions == np.float32(0.7)).all()
+    for _ in range(60):
+        learner.update(Buffers(online, demonstrations))
+    assert float(learner.actor.act(np.zeros(2))[0]) > 0.6
+
+
+def test_dagger_draws_from_a_small_part_too():
+    """Regression: its share of each batch was rounded, here to nothing."""
+    actions = {"P": lambda state: 0.0}
+    large, small = filled("P" * 40, actions, repeat=20), filled("P", actions, seed=1, repeat=1)
+    only = float(small.columns["state"][0, 0])
+    learner = DAgger(CONFIG, SPEC, expert)
+    drawn = [learner.draw(Buffers(large, small)) for _ in range(300)]
+    times = sum(int((batch.states[:, 0] == only).sum()) for batch in drawn)
+    assert 5 < times < 60  # 24 are expected: 300 batches of 64, one transition of 801
+
+
+def test_images_are_not_gathered():
+    pictured = ReplayBuffer(10, 2, 1, ((2, 2, 3),))
+    image = (np.zeros((2, 2, 3), np.uint8),)
+    for t in range(3):
+        pictured.add_step(
+            StepRecord(
+                t, 1, t, t == 0, t == 2, 3 * (t == 2), 2 * (t < 2), t == 0, 0, False,
+                np.zeros(2), np.zeros(1), image,
+            )
+        )  # fmt: skip
+    for learner in (BC(CONFIG, SPEC), HGDAgger(CONFIG, SPEC), DAgger(CONFIG, SPEC, expert)):
+        assert learner.draw(Buffers(pictured, pictured)).images == ()
+
+
 def test_nothing_to_imitate_is_said():
-    online = filled("PPP", ACTIONS)
-    with pytest.raises(ValueError, match="BC.*no prior data"):
-        BC(CONFIG, SPEC).update(Buffers(online))
-    with pytest.raises(ValueError, match="HG-DAgger.*neither"):
-        HGDAgger(CONFIG, SPEC).update(Buffers(online))
+    online, undriven = filled("PPP", ACTIONS), filled("NNN", ACTIONS)
+    for prior in (None, undriven):
+        with pytest.raises(ValueError, match="BC.*no prior data that anybody drove"):
+            BC(CONFIG, SPEC).update(Buffers(online, prior))
+        with pytest.raises(ValueError, match="HG-DAgger.*neither"):
+            HGDAgger(CONFIG, SPEC).update(Buffers(online, prior))
 
 
 def test_wrong_expert_is_named():
