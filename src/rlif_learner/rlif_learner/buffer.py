@@ -92,7 +92,8 @@ class ReplayBuffer:
         self.total = 0  # steps ever added; step n lies in row n % capacity
         self._labeller = Labeller(scheme)
         self._valid_counts = [0] * len(Source)  # of valid rows, by source
-        self.changed_from = 0  # rows of steps before this one are as they were last saved
+        # For each who saves: the rows of steps before this one are as they were last saved there.
+        self._changed_from: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -169,14 +170,16 @@ class ReplayBuffer:
             "labels": self._labeller.state(),
         }
 
-    def changed_steps(self) -> range:
-        """Steps still held that are new or newly labelled since `mark_saved`."""
+    def changed_steps(self, saver: Any) -> range:
+        """Steps still held that are new or newly labelled since `saver` called `mark_saved`; all
+        of them if it never did, or if the buffer was restored since."""
         oldest = max(0, self.total - self.capacity)
-        return range(min(max(self.changed_from, oldest), self.total), self.total)
+        first = self._changed_from.get(saver, 0)
+        return range(min(max(first, oldest), self.total), self.total)
 
-    def mark_saved(self) -> None:
-        """All of now is in a checkpoint."""
-        self.changed_from = self.total
+    def mark_saved(self, saver: Any, up_to: int) -> None:
+        """`saver` has the steps before `up_to` as they are now. Others who save are not concerned."""
+        self._changed_from[saver] = up_to
 
     def read_rows(self, steps: range) -> dict[str, np.ndarray]:
         """Copies of all columns for these steps (counted since the first ever added)."""
@@ -201,7 +204,7 @@ class ReplayBuffer:
                     column[held[kept] % self.capacity] = columns[name][kept]
             driven = self.columns["source"][self.columns["valid"]]
             self._valid_counts = np.bincount(driven, minlength=len(Source)).tolist()
-            self.changed_from = self.total
+            self._changed_from.clear()
 
     def _checked(self, step: StepRecord) -> tuple[np.ndarray, np.ndarray]:
         state = np.asarray(step.state, np.float32)
@@ -236,7 +239,8 @@ class ReplayBuffer:
             self.columns["reward"][row] = label.reward
             self.columns["terminal"][row] = label.terminal
             self._set_valid(row, True)
-            self.changed_from = min(self.changed_from, label.index)
+            for saver, first in self._changed_from.items():
+                self._changed_from[saver] = min(first, label.index)
 
     def _set_valid(self, row: int, valid: bool) -> None:
         change = int(valid) - int(self.columns["valid"][row])

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import safetensors
@@ -71,7 +73,8 @@ class CheckpointStore:
         self.checkpoints, self.segments = self.root / "checkpoints", self.root / "segments"
         for directory in (self.checkpoints, self.segments):
             directory.mkdir(parents=True, exist_ok=True)
-        self._written: dict[str, list[dict[str, Any]]] = {}  # segments of each buffer, oldest first
+        # Segments of each buffer by this store, oldest first; what is newer, the buffer knows.
+        self._written: WeakKeyDictionary[ReplayBuffer, list[dict[str, Any]]] = WeakKeyDictionary()
         self._own: set[Path] = set()  # checkpoints of this run: those that may be removed
 
     def paths(self) -> list[Path]:
@@ -87,29 +90,42 @@ class CheckpointStore:
     ) -> Path:
         """Write a checkpoint; when this returns, it is on the disk. Then remove what is too old.
 
-        `extra`: more counters, as JSON holds them. The learner must not update meanwhile.
+        `score`: how good the policy is, the higher the better; None: not known. `extra`: more
+        counters, as JSON holds them. The learner must not update meanwhile; steps may be added.
+        ValueError for a score that is not finite.
         """
+        if score is not None and not math.isfinite(score):
+            raise ValueError(
+                f"score: found {score}, expected a finite number, or None for no score"
+            )
         manifest = {
             "format": FORMAT,
             "algorithm": type(learner).__name__,
             "spec": json.loads(learner.spec.to_json()),
             "config": learner.config.to_mapping(),
             "values": learner.state_values(),
-            "score": score,
+            "score": None if score is None else float(score),
             "extra": extra or {},
             "buffers": {
                 name: self._save_buffer(name, buffer) for name, buffer in _named(buffers).items()
             },
         }
+        path = self._write_checkpoint(manifest, learner.state_tensors())
+        self._own.add(path)
+        self._prune()
+        return path
+
+    def _write_checkpoint(self, manifest: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
         number = max([int(path.name) for path in self.paths()], default=0) + 1
         path = self.checkpoints / f"{number:06d}"
         partial = self.checkpoints / f".partial-{path.name}"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed while writing
         partial.mkdir()
-        tensors = {k: v.detach().cpu().contiguous() for k, v in learner.state_tensors().items()}
-        state = safetensors.torch.save(tensors)
+        state = safetensors.torch.save(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        )
         _write(partial / "state.safetensors", state)
-        manifest["state_sha256"] = hashlib.sha256(state).hexdigest()
+        manifest = {**manifest, "state_sha256": hashlib.sha256(state).hexdigest()}
         text = json.dumps(manifest, indent=1).encode()
         _write(partial / "manifest.json", text)
         digest = hashlib.sha256(text).hexdigest()
@@ -117,36 +133,46 @@ class CheckpointStore:
         _sync_directory(partial)
         os.rename(partial, path)  # noqa: PTH104 - the rename is what makes it exist
         _sync_directory(self.checkpoints)
-        self._own.add(path)
-        self._prune()
         return path
+
+    def manifest(self, path: Path) -> dict[str, Any]:
+        """What the checkpoint says of itself, found as it was written; its other files are not read.
+
+        DamagedError names the file and offers the last good checkpoint; MismatchError if it is of
+        another format.
+        """
+        try:
+            return _read_manifest(path)
+        except DamagedError as error:
+            raise self._with_offer(error) from error
 
     def verify(self, path: Path) -> dict[str, Any]:
         """The manifest, after every file of the checkpoint was read and found as it was written.
 
         DamagedError names the file.
         """
-        manifest = _read_manifest(path / "manifest.json")
-        if manifest["format"] != FORMAT:
-            raise MismatchError(
-                f"{path}: found format {manifest['format']}, expected {FORMAT}; use the version "
-                "of this package that wrote it"
-            )
+        manifest = _read_manifest(path)
         _read_checked(path / "state.safetensors", manifest["state_sha256"])
+        self._check_segments(manifest)
+        return manifest
+
+    def _check_segments(self, manifest: dict[str, Any]) -> None:
         for buffer in manifest["buffers"].values():
             for segment in buffer["segments"]:
                 _read_checked(self.segments / segment["file"], segment["sha256"])
-        return manifest
 
     def last_good(self) -> Path | None:
-        """The newest checkpoint that is intact; None if there is none."""
+        """The newest checkpoint that is intact and of this format; None if there is none."""
         for path in reversed(self.paths()):
             try:
                 self.verify(path)
-            except DamagedError:
+            except CheckpointError:
                 continue
             return path
         return None
+
+    def _with_offer(self, error: DamagedError) -> DamagedError:
+        return DamagedError(f"{error}. The last good checkpoint: {self.last_good() or 'none'}")
 
     def best(self) -> Path | None:
         """The checkpoint of the highest score; None if none has one."""
@@ -156,8 +182,8 @@ class CheckpointStore:
         scored = []
         for path in paths:
             try:
-                score = _read_manifest(path / "manifest.json")["score"]
-            except DamagedError:
+                score = _read_manifest(path)["score"]
+            except CheckpointError:
                 continue
             if score is not None:
                 scored.append((score, path))
@@ -169,46 +195,80 @@ class CheckpointStore:
         DamagedError names the file and offers the last good checkpoint; MismatchError names each
         difference. In both cases nothing was changed.
         """
+        named = _named(buffers)
         try:
-            manifest = self.verify(path)
+            manifest = _read_manifest(path)
+            state = _read_checked(path / "state.safetensors", manifest["state_sha256"])
+            differences = _differences(manifest, learner, buffers)
+            if differences:
+                raise MismatchError(f"{path} is of something else: " + "; ".join(differences))
+            if any(buffer.total for buffer in named.values()):
+                self._check_segments(manifest)  # before what they hold is overwritten
+            self._restore_buffers(manifest["buffers"], named)
         except DamagedError as error:
-            raise DamagedError(f"{error}. The last good checkpoint: {self.last_good()}") from error
-        differences = _differences(manifest, learner, buffers)
-        if differences:
-            raise MismatchError(f"{path} is of something else: " + "; ".join(differences))
-        state = _read_checked(path / "state.safetensors", manifest["state_sha256"])
+            raise self._with_offer(error) from error
         learner.load_state(safetensors.torch.load(state), manifest["values"])
-        for name, buffer in _named(buffers).items():
-            described = manifest["buffers"][name]
-            buffer.restore(described["state"], self._read_segments(described["segments"]))
-            self._written[name] = described["segments"]
         self._own.update(self.paths())
         return manifest["extra"]
 
+    def _restore_buffers(
+        self, described: dict[str, dict[str, Any]], named: dict[str, ReplayBuffer]
+    ) -> None:
+        """Each segment is read once, checked, and put in. Empty buffers are empty after an error."""
+        empty = {name: buffer.state() for name, buffer in named.items() if not buffer.total}
+        try:
+            for name, buffer in named.items():
+                segments = described[name]["segments"]
+                buffer.restore(described[name]["state"], self._read_segments(segments))
+                self._written[buffer] = list(segments)
+                buffer.mark_saved(self, buffer.total)
+        except DamagedError:
+            for name, state in empty.items():
+                named[name].restore(state, ())
+            raise
+
     def _save_buffer(self, name: str, buffer: ReplayBuffer) -> dict[str, Any]:
-        with buffer.unchanging():
-            state = buffer.state()
-            if name not in self._written:  # nothing of this buffer is on the disk yet
-                buffer.changed_from = 0
-                self._written[name] = []
-            oldest = max(0, buffer.total - buffer.capacity)
-            segments = [s for s in self._written[name] if s["stop"] > oldest]
-            for steps in _chunks(buffer):
-                data = safetensors.numpy.save(buffer.read_rows(steps))
-                digest = hashlib.sha256(data).hexdigest()
-                # The hash in the name: never two contents under one, also after a resume.
-                file = f"{name}-{steps.start:012d}-{steps.stop:012d}-{digest[:12]}.safetensors"
-                _write_atomically(self.segments / file, data)
-                segments.append(
-                    {"file": file, "start": steps.start, "stop": steps.stop, "sha256": digest}
-                )
-            buffer.mark_saved()
-        self._written[name] = segments
-        return {"state": state, "segments": list(segments)}
+        """Write the rows that this store has not written yet, and describe the buffer.
+
+        Rows are copied, part by part, while nothing is added, and written while the buffer goes
+        on. What is saved is the moment when no row is left to write.
+        """
+        segments = self._written.setdefault(buffer, [])
+        if any(not (self.segments / s["file"]).is_file() for s in segments):
+            with buffer.unchanging():
+                buffer.mark_saved(self, 0)  # another store has removed some: write all anew
+        while True:
+            with buffer.unchanging():
+                oldest, steps = max(0, buffer.total - buffer.capacity), _next_part(buffer, self)
+                if steps.start <= oldest:
+                    segments.clear()  # of this buffer's past, or of before it was restored
+                if not steps:
+                    segments[:] = [s for s in segments if s["stop"] > oldest]
+                    return {"state": buffer.state(), "segments": list(segments)}
+                rows = buffer.read_rows(steps)
+                buffer.mark_saved(self, steps.stop)
+            try:
+                segment = self._write_segment(name, steps, rows)
+            except BaseException:
+                with buffer.unchanging():
+                    first = buffer.changed_steps(self).start
+                    buffer.mark_saved(self, min(first, steps.start))
+                raise
+            segments[:] = [*(s for s in segments if s["start"] < steps.start), segment]
+
+    def _write_segment(
+        self, name: str, steps: range, rows: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        data = safetensors.numpy.save(rows)
+        digest = hashlib.sha256(data).hexdigest()
+        # The hash in the name: never two contents under one, also after a resume.
+        file = f"{name}-{steps.start:012d}-{steps.stop:012d}-{digest[:12]}.safetensors"
+        _write_atomically(self.segments / file, data)
+        return {"file": file, "start": steps.start, "stop": steps.stop, "sha256": digest}
 
     def _read_segments(
         self, segments: list[dict[str, Any]]
-    ) -> Iterator[tuple[range, dict[str, np.ndarray]]]:
+    ) -> Iterable[tuple[range, dict[str, np.ndarray]]]:
         for segment in segments:
             data = _read_checked(self.segments / segment["file"], segment["sha256"])
             yield range(segment["start"], segment["stop"]), safetensors.numpy.load(data)
@@ -226,9 +286,9 @@ class CheckpointStore:
         needed: set[str] = set()
         for path in self.paths():
             try:
-                manifest = _read_manifest(path / "manifest.json")
-            except DamagedError:
-                return  # what a damaged one needed cannot be known: remove nothing
+                manifest = _read_manifest(path)
+            except CheckpointError:
+                return  # what that one needs cannot be known: remove nothing
             for buffer in manifest["buffers"].values():
                 needed.update(segment["file"] for segment in buffer["segments"])
         for segment in self.segments.iterdir():
@@ -243,12 +303,10 @@ def _named(buffers: Buffers) -> dict[str, ReplayBuffer]:
     return named
 
 
-def _chunks(buffer: ReplayBuffer) -> Iterator[range]:
-    """The changed steps of the buffer, in parts that fit a file."""
+def _next_part(buffer: ReplayBuffer, store: CheckpointStore) -> range:
+    """The first of the steps that `store` has not written, as many as fit a file."""
     row = sum(column[:1].nbytes for column in buffer.columns.values())
-    steps, length = buffer.changed_steps(), max(1, SEGMENT_BYTES // row)
-    for start in range(steps.start, steps.stop, length):
-        yield range(start, min(start + length, steps.stop))
+    return buffer.changed_steps(store)[: max(1, SEGMENT_BYTES // row)]
 
 
 def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -> list[str]:
@@ -274,12 +332,38 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    digest = path.with_suffix(".sha256")
+    """The manifest of the checkpoint at `path`: as written, of this format, and complete."""
+    file = path / "manifest.json"
+    digest = file.with_suffix(".sha256")
     try:
         expected = digest.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         raise DamagedError(f"{digest}: cannot be read: {error}") from error
-    return json.loads(_read_checked(path, expected[0] if expected else ""))
+    manifest = json.loads(_read_checked(file, expected[0] if expected else ""))
+    if manifest.get("format") != FORMAT:
+        raise MismatchError(
+            f"{path}: found format {manifest.get('format')}, expected {FORMAT}; use the version "
+            "of this package that wrote it"
+        )
+    for name, buffer in manifest["buffers"].items():
+        missing = _first_missing(buffer["state"], buffer["segments"])
+        if missing is not None:
+            raise DamagedError(
+                f"{file}: no segment holds step {missing} of the {name} buffer, expected all of "
+                f"the last {buffer['state']['capacity']} up to {buffer['state']['total'] - 1}: it "
+                "was written incompletely"
+            )
+    return manifest
+
+
+def _first_missing(state: dict[str, Any], segments: list[dict[str, Any]]) -> int | None:
+    """The first step that the buffer held and no segment has; None if there is none."""
+    step = max(0, state["total"] - state["capacity"])
+    for segment in sorted(segments, key=lambda s: s["start"]):
+        if segment["start"] > step:
+            break
+        step = max(step, segment["stop"])
+    return step if step < state["total"] else None
 
 
 def _read_checked(path: Path, sha256: str) -> bytes:

@@ -1,80 +1,33 @@
-"""Nothing is lost: exact resume after a kill at any moment, and no bad checkpoint gets in."""
+"""Nothing is lost: resuming is exact, and no bad checkpoint gets in."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
-import multiprocessing
 import os
-import random
-import signal
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from rlif_learner import checkpoint
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore, DamagedError, MismatchError
-from rlif_learner.config import RLPDConfig
 from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
-SPEC = PolicySpec(state_dim=3, action_dim=1, hidden=(8, 8))
-CONFIG = RLPDConfig(hidden=(8, 8), ensemble_size=3, utd=2, batch_size=8)
-EPISODE = 12
-
-
-def step_number(n):
-    """The n-th step of a run: a function of n alone, so that a resumed run sees the same."""
-    rng = np.random.default_rng(n)
-    t, last = n % EPISODE, n % EPISODE == EPISODE - 1
-    onset = t == 6
-    return StepRecord(
-        n, 1 + n // EPISODE, t, t == 0, last, 3 if last else 0, 0 if last else 1 + (5 < t < 8),
-        onset, int(onset), False, rng.normal(size=3).astype(np.float32),
-        np.zeros(0) if last else rng.uniform(-1, 1, 1), (rng.integers(0, 255, (4, 4, 3), np.uint8),),
-    )  # fmt: skip
-
-
-def make_buffers(capacity=50):
-    return Buffers(*(ReplayBuffer(capacity, 3, 1, ((4, 4, 3),)) for _ in range(2)))
-
-
-def fresh_run(seed=0):
-    buffers = make_buffers()
-    buffers.prior.add_episode(step_number(n) for n in range(2 * EPISODE))
-    return RLPD(CONFIG, SPEC, seed), buffers
-
-
-def advance(learner, buffers):
-    """Three steps and an update."""
-    for _ in range(3):
-        buffers.online.add_step(step_number(buffers.online.total))
-    learner.update(buffers)
-
-
-def everything(learner, buffers):
-    """All of the state, as comparable bytes."""
-    found = {k: v.numpy().tobytes() for k, v in learner.state_tensors().items()}
-    found["values"] = json.dumps(learner.state_values(), sort_keys=True).encode()
-    for name, buffer in (("online", buffers.online), ("prior", buffers.prior)):
-        found[f"{name} state"] = json.dumps(buffer.state()).encode()
-        found[f"{name} length"] = str(len(buffer)).encode()
-        oldest = max(0, buffer.total - buffer.capacity)
-        for key, rows in buffer.read_rows(range(oldest, buffer.total)).items():
-            found[f"{name} {key}"] = rows.tobytes()
-    return found
-
-
-def resume(store):
-    learner, buffers = fresh_run(seed=99)
-    path = store.last_good()
-    if path is None:
-        return fresh_run()
-    store.load(path, learner, buffers)
-    return learner, buffers
+_spec = importlib.util.spec_from_file_location(
+    "runs", Path(__file__).with_name("checkpoint_runs.py")
+)
+runs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runs)
+SPEC, CONFIG = runs.SPEC, runs.CONFIG
+make_buffers, fresh_run, advance = runs.make_buffers, runs.fresh_run, runs.advance
+everything, advance_without_learning = runs.everything, runs.advance_without_learning
+step_number = runs.step_number
 
 
 @pytest.fixture
@@ -107,65 +60,6 @@ def test_the_actor_is_restored(saved):
     assert not np.array_equal(again.actor.act(state), learner.actor.act(state))
     store.load(path, again, buffers)
     assert np.array_equal(again.actor.act(state), learner.actor.act(state))
-
-
-TOTAL_UPDATES = 12
-
-
-def run_to_end(root, kill_after):
-    """The whole run, with a checkpoint at every other update; killed at the n-th file operation."""
-    operations = 0
-
-    def count():
-        nonlocal operations
-        operations += 1
-        if operations == kill_after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def counted(function):
-        def call(*args, **kwargs):
-            count()
-            result = function(*args, **kwargs)
-            count()
-            return result
-
-        return call
-
-    originals = os.fsync, os.rename
-    os.fsync, os.rename = map(counted, originals)
-    try:
-        store = CheckpointStore(root, keep_last=2)
-        learner, buffers = resume(store)
-        while learner.updates < TOTAL_UPDATES:
-            advance(learner, buffers)
-            count()
-            if learner.updates % 2 == 0:
-                store.save(learner, buffers)
-    finally:
-        os.fsync, os.rename = originals
-    return operations, learner, buffers
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    torch.set_num_threads(1)
-    operations, *run = run_to_end(tmp_path_factory.mktemp("whole"), kill_after=0)
-    return operations, everything(*run)
-
-
-@pytest.mark.parametrize("attempt", range(10))
-def test_killed_at_a_random_moment_and_resumed_equals_never_killed(
-    attempt, tmp_path, uninterrupted
-):
-    operations, expected = uninterrupted
-    moment = random.Random(attempt).randint(1, operations)
-    context = multiprocessing.get_context("forkserver")
-    child = context.Process(target=run_to_end, args=(tmp_path, moment))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL, f"not killed at operation {moment} of {operations}"
-    _, *run = run_to_end(tmp_path, kill_after=0)
-    assert everything(*run) == expected
 
 
 def test_kill_between_updates_keeps_the_old_until_the_new_is_complete(tmp_path):
@@ -218,6 +112,142 @@ def test_damage_is_recognised_and_the_last_good_one_offered(saved, which, kind):
     assert everything(learner, buffers) == before
     store.load(store.last_good(), learner, buffers)
     assert learner.updates == 5
+
+
+def test_damage_found_on_the_way_leaves_empty_buffers_empty(saved):
+    """A segment is read once, as it is put in; one that is damaged may come last."""
+    store, path, *_ = saved
+    file = store.segments / store.verify(path)["buffers"]["prior"]["segments"][-1]["file"]
+    file.write_bytes(file.read_bytes()[:-1])
+    learner, buffers = RLPD(CONFIG, SPEC, 99), make_buffers()
+    before = everything(learner, buffers)
+    with pytest.raises(DamagedError, match=f"{file.name}.*last good checkpoint: none"):
+        store.load(path, learner, buffers)
+    assert everything(learner, buffers) == before
+    advance_without_learning(buffers)
+    assert len(buffers.online) == 2
+
+
+def test_loading_reads_each_segment_once(saved, monkeypatch):
+    store, path, *_ = saved
+    reads, original = [], checkpoint._read_checked
+
+    def read(file, sha256):
+        reads.append(file)
+        return original(file, sha256)
+
+    monkeypatch.setattr(checkpoint, "_read_checked", read)
+    store.load(path, RLPD(CONFIG, SPEC, 99), make_buffers())
+    assert len(reads) == len(set(reads))
+
+
+def rewrite_manifest(path, change):
+    """As if it had been written so: with its hash."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    change(manifest)
+    text = json.dumps(manifest).encode()
+    (path / "manifest.json").write_bytes(text)
+    (path / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+
+
+@pytest.mark.parametrize("part", [0, -1])
+def test_segments_that_do_not_cover_the_buffer_are_refused(saved, part):
+    store, path, *_ = saved
+    rewrite_manifest(path, lambda m: m["buffers"]["online"]["segments"].pop(part))
+    run = RLPD(CONFIG, SPEC, 99), make_buffers()
+    before = everything(*run)
+    with pytest.raises(DamagedError, match="no segment holds step .* of the online buffer"):
+        store.load(path, *run)
+    assert everything(*run) == before
+    assert store.last_good() == store.paths()[0]
+
+
+def test_two_stores_of_one_run_are_both_complete(tmp_path):
+    """Regression: what the one had saved, the other took for saved, and left out."""
+    stores = [CheckpointStore(tmp_path / name) for name in ("one", "two")]
+    learner, buffers = fresh_run()
+    for turn in range(8):
+        advance(learner, buffers)
+        path = stores[turn % 2].save(learner, buffers)
+        again = fresh_run(seed=99)
+        stores[turn % 2].load(path, *again)
+        assert everything(*again) == everything(learner, buffers), f"turn {turn}"
+
+
+def test_one_store_for_two_runs_in_turn_is_complete(tmp_path):
+    store, runs = CheckpointStore(tmp_path, keep_last=9), [fresh_run(seed) for seed in (0, 1)]
+    for turn in range(6):
+        run = runs[turn % 2]
+        for _ in range(1 + turn % 2):
+            advance(*run)
+        again = fresh_run(seed=99)
+        store.load(store.save(*run), *again)
+        assert everything(*again) == everything(*run), f"turn {turn}"
+
+
+def test_segments_that_another_store_removed_are_written_again(tmp_path):
+    """Two stores in one directory: the second prunes what the first has not named yet."""
+    first, (learner, buffers) = CheckpointStore(tmp_path), fresh_run()
+    advance(learner, buffers)
+    first.save(learner, buffers)
+    for segment in first.segments.iterdir():
+        segment.unlink()
+    again = fresh_run(seed=99)
+    first.load(first.save(learner, buffers), *again)
+    assert everything(*again) == everything(learner, buffers)
+
+
+def test_steps_are_added_while_a_checkpoint_goes_to_the_disk(tmp_path, monkeypatch):
+    """Regression: whoever added a step waited for the disk."""
+    store, (learner, buffers) = CheckpointStore(tmp_path), fresh_run()
+    advance(learner, buffers)
+    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", 400)  # several parts
+    original, added = os.fsync, []
+
+    def fsync(descriptor):
+        original(descriptor)
+        if len(added) < 5:
+            adding = threading.Thread(target=advance_without_learning, args=(buffers, 1))
+            adding.start()
+            adding.join(10)
+            assert not adding.is_alive(), "adding waits for the disk"
+            added.append(1)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = store.save(learner, buffers)
+    monkeypatch.undo()
+    again, same = fresh_run(seed=99), fresh_run()
+    store.load(path, *again)
+    advance(*same)
+    saved_to = again[1].online.total
+    advance_without_learning(same[1], saved_to - 3)
+    assert saved_to > 3 and everything(*again) == everything(*same), "of one moment"
+    store.load(store.save(learner, buffers), *again)
+    assert everything(*again) == everything(learner, buffers)
+
+
+def test_rows_that_could_not_be_written_are_written_the_next_time(tmp_path, monkeypatch):
+    store, (learner, buffers) = CheckpointStore(tmp_path), fresh_run()
+    advance(learner, buffers)
+    store.save(learner, buffers)
+    monkeypatch.setattr(checkpoint, "SEGMENT_BYTES", 400)
+    original, calls = os.fsync, []
+
+    def fail(descriptor):
+        calls.append(1)
+        if len(calls) == 5:
+            raise OSError("disk is full")
+        original(descriptor)
+
+    for _ in range(3):
+        advance(learner, buffers)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        store.save(learner, buffers)
+    monkeypatch.undo()
+    again = fresh_run(seed=99)
+    store.load(store.save(learner, buffers), *again)
+    assert everything(*again) == everything(learner, buffers)
 
 
 def test_other_configuration_is_refused_with_each_difference_named(saved):
@@ -273,6 +303,39 @@ def test_keeps_the_last_and_the_best_and_no_segment_too_many(tmp_path):
         for segment in buffer["segments"]
     }
     assert needed == {path.name for path in store.segments.iterdir()}
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_refused(saved, score):
+    store, path, learner, buffers = saved
+    with pytest.raises(ValueError, match=f"score: found {score}, expected a finite number"):
+        store.save(learner, buffers, score=score)
+    assert store.paths()[-1] == path and store.best() is None
+
+
+def test_a_checkpoint_of_another_format_is_neither_the_last_good_one_nor_in_the_way(saved):
+    """Regression: `last_good` failed on it."""
+    store, path, learner, buffers = saved
+    good = store.paths()[0]
+    rewrite_manifest(path, lambda m: [m.update(format=2), m.pop("score"), m.pop("buffers")])
+    assert store.last_good() == good and store.best() is None
+    with pytest.raises(MismatchError, match="found format 2, expected 1"):
+        store.load(path, *fresh_run(seed=99))
+    with pytest.raises(MismatchError, match="found format 2, expected 1"):
+        store.manifest(path)
+    before = set(store.segments.iterdir())
+    newest = store.save(learner, buffers)
+    assert before <= set(store.segments.iterdir()), "who knows what the other one needs"
+    assert store.last_good() == newest
+
+
+def test_a_damaged_manifest_is_refused_with_the_last_good_one_offered(saved):
+    store, path, *_ = saved
+    good = store.paths()[0]
+    assert store.manifest(path)["extra"] == {"steps": 10}
+    (path / "manifest.json").unlink()
+    with pytest.raises(DamagedError, match=f"manifest.json.*last good checkpoint: {good}"):
+        store.manifest(path)
 
 
 def test_a_run_never_removes_what_another_run_has_written(saved):

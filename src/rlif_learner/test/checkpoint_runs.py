@@ -1,0 +1,73 @@
+"""A small run that is a function of its seed alone, and all of its state as comparable bytes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.config import RLPDConfig
+from rlif_learner.rlpd import RLPD
+from rlif_learner.steps import StepRecord
+from rlif_policy.networks import PolicySpec
+
+SPEC = PolicySpec(state_dim=3, action_dim=1, hidden=(8, 8))
+CONFIG = RLPDConfig(hidden=(8, 8), ensemble_size=3, utd=2, batch_size=8)
+EPISODE = 12
+
+
+def step_number(n):
+    """The n-th step of a run: a function of n alone, so that a resumed run sees the same."""
+    rng = np.random.default_rng(n)
+    t, last = n % EPISODE, n % EPISODE == EPISODE - 1
+    onset = t == 6
+    return StepRecord(
+        n, 1 + n // EPISODE, t, t == 0, last, 3 if last else 0, 0 if last else 1 + (5 < t < 8),
+        onset, int(onset), False, rng.normal(size=3).astype(np.float32),
+        np.zeros(0) if last else rng.uniform(-1, 1, 1), (rng.integers(0, 255, (4, 4, 3), np.uint8),),
+    )  # fmt: skip
+
+
+def make_buffers(capacity=50):
+    return Buffers(*(ReplayBuffer(capacity, 3, 1, ((4, 4, 3),)) for _ in range(2)))
+
+
+def fresh_run(seed=0):
+    buffers = make_buffers()
+    buffers.prior.add_episode(step_number(n) for n in range(2 * EPISODE))
+    return RLPD(CONFIG, SPEC, seed), buffers
+
+
+def advance(learner, buffers):
+    """Three steps and an update."""
+    for _ in range(3):
+        buffers.online.add_step(step_number(buffers.online.total))
+    learner.update(buffers)
+
+
+def advance_without_learning(buffers, steps=3):
+    for _ in range(steps):
+        buffers.online.add_step(step_number(buffers.online.total))
+
+
+def everything(learner, buffers):
+    """All of the state, as comparable bytes."""
+    found = {k: v.numpy().tobytes() for k, v in learner.state_tensors().items()}
+    found["values"] = json.dumps(learner.state_values(), sort_keys=True).encode()
+    for name, buffer in (("online", buffers.online), ("prior", buffers.prior)):
+        found[f"{name} state"] = json.dumps(buffer.state()).encode()
+        found[f"{name} length"] = str(len(buffer)).encode()
+        oldest = max(0, buffer.total - buffer.capacity)
+        for key, rows in buffer.read_rows(range(oldest, buffer.total)).items():
+            found[f"{name} {key}"] = rows.tobytes()
+    return found
+
+
+def resume(store):
+    learner, buffers = fresh_run(seed=99)
+    path = store.last_good()
+    if path is None:
+        return fresh_run()
+    store.load(path, learner, buffers)
+    return learner, buffers
