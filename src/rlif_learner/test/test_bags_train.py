@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer, rea
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.commands import train as train_command
+from rlif_learner.optim import NonFiniteError
 from rlif_policy.stored_actor import read_actor
 
 
@@ -129,38 +131,103 @@ def test_the_command_leaves_a_checkpoint_that_the_policy_reads(
     assert read_actor(tmp_path / "out").spec.state_dim == 3
 
 
-def test_the_evaluation_at_the_end_is_that_of_rlif_evaluate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called: list[list[str]] = []
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    return helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
+
+
+QUICK = ("--no-curves", "--set", "hidden=[8]", "--set", "rlpd.batch_size=4", "--set", "rlpd.utd=1",
+         "--set", "rlpd.hidden=[8]", "--set", "rlpd.ensemble_size=2")  # fmt: skip
+
+
+def fake_evaluation(summary: str, code: int, called: list[list[str]]) -> Any:
+    """In the place of subprocess.run, for `rlif evaluate`."""
 
     def fake(command: list[str]) -> Any:
         called.append([str(word) for word in command])
-        return subprocess.CompletedProcess(command, 3)
+        directory = Path(command[-1])
+        directory.mkdir(parents=True)
+        (directory / "summary.json").write_text(summary)
+        return subprocess.CompletedProcess(command, code)
 
+    return fake
+
+
+def test_the_evaluation_at_the_end_is_that_of_rlif_evaluate(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: its score went into no checkpoint, so that none was ever the best."""
+    called: list[list[str]] = []
+    fake = fake_evaluation('{"policy_success": 0.8}', 0, called)
     monkeypatch.setattr(train_command.subprocess, "run", fake)
     monkeypatch.setattr(sys, "argv", ["/bin/rlif", "train"])
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
-    settings = ("--set", "hidden=[8]", "--set", "rlpd.batch_size=4", "--updates", 1)
-    assert run(bag, "-o", tmp_path / "out", "--no-curves", "--evaluate", 5, *settings) == 3
-    assert called == [["/bin/rlif", "evaluate", str(tmp_path / "out"), "--eval-episodes", "5"]]
+    out = tmp_path / "out"
+    assert run(bag, "-o", out, "--evaluate", 5, "--updates", 1, *QUICK) == 0
+    directory = ["--run-directory", str(out / "evaluation")]
+    assert called == [["/bin/rlif", "evaluate", str(out), "--eval-episodes", "5", *directory]]
+    store = CheckpointStore(out)
+    best = store.best()
+    assert best == store.paths()[-1] and store.verify(best)["score"] == 0.8
 
 
-def test_an_interrupted_training_leaves_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
-    done: list[int] = []
+@pytest.mark.parametrize(("summary", "code", "expected"), [("{}", 3, 3), ("{}", 0, 1), ("", 0, 1)])
+def test_an_evaluation_that_failed_gives_no_score(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch,
+    summary: str, code: int, expected: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(train_command.subprocess, "run", fake_evaluation(summary, code, []))
+    out = tmp_path / "out"
+    assert run(bag, "-o", out, "--evaluate", 5, "--updates", 1, *QUICK) == expected
+    assert CheckpointStore(out).best() is None and CheckpointStore(out).last_good()
 
-    def update(trainer: Any) -> None:
-        done.append(1)
-        if len(done) == 3:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_command.Trainer, "update", update)
-    with pytest.raises(KeyboardInterrupt):
-        run(bag, "-o", tmp_path / "out", "--no-curves", "--updates", 9, "--set", "hidden=[8]")
-    assert len(CheckpointStore(tmp_path / "out").paths()) == 1
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), NonFiniteError("loss not finite")])
+def test_what_ends_the_training_early_leaves_a_checkpoint(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], failure: BaseException,
+) -> None:  # fmt: skip
+    """Regression: the updates since the last periodic checkpoint were lost."""
+    update = train_command.Trainer.update
+
+    def until_the_third(trainer: Any) -> None:
+        if trainer.algorithm.updates == 2:
+            raise failure
+        update(trainer)
+
+    monkeypatch.setattr(train_command.Trainer, "update", until_the_third)
+    words, out = ("--updates", 9, *QUICK), tmp_path / "out"
+    if isinstance(failure, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            run(bag, "-o", out, *words)
+    else:
+        assert run(bag, "-o", out, *words) == 1
+        said = capsys.readouterr().err
+        assert said.index("last checkpoint: ") < said.index("rlif train: loss not finite")
+    store = CheckpointStore(out)
+    assert len(store.paths()) == 1
+    assert store.verify(store.paths()[0])["values"]["updates"] == 2
+
+
+@pytest.mark.parametrize("full_for", [1, 2])
+def test_a_full_disk_is_tried_once_more_before_the_error_is_shown(
+    tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], full_for: int,
+) -> None:  # fmt: skip
+    save, tries = CheckpointStore.save, []
+
+    def on_a_full_disk(*arguments: Any, **options: Any) -> Path:
+        tries.append(1)
+        if len(tries) <= full_for:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(CheckpointStore, "save", on_a_full_disk)
+    words = ("--updates", 9, "--checkpoint-every", 2)
+    assert run(bag, "-o", tmp_path / "out", *words, *QUICK) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("last checkpoint: " if full_for == 1 else "no last checkpoint: ")
+    assert said[1] == "rlif train: [Errno 28] No space left on device"
+    assert len(CheckpointStore(tmp_path / "out").paths()) == 2 - full_for
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
