@@ -82,12 +82,21 @@ def draws_after_resume(directory, rank):
     return drawn
 
 
-def refuse_together(make, column, value, rank):
-    """What an update says where the data of process 1 alone has a `value` that breaks a loss."""
+def spoil_rewards(columns):
+    columns["reward"][:] = np.nan
+
+
+def spoil_actions(columns):
+    """The squared errors are infinite, their gradients cancel out: these are not."""
+    columns["action"][::2, 0], columns["action"][1::2, 0] = 1.9e19, -1.9e19
+
+
+def refuse_together(make, spoil, rank):
+    """What an update says where the data of process 1 alone breaks a loss."""
     learner, buffers = make(rank), make_buffers(rank)
     distributed.join(learner)
     if rank == 1:
-        buffers.online.columns[column][:] = value
+        spoil(buffers.online.columns)
     before = digest(learner)
     try:
         learner.update(buffers)
@@ -121,9 +130,8 @@ def main(directory):
         for name, make in makers.items():
             found[name] = learn_together(make, own.rank)
         found["draws"] = draws_after_resume(directory, own.rank)
-        found["rlpd refuses"] = refuse_together(makers["rlpd"], "reward", np.nan, own.rank)
-        # The square of this is infinite, its gradient is not.
-        found["bc refuses"] = refuse_together(makers["bc"], "action", 2e19, own.rank)
+        found["rlpd refuses"] = refuse_together(makers["rlpd"], spoil_rewards, own.rank)
+        found["bc refuses"] = refuse_together(makers["bc"], spoil_actions, own.rank)
         found["left"] = leave_alone(own.rank)
     (directory / f"rank-{own.rank}.json").write_text(json.dumps(found))
 
