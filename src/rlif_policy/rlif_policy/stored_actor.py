@@ -1,4 +1,8 @@
-"""The actor out of a checkpoint of the learner, without the learner: for a policy that only acts."""
+"""The actor out of a checkpoint of the learner, without the learner: for a policy that only acts.
+
+Of a checkpoint (rlif_learner.checkpoint) it reads and checks the manifest and the state; the
+replay buffer beside them is of no use to a policy.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +32,19 @@ class StoredActor:
     path: Path
 
 
+FILES = ("manifest.json", "manifest.sha256", "state.safetensors")  # any of them: a checkpoint
+
+
 def find_checkpoint(path: Path) -> Path:
-    """`path` itself if it is a checkpoint, else the newest one in it. WeightsError if none."""
-    if (path / "manifest.json").is_file():
+    """`path` itself if it is a checkpoint, else the newest one in it. WeightsError if none.
+
+    Intact or not: an older one in place of a damaged one would be found out by nobody.
+    """
+    if _is_checkpoint(path):
         return path
     for root in (path / "checkpoints", path):
-        if root.is_dir():
-            found = sorted(p for p in root.iterdir() if (p / "manifest.json").is_file())
-            found = [p for p in found if p.name.isdecimal()]
-            if found:
-                return found[-1]
+        if found := _numbered(root):
+            return found[-1]
     raise WeightsError(
         f"checkpoint: found none at {path}, expected a folder with a manifest.json, such as "
         "RUN/checkpoints/000001, or the folder of a run"
@@ -47,15 +54,43 @@ def find_checkpoint(path: Path) -> Path:
 def read_actor(path: Path | str) -> StoredActor:
     """Read and check everything before anything is used.
 
-    WeightsError names the file that is missing, damaged or of another network.
+    WeightsError names the file that is missing, damaged or of another network, and the last good
+    checkpoint beside it.
     """
     folder = find_checkpoint(Path(path))
-    manifest = _read_manifest(folder / "manifest.json")
+    try:
+        return _read_checkpoint(folder)
+    except WeightsError as error:
+        others = [p for p in _numbered(folder.parent) if p != folder]
+        raise WeightsError(f"{error}. The last good checkpoint: {_last_good(others)}") from error
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return any((path / name).is_file() for name in FILES)
+
+
+def _numbered(root: Path) -> list[Path]:
+    """The checkpoints in `root`, oldest first, whatever is left of them."""
+    if not root.is_dir():
+        return []
+    return sorted(p for p in root.iterdir() if p.is_dir() and p.name.isdecimal())
+
+
+def _last_good(folders: list[Path]) -> str:
+    for folder in reversed(folders):
+        try:
+            _read_checkpoint(folder)
+        except ValueError:  # a WeightsError, or a spec of another version
+            continue
+        return str(folder)
+    return "none"
+
+
+def _read_checkpoint(folder: Path) -> StoredActor:
+    manifest = _read_manifest(folder)
     spec = PolicySpec.from_json(json.dumps(manifest["spec"]))
     state_file = folder / "state.safetensors"
-    data = _read(state_file)
-    if hashlib.sha256(data).hexdigest() != manifest["state_sha256"]:
-        raise WeightsError(f"{state_file} is damaged: its sha256 is not that of its manifest")
+    data = _read_checked(state_file, manifest["state_sha256"])
     try:
         flat = load(data).get("actor")
     except safetensors.SafetensorError as error:
@@ -88,11 +123,23 @@ def _read(path: Path) -> bytes:
         raise WeightsError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_checked(path: Path, sha256: str) -> bytes:
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise WeightsError(
+            f"{path} is damaged: its content ({len(data)} bytes) does not match its hash"
+        )
+    return data
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path, digest = folder / "manifest.json", folder / "manifest.sha256"
+    expected = _read(digest).split()  # as sha256sum writes it: the hash first
+    text = _read_checked(path, expected[0].decode("ascii", "replace") if expected else "")
     try:
-        manifest = json.loads(_read(path))
+        manifest = json.loads(text)
     except json.JSONDecodeError as error:
-        raise WeightsError(f"{path} is damaged: {error}") from error
+        raise WeightsError(f"{path} is no JSON: {error}") from error
     missing = sorted({"spec", "state_sha256"} - set(manifest))
     if missing:
         raise WeightsError(f"{path}: found no {', '.join(missing)}; is it a learner's checkpoint?")

@@ -1,6 +1,4 @@
-"""The forward pass in NumPy is that of the network; stored actors are read as they were saved."""
-
-import json
+"""The forward pass in NumPy is that of the network."""
 
 import numpy as np
 import pytest
@@ -10,8 +8,6 @@ from hypothesis import strategies as st
 
 from rlif_policy.inference import NumpyActor, StateError
 from rlif_policy.networks import Actor, PolicySpec
-from rlif_policy.stored_actor import read_actor
-from rlif_policy.weights import WeightsError
 
 
 def trained(spec, seed=0):
@@ -68,11 +64,3 @@ def test_a_state_of_another_length_and_one_that_is_not_finite_are_refused():
         numpy_actor.act(np.zeros(4, np.float32))
     with pytest.raises(StateError, match="not finite"):
         numpy_actor.act(np.array([0, np.nan, 0], np.float32))
-
-
-def test_a_folder_without_a_checkpoint_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="found none at"):
-        read_actor(tmp_path)
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1}))
-    with pytest.raises(WeightsError, match="found no spec, state_sha256"):
-        read_actor(tmp_path)
