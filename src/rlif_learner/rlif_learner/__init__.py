@@ -2,7 +2,7 @@
 
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Batch, Buffers, ReplayBuffer, sample_mixed
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.checkpoint import CheckpointError, CheckpointStore, DamagedError, MismatchError
 from rlif_learner.config import ImitationConfig, RLPDConfig, named_preset
 from rlif_learner.dagger import DAgger
 from rlif_learner.hg_dagger import HGDAgger
@@ -15,10 +15,13 @@ __all__ = [
     "RLPD",
     "Batch",
     "Buffers",
+    "CheckpointError",
     "CheckpointStore",
     "DAgger",
+    "DamagedError",
     "HGDAgger",
     "ImitationConfig",
+    "MismatchError",
     "NonFiniteError",
     "Outcome",
     "RLPDConfig",

@@ -1,28 +1,42 @@
 """The learner's own thread: Steps go in through a queue, weights and statuses come out.
 
 Everything of the training belongs to this thread alone, so nothing is locked and nothing can be
-half done. An exception ends the thread and is kept for whoever asks `failure`: never swallowed.
+half done. What goes wrong, and what happens then:
+
+    a Step cannot be taken in     it is dropped, counted as lost, and named in the status
+    an update is not finite       no more updates; the last good weights stay, and are saved; Steps
+                                  are still taken in, and saved at the end
+    a checkpoint is not written   it is said, and tried again
+    anything else                 ends the thread after a last checkpoint, and is kept for whoever
+                                  asks `failure`: never swallowed
+
+A checkpoint is scored by the evaluation episodes that the policy has driven since the last update,
+if there were enough of them (training.EvaluationCounts). One is saved when training goes on after
+such an evaluation, so that the weights that were evaluated are kept.
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.optim import NonFiniteError
 from rlif_learner.steps import StepRecord
-from rlif_learner.training import Trainer, TrainingStatus
+from rlif_learner.training import StepCounts, StepFacts, Trainer, TrainingStatus
 from rlif_policy.networks import PolicySpec
-from rlif_policy.weights import pack_weights
+from rlif_policy.weights import WeightsError, check_tensors, pack_weights
 
 STATUS_PERIOD = 1.0  # s of wall time
+REMIND = 10.0  # s of wall time between two words on dropped Steps
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,35 @@ class _Save:
     done: Future[Path] = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
+class _Dropped:
+    step: StepFacts
+    reason: str
+
+
 class _Stop:
     """Asks the thread to end."""
+
+
+class TrainingEndedError(RuntimeError):
+    """Nobody is there any more to do what was asked for."""
+
+
+class DroppedSteps:
+    """Words on the Steps that could not be taken in, at most every REMIND seconds new ones."""
+
+    def __init__(self) -> None:
+        self.note = ""
+        self._count, self._said, self._say_at = 0, 0, -math.inf
+        self._reason = ""
+
+    def add(self, reason: str) -> None:
+        self._count, self._reason = self._count + 1, reason
+
+    def refresh(self, now: float) -> None:
+        if self._count > self._said and now >= self._say_at:
+            self.note = f"Steps dropped: {self._count}, the last: {self._reason}"
+            self._said, self._say_at = self._count, now + REMIND
 
 
 class LearnerLoop:
@@ -79,11 +120,14 @@ class LearnerLoop:
         self._make_trainer, self._trainer = make_trainer, trainer
         self._on_weights, self._on_status = on_weights, on_status
         self._config, self._store = config, store
-        self._inbox: queue.SimpleQueue[StepRecord | _Save | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[StepRecord | _Dropped | _Save | _Stop] = queue.SimpleQueue()
         self._version = version  # of the weights published last
         self._published_at = -1  # updates then
         self._announced = False
-        self._note = ""  # what went wrong with the last periodic checkpoint
+        self._early = StepCounts()  # of what comes before the size of the state is known
+        self._dropped = DroppedSteps()
+        self._stopped = ""  # why there are no more updates
+        self._unsaved = ""  # what went wrong with the last checkpoint that nobody asked for
         self._next_status = 0.0
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._result: Future[None] | None = None
@@ -93,18 +137,32 @@ class LearnerLoop:
     def start(self) -> None:
         """Publish the initial weights, if the size of the state is known, and begin."""
         self._result = self._pool.submit(self._run)
+        self._result.add_done_callback(lambda _: self._refuse_waiting())
 
     def receive(self, step: StepRecord) -> None:
         """Hand over a Step; returns at once."""
         self._inbox.put(step)
 
-    def save(self, timeout: float) -> Path:
-        """Write a checkpoint after the update that is running. Raises what went wrong."""
+    def drop(self, step: StepFacts, reason: str) -> None:
+        """Hand over that a Step came of which no StepRecord can be made; returns at once."""
+        self._inbox.put(_Dropped(step, reason))
+
+    def request_save(self) -> Future[Path]:
+        """Ask for a checkpoint after the update that is running; returns at once.
+
+        The result raises what went wrong: TrainingEndedError if the thread has ended.
+        """
         if self._store is None:
             raise ValueError("no checkpoint_directory: set it, or run_directory, to save any")
         request = _Save()
         self._inbox.put(request)
-        return request.done.result(timeout)
+        if self._result is not None and self._result.done():
+            self._refuse_waiting()
+        return request.done
+
+    def save(self, timeout: float) -> Path:
+        """`request_save`, and wait for it."""
+        return self.request_save().result(timeout)
 
     def stop(self, timeout: float) -> None:
         """End the thread after a last checkpoint. Raises what the thread failed of, if it did."""
@@ -123,18 +181,38 @@ class LearnerLoop:
 
     def _run(self) -> None:
         torch.set_num_threads(self._config.torch_threads)  # holds for the calling thread
-        if self._trainer is not None:
-            self._publish_weights(self._trainer)
-        self._publish_status()
-        while not self._turn():
-            pass
+        try:
+            if self._trainer is not None:
+                self._publish_weights(self._trainer)
+            self._publish_status()
+            while not self._turn():
+                pass
+        except Exception as failure:
+            try:
+                self._save_unasked("after the failure")
+            except Exception as problem:
+                raise failure from problem
+            raise
+        self._save_at_end()
+
+    def _refuse_waiting(self) -> None:
+        """Who has asked for a checkpoint since the thread ended need not wait for it."""
+        try:
+            while True:
+                item = self._inbox.get_nowait()
+                if isinstance(item, _Save):
+                    reason = self.failure() or "it was asked to"
+                    item.done.set_exception(
+                        TrainingEndedError(f"no checkpoint: the training has ended: {reason}")
+                    )
+        except queue.Empty:
+            return
 
     def _turn(self) -> bool:
         """Take in what has come, then at most one update. True: the end was asked for."""
         trainer = self._trainer
         busy = trainer is not None and trainer.due
         if self._take_in(wait=not busy):
-            self._save_at_end()
             return True
         trainer = self._trainer
         if trainer is not None and trainer.due:
@@ -157,26 +235,76 @@ class LearnerLoop:
             return False
         return True
 
-    def _handle(self, item: StepRecord | _Save) -> None:
+    def _handle(self, item: StepRecord | _Dropped | _Save) -> None:
         if isinstance(item, _Save):
             self._answer(item)
+        elif isinstance(item, _Dropped):
+            self._drop(item.step, item.reason)
+        else:
+            self._take_in_step(item)
+
+    def _take_in_step(self, step: StepRecord) -> None:
+        trainer = self._trainer or self._first_trainer(step)
+        if trainer is None:
             return
-        if self._trainer is None:
-            if item.evaluation:
-                return
-            self._trainer = self._make_trainer(len(item.state))
-            self._publish_weights(self._trainer)
-        self._trainer.receive(item)
-        if not item.evaluation:
+        if not step.evaluation:
+            self._keep_evaluated(trainer)
+        try:
+            trainer.receive(step)
+        except ValueError as problem:
+            self._drop(step, str(problem))
+            return
+        if not step.evaluation:
             self._announced = False
 
+    def _first_trainer(self, step: StepRecord) -> Trainer | None:
+        """Made for the state of the first Step that can be learned from."""
+        if step.evaluation:
+            return None
+        if len(step.state) == 0:
+            self._drop(step, f"step {step.step_index} of episode {step.episode_id}: no state")
+            return None
+        self._trainer = self._make_trainer(len(step.state))
+        self._trainer.counts = self._early
+        self._publish_weights(self._trainer)
+        return self._trainer
+
+    def _drop(self, step: StepFacts, reason: str) -> None:
+        """It is lost, and what it would have joined stays apart: its sequence is a gap."""
+        if self._trainer is None:
+            self._early.drop(step)
+        else:
+            self._trainer.drop(step)
+        if not step.evaluation:
+            self._announced = False
+        self._dropped.add(reason)
+
     def _update(self, trainer: Trainer) -> None:
-        trainer.update()
+        try:
+            trainer.update()
+        except NonFiniteError as problem:
+            self._stop_updates(trainer, problem)
+            return
         updates, config = trainer.algorithm.updates, self._config
         if config.publish_every and updates % config.publish_every == 0:
             self._publish_weights(trainer)
-        if self._store and config.checkpoint_every and updates % config.checkpoint_every == 0:
-            self._save_on_the_way(trainer, self._store)
+        if config.checkpoint_every and updates % config.checkpoint_every == 0:
+            self._save_unasked(
+                f"at update {updates}, tried again {config.checkpoint_every} updates later"
+            )
+
+    def _stop_updates(self, trainer: Trainer, problem: NonFiniteError) -> None:
+        """That step was not taken: the weights are good, and go out and to the disk once more."""
+        trainer.stopped = True
+        self._stopped = f"stopped: no more updates, Steps are still recorded: {problem}"
+        try:
+            if trainer.algorithm.updates > self._published_at:
+                self._publish_weights(trainer)
+        except WeightsError as refused:  # then those that were published stay with the policy
+            self._published_at = trainer.algorithm.updates
+            self._stopped += f"; the policy keeps version {self._version}: {refused}"
+        self._save_unasked("after the last update, tried again at the end")
+        self._publish_status()
 
     def _announce(self, trainer: Trainer) -> None:
         """At the end of an episode the next one may wait for this: weights first, then status."""
@@ -195,9 +323,15 @@ class LearnerLoop:
         self._on_weights(Weights(self._version, algorithm.spec, data, sha256))
 
     def _publish_status(self) -> None:
-        self._next_status = time.monotonic() + STATUS_PERIOD
-        status = NOTHING_YET if self._trainer is None else self._trainer.status()
-        self._on_status(status, self._version, self._note)
+        now = time.monotonic()
+        self._next_status = now + STATUS_PERIOD
+        self._dropped.refresh(now)
+        if self._trainer is None:
+            status = replace(NOTHING_YET, lost_steps=self._early.lost)
+        else:
+            status = self._trainer.status()
+        notes = (self._stopped, self._unsaved, self._dropped.note)
+        self._on_status(status, self._version, "; ".join(note for note in notes if note))
 
     # ---- checkpoints
 
@@ -207,24 +341,35 @@ class LearnerLoop:
             return
         try:
             request.done.set_result(self._save(self._trainer, self._store))
-        except OSError as problem:  # a full disk must not end the training
+        except (OSError, WeightsError) as problem:  # a full disk must not end the training
             request.done.set_exception(problem)
+        except Exception as problem:
+            request.done.set_exception(problem)
+            raise
 
-    def _save_on_the_way(self, trainer: Trainer, store: CheckpointStore) -> None:
-        """A full disk must not end the training: it is said, and tried again an interval later."""
+    def _keep_evaluated(self, trainer: Trainer) -> None:
+        """Training goes on: the weights that were evaluated until now are kept with their score."""
+        if trainer.evaluation.score is not None:
+            self._save_unasked("of the weights that were evaluated")
+            trainer.evaluation.begin_anew()
+
+    def _save_unasked(self, when: str) -> None:
+        """A full disk must not end the training: it is said."""
+        if self._trainer is None or self._store is None:
+            return
         try:
-            self._save(trainer, store)
-        except OSError as problem:
-            self._note = (
-                f"no checkpoint at update {trainer.algorithm.updates}, tried again "
-                f"{self._config.checkpoint_every} updates later: {problem}"
-            )
+            self._save(self._trainer, self._store)
+        except (OSError, WeightsError) as problem:
+            self._unsaved = f"no checkpoint {when}: {problem}"
             self._publish_status()
 
     def _save(self, trainer: Trainer, store: CheckpointStore) -> Path:
+        algorithm = trainer.algorithm
+        check_tensors(dict(algorithm.actor.state_dict()), algorithm.spec)  # none over a good one
         extra: dict[str, Any] = {**trainer.counters(), "policy_version": self._version}
-        path = store.save(trainer.algorithm, trainer.buffers, extra=extra)
-        self._note = ""
+        score = trainer.evaluation.score
+        path = store.save(algorithm, trainer.buffers, score=score, extra=extra)
+        self._unsaved = ""
         return path
 
     def _save_at_end(self) -> None:

@@ -8,8 +8,9 @@ Publishes
 Services
     save_checkpoint  std_srvs/Trigger
 
-It trains in a thread of its own (rlif_learner.learner_loop). Should that fail, the node says why in
-`learner_status`, and ends.
+It trains in a thread of its own (rlif_learner.learner_loop). What is wrong is in `learner_status`
+and on the log. A Step that cannot be used is dropped and counts as lost; after an update that is not
+finite there are no more, and the policy keeps the last good weights; anything else ends the node.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.task import Future
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, REPLAY
 from rlif_node.running import run
@@ -44,7 +46,7 @@ from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
 from rlif_policy.features import StateLayout
 from rlif_policy.networks import PolicySpec
-from rlif_policy.stored_actor import find_checkpoint, read_actor
+from rlif_policy.stored_actor import find_checkpoint
 
 PARAMETERS = (
     Param("algorithm", "rlpd", "what learns", choices=(*ALGORITHMS, "dagger")),
@@ -82,7 +84,6 @@ PARAMETERS = (
 )
 # The recorder keeps what it sent before this node was discovered. A resumed learner has had that.
 REPLAY_RESUMED = QoSProfile(depth=1000)
-SAVE_TIMEOUT = 60.0  # s
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
 
 
@@ -218,36 +219,51 @@ class LearnerNode(Node):
 
     def _resume(self, path: Path) -> tuple[Trainer, int]:
         """ValueError says what is wrong with the checkpoint, or how it differs from the settings."""
-        stored = read_actor(path)
-        trainer = self._make_trainer(stored.spec.state_dim)
         folder = find_checkpoint(path)
         # In its own directory it goes on numbering; from elsewhere the buffers are written anew.
         own = self._store if self._store is not None and self._resumes(self._store) else None
         store = own or CheckpointStore(folder.parent.parent)
         try:
+            spec = store.manifest(folder)["spec"]
+            trainer = self._make_trainer(spec["state_dim"])
             extra = store.load(folder, trainer.algorithm, trainer.buffers)
         except CheckpointError as problem:
             raise ValueError(f"resume: {problem}") from problem
-        trainer.restore(extra)
+        try:
+            trainer.restore(extra)
+            version = int(extra["policy_version"])
+        except KeyError as missing:
+            raise ValueError(
+                f"resume: found no {missing} in {folder}; expected a checkpoint of this node, or of "
+                "`rlif train`"
+            ) from missing
         self.get_logger().info(
             f"resumed from {folder}: {trainer.counts.steps} steps, "
             f"{trainer.algorithm.updates} updates"
         )
-        return trainer, int(extra["policy_version"])
+        return trainer, version
 
     # ---- in
 
     def _on_step(self, message: Step) -> None:
-        self._loop.receive(step_record(message, bool(self._cameras)))
-
-    def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            response.message = str(self._loop.save(SAVE_TIMEOUT))
-            response.success = True
-        except FutureTimeoutError:
-            response.message = f"not written within {SAVE_TIMEOUT} s"
-        except (ValueError, OSError) as problem:
+            self._loop.receive(step_record(message, bool(self._cameras)))
+        except ValueError as problem:
+            where = f"step {message.step_index} of episode {message.episode_id}"
+            self._loop.drop(message, f"{where}: {problem}")
+
+    async def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Steps are taken in while it waits for the disk."""
+        written = Future(executor=self.executor)
+        try:
+            self._loop.request_save().add_done_callback(written.set_result)
+        except ValueError as problem:
             response.message = str(problem)
+            return response
+        saving = await written
+        error = saving.exception()
+        response.success = error is None
+        response.message = str(error or saving.result())
         return response
 
     # ---- out, from the training's thread
@@ -287,9 +303,15 @@ class LearnerNode(Node):
         return True
 
     def close(self) -> None:
-        """A last checkpoint, and the end of the thread."""
+        """A last checkpoint, and the end of the thread; what goes wrong with it is said."""
         if not self.failed():
-            self._loop.stop(STOP_TIMEOUT)
+            try:
+                self._loop.stop(STOP_TIMEOUT)
+            except FutureTimeoutError:
+                self.get_logger().error(f"no last checkpoint: not written within {STOP_TIMEOUT} s")
+            except Exception:
+                if not self.failed():  # which says it
+                    raise
         if self._scalars is not None:
             self._scalars.close()
 
@@ -324,4 +346,5 @@ def status_message(status: TrainingStatus, version: int, note: str) -> LearnerSt
 
 def main() -> None:
     """Console script `learner`."""
-    sys.exit(run("learner", LearnerNode, LearnerNode.failed, LearnerNode.close))
+    # No events: they take no service that waits.
+    sys.exit(run("learner", LearnerNode, LearnerNode.failed, LearnerNode.close, events=False))

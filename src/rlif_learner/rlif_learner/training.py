@@ -16,10 +16,11 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from rlif_learner.buffer import Buffers
-from rlif_learner.steps import Source, StepRecord
+from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_policy.networks import Actor, PolicySpec
 
 RECENT_EPISODES = 20  # of which the intervention rate is
+SCORED_EPISODES = 10  # of evaluation, below which a success rate says too little to be a score
 # Transitions that an algorithm may draw from.
 SOURCES: dict[str, Callable[[Buffers], int]] = {
     "prior": lambda b: len(b.prior) if b.prior is not None else 0,
@@ -86,6 +87,27 @@ class TrainingStatus:
         return self.updates / self.steps if self.steps else 0.0
 
 
+class StepFacts(Protocol):
+    """What is counted of a step: of a StepRecord, or of a Step that none could be made of."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def episode_id(self) -> int: ...
+    @property
+    def step_index(self) -> int: ...
+    @property
+    def is_first(self) -> bool: ...
+    @property
+    def is_last(self) -> bool: ...
+    @property
+    def source(self) -> int: ...
+    @property
+    def onset(self) -> bool: ...
+    @property
+    def evaluation(self) -> bool: ...
+
+
 @dataclass
 class StepCounts:
     """What has been received: counts, losses, and how often the operator took over."""
@@ -100,12 +122,21 @@ class StepCounts:
     _driven: int = 0
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
 
-    def add(self, step: StepRecord) -> None:
+    def add(self, step: StepFacts) -> None:
+        """A step that was taken in."""
+        self._follow(step)
+        self.steps += not step.evaluation
+
+    def drop(self, step: StepFacts) -> None:
+        """A step that came but cannot be used: as one that was lost, which ends what it ends."""
+        self._follow(step)
+        self.lost += 1
+
+    def _follow(self, step: StepFacts) -> None:
         self.lost += self._missing_before(step)
         self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
         if step.evaluation:
             return
-        self.steps += 1
         if step.is_first:
             self._takeovers = self._driven = 0  # what came before had no end
         self.at_episode_end = step.is_last
@@ -117,7 +148,7 @@ class StepCounts:
         self._takeovers += step.onset
         self._driven += step.source != Source.NONE
 
-    def _missing_before(self, step: StepRecord) -> int:
+    def _missing_before(self, step: StepFacts) -> int:
         """Steps that must have been between the one before and this one.
 
         A step lost on the way is missing in both counts, one that the recorder could not make in
@@ -135,6 +166,66 @@ class StepCounts:
         steps = sum(driven for _, driven in self._recent)
         return sum(takeovers for takeovers, _ in self._recent) / steps if steps else 0.0
 
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON holds it."""
+        return {
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "lost_steps": self.lost,
+            "last_sequence": self.last_sequence,
+            "at_episode_end": self.at_episode_end,
+            "last": list(self._last),
+            "takeovers": self._takeovers,
+            "driven": self._driven,
+            "recent": [list(counts) for counts in self._recent],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`. KeyError names the count that is missing.
+
+        What is under way is not in checkpoints of earlier versions: as at the start then.
+        """
+        self.steps, self.episodes = int(state["steps"]), int(state["episodes"])
+        self.lost = int(state["lost_steps"])
+        under_way = {**StepCounts().state(), **state}
+        episode, index = under_way["last"]
+        self.last_sequence, self._last = under_way["last_sequence"], (episode, index)
+        self.at_episode_end = bool(under_way["at_episode_end"])
+        self._takeovers, self._driven = int(under_way["takeovers"]), int(under_way["driven"])
+        self._recent.clear()
+        self._recent.extend((takeovers, driven) for takeovers, driven in under_way["recent"])
+
+
+@dataclass
+class EvaluationCounts:
+    """Evaluation episodes of the weights as they are: each update makes it begin anew.
+
+    Only whole episodes that the policy drove alone count: what an operator did says nothing of it.
+    """
+
+    episodes: int = 0
+    successes: int = 0
+    _counts: bool = False  # the episode that is running
+
+    def add(self, step: StepRecord) -> None:
+        if step.is_first:
+            self._counts = step.evaluation
+        if step.source == Source.OPERATOR:
+            self._counts = False
+        if step.is_last and self._counts:
+            self._counts = False
+            self.episodes += 1
+            self.successes += step.outcome == Outcome.SUCCESS
+
+    def begin_anew(self) -> None:
+        self.episodes = self.successes = 0
+        self._counts = False
+
+    @property
+    def score(self) -> float | None:
+        """The success rate; None below SCORED_EPISODES episodes."""
+        return self.successes / self.episodes if self.episodes >= SCORED_EPISODES else None
+
 
 class Trainer:
     """An algorithm, its data, and how many updates are due."""
@@ -150,17 +241,27 @@ class Trainer:
         self.algorithm, self.buffers, self.config = algorithm, buffers, config
         self._sources = [SOURCES[name] for name in sources]
         self.counts = StepCounts()
+        self.evaluation = EvaluationCounts()
+        self.stopped = False  # no update is ever due again
         self.metrics: dict[str, float] = {}
         self._speed = Speed()
 
     def receive(self, step: StepRecord) -> None:
-        """One Step, in order. ValueError for one of another robot: wrong sizes, not finite."""
+        """One Step, in order. ValueError for one that cannot be taken in: wrong sizes, not finite.
+
+        Nothing was changed then; `drop` it, so that it counts as lost.
+        """
         # Which buffer: decided before the step that ends an episode is counted.
         if self.counts.episodes < self.config.prior_episodes:
             self.add_prior(step)
         else:
             self.buffers.online.add_step(step)  # leaves evaluation out
         self.counts.add(step)
+        self.evaluation.add(step)
+
+    def drop(self, step: StepFacts) -> None:
+        """A Step that came but cannot be taken in. The gap it leaves joins nothing."""
+        self.counts.drop(step)
 
     def add_prior(self, step: StepRecord) -> None:
         """One step of a demonstration that was not received: it makes no update due."""
@@ -178,7 +279,7 @@ class Trainer:
     def due(self) -> bool:
         """Whether an update shall be done now."""
         after_warmup = self.counts.steps - self.config.warmup_steps
-        if after_warmup <= 0 or not self.ready:
+        if self.stopped or after_warmup <= 0 or not self.ready:
             return False
         allowed = self.config.updates_per_step * after_warmup
         return self.config.updates_per_step == 0.0 or self.algorithm.updates + 1 <= allowed
@@ -191,6 +292,7 @@ class Trainer:
     def update(self) -> None:
         """One update. NonFiniteError where a loss is not finite."""
         self.metrics = self.algorithm.update(self.buffers)
+        self.evaluation.begin_anew()
         self._speed.add(self.algorithm.critic_steps, time.monotonic())
 
     def status(self) -> TrainingStatus:
@@ -208,16 +310,13 @@ class Trainer:
             metrics=dict(self.metrics),
         )
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, Any]:
         """What a checkpoint holds besides algorithm and buffers."""
-        counts = self.counts
-        return {"steps": counts.steps, "episodes": counts.episodes, "lost_steps": counts.lost}
+        return self.counts.state()
 
     def restore(self, counters: dict[str, Any]) -> None:
         """The inverse of `counters`. KeyError for a checkpoint that holds none."""
-        self.counts.steps = int(counters["steps"])
-        self.counts.episodes = int(counters["episodes"])
-        self.counts.lost = int(counters["lost_steps"])
+        self.counts.load(counters)
 
 
 class Speed:

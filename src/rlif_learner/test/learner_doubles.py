@@ -13,7 +13,10 @@ STATE_DIM, ACTION_DIM = 4, 2
 SPEC = PolicySpec(STATE_DIM, ACTION_DIM, (8,))
 
 
-def episode(number, length, first_sequence, takeover=None, evaluation=False, state_dim=STATE_DIM):
+def episode(
+    number, length, first_sequence, takeover=None, evaluation=False, state_dim=STATE_DIM,
+    outcome=Outcome.TRUNCATED,
+):  # fmt: skip
     """`length` actions and the last Step; the operator drives two steps from `takeover` on."""
     rng = np.random.default_rng(number)
     steps = []
@@ -27,7 +30,7 @@ def episode(number, length, first_sequence, takeover=None, evaluation=False, sta
                 step_index=i,
                 is_first=i == 0,
                 is_last=last,
-                outcome=Outcome.TRUNCATED if last else Outcome.RUNNING,
+                outcome=outcome if last else Outcome.RUNNING,
                 source=Source.NONE if last else Source.OPERATOR if taken else Source.POLICY,
                 onset=i == takeover,
                 intervention_id=int(taken),
@@ -40,16 +43,18 @@ def episode(number, length, first_sequence, takeover=None, evaluation=False, sta
 
 
 class CountingAlgorithm:
-    """Counts updates; `fails_at` raises in that update."""
+    """Counts updates, each of which moves the actor; `fails_at` raises `error` in that update."""
 
-    def __init__(self, fails_at=None):
+    def __init__(self, fails_at=None, error=ArithmeticError):
         self.spec, self.config, self.actor = SPEC, ImitationConfig(), Actor(SPEC)
         self.updates, self.critic_steps = 0, 0
-        self.fails_at = fails_at
+        self.fails_at, self.error = fails_at, error
 
     def update(self, buffers):
         if self.updates == self.fails_at:
-            raise ArithmeticError("critic_loss not finite")
+            raise self.error("critic_loss not finite")
+        with torch.no_grad():
+            next(self.actor.parameters()).add_(0.01)
         self.updates += 1
         self.critic_steps += 3
         return {"loss": 1.0 / self.updates}
@@ -61,4 +66,5 @@ class CountingAlgorithm:
         return {"updates": self.updates}
 
     def load_state(self, tensors, values):
+        torch.nn.utils.vector_to_parameters(tensors["actor"], self.actor.parameters())
         self.updates = values["updates"]

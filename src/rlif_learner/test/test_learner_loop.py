@@ -3,14 +3,25 @@
 import importlib.util
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
-from rlif_learner.learner_loop import LearnerLoop, LoopConfig
-from rlif_learner.training import Trainer, TrainingConfig
+from rlif_learner.learner_loop import (
+    REMIND,
+    DroppedSteps,
+    LearnerLoop,
+    LoopConfig,
+    TrainingEndedError,
+)
+from rlif_learner.optim import NonFiniteError
+from rlif_learner.steps import Outcome
+from rlif_learner.training import SCORED_EPISODES, Trainer, TrainingConfig
 from rlif_policy.weights import unpack_weights
 
 _spec = importlib.util.spec_from_file_location(
@@ -24,9 +35,12 @@ episode = doubles.episode
 class Rig:
     """A loop and what came out of it, in order."""
 
-    def __init__(self, fails_at=None, store=None, known=True, **config):
+    def __init__(
+        self, fails_at=None, error=ArithmeticError, store=None, known=True, **config
+    ):  # fmt: skip
         self.log, self.notes, self.changed = [], [], threading.Condition()
-        self.algorithm = doubles.CountingAlgorithm(fails_at)
+        self.algorithm = doubles.CountingAlgorithm(fails_at, error)
+        self.trainer = None
         self.loop = LearnerLoop(
             self.make, self.on_weights, self.on_status, LoopConfig(**config), store,
             self.make(doubles.STATE_DIM) if known else None,
@@ -35,7 +49,8 @@ class Rig:
 
     def make(self, state_dim):
         buffers = Buffers(ReplayBuffer(1000, state_dim, doubles.ACTION_DIM))
-        return Trainer(self.algorithm, buffers, TrainingConfig())
+        self.trainer = Trainer(self.algorithm, buffers, TrainingConfig())
+        return self.trainer
 
     def on_weights(self, weights):
         self.note(("weights", weights))
@@ -58,6 +73,19 @@ class Rig:
             lambda: any(k == "status" and v.steps == steps and v.caught_up for k, v in self.log),
             f"{steps} steps",
         )
+
+    def send(self, steps):
+        for step in steps:
+            self.loop.receive(step)
+
+    def noted(self, words):
+        self.wait(lambda: any(words in note for note in self.notes), words)
+
+    def failed(self):
+        end = time.monotonic() + 10.0
+        while self.loop.failure() is None:
+            assert time.monotonic() < end, "the failure is not seen"
+        return self.loop.failure()
 
     def versions(self):
         return [value.version for kind, value in self.log if kind == "weights"]
@@ -128,23 +156,213 @@ def test_a_status_comes_although_nothing_happens(make_rig):
 
 def test_an_exception_ends_the_thread_and_is_kept(make_rig):
     rig = make_rig(fails_at=3)
-    for step in episode(1, 10, 0):
-        rig.loop.receive(step)
-    end = time.monotonic() + 10.0
-    while rig.loop.failure() is None:
-        assert time.monotonic() < end, "the failure is not seen"
-    assert isinstance(rig.loop.failure(), ArithmeticError)
+    rig.send(episode(1, 10, 0))
+    assert isinstance(rig.failed(), ArithmeticError)
     with pytest.raises(ArithmeticError, match="critic_loss not finite"):
         rig.loop.stop(5.0)
 
 
-def test_a_step_of_another_robot_ends_the_thread_with_its_name(make_rig):
+def test_a_thread_that_fails_saves_first(make_rig, tmp_path):
+    """Regression: the last checkpoint was skipped."""
+    store = CheckpointStore(tmp_path)
+    rig = make_rig(fails_at=3, store=store)
+    rig.send(episode(1, 10, 0))
+    assert isinstance(rig.failed(), ArithmeticError)
+    manifest = store.verify(store.last_good())
+    assert (manifest["values"]["updates"], manifest["extra"]["steps"]) == (3, 11)
+
+
+def test_a_failure_is_not_hidden_by_one_of_the_last_checkpoint(make_rig, tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path)
+
+    def save(*args, **kwargs):
+        raise RuntimeError("no save either")
+
+    monkeypatch.setattr(store, "save", save)
+    rig = make_rig(fails_at=3, store=store)
+    rig.send(episode(1, 10, 0))
+    assert isinstance(rig.failed(), ArithmeticError)
+    assert "no save either" in str(rig.failed().__cause__)
+
+
+def test_an_update_that_is_not_finite_ends_the_updates_and_nothing_else(make_rig, tmp_path):
+    """Regression: it ended the thread, without a checkpoint, and the Steps from then on were lost."""
+    store = CheckpointStore(tmp_path)
+    rig = make_rig(fails_at=3, error=NonFiniteError, store=store, publish_every=0)
+    rig.send(episode(1, 10, 0))
+    rig.noted("stopped: no more updates, Steps are still recorded: critic_loss not finite")
+    first = store.verify(store.last_good())
+    assert first["values"]["updates"] == 3
+    weights = [value for kind, value in rig.log if kind == "weights"][-1]
+    published = unpack_weights(weights.data, weights.sha256, doubles.SPEC)
+    for name, tensor in rig.algorithm.actor.state_dict().items():
+        assert torch.equal(published[name], tensor), "the last good weights, of update 3"
+    assert weights.version == first["extra"]["policy_version"]
+    rig.send(episode(2, 20, 11))
+    rig.caught_up_with(32)  # nobody waits for updates that do not come
+    assert rig.loop.failure() is None and "stopped" in rig.notes[-1]
+    rig.loop.stop(10.0)
+    last = store.verify(store.last_good())
+    assert (last["values"]["updates"], last["extra"]["steps"]) == (3, 32)
+    assert last["buffers"]["online"]["state"]["total"] == 32
+    fresh = rig.make(doubles.STATE_DIM)
+    store.load(store.last_good(), fresh.algorithm, fresh.buffers)
+    assert len(fresh.buffers.online) == 30
+
+
+def test_weights_that_are_not_finite_are_neither_published_nor_saved(make_rig, tmp_path):
+    store = CheckpointStore(tmp_path)
+    rig = make_rig(fails_at=3, error=NonFiniteError, store=store, publish_every=0)
+    rig.wait(rig.versions, "the initial weights")
+    with torch.no_grad():
+        next(rig.algorithm.actor.parameters()).fill_(float("nan"))
+    rig.send(episode(1, 10, 0))
+    rig.noted("the policy keeps version 1: weights are not finite")
+    assert rig.versions() == [1] and store.paths() == []
+    with pytest.raises(ValueError, match="not finite"):
+        rig.loop.save(10.0)
+    with pytest.raises(ValueError, match="not finite"):
+        rig.loop.stop(10.0)
+
+
+def broken(step, kind):
+    """A Step that no buffer takes."""
+    if kind == "shape":
+        return replace(step, state=np.zeros(7, np.float32))
+    if kind == "action":
+        return replace(step, action=np.array([0.0, np.inf], np.float32))
+    return replace(step, state=np.full(doubles.STATE_DIM, np.nan, np.float32))
+
+
+@pytest.mark.parametrize("kind", ["shape", "state", "action"])
+def test_a_step_that_cannot_be_taken_in_is_dropped_and_joins_nothing(make_rig, kind):
+    """Regression: one Step with a NaN ended the training."""
     rig = make_rig()
-    rig.loop.receive(episode(1, 3, 0, state_dim=7)[0])
-    end = time.monotonic() + 10.0
-    while rig.loop.failure() is None:
-        assert time.monotonic() < end, "the failure is not seen"
-    assert "found shape (7,), expected (4,)" in str(rig.loop.failure())
+    steps = episode(1, 8, 0, takeover=5)
+    steps[4] = broken(steps[4], kind)  # before the take-over: nobody knows what was wrong
+    rig.send([*steps, *episode(2, 4, 9)])
+    rig.caught_up_with(13)
+    rig.noted("Steps dropped: 1, the last: ")
+    status = [value for kind, value in rig.log if kind == "status"][-1]
+    assert (status.lost_steps, status.steps, status.updates) == (1, 13, 13)
+    buffer = rig.trainer.buffers.online
+    assert buffer.total == 13 and not buffer.columns["valid"][3], "joined across the gap"
+    assert not buffer.columns["reward"].any()
+    assert len(buffer) == 3 + 3 + 4
+    assert rig.loop.failure() is None
+
+
+def test_with_the_last_step_of_an_episode_dropped_the_next_one_need_not_wait(make_rig):
+    rig = make_rig(publish_every=0)
+    steps = episode(1, 4, 0)
+    steps[-1] = broken(steps[-1], "state")
+    rig.send(steps)
+    rig.wait(
+        lambda: any(
+            k == "status" and v.steps + v.lost_steps == 5 and v.caught_up for k, v in rig.log
+        ),
+        "a status that counts all of the episode",
+    )
+    rig.wait(lambda: len(rig.versions()) == 2, "the episode's weights")
+
+
+def test_a_step_that_none_could_be_made_of_is_dropped_in_its_turn(make_rig):
+    rig = make_rig()
+    steps = episode(1, 5, 0)
+    rig.send(steps[:2])
+    rig.loop.drop(steps[2], "source: found 9")
+    rig.send(steps[3:])
+    rig.caught_up_with(5)
+    rig.noted("Steps dropped: 1, the last: source: found 9")
+    assert rig.trainer.counts.lost == 1
+    assert rig.trainer.buffers.online.columns["valid"][:4].tolist() == [True, False, True, True]
+
+
+def test_before_the_size_of_the_state_is_known_dropped_steps_count_too(make_rig):
+    rig = make_rig(known=False)
+    steps = episode(1, 5, 3)
+    rig.loop.drop(steps[0], "source: found 9")
+    rig.loop.receive(replace(steps[1], state=np.zeros(0, np.float32)))
+    rig.noted("Steps dropped: 2, the last: step 1 of episode 1: no state")
+    rig.wait(lambda: any(k == "status" and v.lost_steps == 2 for k, v in rig.log), "the count")
+    rig.send(steps[2:])
+    rig.caught_up_with(4)
+    assert rig.trainer.counts.lost == 2
+
+
+def test_dropped_steps_are_spoken_of_once_in_a_while():
+    dropped = DroppedSteps()
+    dropped.refresh(0.0)
+    assert dropped.note == ""
+    notes = []
+    for i in range(100):
+        dropped.add(f"reason {i}")
+        dropped.refresh(1000.0 + 0.25 * i)
+        notes.append(dropped.note)
+    assert len(set(notes)) == 1 + int(99 * 0.25 / REMIND)
+    assert notes[0] == "Steps dropped: 1, the last: reason 0"
+    dropped.refresh(2000.0)
+    assert dropped.note == "Steps dropped: 100, the last: reason 99"
+
+
+def test_a_checkpoint_of_an_evaluation_is_scored_and_kept(make_rig, tmp_path):
+    """Regression: no checkpoint ever had a score, so that none was ever the best."""
+    store = CheckpointStore(tmp_path, keep_last=1)
+    rig = make_rig(store=store, checkpoint_every=5)
+    sequence = 0
+    for successes in (9, 4):
+        for number in range(1, 1 + SCORED_EPISODES):
+            outcome = Outcome.SUCCESS if number <= successes else Outcome.FAILURE
+            rig.send(episode(number, 3, sequence, evaluation=True, outcome=outcome))
+            sequence += 4
+        rig.send(episode(100 + successes, 20, sequence))
+        sequence += 21
+        rig.caught_up_with(21 if successes == 9 else 42)
+    rig.loop.stop(10.0)
+    assert store.manifest(store.best())["score"] == 0.9
+    assert store.manifest(store.best())["values"]["updates"] == 0
+    kept = [(m["score"], m["values"]["updates"]) for m in map(store.manifest, store.paths())]
+    assert kept == [(0.9, 0), (None, 42)]
+
+
+def test_a_checkpoint_that_is_asked_for_after_an_evaluation_has_its_score(make_rig, tmp_path):
+    store = CheckpointStore(tmp_path)
+    rig = make_rig(store=store)
+    rig.send(episode(1, 4, 0))
+    rig.caught_up_with(5)
+    for number in range(SCORED_EPISODES):
+        rig.send(episode(10 + number, 1, 5 + 2 * number, evaluation=True, outcome=Outcome.SUCCESS))
+    assert store.manifest(rig.loop.save(10.0))["score"] == 1.0
+
+
+def test_whoever_asks_an_ended_thread_for_a_checkpoint_hears_at_once(make_rig, tmp_path):
+    """Regression: it waited for all of its time, a minute in the node."""
+    rig = make_rig(fails_at=0, store=CheckpointStore(tmp_path))
+    rig.send(episode(1, 3, 0))
+    rig.failed()
+    with pytest.raises(TrainingEndedError, match="has ended: critic_loss not finite"):
+        rig.loop.save(60.0)
+    other = make_rig(store=CheckpointStore(tmp_path / "other"))
+    other.loop.stop(10.0)
+    with pytest.raises(TrainingEndedError, match="has ended: it was asked to"):
+        other.loop.save(60.0)
+
+
+def test_whoever_waits_for_a_checkpoint_when_the_thread_ends_hears_it(make_rig, tmp_path):
+    failing, go_on = threading.Event(), threading.Event()
+
+    def error(words):
+        failing.set()
+        assert go_on.wait(10.0)
+        return ArithmeticError(words)
+
+    rig = make_rig(fails_at=2, error=error, store=CheckpointStore(tmp_path))
+    rig.send(episode(1, 3, 0))
+    assert failing.wait(10.0)
+    answer = rig.loop.request_save()
+    go_on.set()
+    assert isinstance(answer.exception(10.0), TrainingEndedError)
+    assert isinstance(rig.failed(), ArithmeticError)
 
 
 def test_a_checkpoint_on_request_and_one_at_the_end(make_rig, tmp_path):

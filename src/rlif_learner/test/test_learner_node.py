@@ -3,7 +3,10 @@
 import array
 import importlib.util
 import signal
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +14,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from rlif_learner.algorithms import make_algorithm
 from rlif_learner.bags_write import StepWriter
-from rlif_learner.learner_node import step_record
+from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.learner_loop import TrainingEndedError
+from rlif_learner.learner_node import LearnerNode, step_record
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
@@ -163,14 +170,110 @@ def test_images_are_kept_only_where_asked_for():
 
 @pytest.mark.timeout(180)
 def test_a_training_that_fails_says_why_and_ends_the_node(make_rig, spin_until):
-    rig = make_rig(state_dim=4)
-    spin_until(lambda: rig.weights, "the initial weights")
-    rig.send(doubles.episode(1, 3, 1, state_dim=7))
+    rig = make_rig(state_scale="[1.0, 2.0]")
+    rig.send(doubles.episode(1, 3, 1))
     spin_until(lambda: rig.statuses[-1].message, "the reason")
-    assert "found shape (7,), expected (4,)" in rig.statuses[-1].message
+    assert "state_scale: found 2 entries, expected 4" in rig.statuses[-1].message
     assert not rig.statuses[-1].caught_up
     spin_until(lambda: rig.process.poll() is not None, "the end of the process")
     assert rig.process.returncode == 1
+
+
+@pytest.mark.timeout(180)
+def test_steps_that_cannot_be_used_are_dropped_and_said_and_the_rest_is_learned(make_rig):
+    """Regression: a Step of another size ended the training, an unknown outcome the node."""
+    rig = make_rig(state_dim=4)
+    steps = [step_message(step) for step in doubles.episode(1, 19, 1)]
+    steps[3].state = array.array("f", [0.0] * 7)
+    steps[5].source = 9
+    steps[-1].outcome = 77  # and this one ends the episode
+    for step in steps:
+        rig.replay.publish(step)
+    status = rig.wait_for(17)
+    assert (status.lost_steps, status.updates) == (3, 7)
+    rig.send(doubles.episode(2, 9, 21))
+    assert rig.wait_for(27).lost_steps == 3
+    rig.spin_until(lambda: "Steps dropped: 3, the last:" in rig.statuses[-1].message, "the words")
+    code, output = rig.end()
+    assert code == 0, output
+    assert "Steps dropped: 3, the last: step 19 of episode 1: 77 is not a valid Outcome" in output
+
+
+@pytest.mark.timeout(180)
+def test_after_an_update_that_is_not_finite_the_last_good_weights_stay(
+    make_rig, spin_until, tmp_path
+):
+    """Regression: the thread died without a checkpoint, and later Steps were lost."""
+    more = {"rlpd.layer_norm": False, "publish_every": 4}
+    rig = make_rig(state_dim=4, run_directory=tmp_path / "run", **more)
+    rig.send(doubles.episode(1, 19, 1))
+    rig.wait_for(20)
+    huge = np.full(4, 1e30, np.float32)  # finite, but not its square
+    rig.send([replace(step, state=huge) for step in doubles.episode(2, 9, 21)])
+    spin_until(lambda: "stopped: no more updates" in rig.statuses[-1].message, "the reason")
+    assert "not finite" in rig.statuses[-1].message
+    rig.send(doubles.episode(3, 9, 31))
+    status = rig.wait_for(40)
+    late: list[PolicyWeights] = []
+    rig.node.create_subscription(PolicyWeights, "weights", late.append, LATCHED)
+    spin_until(lambda: late, "the latched weights")
+    code, output = rig.end()
+    assert code == 0 and "stopped: no more updates" in output, output
+    stored = read_actor(tmp_path / "run")
+    assert stored.version == late[-1].version == status.policy_version
+    spec = PolicySpec.from_json(late[-1].spec)
+    published = unpack_weights(bytes(late[-1].data), late[-1].sha256, spec)
+    for name, tensor in published.items():
+        np.testing.assert_array_equal(stored.tensors[name].numpy(), tensor.numpy())
+
+    store = CheckpointStore(tmp_path / "run")
+    manifest = store.verify(store.last_good())
+    assert manifest["buffers"]["online"]["state"]["total"] == 40
+    assert manifest["values"]["updates"] == status.updates
+    again = make_rig(state_dim=4, run_directory=tmp_path / "run", resume=tmp_path / "run", **more)
+    spin_until(lambda: again.statuses[-1].steps == 40, "the resumed count")
+
+
+def test_a_damaged_checkpoint_is_not_resumed_and_the_last_good_one_is_offered(start_node, tmp_path):
+    """Regression: the one before it was taken, and nobody knew."""
+    store = CheckpointStore(tmp_path)
+    learner = make_algorithm("bc", {}, "rlpd", PolicySpec(4, 2, (8,)), 0)
+    paths = [store.save(learner, Buffers(ReplayBuffer(10, 4, 2))) for _ in range(2)]
+    (paths[1] / "manifest.json").unlink()
+    process = start_node("rlif_learner", "learner", **SMALL, resume=tmp_path)
+    output, _ = process.communicate(timeout=START)
+    assert process.returncode == 2, output
+    assert f"resume: {paths[1]}/manifest.json: cannot be read" in output
+    assert f"The last good checkpoint: {paths[0]}" in output
+
+
+def test_whoever_asks_for_a_checkpoint_waits_alone():
+    """Regression: until it was written, a minute at most, the node took in nothing."""
+    saving = Future()
+    node = SimpleNamespace(executor=None, _loop=SimpleNamespace(request_save=lambda: saving))
+    answers = [LearnerNode._on_save(node, Trigger.Request(), Trigger.Response()) for _ in range(2)]
+    for answer in answers:
+        answer.send(None)  # it gives way to others
+    saving.set_result(Path("run/checkpoints/000001"))
+    for answer in answers:
+        with pytest.raises(StopIteration) as ended:
+            answer.send(None)
+        response = ended.value.value
+        assert (response.success, response.message) == (True, "run/checkpoints/000001")
+
+
+def test_a_checkpoint_that_fails_is_answered_in_words():
+    def refuse():
+        raise ValueError("no checkpoint_directory")
+
+    failed = Future()
+    failed.set_exception(TrainingEndedError("the training has ended"))
+    for request, words in ((refuse, "checkpoint_directory"), (lambda: failed, "has ended")):
+        node = SimpleNamespace(executor=None, _loop=SimpleNamespace(request_save=request))
+        with pytest.raises(StopIteration) as ended:
+            LearnerNode._on_save(node, Trigger.Request(), Trigger.Response()).send(None)
+        response = ended.value.value
+        assert not response.success and words in response.message
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """How many updates are due, what counts, and where Steps go."""
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from rlif_learner.algorithms import make_algorithm
 from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.training import StepCounts, Trainer, TrainingConfig
+from rlif_learner.steps import Outcome
+from rlif_learner.training import (
+    SCORED_EPISODES,
+    EvaluationCounts,
+    StepCounts,
+    Trainer,
+    TrainingConfig,
+)
 
 _spec = importlib.util.spec_from_file_location(
     "doubles", Path(__file__).with_name("learner_doubles.py")
@@ -132,6 +140,102 @@ def test_a_step_lost_on_the_way_is_not_counted_twice():
     for step in [*episode(1, 2, 0), *episode(2, 6, 3)[2:], *episode(3, 2, 13)]:
         counts.add(step)
     assert counts.lost == 5, "2 of episode 2, and 3 of a sequence in between"
+
+
+def test_a_dropped_step_counts_as_a_lost_one_and_ends_what_it_ends():
+    for dropped in range(1, 8):
+        lost, without = StepCounts(), StepCounts()
+        steps = [*episode(1, 4, 10), *episode(2, 3, 15)]
+        for i, step in enumerate(steps):
+            (lost.drop if i == dropped else lost.add)(step)
+            if i != dropped:
+                without.add(step)
+        assert (lost.lost, lost.steps) == (without.lost, without.steps) == (1, len(steps) - 1)
+        assert lost.episodes == 2
+
+
+def test_a_dropped_step_that_ends_an_episode_is_counted_at_once():
+    counts = StepCounts()
+    for step in episode(1, 4, 0)[:-1]:
+        counts.add(step)
+    assert not counts.at_episode_end
+    counts.drop(episode(1, 4, 0)[-1])
+    assert counts.at_episode_end and (counts.steps, counts.lost, counts.episodes) == (4, 1, 1)
+
+
+@given(st.integers(0, 40))
+def test_all_counts_go_on_from_where_they_were_saved(cut):
+    """Regression: without the last sequence, the step before and the episodes, counts differed."""
+    steps = [
+        *episode(1, 9, 0, takeover=3), *episode(2, 9, 12)[2:], *episode(3, 9, 25, takeover=5)[:-2],
+        *episode(4, 5, 40, evaluation=True), *episode(5, 9, 47, takeover=1),
+    ]  # fmt: skip
+    whole, first, second = StepCounts(), StepCounts(), StepCounts()
+    for step in steps:
+        whole.add(step)
+    for step in steps[:cut]:
+        first.add(step)
+    second.load(json.loads(json.dumps(first.state())))
+    assert second == first
+    for step in steps[cut:]:
+        second.add(step)
+    assert second == whole
+
+
+def test_counts_of_an_earlier_checkpoint_are_taken_and_missing_ones_named():
+    trainer = make()
+    trainer.restore({"steps": 7, "episodes": 2, "lost_steps": 1, "policy_version": 3})
+    assert trainer.counts == StepCounts(steps=7, episodes=2, lost=1)
+    with pytest.raises(KeyError, match="steps"):
+        trainer.restore({})
+
+
+def evaluated(counts, episodes, successes, **more):
+    for number in range(episodes):
+        outcome = Outcome.SUCCESS if number < successes else Outcome.TRUNCATED
+        for step in episode(number, 4, 5 * number, evaluation=True, outcome=outcome, **more):
+            counts.add(step)
+
+
+def test_the_score_is_the_success_rate_of_the_policy_alone():
+    counts = EvaluationCounts()
+    evaluated(counts, SCORED_EPISODES - 1, 5)
+    assert counts.score is None, "too few"
+    evaluated(counts, 1, 1)
+    assert counts.score == pytest.approx(6 / SCORED_EPISODES)
+    evaluated(counts, 20, 0, takeover=2)
+    assert counts.score == pytest.approx(6 / SCORED_EPISODES), "an operator helped"
+    for step in [
+        *episode(1, 4, 0, outcome=Outcome.SUCCESS),
+        *episode(2, 4, 5, evaluation=True)[2:],
+    ]:
+        counts.add(step)
+    assert counts.score == pytest.approx(6 / SCORED_EPISODES), "training; half an episode"
+
+
+def test_a_score_is_of_the_weights_as_they_are():
+    trainer = make()
+    evaluated(trainer.evaluation, SCORED_EPISODES, 10)
+    for step in episode(1, 4, 0):
+        trainer.receive(step)
+    assert trainer.evaluation.score == 1.0
+    trainer.update()
+    assert trainer.evaluation.score is None
+    for step in episode(2, 4, 5, evaluation=True)[:3]:
+        trainer.receive(step)
+    trainer.update()
+    for step in episode(2, 4, 5, evaluation=True)[3:]:
+        trainer.receive(step)
+    assert trainer.evaluation.episodes == 0, "of two sets of weights"
+
+
+def test_nothing_is_due_any_more_once_it_is_stopped():
+    trainer = make()
+    for step in episode(1, 5, 0):
+        trainer.receive(step)
+    assert trainer.due and not trainer.caught_up
+    trainer.stopped = True
+    assert trainer.caught_up and not trainer.due
 
 
 def test_the_intervention_rate_is_of_the_last_episodes():
