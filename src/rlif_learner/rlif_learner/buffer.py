@@ -42,6 +42,10 @@ class Batch:
         plain = (self.states, self.actions, self.rewards, self.next_states, self.terminals)
         return (*plain, *self.images, *self.next_images)
 
+    def __getitem__(self, i: int) -> Batch:
+        """Batch `i` of [count, batch]."""
+        return Batch.from_tensors(tensor[i] for tensor in self.tensors())
+
     @classmethod
     def from_tensors(cls, tensors: Iterable[Tensor]) -> Batch:
         states, actions, rewards, next_states, terminals, *images = tensors

@@ -1,8 +1,16 @@
 // The critics' passes for the processor: matrix products, LayerNorm, ReLU, Adam and the moving
-// average, one critic per thread with its data in that core's cache, and no thread waits inside a
-// critic. Threads take critics as they become free: a robot's other nodes run on the same cores.
-// critic_kernel.py compiles this and says when it is used; EnsembleCritic in networks.py is the same
-// in PyTorch.
+// average. A critic is one thread's from its inputs to its gradients. Of the batch, a chunk at a time
+// goes forward and back, so that all that a critic needs stays in its core's second-level cache, and
+// of the chunk, a few rows through all layers while they are in the first-level one. Threads begin with critics of their own, which
+// their core's cache still holds, and take over what others have not begun: a robot's other nodes
+// run on the same cores. critic_kernel.py compiles this and says when it is used; EnsembleCritic in
+// networks.py is the same in PyTorch.
+
+#include <omp.h>
+
+#include <atomic>
+#include <memory>
+#include <type_traits>
 
 #include "critic_products.h"
 
@@ -14,13 +22,25 @@ struct Shape {
   const int64_t *weights, *biases, *gains, *shifts;  // [layers + 1], [layers + 1], [layers] x 2
 };
 
-int low_precision() {
-#ifdef __AVX512BF16__
-  return 1;
-#else
-  return 0;
-#endif
-}
+// Vectors in the layout of the parameters; `decayed` may be null.
+struct State {
+  float *values, *gradients, *first, *second, *target;
+  const float* decayed;
+};
+
+// Adam (AdamW where `decayed` is given), then target += tau (values - target).
+struct Rates {
+  float eps, beta1, beta2, shrink, tau;
+};
+
+// [steps, ...] of each: all that the critic steps of one update need.
+struct Batches {
+  int64_t steps, rows, subset_size;
+  const float *inputs, *next_inputs;  // [rows, inputs]: of this state and of the next
+  const float *rewards, *discounts;   // [rows]: target = reward + discount * min of the subset
+  const int64_t* subset;              // [subset_size]: target critics
+  const float *sizes, *corrections;   // one number: Adam's step size, and what scales its eps
+};
 }
 
 namespace {
@@ -33,268 +53,609 @@ struct Critic {
   const float* flat;
   long index;
   long fan_in(long i) const { return i ? s.width : s.inputs; }
-  long weight_at(long i) const {
-    return s.weights[i] + index * fan_in(i) * (i == s.layers ? 1 : s.width);
-  }
+  long weight_size(long i) const { return fan_in(i) * (i == s.layers ? 1 : s.width); }
+  long weight_at(long i) const { return s.weights[i] + index * weight_size(i); }
   long bias_at(long i) const { return s.biases[i] + index * (i == s.layers ? 1 : s.width); }
-  const float* weight(long i) const { return flat + weight_at(i); }
-  const float* bias(long i) const { return flat + bias_at(i); }
-  const float* gain(long i) const { return flat + s.gains[i] + index * s.width; }
-  const float* shift(long i) const { return flat + s.shifts[i] + index * s.width; }
+  long gain_at(long i) const { return s.gains[i] + index * s.width; }
+  long shift_at(long i) const { return s.shifts[i] + index * s.width; }
 };
 
-// What a forward pass leaves for the backward pass.
-struct Trace {
-  std::vector<float*> output, hat;  // per layer, [rows, width]: after ReLU; normalised
-  std::vector<float*> scale;        // per layer, [rows]: 1 / standard deviation
+// Calls part(begin, length) for each stretch of the flat vector that belongs to the critic.
+template <class Part>
+void each_part(const Critic& c, Part part) {
+  for (long i = 0; i <= c.s.layers; i++) {
+    part(c.weight_at(i), c.weight_size(i));
+    part(c.bias_at(i), i == c.s.layers ? 1 : c.s.width);
+  }
+  for (long i = 0; c.s.layer_norm && i < c.s.layers; i++) {
+    part(c.gain_at(i), c.s.width);
+    part(c.shift_at(i), c.s.width);
+  }
+}
+
+// Memory of one thread, kept between calls.
+class Arena {
+ public:
+  void reset(size_t floats) {
+    if (memory_.size() < floats + 64) memory_.resize(floats + 64);
+    used_ = (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64 / 4;
+  }
+  float* take(long floats) {
+    float* start = memory_.data() + used_;
+    used_ += up(floats, 16);
+    return start;
+  }
+
+ private:
+  std::vector<float> memory_;
+  size_t used_ = 0;
+};
+thread_local Arena arena;
+
+// A layer's vectors with the padding of a row, and what the forward pass leaves for the way back.
+struct Layer {
+  float *bias, *gain, *shift;                    // [ld], zero beyond the width
+  float *bias_sum, *gain_sum, *shift_sum;        // [ld]: their gradients
+  float *x, *hat, *scale;                        // [rows, ld] the layer's input (not of the first),
+                                                 // [rows, ld] normalised, [rows] 1 / deviation
+  float *panels, *transposed, *d_panels;         // right operands: weights; their transpose;
+                                                 // gradients of the products
 };
 
-// z [rows, width] becomes hat in place; out = relu(gain * hat + shift).
-void norm_relu(long rows, long width, float* __restrict z, float* __restrict out,
-               float* __restrict scale, const float* __restrict gain,
-               const float* __restrict shift) {
-  for (long r = 0; r < rows; r++, z += width, out += width) {
-    float sum = 0, squares = 0;
-    for (long j = 0; j < width; j++) sum += z[j];
-    const float mean = sum / width;
-    for (long j = 0; j < width; j++) squares += (z[j] - mean) * (z[j] - mean);
-    scale[r] = 1.0f / std::sqrt(squares / width + kNormEps);
-    for (long j = 0; j < width; j++) {
-      z[j] = (z[j] - mean) * scale[r];
-      const float y = gain[j] * z[j] + shift[j];
-      out[j] = y < 0.0f ? 0.0f : y;  // in this order, so that NaN stays NaN and is found
+// Rows of a chunk: about kChunkRows, and whole blocks.
+constexpr long kChunkRows = 72;
+inline long chunk_rows(long rows) {
+  const long chunks = (rows + kChunkRows - 1) / kChunkRows;
+  return up((rows + chunks - 1) / chunks, kRows);
+}
+
+// Working memory of one critic and a chunk of a batch, in format F.
+template <class F>
+struct Scratch {
+  std::vector<Layer> layers;
+  float *head, *head_sum, *mask;     // [ld]: last layer's weights, their gradients; 1 within width
+  float *out, *left, *d, *next;      // [kRows, ...]: of one block of rows
+  float *d_values, *columns;         // [rows], [rows, max(width, inputs)]
+  long ld, rows;
+
+  Scratch(const Shape& s, long batch) : rows(chunk_rows(batch)) {
+    ld = up(s.width, kLanes);
+    const long wide = std::max(ld, up(s.inputs, kLanes)), block = kRows * wide;
+    const long panels = std::max(panel_floats<F>(wide, wide), panel_floats<Float32>(wide, wide));
+    const long d_panels = std::max(panel_floats<F>(rows, ld), panel_floats<Float32>(rows, ld));
+    const long layer = 6 * ld + 2 * rows * ld + up(rows, 16) + 2 * panels + d_panels;
+    const long other = 3 * ld + 4 * block + rows + (rows + 1) * wide;
+    arena.reset(s.layers * up(layer, 16) + other + 16 * (12 * s.layers + 12));
+    for (long i = 0; i < s.layers; i++) {
+      Layer l;
+      for (float** vector : {&l.bias, &l.gain, &l.shift, &l.bias_sum, &l.gain_sum, &l.shift_sum})
+        *vector = arena.take(ld);
+      l.x = arena.take(rows * ld), l.hat = arena.take(rows * ld), l.scale = arena.take(rows);
+      l.panels = arena.take(panels), l.transposed = arena.take(panels);
+      l.d_panels = arena.take(d_panels);
+      layers.push_back(l);
+    }
+    head = arena.take(ld), head_sum = arena.take(ld), mask = arena.take(ld);
+    out = arena.take(block), left = arena.take(block), d = arena.take(block);
+    next = arena.take(block), d_values = arena.take(rows);
+    columns = arena.take((rows + 1) * wide);
+    for (long j = 0; j < ld; j++) mask[j] = j < s.width ? 1.0f : 0.0f;
+  }
+
+  // Bring in the critic's parameters; `first_back`: the first layer whose transposed weights the way
+  // back needs.
+  void read(const Critic& c, long first_back);
+};
+
+// The format of layer i's products: what the robot senses may need another than the rest.
+template <class F, class Call>
+void in_format(long i, Call call) {
+  if (i == 0)
+    call(typename F::First{});
+  else
+    call(F{});
+}
+
+template <class F>
+void Scratch<F>::read(const Critic& c, long first_back) {
+  const long width = c.s.width;
+  const auto padded = [&](float* to, long at) {
+    std::memcpy(to, c.flat + at, width * 4);
+    std::memset(to + width, 0, (ld - width) * 4);
+  };
+  padded(head, c.weight_at(c.s.layers));
+  for (long i = 0; i < c.s.layers; i++) {
+    const Layer& l = layers[i];
+    padded(l.bias, c.bias_at(i));
+    if (c.s.layer_norm) padded(l.gain, c.gain_at(i)), padded(l.shift, c.shift_at(i));
+    in_format<F>(i, [&](auto f) {
+      const long K = c.fan_in(i);
+      f.pack(0, K, K, width, c.flat + c.weight_at(i), width, l.panels);
+      if (i >= first_back) f.pack_transposed(width, K, c.flat + c.weight_at(i), l.transposed);
+    });
+  }
+}
+
+inline Vec relu(Vec y) { return y < 0.0f ? Vec{} : y; }  // so that NaN stays NaN and is found
+
+// M rows z become normalised in place, and out = relu(gain * z + shift). The rows go side by side,
+// so that their sums do not wait for one another.
+template <int M>
+void norm_relu(const Shape& s, long ld, const Layer& l, const float* mask, float* z, float* scale,
+               float* out) {
+  Vec sum[M] = {}, squares[M] = {};
+  float mean[M];
+  for (long j = 0; j < ld; j += kLanes)
+    for (int i = 0; i < M; i++) sum[i] += load(z + i * ld + j);
+  for (int i = 0; i < M; i++) mean[i] = total(sum[i]) / s.width;
+  for (long j = 0; j < ld; j += kLanes)
+    for (int i = 0; i < M; i++) {
+      const Vec centred = (load(z + i * ld + j) - mean[i]) * load(mask + j);
+      store(z + i * ld + j, centred);
+      squares[i] += centred * centred;
+    }
+  for (int i = 0; i < M; i++) scale[i] = 1.0f / std::sqrt(total(squares[i]) / s.width + kNormEps);
+  for (long j = 0; j < ld; j += kLanes)
+    for (int i = 0; i < M; i++) {
+      const Vec hat = load(z + i * ld + j) * scale[i];
+      store(z + i * ld + j, hat);
+      store(out + i * ld + j, relu(load(l.gain + j) * hat + load(l.shift + j)));
+    }
+}
+
+void relu_rows(long count, const float* z, float* out) {
+  for (long j = 0; j < count; j += kLanes) store(out + j, relu(load(z + j)));
+}
+
+// M rows back through ReLU and LayerNorm; d, of the output, becomes that of the product. Adds to the
+// gradients of gain, shift and bias.
+template <int M>
+void norm_relu_backward(const Shape& s, long ld, const Layer& l, const float* mask,
+                        const float* hat, const float* scale, float* d) {
+  Vec sum[M] = {}, product[M] = {};
+  float mean[M], slope[M];
+  for (long j = 0; j < ld; j += kLanes) {
+    const Vec gain = load(l.gain + j), shift = load(l.shift + j);
+    Vec to_gain = load(l.gain_sum + j), to_shift = load(l.shift_sum + j);
+    for (int i = 0; i < M; i++) {
+      const Vec h = load(hat + i * ld + j);
+      const Vec dy = gain * h + shift > 0.0f ? load(d + i * ld + j) : Vec{};
+      to_shift += dy;
+      to_gain += dy * h;
+      store(d + i * ld + j, dy * gain);
+      sum[i] += dy * gain;
+      product[i] += dy * gain * h;
+    }
+    store(l.gain_sum + j, to_gain);
+    store(l.shift_sum + j, to_shift);
+  }
+  for (int i = 0; i < M; i++)
+    mean[i] = total(sum[i]) / s.width, slope[i] = total(product[i]) / s.width;
+  for (long j = 0; j < ld; j += kLanes) {
+    Vec to_bias = load(l.bias_sum + j);
+    for (int i = 0; i < M; i++) {
+      const Vec dh = load(d + i * ld + j) - mean[i] - load(hat + i * ld + j) * slope[i];
+      const Vec dz = dh * scale[i] * load(mask + j);
+      store(d + i * ld + j, dz);
+      to_bias += dz;
+    }
+    store(l.bias_sum + j, to_bias);
+  }
+}
+
+void relu_backward(long rows, long ld, const Layer& l, const float* z, float* d) {
+  for (long j = 0; j < ld; j += kLanes)
+    for (long i = 0; i < rows; i++) {
+      const Vec dz = load(z + i * ld + j) > 0.0f ? load(d + i * ld + j) : Vec{};
+      store(d + i * ld + j, dz);
+      store(l.bias_sum + j, load(l.bias_sum + j) + dz);
+    }
+}
+
+// Calls with the number of rows as a constant.
+template <class Call>
+void with_rows(long rows, Call call) {
+  switch (rows) {
+    case 1: return call(std::integral_constant<int, 1>{});
+    case 2: return call(std::integral_constant<int, 2>{});
+    case 3: return call(std::integral_constant<int, 3>{});
+    case 4: return call(std::integral_constant<int, 4>{});
+    case 5: return call(std::integral_constant<int, 5>{});
+    default: return call(std::integral_constant<int, kRows>{});
+  }
+}
+
+// One chunk.
+template <class F>
+void forward(const Critic& c, long rows, const float* inputs, float* values, Scratch<F>& k) {
+  const Shape& s = c.s;
+  const long ld = k.ld;
+  for (long r = 0; r < rows; r += kRows) {
+    const long height = std::min<long>(kRows, rows - r);
+    const float* in = inputs + r * s.inputs;
+    for (long i = 0; i < s.layers; i++) {
+      Layer& l = k.layers[i];
+      float* z = l.hat + r * ld;
+      in_format<F>(i, [&](auto f) {
+        using Format = decltype(f);
+        const long K = c.fan_in(i), stride = i ? ld : s.inputs;
+        const float* left = in;
+        if (i == 0 || !Format::kKeepsLeft) left = f.left(height, K, in, stride, k.left);
+        multiply<Format>(height, ld, f.elements(K), left, f.left_stride(K, stride), 1, l.panels, z,
+                         ld, l.bias, 0);
+      });
+      float* x = i + 1 < s.layers ? k.layers[i + 1].x : nullptr;  // what the way back needs of out
+      float* out = x && !F::kKeepsLeft ? x + r * ld : k.out;
+      with_rows(height, [&](auto m) {
+        if (s.layer_norm)
+          norm_relu<decltype(m)::value>(s, ld, l, k.mask, z, l.scale + r, out);
+        else
+          relu_rows(height * ld, z, out);
+      });
+      in = x && F::kKeepsLeft ? F::left(height, s.width, out, ld, x + r * s.width) : out;
+    }
+    for (long i = 0; i < height; i++) {
+      Vec sum = {};
+      for (long j = 0; j < ld; j += kLanes) sum += load(in + i * ld + j) * load(k.head + j);
+      values[r + i] = total(sum) + c.flat[c.bias_at(s.layers)];
     }
   }
 }
 
-void relu(long count, const float* __restrict z, float* __restrict out) {
-  for (long j = 0; j < count; j++) out[j] = z[j] < 0.0f ? 0.0f : z[j];
-}
-
-template <bool LOW>
-void forward(const Critic& critic, long rows, const float* x, float* values, Trace& trace,
-             float* panels, float* pairs) {
-  const Shape& s = critic.s;
-  for (long i = 0; i < s.layers; i++) {
-    const long K = critic.fan_in(i);
-    pack<LOW>(K, s.width, critic.weight(i), panels);
-    if (LOW) pair_rows(rows, K, x, pairs);
-    multiply<LOW>(rows, s.width, elements<LOW>(K), LOW ? pairs : x, elements<LOW>(K), 1, panels,
-                  trace.hat[i], critic.bias(i));
-    if (s.layer_norm)
-      norm_relu(rows, s.width, trace.hat[i], trace.output[i], trace.scale[i], critic.gain(i),
-                critic.shift(i));
-    else
-      relu(rows * s.width, trace.hat[i], trace.output[i]);
-    x = trace.output[i];
-  }
-  const float* weight = critic.weight(s.layers);
-  for (long r = 0; r < rows; r++) {
-    float value = 0;
-    for (long j = 0; j < s.width; j++) value += x[r * s.width + j] * weight[j];
-    values[r] = value + critic.bias(s.layers)[0];
-  }
-}
-
-// One row of the way back through ReLU and LayerNorm; d, of the output, becomes that of the product.
-// Plain pointers and no branches, so that the compiler makes vectors of it.
-void norm_relu_row_backward(long width, const float* __restrict out, const float* __restrict hat,
-                            const float* __restrict weights, float scale, float* __restrict d,
-                            float* __restrict dh, float* __restrict gain, float* __restrict shift,
-                            float* __restrict bias) {
-  float sum = 0, product = 0;
-  for (long j = 0; j < width; j++) {
-    const float dy = out[j] > 0.0f ? d[j] : 0.0f, h = dy * weights[j];
-    shift[j] += dy;
-    gain[j] += dy * hat[j];
-    dh[j] = h;
-    sum += h;
-    product += h * hat[j];
-  }
-  sum /= width, product /= width;
-  for (long j = 0; j < width; j++) {
-    const float dz = (dh[j] - sum - hat[j] * product) * scale;
-    d[j] = dz;
-    bias[j] += dz;
-  }
-}
-
-void relu_row_backward(long width, const float* __restrict out, float* __restrict d,
-                       float* __restrict bias) {
-  for (long j = 0; j < width; j++) {
-    const float dz = out[j] > 0.0f ? d[j] : 0.0f;
-    d[j] = dz;
-    bias[j] += dz;
-  }
-}
-
-// All rows; sums of columns go to the gradients of gain, shift and bias.
-void norm_relu_backward(const Critic& critic, long i, long rows, const Trace& trace, float* d,
-                        float* gradients) {
-  const Shape& s = critic.s;
-  const long width = s.width;
-  std::vector<float> sums(4 * width, 0.0f);
-  float *bias = sums.data(), *gain = bias + width, *shift = gain + width, *dh = shift + width;
-  for (long r = 0; r < rows; r++) {
-    const long at = r * width;
-    if (s.layer_norm)
-      norm_relu_row_backward(width, trace.output[i] + at, trace.hat[i] + at, critic.gain(i),
-                             trace.scale[i][r], d + at, dh, gain, shift, bias);
-    else
-      relu_row_backward(width, trace.output[i] + at, d + at, bias);
-  }
-  if (!gradients) return;
-  std::memcpy(gradients + critic.bias_at(i), bias, width * 4);
-  if (s.layer_norm) {
-    std::memcpy(gradients + s.gains[i] + critic.index * width, gain, width * 4);
-    std::memcpy(gradients + s.shifts[i] + critic.index * width, shift, width * 4);
-  }
-}
-
-// Gradients of the parameters, if asked for, and of the inputs, if asked for.
-template <bool LOW>
-void backward(const Critic& critic, long rows, const float* inputs, const float* d_values,
-              Trace& trace, float* gradients, float* d_inputs, float* d, float* next,
-              float* panels, float* pairs) {
-  const Shape& s = critic.s;
-  const float *last = trace.output[s.layers - 1], *weight = critic.weight(s.layers);
-  if (gradients) {
-    float *to = gradients + critic.weight_at(s.layers), total = 0;
-    std::memset(to, 0, s.width * 4);
-    for (long r = 0; r < rows; r++) {
-      total += d_values[r];
-      for (long j = 0; j < s.width; j++) to[j] += d_values[r] * last[r * s.width + j];
+// One block of rows on the way back: its d_values become gradients of each layer's product, kept in
+// panels for the gradients of the weights.
+template <class F>
+void backward_block(const Critic& c, long rows, long r, long height, Scratch<F>& k, bool gradients,
+                    float* d_inputs) {
+  const Shape& s = c.s;
+  const long ld = k.ld;
+  float *d = k.d, *next = k.next;
+  const Layer& last = k.layers[s.layers - 1];
+  for (long j = 0; j < ld; j += kLanes) {
+    const Vec gain = load(last.gain + j), shift = load(last.shift + j), weight = load(k.head + j);
+    Vec to_head = load(k.head_sum + j);
+    for (long i = 0; i < height; i++) {
+      const Vec hat = load(last.hat + (r + i) * ld + j);
+      to_head += k.d_values[r + i] * relu(s.layer_norm ? gain * hat + shift : hat);
+      store(d + i * ld + j, k.d_values[r + i] * weight);
     }
-    gradients[critic.bias_at(s.layers)] = total;
+    store(k.head_sum + j, to_head);
   }
-  for (long r = 0; r < rows; r++)
-    for (long j = 0; j < s.width; j++) d[r * s.width + j] = d_values[r] * weight[j];
   for (long i = s.layers - 1; i >= 0; i--) {
-    const long K = critic.fan_in(i);
-    norm_relu_backward(critic, i, rows, trace, d, gradients);
-    if (gradients) {
-      const float* x = i ? trace.output[i - 1] : inputs;
-      pack<LOW>(rows, s.width, d, panels);
-      if (LOW) pair_columns(rows, K, x, pairs);
-      multiply<LOW>(K, s.width, elements<LOW>(rows), LOW ? pairs : x, 1, K, panels,
-                    gradients + critic.weight_at(i), nullptr);
-    }
-    if (i == 0 && !d_inputs) break;
-    if (LOW) pair_rows(K, s.width, critic.weight(i), pairs);
-    pack_transposed(elements<LOW>(s.width), K, LOW ? pairs : critic.weight(i), panels);
-    if (LOW) pair_rows(rows, s.width, d, pairs);
-    multiply<LOW>(rows, K, elements<LOW>(s.width), LOW ? pairs : d, elements<LOW>(s.width), 1,
-                  panels, i ? next : d_inputs, nullptr);
+    Layer& l = k.layers[i];
+    with_rows(height, [&](auto m) {
+      if (s.layer_norm)
+        norm_relu_backward<decltype(m)::value>(s, ld, l, k.mask, l.hat + r * ld, l.scale + r, d);
+      else
+        relu_backward(height, ld, l, l.hat + r * ld, d);
+    });
+    const bool more = i > 0 || d_inputs;
+    in_format<F>(i, [&](auto f) {
+      using Format = decltype(f);
+      if (gradients) f.pack(r, height, rows, s.width, d, ld, l.d_panels);
+      if (!more) return;
+      const float* left = f.left(height, s.width, d, ld, k.left);
+      multiply<Format>(height, i ? ld : s.inputs, f.elements(s.width), left,
+                       f.left_stride(s.width, ld), 1, l.transposed,
+                       i ? next : d_inputs + r * s.inputs, i ? ld : s.inputs, nullptr, 0);
+    });
     std::swap(d, next);
   }
 }
 
-// Scratch memory of a pass over `rows` rows.
-struct Scratch {
-  Trace trace;
-  float *d, *next, *panels, *pairs, *d_values;
-  Scratch(const Shape& s, long rows) {
-    const long wide = std::max(s.width, s.inputs), matrix = up(rows * wide, 16);
-    const long panel = up(std::max(wide, rows), 2) * up(wide, kPanel);
-    const long paired = up(std::max(wide, rows), 2) * (wide / 2 + 1);
-    arena.reset((2 * s.layers + 2) * matrix + (s.layers + 1) * up(rows, 16) + panel + up(paired, 16));
-    for (long i = 0; i < s.layers; i++) {
-      trace.output.push_back(arena.take(matrix));
-      trace.hat.push_back(arena.take(matrix));
-      trace.scale.push_back(arena.take(rows));
+// One chunk: gradients of the parameters, if asked for, and of the inputs, if asked for, of the sum
+// over rows of factor * d_values * value. Those of the parameters are added to what is there, unless
+// this is the batch's first chunk.
+template <class F>
+void backward(const Critic& c, long rows, const float* inputs, float factor, bool first,
+              float* gradients, float* d_inputs, Scratch<F>& k) {
+  const Shape& s = c.s;
+  const long ld = k.ld;
+  std::memset(k.head_sum, 0, ld * 4);
+  for (Layer& l : k.layers)
+    for (float* sum : {l.bias_sum, l.gain_sum, l.shift_sum}) std::memset(sum, 0, ld * 4);
+  for (long r = 0; r < rows; r += kRows)
+    backward_block(c, rows, r, std::min<long>(kRows, rows - r), k, gradients != nullptr, d_inputs);
+  if (d_inputs)
+    for (long j = 0; j < rows * s.inputs; j++) d_inputs[j] *= factor;
+  if (!gradients) return;
+  const auto put = [&](long at, long count, const float* sum) {
+    for (long j = 0; j < count; j++)
+      gradients[at + j] = factor * sum[j] + (first ? 0.0f : gradients[at + j]);
+  };
+  float sum = 0;
+  for (long r = 0; r < rows; r++) sum += k.d_values[r];
+  put(c.bias_at(s.layers), 1, &sum);
+  put(c.weight_at(s.layers), s.width, k.head_sum);
+  for (long i = 0; i < s.layers; i++) {
+    const Layer& l = k.layers[i];
+    put(c.bias_at(i), s.width, l.bias_sum);
+    if (s.layer_norm)
+      put(c.gain_at(i), s.width, l.gain_sum), put(c.shift_at(i), s.width, l.shift_sum);
+    in_format<F>(i, [&](auto f) {
+      using Format = decltype(f);
+      const long K = c.fan_in(i), stride = i ? ld : s.inputs;
+      const float* left = i ? l.x : inputs;
+      if (i == 0 || !Format::kKeepsLeft) left = f.left_transposed(rows, K, left, stride, k.columns);
+      float* to = gradients + c.weight_at(i);
+      multiply<Format>(K, s.width, f.elements(rows), left, 1, f.transposed_stride(K, stride),
+                       l.d_panels, to, s.width, first ? nullptr : to, s.width, factor);
+    });
+  }
+}
+
+// A power of two that brings the largest of the values to about 1/16: far from where float16 ends on
+// both sides. 1 for formats that need none.
+template <class F>
+float scale_for(long count, const float* values) {
+  if (!F::kScaled) return 1.0f;
+  float largest = 0;
+  for (long r = 0; r < count; r++) largest = std::max(largest, std::fabs(values[r]));
+  if (!(largest > 0.0f) || !std::isfinite(largest)) return 1.0f;
+  return std::ldexp(1.0f, -4 - std::ilogb(largest));
+}
+
+struct Sums {
+  double squares, values, gradients;  // of the errors; of the values; squares of the gradients
+  bool finite() const { return std::isfinite(squares + values + gradients); }
+};
+
+// Gradients of the mean over critics and rows of (value - target)^2.
+template <class F>
+Sums loss_gradients_in(const Critic& c, const float* inputs, const float* target, long rows,
+                       float* gradients) {
+  Scratch<F> k(c.s, rows);
+  k.read(c, 1);
+  Sums sums{};
+  for (long from = 0; from < rows; from += k.rows) {
+    const long count = std::min(k.rows, rows - from);
+    const float* x = inputs + from * c.s.inputs;
+    forward(c, count, x, k.d_values, k);
+    for (long r = 0; r < count; r++) {
+      const float error = k.d_values[r] - target[from + r];
+      sums.squares += (double)error * error, sums.values += k.d_values[r];
+      k.d_values[r] = error;
     }
-    d = arena.take(matrix), next = arena.take(matrix), pairs = arena.take(paired);
-    panels = arena.take(panel), d_values = arena.take(rows);
+    const float scale = scale_for<F>(count, k.d_values);
+    for (long r = 0; r < count; r++) k.d_values[r] *= scale;
+    const float factor = 2.0f / (float)(rows * c.s.critics) / scale;
+    backward(c, count, x, factor, from == 0, gradients, nullptr, k);
+  }
+  each_part(c, [&](long begin, long length) {
+    float squares = 0;
+    for (long i = begin; i < begin + length; i++) squares += gradients[i] * gradients[i];
+    sums.gradients += squares;
+  });
+  return sums;
+}
+
+// In a format that may overflow, what is not finite is computed once more in float32: only numbers
+// that are not finite there either count.
+template <class F>
+Sums loss_gradients(const Critic& c, const float* inputs, const float* target, long rows,
+                    float* gradients) {
+  const Sums sums = loss_gradients_in<F>(c, inputs, target, rows, gradients);
+  if (!F::kScaled || sums.finite()) return sums;
+  return loss_gradients_in<Float32>(c, inputs, target, rows, gradients);
+}
+
+// Values of all rows and, if asked for, their derivatives by the inputs; whether all are finite.
+template <class F>
+bool values_in(const Critic& c, const float* inputs, long rows, float* values, float* d_inputs) {
+  Scratch<F> k(c.s, rows);
+  k.read(c, d_inputs ? 0 : c.s.layers);
+  const float one = F::kScaled ? 1.0f / 16 : 1.0f;
+  bool finite = true;
+  for (long from = 0; from < rows; from += k.rows) {
+    const long count = std::min(k.rows, rows - from);
+    const float* x = inputs + from * c.s.inputs;
+    forward(c, count, x, values + from, k);
+    for (long r = 0; r < count; r++) finite &= std::isfinite(values[from + r]);
+    if (!d_inputs) continue;
+    float* d = d_inputs + from * c.s.inputs;
+    std::fill(k.d_values, k.d_values + count, one);
+    backward(c, count, x, 1.0f / one, true, nullptr, d, k);
+    for (long j = 0; j < count * c.s.inputs; j++) finite &= std::isfinite(d[j]);
+  }
+  return finite;
+}
+
+template <class F>
+void values_of(const Critic& c, const float* inputs, long rows, float* values,
+               float* d_inputs = nullptr) {
+  if (!values_in<F>(c, inputs, rows, values, d_inputs) && F::kScaled)
+    values_in<Float32>(c, inputs, rows, values, d_inputs);
+}
+
+// While it lives, numbers too small to be normal count as zero: the moments of a weight whose gradient
+// is zero fade through them, where arithmetic is many times slower.
+struct FlushSmall {
+#ifdef __SSE__
+  unsigned before = __builtin_ia32_stmxcsr();
+  FlushSmall() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+  ~FlushSmall() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
+
+void adam_part(long begin, long length, State v, Rates rates, float size, float correction) {
+  const FlushSmall flush;
+  float *__restrict values = v.values + begin, *__restrict first = v.first + begin;
+  float *__restrict second = v.second + begin, *__restrict target = v.target + begin;
+  const float* __restrict gradients = v.gradients + begin;
+  const float* decayed = v.decayed ? v.decayed + begin : nullptr;
+  if (decayed)
+    for (long i = 0; i < length; i++) values[i] -= rates.shrink * decayed[i] * values[i];
+  const float eps = rates.eps * correction;
+  for (long i = 0; i < length; i++) {
+    const float g = gradients[i];
+    first[i] += (1.0f - rates.beta1) * (g - first[i]);
+    second[i] = rates.beta2 * second[i] + (1.0f - rates.beta2) * g * g;
+    values[i] -= size * first[i] / (std::sqrt(second[i]) + eps);
+    target[i] += rates.tau * (values[i] - target[i]);
+  }
+}
+
+// Hands out tasks to threads: first each its own part, always the same, then what is left.
+class Tasks {
+ public:
+  explicit Tasks(long count) : taken_(count) {}
+  template <class Task>
+  void work(long thread, long threads, Task task) {
+    const long count = taken_.size(), start = thread * count / threads;
+    for (long n = 0; n < count; n++) {
+      const long i = (start + n) % count;
+      if (!taken_[i].exchange(true, std::memory_order_relaxed)) task(i);
+    }
+  }
+
+ private:
+  std::vector<std::atomic<bool>> taken_;
+};
+
+// A block of rows for each thread, where there are fewer critics than threads.
+struct Blocks {
+  long height, count;
+  Blocks(long rows, long critics, long threads) {
+    const long parts = (threads + critics - 1) / critics;
+    height = up((rows + parts - 1) / parts, kRows), count = (rows + height - 1) / height;
   }
 };
 
-template <bool LOW>
-void values_of(const Shape& s, const float* flat, const float* x, long rows, const int64_t* subset,
-               long count, float* values) {
-  const long parts = (s.threads + count - 1) / count, block = up((rows + parts - 1) / parts, kRows);
-  const long blocks = (rows + block - 1) / block;
-#pragma omp parallel for schedule(static) num_threads(s.threads)
-  for (long task = 0; task < count * blocks; task++) {
-    const long j = task / blocks, from = task % blocks * block;
-    const long height = std::min(block, rows - from);
-    Scratch scratch(s, height);
-    forward<LOW>(Critic{s, flat, subset[j]}, height, x + from * s.inputs, values + j * rows + from,
-                 scratch.trace, scratch.panels, scratch.pairs);
-  }
-}
-
-template <bool LOW>
-void loss_gradients(const Shape& s, const float* flat, const float* x, const float* target,
-                    long rows, float* gradients, double* sums) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(s.threads)
-  for (long e = 0; e < s.critics; e++) {
-    const Critic critic{s, flat, e};
-    Scratch scratch(s, rows);
-    forward<LOW>(critic, rows, x, scratch.d_values, scratch.trace, scratch.panels, scratch.pairs);
-    double squares = 0, total = 0;
-    for (long r = 0; r < rows; r++) {
-      const float error = scratch.d_values[r] - target[r];
-      squares += (double)error * error, total += scratch.d_values[r];
-      scratch.d_values[r] = 2.0f * error / (float)(rows * s.critics);
+template <class F>
+void critic_steps_in(const Shape& s, const State& state, const Rates& rates, const Batches& b,
+                     Sums* sums, int64_t* done) {
+  const Blocks blocks(b.rows, b.subset_size, s.threads);
+  std::vector<float> next(b.subset_size * b.rows);
+  struct Step {
+    Tasks values, gradients, adam;
+  };
+  std::vector<std::unique_ptr<Step>> steps;
+  for (long i = 0; i < b.steps; i++)
+    steps.push_back(std::make_unique<Step>(
+        Step{Tasks(b.subset_size * blocks.count), Tasks(s.critics), Tasks(s.critics)}));
+#pragma omp parallel num_threads(s.threads)
+  {
+    const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    std::vector<float> target(b.rows);
+    for (long n = 0; n < b.steps; n++) {
+      Step& step = *steps[n];
+      const float* inputs = b.inputs + n * b.rows * s.inputs;
+      const float* next_inputs = b.next_inputs + n * b.rows * s.inputs;
+      step.values.work(thread, threads, [&](long task) {
+        const long j = task / blocks.count, from = task % blocks.count * blocks.height;
+        values_of<F>(Critic{s, state.target, b.subset[n * b.subset_size + j]},
+                     next_inputs + from * s.inputs, std::min(blocks.height, b.rows - from),
+                     next.data() + j * b.rows + from);
+      });
+#pragma omp barrier
+      for (long r = 0; r < b.rows; r++) {
+        float least = next[r];
+        for (long j = 1; j < b.subset_size; j++) {
+          const float other = next[j * b.rows + r];
+          least = other >= least ? least : other;  // NaN stays NaN
+        }
+        target[r] = b.rewards[n * b.rows + r] + b.discounts[n * b.rows + r] * least;
+      }
+      Sums* found = sums + n * s.critics;
+      step.gradients.work(thread, threads, [&](long e) {
+        found[e] = loss_gradients<F>(Critic{s, state.values, e}, inputs, target.data(), b.rows,
+                                     state.gradients);
+      });
+#pragma omp barrier
+      // All threads see the same sums: either all go on or none does, and no weight has changed.
+      if (!std::all_of(found, found + s.critics, [](const Sums& sum) { return sum.finite(); })) break;
+      step.adam.work(thread, threads, [&](long e) {
+        each_part(Critic{s, state.values, e}, [&](long begin, long length) {
+          adam_part(begin, length, state, rates, b.sizes[n], b.corrections[n]);
+        });
+      });
+#pragma omp barrier
+      if (thread == 0) *done = n + 1;
     }
-    sums[2 * e] = squares, sums[2 * e + 1] = total;
-    backward<LOW>(critic, rows, x, scratch.d_values, scratch.trace, gradients, nullptr, scratch.d,
-                  scratch.next, scratch.panels, scratch.pairs);
   }
 }
 
-template <bool LOW>
-void input_gradients(const Shape& s, const float* flat, const float* x, long rows, float* values,
-                     float* d_inputs) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(s.threads)
-  for (long e = 0; e < s.critics; e++) {
-    const Critic critic{s, flat, e};
-    Scratch scratch(s, rows);
-    forward<LOW>(critic, rows, x, values + e * rows, scratch.trace, scratch.panels, scratch.pairs);
-    std::fill(scratch.d_values, scratch.d_values + rows, 1.0f);
-    backward<LOW>(critic, rows, x, scratch.d_values, scratch.trace, nullptr,
-                  d_inputs + e * rows * s.inputs, scratch.d, scratch.next, scratch.panels,
-                  scratch.pairs);
-  }
+// Calls with the format of this number: 0 float32, 1 bfloat16, 2 float16.
+template <class Call>
+void with_format(int number, Call call) {
+#ifdef __AVX512BF16__
+  if (number == 1) return call(BFloat16{});
+#endif
+#ifdef __AVX512FP16__
+  if (number == 2) return call(Float16{});
+#endif
+  call(Float32{});
 }
 
 }  // namespace
 
 extern "C" {
 
+// Whether this build has the format of this number.
+int has_format(int number) {
+#ifdef __AVX512BF16__
+  if (number == 1) return 1;
+#endif
+#ifdef __AVX512FP16__
+  if (number == 2) return 1;
+#endif
+  return number == 0;
+}
+
+// `b.steps` critic steps; returns how many were done: the next one's sums are then not finite, and no
+// weight was changed by it. sums [steps, critics, 3]: see Sums.
+int64_t critic_steps(const Shape* s, int format, const State* state, const Rates* rates,
+                     const Batches* b, double* sums) {
+  int64_t done = 0;
+  with_format(format, [&](auto f) {
+    critic_steps_in<decltype(f)>(*s, *state, *rates, *b, reinterpret_cast<Sums*>(sums), &done);
+  });
+  return done;
+}
+
 // values [count, rows] of the critics in `subset` for x [rows, inputs].
-void critic_values(const Shape* s, int low, const float* flat, const float* x, int64_t rows,
+void critic_values(const Shape* s, int format, const float* flat, const float* x, int64_t rows,
                    const int64_t* subset, int64_t count, float* values) {
-  (low ? values_of<true> : values_of<false>)(*s, flat, x, rows, subset, count, values);
+  const Blocks blocks(rows, count, s->threads);
+  with_format(format, [&](auto f) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(s->threads)
+    for (long task = 0; task < count * blocks.count; task++) {
+      const long j = task / blocks.count, from = task % blocks.count * blocks.height;
+      values_of<decltype(f)>(Critic{*s, flat, subset[j]}, x + from * s->inputs,
+                             std::min<long>(blocks.height, rows - from), values + j * rows + from);
+    }
+  });
 }
 
 // Gradients, in the layout of `flat`, of the mean over critics and rows of (value - target)^2;
-// sums [critics, 2]: of the squared errors and of the values.
-void critic_loss_gradients(const Shape* s, int low, const float* flat, const float* x,
+// sums [critics, 3]: see Sums.
+void critic_loss_gradients(const Shape* s, int format, const float* flat, const float* x,
                            const float* target, int64_t rows, float* gradients, double* sums) {
-  (low ? loss_gradients<true> : loss_gradients<false>)(*s, flat, x, target, rows, gradients, sums);
+  with_format(format, [&](auto f) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(s->threads)
+    for (long e = 0; e < s->critics; e++)
+      reinterpret_cast<Sums*>(sums)[e] =
+          loss_gradients<decltype(f)>(Critic{*s, flat, e}, x, target, rows, gradients);
+  });
 }
 
 // values [critics, rows] and their derivatives by the inputs [critics, rows, inputs].
-void critic_input_gradients(const Shape* s, int low, const float* flat, const float* x,
+void critic_input_gradients(const Shape* s, int format, const float* flat, const float* x,
                             int64_t rows, float* values, float* d_inputs) {
-  (low ? input_gradients<true> : input_gradients<false>)(*s, flat, x, rows, values, d_inputs);
+  with_format(format, [&](auto f) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(s->threads)
+    for (long e = 0; e < s->critics; e++)
+      values_of<decltype(f)>(Critic{*s, flat, e}, x, rows, values + e * rows,
+                             d_inputs + e * rows * s->inputs);
+  });
 }
 
-// One step of Adam (AdamW where `decayed` is given), then target += tau (values - target).
-void adam_and_average(int64_t n, float* values, const float* gradients, float* first, float* second,
-                      float* target, const float* decayed, float size, float eps, float beta1,
-                      float beta2, float shrink, float tau, int64_t threads) {
-#pragma omp parallel for schedule(dynamic, 1 << 14) num_threads(threads)
-  for (int64_t i = 0; i < n; i++) {
-    const float g = gradients[i];
-    first[i] += (1.0f - beta1) * (g - first[i]);
-    second[i] = beta2 * second[i] + (1.0f - beta2) * g * g;
-    float value = values[i];
-    if (decayed) value -= shrink * decayed[i] * value;
-    value -= size * first[i] / (std::sqrt(second[i]) + eps);
-    values[i] = value;
-    target[i] += tau * (value - target[i]);
-  }
+// One step of Adam, and the target's average, of vectors of n entries.
+void adam_and_average(int64_t n, const State* state, const Rates* rates, float size,
+                      float correction, int64_t threads) {
+  constexpr long part = 1 << 14;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (long begin = 0; begin < n; begin += part)
+    adam_part(begin, std::min<long>(part, n - begin), *state, *rates, size, correction);
 }
 }

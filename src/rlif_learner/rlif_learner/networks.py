@@ -41,7 +41,15 @@ class EnsembleCritic(nn.Module):
     Weights have the critic as their first dimension: [size, fan_in, fan_out].
     """
 
-    def __init__(self, spec: PolicySpec, config: RLPDConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        spec: PolicySpec,
+        config: RLPDConfig,
+        generator: torch.Generator,
+        device: torch.device | None = None,
+    ) -> None:
+        """`generator`: of the initial weights, on the processor, so that every `device` gets the
+        same."""
         super().__init__()
         self.size, self.dropout = config.ensemble_size, config.dropout
         self.layer_norm, self.action_dim = config.layer_norm, spec.action_dim
@@ -57,14 +65,15 @@ class EnsembleCritic(nn.Module):
         for width in config.hidden if self.layer_norm else ():
             self.gains.append(nn.Parameter(torch.ones(self.size, 1, width)))
             self.shifts.append(nn.Parameter(torch.zeros(self.size, 1, width)))
+        self.to(device)
         self.flat = FlatParameters(self.parameters())
 
     def decayed(self) -> Tensor:
         """1 for each entry of the flat vector that belongs to a weight matrix, 0 elsewhere."""
         matrices = {id(weight) for weight in self.weights}
         return torch.cat(
-            [torch.full((p.numel(),), float(id(p) in matrices)) for p in self.flat.parameters]
-        )
+            [torch.full_like(p.flatten(), float(id(p) in matrices)) for p in self.flat.parameters]
+        ).detach()
 
     def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
         """What the first layer sees: the normalised state and the action, side by side."""

@@ -31,7 +31,8 @@ def refuse_non_finite(quantities: dict[str, float], batch: Batch, where: str) ->
 class FlatAdam:
     """Adam (and, with `weight_decay`, AdamW) on a flat vector of parameters, in place.
 
-    `decayed`: 1 where weight decay applies, 0 elsewhere; same length as the parameters.
+    `decayed`: 1 where weight decay applies, 0 elsewhere; same length as the parameters. All of it is
+    tensors on the parameters' device, the number of steps too: a step never waits for the device.
     """
 
     def __init__(
@@ -46,21 +47,38 @@ class FlatAdam:
         self.values, self.learning_rate, self.betas, self.eps = values, learning_rate, betas, eps
         self.weight_decay, self.decayed = weight_decay, decayed
         self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
-        self.steps = 0
+        self.count = torch.zeros((), dtype=torch.float64, device=values.device)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        return int(self.count)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.count.fill_(steps)
 
     @torch.no_grad()
-    def step(self, gradients: Tensor) -> None:
-        """One step down `gradients`, a vector of the same length."""
-        self.steps += 1
-        if self.weight_decay and self.decayed is not None:
-            self.values.addcmul_(
-                self.values, self.decayed, value=-self.learning_rate * self.weight_decay
-            )
-        self.first.lerp_(gradients, 1.0 - self.betas[0])
-        self.second.mul_(self.betas[1]).addcmul_(gradients, gradients, value=1.0 - self.betas[1])
-        correction = math.sqrt(1.0 - self.betas[1] ** self.steps)
-        size = self.learning_rate * correction / (1.0 - self.betas[0] ** self.steps)
-        # eps is scaled so that this equals lr * m_hat / (sqrt(v_hat) + eps) exactly.
-        self.values.addcdiv_(
-            self.first, self.second.sqrt().add_(self.eps * correction), value=-size
+    def step(self, gradients: Tensor, allowed: Tensor | None = None) -> None:
+        """One step down `gradients`, a vector of the same length; none where `allowed`, a boolean of
+        no dimension, is false."""
+        count = self.count + 1.0
+        correction = (1.0 - self.betas[1] ** count).sqrt()
+        size = (self.learning_rate * correction / (1.0 - self.betas[0] ** count)).float()
+        first = torch.lerp(self.first, gradients, 1.0 - self.betas[0])
+        second = (self.betas[1] * self.second).addcmul_(
+            gradients, gradients, value=1.0 - self.betas[1]
         )
+        # eps is scaled so that this equals lr * m_hat / (sqrt(v_hat) + eps) exactly.
+        change = first / (second.sqrt().add_((self.eps * correction).float())) * size
+        if self.weight_decay and self.decayed is not None:
+            change = change + self.values * self.decayed * (self.learning_rate * self.weight_decay)
+        replace_where(allowed, self.values, self.values - change)
+        replace_where(allowed, self.first, first)
+        replace_where(allowed, self.second, second)
+        replace_where(allowed, self.count, count)
+
+
+def replace_where(allowed: Tensor | None, old: Tensor, new: Tensor) -> None:
+    """`old` becomes `new`, in place, unless `allowed` is a false one."""
+    old.copy_(new if allowed is None else torch.where(allowed, new, old))

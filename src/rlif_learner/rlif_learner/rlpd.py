@@ -8,8 +8,6 @@ one step of the actor up the mean of the critics, and one of the temperature.
 from __future__ import annotations
 
 import math
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,73 +17,89 @@ from torch import Tensor
 
 from rlif_learner.buffer import Batch, Buffers, sample_mixed
 from rlif_learner.config import RLPDConfig
-from rlif_learner.critic_kernel import CriticKernel, KernelUnavailableError
+from rlif_learner.critic_kernel import StepData, make_kernel
+from rlif_learner.device_updates import DeviceUpdates
 from rlif_learner.networks import EnsembleCritic, FlatParameters
-from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite
+from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
 from rlif_policy.networks import Actor, PolicySpec
 
-__all__ = ["RLPD", "CriticNoise", "NonFiniteError"]
+__all__ = ["RLPD", "CriticNoise", "NonFiniteError", "Record", "UpdateNoise"]
+
+CRITIC_METRICS = ("critic_loss", "value", "critic gradient norm")
+ACTOR_METRICS = ("actor_loss", "entropy", "temperature", "temperature_loss", "actor gradient norm")
 
 
 @dataclass(frozen=True)
 class CriticNoise:
-    """All that is random in a critic step."""
+    """All that is random in a critic step; in `UpdateNoise` with a leading dimension of `utd`."""
 
     next_action: Tensor  # [batch, action_dim], standard normal
-    subset: Tensor  # [subset_size], the target critics of this step
+    subset: Tensor  # int64 [subset_size], the target critics of this step
     target_masks: list[Tensor] | None = None  # dropout, see EnsembleCritic
     masks: list[Tensor] | None = None
 
+    def step(self, i: int) -> CriticNoise:
+        """That of critic step `i` of an update."""
+        masks = [m and [layer[i] for layer in m] for m in (self.target_masks, self.masks)]
+        return CriticNoise(self.next_action[i], self.subset[i], *masks)
 
-def critic_kernel(critic: EnsembleCritic, config: RLPDConfig) -> CriticKernel | None:
-    """The compiled passes, or None, with a warning that says why and what it costs."""
-    try:
-        kernel = CriticKernel(critic, config)
-    except KernelUnavailableError as error:
-        warnings.warn(
-            f"no compiled critics: {error}. PyTorch does the same more slowly: "
-            f"{1e3 * measured_step(critic, config):.0f} ms for the gradients of one critic step",
-            stacklevel=3,
+
+@dataclass(frozen=True)
+class UpdateNoise:
+    """All that is random in an update."""
+
+    critics: CriticNoise
+    action: Tensor  # [batch, action_dim], standard normal, of the actor's step
+    masks: list[Tensor] | None = None  # dropout of the critics in the actor's step
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of an update, on the device."""
+
+    critics: Tensor  # [utd, CRITIC_METRICS]
+    actor: Tensor  # [ACTOR_METRICS]
+
+
+def device_precision(config: RLPDConfig, device: torch.device) -> bool:
+    """Whether products on a GPU are in bfloat16. ValueError for formats that are not offered there."""
+    if device.type == "cpu":
+        return False
+    if config.precision == "float16":
+        raise ValueError(
+            f"precision: found 'float16' on {device}, expected float32, bfloat16 or auto there"
         )
-        return None
-    if config.precision == "bfloat16" and not kernel.low:
-        warnings.warn("this processor has no bfloat16 products; float32 is used", stacklevel=3)
-    return kernel
-
-
-def measured_step(critic: EnsembleCritic, config: RLPDConfig) -> float:
-    """Seconds that PyTorch takes on this machine for the gradients of a critic step, the best of
-    three."""
-    actions = torch.zeros(config.batch_size, critic.action_dim)
-    states = torch.zeros(config.batch_size, critic.weights[0].shape[1] - critic.action_dim)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        critic(states, actions).sum().backward()
-        times.append(time.perf_counter() - start)
-    critic.flat.gradients.zero_()
-    return min(times)
+    return config.precision != "float32"
 
 
 class RLPD:
     """The algorithm and its state. All randomness comes from generators seeded by `seed`.
 
     `accelerate`: compiled passes of the critics where there can be some (see critic_kernel.py);
-    they are compiled here, so that no update ever waits for a compiler.
+    they are compiled here, so that no update ever waits for a compiler. `device`: "cpu" or "cuda";
+    on a GPU nothing in an update waits for the host (see device_updates.py).
     """
 
     def __init__(
-        self, config: RLPDConfig, spec: PolicySpec, seed: int = 0, accelerate: bool = True
+        self,
+        config: RLPDConfig,
+        spec: PolicySpec,
+        seed: int = 0,
+        accelerate: bool = True,
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.config, self.spec = config, spec
-        self.generator = torch.Generator().manual_seed(seed)
+        self.config, self.spec, self.device = config, spec, torch.device(device)
+        generator = torch.Generator().manual_seed(seed)  # the same weights on every device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
-        self.actor = Actor(spec, seed)
-        self.critic = EnsembleCritic(spec, config, self.generator)
-        self.target = EnsembleCritic(spec, config, self.generator)
+        self.actor = Actor(spec, seed).to(self.device)
+        self.critic = EnsembleCritic(spec, config, generator, self.device)
+        self.target = EnsembleCritic(spec, config, generator, self.device)
         self.target.flat.values.copy_(self.critic.flat.values)
         self.target.requires_grad_(False)
-        self.log_temperature = torch.tensor([math.log(config.initial_temperature)])
+        self.log_temperature = torch.full(
+            (1,), math.log(config.initial_temperature), device=self.device
+        )
         self.target_entropy = (
             -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
         )
@@ -100,39 +114,87 @@ class RLPD:
         self.temperature_optimiser = FlatAdam(
             self.log_temperature, config.temperature_learning_rate
         )
-        self.kernel = critic_kernel(self.critic, config) if accelerate else None
+        # False from a step on whose numbers are not finite: nothing changes any more.
+        self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
         # Several processes (distributed.py): replaces gradients by their mean over all of them.
         self.average_gradients: Callable[[Tensor], None] | None = None
         self.updates = 0
         self.critic_steps = 0
+        self.kernel = make_kernel(self.critic, config) if accelerate else None
+        self.autocast = device_precision(config, self.device)
+        self.ahead: DeviceUpdates | None = None
+        if self.device.type != "cpu":
+            self.ahead = DeviceUpdates(self)
 
     @property
-    def temperature(self) -> float:
-        """The weight of the entropy."""
-        return math.exp(float(self.log_temperature))
+    def temperature(self) -> Tensor:
+        """The weight of the entropy, [1]."""
+        return self.log_temperature.exp()
 
     def update(self, buffers: Buffers) -> dict[str, float]:
-        """`utd` critic steps, one actor step, one temperature step. Returns their metrics.
+        """`utd` critic steps, one actor step, one temperature step. Returns their metrics; on a GPU
+        those of the update before.
 
         NonFiniteError names the quantity and the batch; no weight was changed by that batch.
         """
+        if self.ahead is not None:
+            return self.ahead.update(buffers)
+        batches = self.draw_batches(buffers)
+        begun = self.count()
+        return self.report(self.learn(batches, self.draw_noise()), batches, begun)
+
+    def count(self) -> tuple[int, int]:
+        """Count an update that begins; returns updates and critic steps before it."""
+        begun = self.updates, self.critic_steps
+        self.updates, self.critic_steps = begun[0] + 1, begun[1] + self.config.utd
+        return begun
+
+    def draw_batches(self, buffers: Buffers) -> Batch:
+        """The batches of an update, [utd, batch, ...], on the processor."""
         config = self.config
-        batches = sample_mixed(
+        return sample_mixed(
             buffers.online, buffers.prior, config.batch_size, config.prior_ratio, self.rng,
-            count=config.utd,
+            count=config.utd, images=bool(self.spec.images),
         )  # fmt: skip
-        noise = [self.draw_critic_noise() for _ in range(config.utd)]
-        # The actor stands still during the critic steps: one pass for all of them.
-        next_actions = self.next_actions(
-            batches.next_states, torch.stack([n.next_action for n in noise])
-        )
-        metrics: dict[str, float] = {}
-        for i in range(config.utd):
-            batch = Batch.from_tensors(tensor[i] for tensor in batches.tensors())
-            metrics = self.critic_step(batch, (next_actions[0][i], next_actions[1][i]), noise[i])
-        metrics.update(self.actor_step(batch, *self.draw_actor_noise()))
-        self.updates += 1
-        return metrics
+
+    def learn(self, batches: Batch, noise: UpdateNoise) -> Record:
+        """All of an update, as tensors on the device."""
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False
+        ):
+            # The actor stands still during the critic steps: one pass for all of them.
+            actions, log_probs = self.next_actions(batches.next_states, noise.critics.next_action)
+            if self.kernel is not None and self.average_gradients is None:
+                critics = self._compiled_critic_steps(
+                    batches, actions, log_probs, noise.critics.subset
+                )
+            else:
+                steps = [
+                    self.critic_step(batches[i], (actions[i], log_probs[i]), noise.critics.step(i))
+                    for i in range(self.config.utd)
+                ]
+                critics = torch.stack(steps)
+            return Record(critics, self.actor_step(batches[-1], noise.action, noise.masks))
+
+    def report(self, record: Record, batches: Batch, begun: tuple[int, int]) -> dict[str, float]:
+        """The metrics of an update by name; waits for the device. `begun`: what `count` returned.
+
+        NonFiniteError if a step of it was refused; only the steps before it are then counted.
+        """
+        steps = [dict(zip(CRITIC_METRICS, row, strict=True)) for row in record.critics.tolist()]
+        actor = dict(zip(ACTOR_METRICS, record.actor.tolist(), strict=True))
+        try:
+            for i, metrics in enumerate(steps):
+                refuse_non_finite(metrics, batches[i], f"critic step {i} of update {begun[0]}")
+            refuse_non_finite(actor, batches[-1], f"the actor's step of update {begun[0]}")
+        except NonFiniteError:
+            self.healthy.fill_(True)  # the weights are: learning can go on from them
+            good = [
+                all(map(math.isfinite, metrics.values())) for metrics in [*steps, {"": math.nan}]
+            ]
+            self.updates, self.critic_steps = begun[0], begun[1] + good.index(False)
+            raise
+        return steps[-1] | actor
 
     @torch.no_grad()
     def next_actions(self, next_states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,21 +203,18 @@ class RLPD:
 
     def critic_step(
         self, batch: Batch, next_actions: tuple[Tensor, Tensor], noise: CriticNoise
-    ) -> dict[str, float]:
-        """One gradient step of all critics on one batch; the target critics follow."""
+    ) -> Tensor:
+        """One gradient step of all critics on one batch; the target critics follow. Returns the
+        CRITIC_METRICS."""
         target = self.critic_target(batch, next_actions, noise)
         gradients = self.critic.flat.gradients
-        metrics = self._critic_loss(batch, target, noise)
-        self._average(gradients)
-        self._check(metrics, gradients, "critic", batch)
-        if self.kernel is None:
-            self.critic_optimiser.step(gradients)
-            self.target.flat.values.lerp_(self.critic.flat.values, self.config.tau)
-        else:
-            self.kernel.adam_and_average(
-                self.critic_optimiser, gradients, self.target.flat.values, self.config.tau
-            )
-        self.critic_steps += 1
+        losses = self._critic_loss(batch, target, noise)
+        self._average(gradients, losses)
+        metrics = torch.cat([losses, gradients.norm()[None]])
+        self._check(metrics)
+        self.critic_optimiser.step(gradients, self.healthy)
+        moved = self.target.flat.values.lerp(self.critic.flat.values, self.config.tau)
+        replace_where(self.healthy, self.target.flat.values, moved)
         return metrics
 
     @torch.no_grad()
@@ -163,53 +222,75 @@ class RLPD:
         self, batch: Batch, next_actions: tuple[Tensor, Tensor], noise: CriticNoise
     ) -> Tensor:
         """r + discount * (1 - terminal) * (min over the subset of Q'(s', a') - entropy): [batch]"""
-        action, log_prob = next_actions
         if self.kernel is None:
+            action = next_actions[0]
             values = self.target(batch.next_states, action, noise.subset, noise.target_masks)
         else:
-            inputs = self.target.inputs(batch.next_states, action)
+            inputs = self.target.inputs(batch.next_states, next_actions[0])
             values = self.kernel.values(self.target.flat.values, inputs, noise.subset)
-        value = values.amin(dim=0)
-        if self.config.entropy_in_target:
-            value = value - self.temperature * log_prob
-        return batch.rewards + self.config.discount * (1.0 - batch.terminals) * value
+        rewards, discounts = self.target_terms(batch, next_actions[1])
+        return rewards + discounts * values.amin(dim=0)
 
-    def _critic_loss(self, batch: Batch, target: Tensor, noise: CriticNoise) -> dict[str, float]:
-        """Mean over critics and batch of (Q - target)^2; its gradients go to the flat vector."""
+    @torch.no_grad()
+    def target_terms(self, batch: Batch, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        """What the least value of the next state is multiplied by, after what is added to it."""
+        discounts = self.config.discount * (1.0 - batch.terminals)
+        if not self.config.entropy_in_target:
+            return batch.rewards, discounts
+        return batch.rewards - discounts * self.temperature * log_prob, discounts
+
+    def _compiled_critic_steps(
+        self, batches: Batch, next_actions: Tensor, log_probs: Tensor, subset: Tensor
+    ) -> Tensor:
+        """The critic steps of an update in one call; the CRITIC_METRICS of each."""
+        assert self.kernel is not None
+        data = StepData(
+            self.critic.inputs(batches.states, batches.actions),
+            self.critic.inputs(batches.next_states, next_actions),
+            *self.target_terms(batches, log_probs),
+            subset,
+        )
+        done, metrics = self.kernel.critic_steps(
+            self.critic_optimiser, self.critic.flat.gradients, self.target.flat.values,
+            self.config.tau, data,
+        )  # fmt: skip
+        self.healthy.fill_(done == len(metrics))
+        return metrics
+
+    def _critic_loss(self, batch: Batch, target: Tensor, noise: CriticNoise) -> Tensor:
+        """Mean over critics and batch of (Q - target)^2, whose gradients go to the flat vector, and
+        the mean of Q: [2]"""
         flat = self.critic.flat
         if self.kernel is not None:
             inputs = self.critic.inputs(batch.states, batch.actions)
-            loss, value = self.kernel.loss_gradients(flat.values, inputs, target, flat.gradients)
-            return {"critic_loss": loss, "value": value}
+            return torch.tensor(
+                self.kernel.loss_gradients(flat.values, inputs, target, flat.gradients)
+            )
         values = self.critic(batch.states, batch.actions, masks=noise.masks)
         squared = (values - target).square().mean()
         flat.gradients.zero_()
         squared.backward()
-        return {"critic_loss": squared.item(), "value": values.mean().item()}
+        return torch.stack([squared.detach(), values.detach().mean()])
 
-    def actor_step(
-        self, batch: Batch, noise: Tensor, masks: list[Tensor] | None = None
-    ) -> dict[str, float]:
-        """One step of the actor up the mean of all critics, then one of the temperature."""
+    def actor_step(self, batch: Batch, noise: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        """One step of the actor up the mean of all critics, then one of the temperature. Returns the
+        ACTOR_METRICS."""
         action, log_prob = self.actor.sample(batch.states, noise)
         value = self._mean_value(batch.states, action, masks)
-        loss = (self.temperature * log_prob - value).mean()
-        entropy = -log_prob.mean().item()
+        temperature = self.temperature
+        loss = (temperature * log_prob - value).mean()
+        entropy = -log_prob.detach().mean()
         self.actor_flat.gradients.zero_()
         loss.backward(inputs=self.actor_flat.parameters)
-        temperature_loss = self.temperature * (entropy - self.target_entropy)
         # d/d(log temperature) of temperature * (entropy - target) is that product itself.
-        temperature_gradient = torch.tensor([temperature_loss])
-        metrics = {
-            "actor_loss": loss.item(),
-            "entropy": entropy,
-            "temperature": self.temperature,
-            "temperature_loss": temperature_loss,
-        }
-        self._average(self.actor_flat.gradients, temperature_gradient)
-        self._check(metrics, self.actor_flat.gradients, "actor", batch)
-        self.actor_optimiser.step(self.actor_flat.gradients)
-        self.temperature_optimiser.step(temperature_gradient)
+        temperature_loss = temperature * (entropy - self.target_entropy)
+        gradients, temperature_gradient = self.actor_flat.gradients, temperature_loss.clone()
+        losses = torch.stack([loss.detach(), entropy, temperature[0], temperature_loss[0]])
+        self._average(gradients, temperature_gradient, losses)
+        metrics = torch.cat([losses, gradients.norm()[None]])
+        self._check(metrics)
+        self.actor_optimiser.step(gradients, self.healthy)
+        self.temperature_optimiser.step(temperature_gradient, self.healthy)
         return metrics
 
     def _mean_value(self, states: Tensor, action: Tensor, masks: list[Tensor] | None) -> Tensor:
@@ -221,32 +302,38 @@ class RLPD:
         # Same value, same derivative: the second term is zero, its derivative is the slope.
         return value + (slope[:, states.shape[1] :] * (action - action.detach())).sum(dim=-1)
 
-    def draw_critic_noise(self) -> CriticNoise:
-        """The randomness of one critic step, from the own generator."""
+    def draw_noise(self) -> UpdateNoise:
+        """The randomness of one update, from the own generator."""
         config = self.config
-        shape = (config.batch_size, self.spec.action_dim)
-        subset = torch.randperm(config.ensemble_size, generator=self.generator)
-        return CriticNoise(
-            torch.randn(shape, generator=self.generator),
-            subset[: config.subset_size],
-            self._masks(config.subset_size),
+        actions = (config.utd, config.batch_size, self.spec.action_dim)
+        keys = torch.rand(
+            config.utd, config.ensemble_size, generator=self.generator, device=self.device
+        )
+        return UpdateNoise(
+            CriticNoise(
+                self._normal(actions),
+                keys.argsort(dim=1)[:, : config.subset_size].contiguous(),  # none of them twice
+                self._masks(config.subset_size, config.utd),
+                self._masks(config.ensemble_size, config.utd),
+            ),
+            self._normal(actions[1:]),
             self._masks(config.ensemble_size),
         )
 
-    def draw_actor_noise(self) -> tuple[Tensor, list[Tensor] | None]:
-        """The randomness of an actor step: noise of the actions and dropout of the critics."""
-        shape = (self.config.batch_size, self.spec.action_dim)
-        noise = torch.randn(shape, generator=self.generator)
-        return noise, self._masks(self.config.ensemble_size)
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device)
 
-    def _masks(self, critics: int) -> list[Tensor] | None:
+    def _masks(self, critics: int, *leading: int) -> list[Tensor] | None:
         dropout = self.config.dropout
         if not dropout:
             return None
         masks = (
-            torch.rand(critics, self.config.batch_size, width, generator=self.generator)
+            torch.rand(
+                *leading, critics, self.config.batch_size, width,
+                generator=self.generator, device=self.device,
+            )
             for width in self.config.hidden
-        )
+        )  # fmt: skip
         return [(mask >= dropout).float() / (1.0 - dropout) for mask in masks]
 
     def _average(self, *gradients: Tensor) -> None:
@@ -254,10 +341,9 @@ class RLPD:
             for vector in gradients:
                 self.average_gradients(vector)
 
-    def _check(self, metrics: dict[str, float], gradients: Tensor, name: str, batch: Batch) -> None:
-        quantities = {**metrics, f"{name} gradient norm": float(gradients.norm())}
-        where = f"critic step {self.critic_steps} of update {self.updates}"
-        refuse_non_finite(quantities, batch, where)
+    def _check(self, metrics: Tensor) -> None:
+        """No step is taken from here on if they are not finite."""
+        self.healthy.logical_and_(metrics.isfinite().all())
 
     def state_tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name, shared (not copied)."""
@@ -279,7 +365,8 @@ class RLPD:
             "updates": self.updates,
             "critic_steps": self.critic_steps,
             "optimiser_steps": {name: o.steps for name, o in self._optimisers().items()},
-            "rng": self.rng.bit_generator.state,
+            # Without what was drawn ahead of the update that uses it.
+            "rng": self.ahead.rng_state() if self.ahead else self.rng.bit_generator.state,
         }
 
     @torch.no_grad()
@@ -288,6 +375,8 @@ class RLPD:
         own = self.state_tensors()
         for name, tensor in own.items():
             found = tensors[name]
+            if name.endswith("generator"):
+                continue
             if found.shape != tensor.shape or found.dtype != tensor.dtype:
                 raise ValueError(
                     f"state {name}: found {tuple(found.shape)} {found.dtype}, expected "
@@ -299,6 +388,8 @@ class RLPD:
         for name, optimiser in self._optimisers().items():
             optimiser.steps = int(values["optimiser_steps"][name])
         self.rng.bit_generator.state = values["rng"]
+        if self.ahead:
+            self.ahead.forget()
         self.updates, self.critic_steps = int(values["updates"]), int(values["critic_steps"])
 
     def _optimisers(self) -> dict[str, FlatAdam]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_learner import critic_kernel
+from rlif_learner.buffer import Batch
 from rlif_learner.config import RLPDConfig
 from rlif_learner.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
 from rlif_learner.networks import EnsembleCritic
@@ -129,21 +130,65 @@ def test_what_is_not_finite_comes_out_not_finite(broken):
     assert not np.isfinite(loss)
 
 
-def test_low_precision_is_close():
-    config = RLPDConfig(hidden=(256, 256), precision="bfloat16")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e4])
+def test_low_precision_is_close(precision, size):
+    """Whatever the size of the errors: float16 ends at 65504 and, towards zero, at 6e-8."""
+    config = RLPDConfig(hidden=(256, 256), precision=precision)
     critic, kernel, generator = make(config, 17, 6)
-    if not kernel.low:
-        pytest.skip("this processor has no bfloat16 products")
+    if kernel.precision != precision:
+        pytest.skip(f"this processor has no {precision} products")
     states, actions, target = make_batch(generator, 256, 17, 6)
+    values = critic(states, actions)
+    target = values.mean(0).detach() + size * target
+    loss = (values - target).square().mean()
+    loss.backward()
+    gradients = torch.empty_like(critic.flat.values)
+    inputs = critic.inputs(states, actions)
+    found, _ = kernel.loss_gradients(critic.flat.values, inputs, target, gradients)
+    assert found == pytest.approx(loss.item(), rel=0.01)
+    similarity = torch.cosine_similarity(gradients, critic.flat.gradients, dim=0)
+    assert similarity > (0.999 if precision == "float16" else 0.998)
+
+
+def test_what_float16_cannot_hold_is_computed_in_float32():
+    config = RLPDConfig(hidden=(32, 32), layer_norm=False, precision="float16")
+    critic, kernel, generator = make(config)
+    if kernel.precision != "float16":
+        pytest.skip("this processor has no float16 products")
+    states, actions, target = make_batch(generator, 16)
+    states *= 1e6
     loss = (critic(states, actions) - target).square().mean()
     loss.backward()
     gradients = torch.empty_like(critic.flat.values)
-    found, _ = kernel.loss_gradients(
-        critic.flat.values, critic.inputs(states, actions), target, gradients
-    )
-    assert found == pytest.approx(loss.item(), rel=0.01)
-    similarity = torch.cosine_similarity(gradients, critic.flat.gradients, dim=0)
-    assert similarity > 0.999
+    inputs = critic.inputs(states, actions)
+    found, _ = kernel.loss_gradients(critic.flat.values, inputs, target, gradients)
+    assert found == pytest.approx(loss.item(), rel=1e-4)
+    torch.testing.assert_close(gradients, critic.flat.gradients, rtol=1e-3, atol=1e3)
+
+
+def test_auto_takes_the_fastest_there_is():
+    _, kernel, _ = make(RLPDConfig(hidden=(8,), precision="auto"))
+    assert kernel.precision == (kernel.low_precision or "float32")
+
+
+def test_steps_of_an_update_are_those_of_one_call_each():
+    config = RLPDConfig(hidden=(32, 32), ensemble_size=4, utd=3, batch_size=50)
+    spec, found = PolicySpec(3, 1), []
+    for one_call in (True, False):
+        learner = RLPD(config, spec, seed=1)
+        generator = torch.Generator().manual_seed(0)
+        batches = Batch.from_tensors(
+            torch.rand(3, 50, *size, generator=generator) for size in [(3,), (1,), (), (3,), ()]
+        )
+        if not one_call:
+            learner.average_gradients = lambda gradients: None  # of one process
+        record = learner.learn(batches, learner.draw_noise())
+        tensors = learner.state_tensors()
+        found.append((record.critics.float(), record.actor, *(tensors[n] for n in sorted(tensors))))
+        assert learner.critic_optimiser.steps == 3
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_without_a_compiler_there_is_a_warning_with_the_cost_and_the_same_learner(monkeypatch):
@@ -167,6 +212,21 @@ def test_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setattr(critic_kernel.subprocess, "run", None)  # a second compilation would fail
     assert compile_kernel(tmp_path) == first
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
+
+
+def test_one_that_was_cut_off_is_compiled_anew(tmp_path):
+    """Loading it would end the process."""
+    library = compile_kernel(tmp_path)
+    whole = library.read_bytes()
+    library.write_bytes(whole[: len(whole) // 2])
+    assert compile_kernel(tmp_path) == library
+    assert len(library.read_bytes()) == len(whole)
+
+
+def test_what_the_system_does_not_load_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(critic_kernel, "compile_kernel", lambda directory: tmp_path / "none.so")
+    with pytest.raises(KernelUnavailableError, match=r"cannot load .*none\.so"):
+        critic_kernel.load_library()
 
 
 @pytest.mark.parametrize("change", [{"dropout": 0.1}, {"hidden": (8, 16)}])

@@ -13,7 +13,7 @@ import torch
 
 from rlif_learner.buffer import Batch, Buffers, ReplayBuffer
 from rlif_learner.config import RLPDConfig, named_preset
-from rlif_learner.rlpd import RLPD, CriticNoise, NonFiniteError
+from rlif_learner.rlpd import ACTOR_METRICS, CRITIC_METRICS, RLPD, NonFiniteError
 from rlif_learner.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
@@ -96,18 +96,18 @@ def test_losses_targets_and_three_updates_equal_numpy_float64(name, accelerate):
         for _ in range(config.utd):
             batch = random_batch(rng)
             arrays = [as_numpy(t) for t in batch.tensors()]
-            noise = learner.draw_critic_noise()
+            noise = learner.draw_noise().critics.step(0)
             ahead = learner.next_actions(batch.next_states, noise.next_action)
             found_target = as_numpy(learner.critic_target(batch, ahead, noise))
-            found = learner.critic_step(batch, ahead, noise)
+            found = critic_metrics(learner.critic_step(batch, ahead, noise))
             loss, target = oracle.critic_step(
                 arrays, as_numpy(noise.next_action), noise.subset.tolist(),
                 numpy_masks(noise.target_masks), numpy_masks(noise.masks),
             )  # fmt: skip
             np.testing.assert_allclose(found_target, target, atol=1e-5)
             assert found["critic_loss"] == pytest.approx(loss, abs=1e-5)
-        noise, masks = learner.draw_actor_noise()
-        found = learner.actor_step(batch, noise, masks)
+        noise, masks = (drawn := learner.draw_noise()).action, drawn.masks
+        found = dict(zip(ACTOR_METRICS, learner.actor_step(batch, noise, masks), strict=True))
         actor_loss, temperature_loss = oracle.actor_step(
             arrays, as_numpy(noise), numpy_masks(masks)
         )
@@ -121,6 +121,10 @@ def test_losses_targets_and_three_updates_equal_numpy_float64(name, accelerate):
             for key in b:
                 np.testing.assert_allclose(a[key], b[key], atol=1e-5, err_msg=str(key))
     np.testing.assert_allclose(as_numpy(learner.log_temperature), oracle.log_temperature, atol=1e-5)
+
+
+def critic_metrics(row):
+    return dict(zip(CRITIC_METRICS, row.tolist(), strict=True))
 
 
 def filled_buffer(seed=0, episodes=4, length=40, reward_spoiled=False):
@@ -193,7 +197,7 @@ def test_non_finite_batch_changes_no_weight_and_is_named():
 def test_terminal_transitions_do_not_bootstrap():
     learner = RLPD(SMALL, SPEC)
     batch = random_batch(np.random.default_rng(0))
-    noise = learner.draw_critic_noise()
+    noise = learner.draw_noise().critics.step(0)
     ahead = learner.next_actions(batch.next_states, noise.next_action)
     target = learner.critic_target(replace(batch, terminals=torch.ones(32)), ahead, noise)
     assert torch.equal(target, batch.rewards)
@@ -202,8 +206,10 @@ def test_terminal_transitions_do_not_bootstrap():
 def test_subset_without_repetition():
     learner = RLPD(replace(SMALL, subset_size=3), SPEC)
     seen = set()
-    for _ in range(50):
-        subset = learner.draw_critic_noise().subset.tolist()
+    for _ in range(25):
+        subset = learner.draw_noise().critics.subset
+        assert subset.shape == (2, 3)
+        subset = subset[0].tolist()
         assert len(set(subset)) == 3
         seen.update(subset)
     assert seen == {0, 1, 2, 3}
@@ -228,16 +234,10 @@ def test_unknown_setting_is_named():
     ("name", "value"),
     [
         ("subset_size", 11), ("ensemble_size", 0), ("tau", 0.0), ("dropout", 1.0), ("utd", 1.5),
-        ("discount", 1.1), ("prior_ratio", -0.1), ("hidden", ()), ("precision", "float16"),
+        ("discount", 1.1), ("prior_ratio", -0.1), ("hidden", ()), ("precision", "float8"),
         ("target_entropy", float("nan")), ("critic_learning_rate", "fast"), ("layer_norm", 1),
     ],
 )  # fmt: skip
 def test_bad_setting_is_named(name, value):
     with pytest.raises(ValueError, match=name):
         RLPDConfig(**{name: value})
-
-
-def test_noise_is_plain_data():
-    noise = RLPD(SMALL, SPEC).draw_critic_noise()
-    assert isinstance(noise, CriticNoise)
-    assert noise.masks is None

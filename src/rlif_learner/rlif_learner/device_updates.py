@@ -1,0 +1,157 @@
+"""Updates on a GPU, with nothing that waits: the host draws the next batches while the device learns.
+
+The update is recorded once as a CUDA graph, before the first episode, and replayed from then on. The
+metrics of an update are looked at during the next one; one that is not finite has stopped every later
+change on the device by then (RLPD.healthy). On the processor the same code runs without graph and
+streams, which is how it is tested where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlif_learner.buffer import Batch, Buffers
+from rlif_learner.optim import NonFiniteError
+
+WARM_UPS = 3  # eager updates before the recording, as CUDA graphs ask for
+
+
+class Learner(Protocol):
+    """What RLPD offers; its noise and its record are dataclasses of tensors, see rlpd.py."""
+
+    config: Any
+    spec: Any
+    device: torch.device
+    rng: Any
+    average_gradients: Any
+
+    def draw_batches(self, buffers: Buffers) -> Batch: ...
+    def draw_noise(self) -> Any: ...
+    def count(self) -> tuple[int, int]: ...
+    def learn(self, batches: Batch, noise: Any) -> Any: ...
+    def report(self, record: Any, batches: Batch, begun: tuple[int, int]) -> dict[str, float]: ...
+    def state_tensors(self) -> dict[str, Tensor]: ...
+    def state_values(self) -> dict[str, Any]: ...
+    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None: ...
+
+
+class DeviceUpdates:
+    """The updates of one learner. Batches are drawn one update ahead of their use."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self.device = learner, learner.device
+        self._on_gpu = self.device.type == "cuda"
+        self._staged: tuple[Batch, Batch, Mapping[str, Any]] | None = (
+            None  # host, device, rng before
+        )
+        self._pending: tuple[Any, Batch, tuple[int, int]] | None = None  # of the update that runs
+        self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if self._on_gpu and not learner.config.dropout:
+            self._record_graph()
+
+    def update(self, buffers: Buffers) -> dict[str, float]:
+        """Start an update; returns the metrics of the one before, none the first time.
+
+        NonFiniteError for the one before; this one has then changed nothing.
+        """
+        host, device, _ = self._staged or self._stage(buffers)
+        begun = self.learner.count()
+        before, self._pending = self._pending, (self._launch(device), host, begun)
+        self._stage(buffers)  # while the device works
+        return self._report(before)
+
+    def finish(self) -> dict[str, float]:
+        """Wait for the update that runs; returns its metrics. NonFiniteError as of `update`."""
+        before, self._pending = self._pending, None
+        return self._report(before)
+
+    def _report(self, update: tuple[Any, Batch, tuple[int, int]] | None) -> dict[str, float]:
+        if update is None:
+            return {}
+        try:
+            return self.learner.report(*update)
+        except NonFiniteError:
+            self._pending = None  # it has changed nothing either
+            raise
+
+    def rng_state(self) -> Mapping[str, Any]:
+        """State of the generator before what was drawn ahead."""
+        return self._staged[2] if self._staged else self.learner.rng.bit_generator.state
+
+    def forget(self) -> None:
+        """Drop what was drawn ahead and the update that runs: the learner's state has changed."""
+        self._staged = self._pending = None
+
+    def _stage(self, buffers: Buffers) -> tuple[Batch, Batch, Mapping[str, Any]]:
+        """Draw the batches of the next update, and begin to bring them to the device."""
+        before = self.learner.rng.bit_generator.state
+        host = self.learner.draw_batches(buffers)
+        if self._copies is None:
+            self._staged = (host, host, before)
+            return self._staged
+        host = Batch.from_tensors(tensor.pin_memory() for tensor in host.tensors())
+        with torch.cuda.stream(self._copies):
+            device = Batch.from_tensors(
+                tensor.to(self.device, non_blocking=True) for tensor in host.tensors()
+            )
+        self._staged = (host, device, before)
+        return self._staged
+
+    def _launch(self, batches: Batch) -> Any:
+        if self._copies is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_stream(self._copies)
+            for tensor in batches.tensors():
+                tensor.record_stream(current)
+        noise = self.learner.draw_noise()
+        if self._graph is None or self.learner.average_gradients is not None:
+            return self.learner.learn(batches, noise)
+        for to, found in zip(
+            self._inputs(), (*batches.tensors(), *noise_tensors(noise)), strict=True
+        ):
+            to.copy_(found)
+        self._graph.replay()
+        return clone(self._record)
+
+    def _inputs(self) -> Iterable[Tensor]:
+        """What the graph reads."""
+        return (*self._batches.tensors(), *noise_tensors(self._noise))
+
+    def _record_graph(self) -> None:
+        """Warm up and record; the state is afterwards as it was."""
+        learner, config, spec = self.learner, self.learner.config, self.learner.spec
+        leading = (config.utd, config.batch_size)
+        sizes = [(spec.state_dim,), (spec.action_dim,), (), (spec.state_dim,), ()]
+        self._batches = Batch.from_tensors(
+            torch.zeros(*leading, *size, device=self.device) for size in sizes
+        )
+        before = {k: v.clone() for k, v in learner.state_tensors().items()}
+        values = learner.state_values()
+        self._noise = learner.draw_noise()
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                learner.learn(self._batches, self._noise)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._record = learner.learn(self._batches, self._noise)
+        self._graph = graph
+        learner.load_state(before, values)
+
+
+def noise_tensors(noise: Any) -> tuple[Tensor, ...]:
+    """Those that a graph reads; there is no dropout in one."""
+    return (noise.critics.next_action, noise.critics.subset, noise.action)
+
+
+def clone(record: Any) -> Any:
+    """A copy that the next update does not write to."""
+    return type(record)(*(getattr(record, field.name).clone() for field in fields(record)))
