@@ -2,9 +2,10 @@
 
     python benchmarks/sanity_gym.py --env Pendulum-v1 --steps 8000 --utd 2 --seeds 3
     python benchmarks/sanity_gym.py --env Hopper-v5 --steps 100000 --utd 5 --seeds 3
-    python benchmarks/sanity_gym.py --env Hopper-v5 ... --precision float32 bfloat16
+    python benchmarks/sanity_gym.py --env Hopper-v5 ... --precision float32 auto
 
-No prior data, no interventions: the labels of the buffer are replaced by the task's reward. Writes
+No prior data, no interventions: the labels of the buffer are replaced by the task's reward. Each
+curve is learned by one thread of a process of its own, as many at a time as there are cores. Writes
 the curves of all seeds as PNG and JSON to benchmarks/results/.
 """
 
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -143,8 +147,10 @@ class Feed:
             self.state, _ = self.env.reset()
 
 
-def learn(run: Run, console: Console) -> list[tuple[int, float]]:
+def learn(run: Run) -> list[tuple[int, float]]:
     """One curve: (steps, mean return)."""
+    torch.set_num_threads(1)
+    console = Console()
     env, judge = gymnasium.make(run.env), gymnasium.make(run.env)
     learner, buffer = make_learner(run, env)
     feed, buffers, curve = Feed(run, env, buffer), Buffers(buffer), []
@@ -188,23 +194,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--start", type=int, default=500)
     parser.add_argument("--every", type=int, default=500, help="steps between evaluations")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="curves at a time")
     parser.add_argument("--precision", nargs="+", default=["float32"])
     options = parser.parse_args(arguments)
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    console, curves = Console(), {}
     base = Run(options.env, options.steps, options.utd, 0, "", options.start, options.every)
-    for precision in options.precision:
-        curves[precision] = [
-            learn(replace(base, seed=seed, precision=precision), console)
-            for seed in range(options.seeds)
-        ]
+    runs = [
+        replace(base, seed=seed, precision=precision)
+        for seed in range(options.seeds)
+        for precision in options.precision
+    ]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
+        found = list(zip(runs, pool.map(learn, runs), strict=True))
+    curves = {
+        precision: [curve for run, curve in found if run.precision == precision]
+        for precision in options.precision
+    }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"sanity_{options.env}.png"
     draw(curves, f"{options.env}, RLPD with task reward, UTD {options.utd}", path)
     path.with_suffix(".json").write_text(
         json.dumps({"command": vars(options), "curves": curves}, indent=1) + "\n", encoding="utf-8"
     )
-    console.print(f"curves: {path}")
+    Console().print(f"curves: {path}")
 
 
 if __name__ == "__main__":
