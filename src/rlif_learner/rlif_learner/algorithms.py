@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from rlif_learner.bc import BC
 from rlif_learner.config import ImitationConfig, RLPDConfig
 from rlif_learner.hg_dagger import HGDAgger
@@ -16,20 +18,30 @@ ALGORITHMS = ("rlpd", "bc", "hg_dagger")
 # What each draws from, see training.SOURCES.
 DATA: dict[str, tuple[str, ...]] = {
     "rlpd": ("prior", "online"),
-    "bc": ("prior",),
-    "hg_dagger": ("prior", "operator"),
+    "bc": ("driven_prior",),
+    "hg_dagger": ("driven_prior", "operator"),
 }
+DEVICES = ("cpu", "cuda", "auto")
 
 
 def make_algorithm(
-    name: str, settings: Mapping[str, Any], preset: str, spec: PolicySpec, seed: int
+    name: str,
+    settings: Mapping[str, Any],
+    preset: str,
+    spec: PolicySpec,
+    seed: int,
+    device: str = "cpu",
 ) -> Algorithm:
     """The algorithm of this name with `settings`. ValueError names what does not exist.
+
+    `device`: one of DEVICES, of RLPD; the baselines are small enough for the processor.
 
     DAgger is not among them: it needs an expert that is asked in every state, which no graph has.
     """
     if name == "rlpd":
-        return RLPD(RLPDConfig.from_mapping(settings, preset), spec, seed)
+        return RLPD(
+            RLPDConfig.from_mapping(settings, preset), spec, seed, device=find_device(device)
+        )
     if name == "bc":
         return BC(ImitationConfig.from_mapping(settings), spec, seed)
     if name == "hg_dagger":
@@ -40,3 +52,13 @@ def make_algorithm(
             "Steps alone; use hg_dagger, or rlif_learner.dagger.DAgger in a program of yours"
         )
     raise ValueError(f"algorithm: found {name!r}, expected one of {', '.join(ALGORITHMS)}")
+
+
+def find_device(name: str) -> str:
+    """ "cpu" or "cuda"; "auto" is a GPU where PyTorch finds one. ValueError where there is none."""
+    if name not in DEVICES:
+        raise ValueError(f"device: found {name!r}, expected one of {', '.join(DEVICES)}")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("device: found 'cuda', but PyTorch finds no GPU here; use cpu or auto")
+    return "cuda" if there and name == "auto" else name.replace("auto", "cpu")

@@ -33,6 +33,7 @@ class OfflineConfig:
     prior_episodes: int = 0
     prior_into_online: bool = False
     seed: int = 0
+    device: str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
 
     @classmethod
@@ -92,7 +93,9 @@ def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
         state_dim, action_dim, tuple(config.hidden), config.layer_norm,
         state_offset=config.state_offset, state_scale=config.state_scale,
     )  # fmt: skip
-    algorithm = make_algorithm(config.algorithm, config.settings, config.preset, spec, config.seed)
+    algorithm = make_algorithm(
+        config.algorithm, config.settings, config.preset, spec, config.seed, config.device
+    )
     steps, prior = (max(2, count_steps(bags, data.topic)) for bags in (data.bags, data.prior))
 
     def buffer(capacity: int) -> ReplayBuffer:

@@ -27,12 +27,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from rlif_node.logs import logs_shown
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, REPLAY
 from rlif_node.running import run
 from std_srvs.srv import Trigger
 
-from rlif_learner.algorithms import ALGORITHMS, DATA, make_algorithm
+from rlif_learner.algorithms import ALGORITHMS, DATA, DEVICES, find_device, make_algorithm
 from rlif_learner.bags import BagError, StepReader, bag_paths
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointError, CheckpointStore
@@ -79,7 +80,8 @@ PARAMETERS = (
     Param("checkpoint_every", 5000, "updates; 0: at the end only", 0, 10**9),
     Param("keep_checkpoints", 3, "the newest so many stay", 1, 1000),
     Param("resume", "", "checkpoint, or run, to go on from; empty: none"),
-    Param("torch_threads", 1, "of the training", 1, 256),
+    Param("device", "cpu", "where RLPD computes; auto: a GPU if there is one", choices=DEVICES),
+    Param("torch_threads", 1, "of the training, on the processor", 1, 256),
     Param("seed", 0, "of networks, batches and noise", 0, 2**31 - 1),
 )
 # The recorder keeps what it sent before this node was discovered. A resumed learner has had that.
@@ -166,6 +168,11 @@ class LearnerNode(Node):
             raise ValueError(
                 "prior_bags: set features or state_dim too, to make the networks first"
             )
+        if find_device(value["device"]) == "cuda":
+            raise ValueError(
+                "device: on a GPU set features or state_dim too, so that the learner warms up "
+                "before the first episode and not in it"
+            )
         # The networks are made with the first Step; settings that are wrong are refused now.
         make_algorithm(
             value["algorithm"], self._settings, value["preset"],
@@ -181,7 +188,9 @@ class LearnerNode(Node):
             state_offset=tuple(value["state_offset"]), state_scale=tuple(value["state_scale"]),
         )  # fmt: skip
         name = value["algorithm"]
-        algorithm = make_algorithm(name, self._settings, value["preset"], spec, value["seed"])
+        algorithm = make_algorithm(
+            name, self._settings, value["preset"], spec, value["seed"], value["device"]
+        )
         shapes = ((value["image_height"], value["image_width"], 3),) * len(self._cameras)
         scheme, images = value["label_scheme"], value["image_directory"]
 
@@ -347,4 +356,6 @@ def status_message(status: TrainingStatus, version: int, note: str) -> LearnerSt
 def main() -> None:
     """Console script `learner`."""
     # No events: they take no service that waits.
-    sys.exit(run("learner", LearnerNode, LearnerNode.failed, LearnerNode.close, events=False))
+    with logs_shown("learner", "rlif_learner"):
+        code = run("learner", LearnerNode, LearnerNode.failed, LearnerNode.close, events=False)
+    sys.exit(code)

@@ -89,6 +89,7 @@ class RLPD:
         device: str | torch.device = "cpu",
     ) -> None:
         self.config, self.spec, self.device = config, spec, torch.device(device)
+        self.autocast = device_precision(config, self.device)
         generator = torch.Generator().manual_seed(seed)  # the same weights on every device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
@@ -121,7 +122,6 @@ class RLPD:
         self.updates = 0
         self.critic_steps = 0
         self.kernel = make_kernel(self.critic, config) if accelerate else None
-        self.autocast = device_precision(config, self.device)
         self.ahead: DeviceUpdates | None = None
         if self.device.type != "cpu":
             self.ahead = DeviceUpdates(self)

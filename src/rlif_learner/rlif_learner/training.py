@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from rlif_learner.buffer import Buffers
+from rlif_learner.buffer import DRIVEN, Buffers
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_policy.networks import Actor, PolicySpec
 
@@ -24,6 +24,7 @@ SCORED_EPISODES = 10  # of evaluation, below which a success rate says too littl
 # Transitions that an algorithm may draw from.
 SOURCES: dict[str, Callable[[Buffers], int]] = {
     "prior": lambda b: len(b.prior) if b.prior is not None else 0,
+    "driven_prior": lambda b: b.prior.count(DRIVEN) if b.prior is not None else 0,
     "online": lambda b: len(b.online),
     "operator": lambda b: b.online.operator_count(),
 }

@@ -111,7 +111,8 @@ def actor_backward(p, action, d_action, temperature, cache, layers):
 class NumpyRLPD:
     """The learner's equations on dictionaries of float64 arrays."""
 
-    def __init__(self, config, action_dim, critics, actor):
+    def __init__(self, config, action_dim, critics, actor, offset=(), scale=()):
+        self.offset, self.scale = np.array(offset or 0.0), np.array(scale or 1.0)
         self.c, self.critics, self.actor = config, critics, actor
         self.layers = len(config.hidden)
         self.targets = [{k: v.copy() for k, v in p.items()} for p in critics]
@@ -124,7 +125,7 @@ class NumpyRLPD:
         self.temperature_adam = Adam(config.temperature_learning_rate)
 
     def target(self, batch, noise, subset, masks):
-        s, a, r, s2, terminal = batch
+        s, a, r, s2, terminal = self.normalised(batch)
         action, log_prob, _ = actor_forward(self.actor, s2, noise, self.actor_layers)
         x = np.concatenate([s2, action], -1)
         values = [
@@ -138,12 +139,16 @@ class NumpyRLPD:
             value = value - math.exp(self.log_temperature[0]) * log_prob
         return r + self.c.discount * (1 - terminal) * value
 
+    def normalised(self, batch):
+        s, a, r, s2, terminal = batch
+        return (s - self.offset) / self.scale, a, r, (s2 - self.offset) / self.scale, terminal
+
     @property
     def actor_layers(self):
         return max(i for _, i in self.actor)
 
     def critic_step(self, batch, noise, subset, target_masks=None, masks=None):
-        s, a, *_ = batch
+        s, a, *_ = self.normalised(batch)
         y = self.target(batch, noise, subset, target_masks)
         x = np.concatenate([s, a], -1)
         errors, steps = [], []
@@ -160,7 +165,11 @@ class NumpyRLPD:
         return np.mean(np.square(errors)), y
 
     def actor_step(self, batch, noise, masks=None):
-        s, norm, temperature = batch[0], self.c.layer_norm, math.exp(self.log_temperature[0])
+        s, norm, temperature = (
+            self.normalised(batch)[0],
+            self.c.layer_norm,
+            math.exp(self.log_temperature[0]),
+        )
         action, log_prob, cache = actor_forward(self.actor, s, noise, self.actor_layers)
         x = np.concatenate([s, action], -1)
         values, d_action = [], np.zeros_like(action)

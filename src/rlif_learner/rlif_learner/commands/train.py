@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -70,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 with one line on stderr for data or settings that cannot be used."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("rlif_learner").setLevel(logging.INFO)  # that it compiles, and for how long
     with distributed.processes() as own:
         try:
             prepared = _prepare(arguments, own)
