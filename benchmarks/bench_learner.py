@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,10 +66,22 @@ def median_time(call: Callable[[], object], repeats: int, warm_up: int = 3) -> f
     return statistics.median(times)
 
 
-def steps_per_second(precision: str, accelerate: bool, buffers: Buffers, repeats: int) -> float:
-    """Critic steps per second of whole updates."""
-    learner = RLPD(replace(CONFIG, precision=precision), SPEC, seed=0, accelerate=accelerate)
-    return CONFIG.utd / median_time(lambda: learner.update(buffers), repeats)
+def steps_per_second(
+    buffers: Buffers, repeats: int, precision: str = "float32", **where: Any
+) -> float:
+    """Critic steps per second of whole updates. `where`: accelerate, device, as of RLPD."""
+    learner = RLPD(replace(CONFIG, precision=precision), SPEC, seed=0, **where)
+    if learner.ahead is None:
+        return CONFIG.utd / median_time(lambda: learner.update(buffers), repeats)
+    for _ in range(10):
+        learner.update(buffers)
+    # Updates overlap on a GPU: the time of all of them, and no stop in between.
+    learner.ahead.finish()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        learner.update(buffers)
+    learner.ahead.finish()
+    return repeats * CONFIG.utd / (time.perf_counter() - start)
 
 
 def processor() -> str:
@@ -84,13 +97,11 @@ def processor() -> str:
 def measure(repeats: int) -> dict[str, object]:
     """All numbers of the table."""
     buffers = Buffers(filled_buffer())
-    learner = RLPD(CONFIG, SPEC)
-    kernel = learner.kernel
-    float32 = steps_per_second("float32", True, buffers, repeats)
-    low = None
-    if kernel is not None and kernel.has_low_precision:
-        low = steps_per_second("bfloat16", True, buffers, repeats)
-    plain = steps_per_second("float32", False, buffers, max(5, repeats // 6))
+    kernel = RLPD(CONFIG, SPEC).kernel
+    low_format = kernel.low_precision if kernel is not None else None
+    float32 = steps_per_second(buffers, repeats)
+    low = steps_per_second(buffers, repeats, low_format) if low_format else None
+    plain = steps_per_second(buffers, max(5, repeats // 6), accelerate=False)
     rng = np.random.default_rng(0)
     state_batch = median_time(lambda: buffers.online.sample(256, rng), 200)
     pictured = filled_buffer(((128, 128, 3),), 3000)
@@ -98,10 +109,12 @@ def measure(repeats: int) -> dict[str, object]:
     return {
         "critic_steps_per_s_float32": round(float32, 1),
         "critic_steps_per_s_low_precision": None if low is None else round(low, 1),
+        "low_precision": low_format,
         "default_precision": CONFIG.precision,
         "critic_steps_per_s_without_compiler": round(plain, 1),
         "sample_256_states_us": round(1e6 * state_batch, 1),
         "sample_256_image_pairs_ms": round(1e3 * image_batch, 2),
+        **on_gpu(buffers, repeats),
         "updates_measured": repeats,
         "threads": torch.get_num_threads(),
         "load_before": os.getloadavg()[0],
@@ -112,6 +125,19 @@ def measure(repeats: int) -> dict[str, object]:
             "numpy": np.__version__,
         },
     }
+
+
+def on_gpu(buffers: Buffers, repeats: int) -> dict[str, object]:
+    """Critic steps per second on a GPU, if PyTorch finds one."""
+    if not torch.cuda.is_available():
+        return {}
+    speed = {
+        f"critic_steps_per_s_gpu_{name}": round(
+            steps_per_second(buffers, 10 * repeats, name, device="cuda"), 1
+        )
+        for name in ("float32", "bfloat16")
+    }
+    return {**speed, "gpu": torch.cuda.get_device_name()}
 
 
 def show(results: dict[str, object]) -> None:

@@ -19,13 +19,22 @@ def refuse_non_finite(quantities: dict[str, float], batch: Batch, where: str) ->
     broken = [name for name, value in quantities.items() if not math.isfinite(value)]
     if not broken:
         return
-    names = ("states", "actions", "rewards", "next_states", "terminals")
-    inputs = [name for name in names if not torch.isfinite(getattr(batch, name)).all()]
     raise NonFiniteError(
         f"{', '.join(broken)} not finite at {where}; not finite in its batch: "
-        f"{inputs or 'nothing'}. The step was not taken; look at the data, or lower the learning "
-        "rates"
+        f"{_not_finite(batch) or 'nothing'}. The step was not taken; look at the data, or lower the "
+        "learning rates"
     )
+
+
+def _not_finite(batch: Batch) -> str:
+    """Which parts of the batch, and in how many of its rows."""
+    found = []
+    for name in ("states", "actions", "rewards", "next_states", "terminals"):
+        part = getattr(batch, name).reshape(len(batch.rewards), -1)
+        rows = torch.nonzero(~torch.isfinite(part).all(dim=1)).flatten().tolist()
+        if rows:
+            found.append(f"{name} in {len(rows)} of {len(part)} rows ({rows[0]} first)")
+    return ", ".join(found)
 
 
 class FlatAdam:

@@ -133,7 +133,7 @@ def test_non_finite_loss_keeps_the_last_good_weights():
     spoiled = filled("OOO", ACTIONS)
     spoiled.columns["action"][:] = np.nan
     before = learner.flat.values.clone()
-    with pytest.raises(NonFiniteError, match=r"imitation_loss.*\['actions'\]"):
+    with pytest.raises(NonFiniteError, match=r"imitation_loss.*actions in \d+ of"):
         learner.update(Buffers(ONLINE, spoiled))
     assert torch.equal(learner.flat.values, before)
 
