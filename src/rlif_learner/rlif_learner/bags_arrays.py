@@ -23,7 +23,7 @@ import numpy as np
 from rlif_learner.bags import BagError
 from rlif_learner.bags_relabel import episodes_of
 from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Outcome, Source, StepRecord, follows
+from rlif_learner.steps import Outcome, Source, StepRecord, discards, follows
 
 TOLERANCE = 1e-6  # of actions beyond [-1, 1]
 
@@ -31,9 +31,14 @@ TOLERANCE = 1e-6  # of actions beyond [-1, 1]
 def transitions(
     steps: Iterable[StepRecord], scheme: str = "onset", evaluation: bool = False
 ) -> dict[str, np.ndarray]:
-    """All transitions of `steps`, in order; those of evaluation only if asked for."""
+    """All transitions of `steps`, in order; those of evaluation only if asked for.
+
+    Discarded episodes are left out.
+    """
     rows: list[dict[str, Any]] = []
     for episode in episodes_of(s for s in steps if evaluation or not s.evaluation):
+        if discards(episode[-1]):
+            continue
         rewards, terminals = label_rewards(episode, scheme)
         for i, (step, following) in enumerate(zip(episode, episode[1:], strict=False)):
             if follows(following, step):

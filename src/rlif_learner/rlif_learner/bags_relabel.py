@@ -21,7 +21,7 @@ import numpy as np
 
 from rlif_learner.bags import BagError, StepReader
 from rlif_learner.labels import SCHEMES, label_rewards
-from rlif_learner.steps import Source, StepRecord, follows
+from rlif_learner.steps import Source, StepRecord, discards, follows
 
 Scheme = Callable[..., tuple[np.ndarray, np.ndarray]]
 COLUMNS = {
@@ -165,7 +165,8 @@ class _Rows:
         if not np.isfinite(rewards).all():
             raise ValueError(f"the scheme returned rewards that are not finite: {rewards}")
         has_next = np.zeros(len(steps), np.bool_)
-        has_next[:-1] = [follows(b, a) for a, b in zip(steps, steps[1:], strict=False)]
+        if not discards(steps[-1]):
+            has_next[:-1] = [follows(b, a) for a, b in zip(steps, steps[1:], strict=False)]
         old = label_rewards(steps, "onset")[0]
         values = {
             "sequence": [s.sequence for s in steps],

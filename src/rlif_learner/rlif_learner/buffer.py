@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rlif_learner.labels import Label, Labeller
-from rlif_learner.steps import Source, StepRecord
+from rlif_learner.steps import Source, StepRecord, discards
 
 DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
 
@@ -115,11 +115,19 @@ class ReplayBuffer:
     def add_step(self, step: StepRecord) -> None:
         """Append one step. Evaluation steps are left out, and nothing is joined across them.
 
+        The last step of a discarded episode is left out too, and from then on no transition of
+        that episode is sampled any more, whatever was lost of it in between.
+
         ValueError for wrong shapes and values that are not finite; the buffer is then unchanged.
         """
         if step.evaluation:
             with self._lock:
                 self._apply(self._labeller.interrupt())
+            return
+        if discards(step):
+            with self._lock:
+                self._apply(self._labeller.interrupt())
+                self._forget(self._labeller.episode_of(step))
             return
         state, action = self._checked(step)
         with self._lock:
@@ -243,8 +251,20 @@ class ReplayBuffer:
             self.columns["reward"][row] = label.reward
             self.columns["terminal"][row] = label.terminal
             self._set_valid(row, True)
-            for saver, first in self._changed_from.items():
-                self._changed_from[saver] = min(first, label.index)
+            self._note_change(label.index)
+
+    def _forget(self, steps: range) -> None:
+        """These start no transition any more; their rows are filled anew when it is their turn."""
+        held = range(max(steps.start, self.total - self.capacity), steps.stop)
+        for index in held:
+            self._set_valid(index % self.capacity, False)
+        if held:
+            self._note_change(held.start)
+
+    def _note_change(self, index: int) -> None:
+        """For who saves next: the rows from this step on are not as they were last saved."""
+        for saver, first in self._changed_from.items():
+            self._changed_from[saver] = min(first, index)
 
     def _set_valid(self, row: int, valid: bool) -> None:
         change = int(valid) - int(self.columns["valid"][row])

@@ -5,7 +5,8 @@
 both               failure or abort counts as an intervention: -1 on the last policy step
 
 Success is terminal with reward 0; a time limit is truncated, that is, bootstrapped. Failure is
-truncated as well: under rewards of at most 0 a terminal state would look perfect.
+truncated as well: under rewards of at most 0 a terminal state would look perfect. A discarded
+episode labels nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.steps import Outcome, Source, StepRecord, follows
+from rlif_learner.steps import Outcome, Source, StepRecord, discards, follows
 
 SCHEMES = ("onset", "every_step")
 _REMEMBERED = tuple(
@@ -48,10 +49,13 @@ class Labeller:
         self._previous: StepRecord | None = None
         self._last_policy: int | None = None  # of this episode, with nothing lost since
         self._pending: int | None = None  # policy step with a successor, but no label yet
+        self._episode: tuple[int, int, int] | None = None  # id, index of its first step, sequence
 
     def push(self, step: StepRecord) -> list[Label]:
         """The labels that `step` made known; a later label of the same index replaces it."""
+        first = self._first_index(step)
         index, self.count = self.count, self.count + 1
+        self._episode = (step.episode_id, first, step.sequence)
         if self._previous is not None and follows(step, self._previous):
             labels = self._continue(step, self._previous, index - 1)
         else:
@@ -67,6 +71,17 @@ class Labeller:
         self._previous = self._last_policy = self._pending = None
         return labels
 
+    def episode_of(self, step: StepRecord) -> range:
+        """The indices of the steps seen so far of the episode that `step`, the next one, is of."""
+        return range(self._first_index(step), self.count)
+
+    def _first_index(self, step: StepRecord) -> int:
+        """Index of the first step of its episode, whatever was lost of that in between."""
+        if self._episode is None or step.is_first:
+            return self.count
+        episode, first, sequence = self._episode
+        return first if step.episode_id == episode and step.sequence > sequence else self.count
+
     def state(self) -> dict[str, Any]:
         """What it remembers, as JSON holds it: labelling goes on from there after `load`."""
         values: dict[str, Any] = {
@@ -75,6 +90,7 @@ class Labeller:
             "last_policy": self._last_policy,
             "pending": self._pending,
             "previous": None,
+            "episode": None if self._episode is None else list(self._episode),
         }
         if self._previous is not None:
             values["previous"] = {name: int(getattr(self._previous, name)) for name in _REMEMBERED}
@@ -89,6 +105,8 @@ class Labeller:
             )
         self.count, self._last_policy = values["count"], values["last_policy"]
         self._pending, self._previous = values["pending"], None
+        episode = values.get("episode")  # not in checkpoints of earlier versions
+        self._episode = None if episode is None else (episode[0], episode[1], episode[2])
         if values["previous"] is not None:
             # Of a step that is over only the numbers matter: what it saw lies in the buffer.
             unused = np.zeros(1, dtype=np.float32)
@@ -125,13 +143,18 @@ def label_rewards(
     """Rewards (float32 [n]) and terminals (bool [n]) of consecutive steps, of any episodes.
 
     Entry i belongs to the transition from step i to step i + 1, which exists where step i + 1
-    follows step i; elsewhere, and on last steps, both are zero. What a gap hid labels nothing.
+    follows step i; elsewhere, on last steps and in discarded episodes, both are zero. What a gap hid
+    labels nothing.
     ValueError for a scheme that does not exist.
     """
     rewards = np.zeros(len(steps), dtype=np.float32)
     terminals = np.zeros(len(steps), dtype=bool)
     labeller = Labeller(scheme)
     for step in steps:
+        if discards(step):
+            of_episode = labeller.episode_of(step)
+            rewards[of_episode.start : of_episode.stop] = 0.0
+            terminals[of_episode.start : of_episode.stop] = False
         for label in labeller.push(step):
             rewards[label.index] = label.reward
             terminals[label.index] = label.terminal

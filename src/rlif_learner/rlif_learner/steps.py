@@ -23,6 +23,7 @@ class Outcome(IntEnum):
     SUCCESS = 1
     FAILURE = 2
     TRUNCATED = 3
+    DISCARDED = 4  # to be recorded again: nothing of the episode is learned from
 
 
 _NO_ACTION = np.zeros(0, dtype=np.float32)
@@ -57,6 +58,11 @@ class StepRecord:
                 f"step {self.step_index} of episode {self.episode_id}: found no action, expected "
                 "one in every step but the last; check the recorder"
             )
+
+
+def discards(step: StepRecord) -> bool:
+    """Whether `step` is the end of an episode that is not to be learned from."""
+    return step.is_last and step.outcome == Outcome.DISCARDED
 
 
 def follows(step: StepRecord, previous: StepRecord | None) -> bool:

@@ -107,6 +107,8 @@ class StepFacts(Protocol):
     def onset(self) -> bool: ...
     @property
     def evaluation(self) -> bool: ...
+    @property
+    def outcome(self) -> int: ...
 
 
 @dataclass
@@ -114,7 +116,7 @@ class StepCounts:
     """What has been received: counts, losses, and how often the operator took over."""
 
     steps: int = 0  # evaluation left out
-    episodes: int = 0  # ended, evaluation left out
+    episodes: int = 0  # ended, evaluation and discarded ones left out
     lost: int = 0
     last_sequence: int | None = None
     at_episode_end: bool = True
@@ -142,8 +144,9 @@ class StepCounts:
             self._takeovers = self._driven = 0  # what came before had no end
         self.at_episode_end = step.is_last
         if step.is_last:
-            self.episodes += 1
-            self._recent.append((self._takeovers, self._driven))
+            if step.outcome != Outcome.DISCARDED:
+                self.episodes += 1
+                self._recent.append((self._takeovers, self._driven))
             self._takeovers = self._driven = 0
             return
         self._takeovers += step.onset
@@ -215,6 +218,8 @@ class EvaluationCounts:
             self._counts = False
         if step.is_last and self._counts:
             self._counts = False
+            if step.outcome == Outcome.DISCARDED:
+                return
             self.episodes += 1
             self.successes += step.outcome == Outcome.SUCCESS
 

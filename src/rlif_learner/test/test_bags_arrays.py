@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def test_evaluation_is_left_out_unless_asked_for() -> None:
     assert len(transitions(steps, evaluation=True)["rewards"]) == 5
     with pytest.raises(RuntimeError, match="no transition"):
         transitions(steps)
+
+
+def test_discarded_episodes_are_left_out() -> None:
+    steps = helpers.make_episodes(2)
+    kept = transitions(steps[:6])
+    steps[-1] = replace(steps[-1], outcome=Outcome.DISCARDED)
+    found = transitions(steps)
+    assert found["episode_ids"].tolist() == kept["episode_ids"].tolist()
 
 
 def test_there_and_back_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_labels_are_those_of_the_one_function(tmp_path: Path, scheme: str) -> No
     assert np.array_equal(found["terminal"], terminals)
     assert found["sequence"].tolist() == list(range(18))
     assert found["transition"].tolist() == [not s.is_last for s in steps]
+
+
+def test_a_discarded_episode_has_no_transition_under_any_scheme(tmp_path: Path) -> None:
+    steps = helpers.make_episodes(2)
+    steps[-1] = replace(steps[-1], outcome=Outcome.DISCARDED)
+    bag = helpers.write_bag(tmp_path / "bag", steps)
+    relabel_bag(bag, tmp_path / "out", Relabelling("every_step"))
+    found = read_labels(tmp_path / "out/bag.labels.npz").columns
+    assert found["transition"].tolist() == [True] * 5 + [False] * 7
+    assert not found["reward"][6:].any()
 
 
 @settings(max_examples=50, deadline=None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from rlif_learner.buffer import DRIVEN, ReplayBuffer, sample_mixed, sample_union
 from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Source, StepRecord, follows
+from rlif_learner.steps import Source, StepRecord, discards, follows
 
 SOURCES = {"P": Source.POLICY, "O": Source.OPERATOR, "^": Source.OPERATOR, "N": Source.NONE}
 
@@ -50,7 +52,7 @@ def histories(draw):
     steps, sequence = [], 0
     for episode_id in range(1, draw(st.integers(1, 6)) + 1):
         drivers = draw(st.text("PPPO^N_", min_size=1, max_size=10))
-        outcome, evaluation = draw(st.sampled_from([1, 2, 3])), draw(st.integers(0, 4)) == 0
+        outcome, evaluation = draw(st.sampled_from([1, 2, 3, 4])), draw(st.integers(0, 4)) == 0
         new = make_episode(drivers, sequence, episode_id, outcome, evaluation)
         cut = draw(st.integers(0, 1))
         steps += new[: len(new) - cut]
@@ -64,11 +66,17 @@ def naive_transitions(steps, capacity, scheme="onset"):
     The last one is left out where its label may still change.
     """
     learned = [step for step in steps if not step.evaluation]
-    rewards, terminals = label_rewards(learned, scheme)
+    labels = label_rewards(learned, scheme)
+    discarded = {step.episode_id for step in learned if discards(step)}
+    stored = [i for i, step in enumerate(learned) if not discards(step)]
+    rewards, terminals = (column[stored] for column in labels)
+    learned = [learned[i] for i in stored]
     pairs = []
     for i in range(max(0, len(learned) - capacity), len(learned) - 1):
         one, two = learned[i], learned[i + 1]
-        if follows(two, one) and not undecided(steps, learned, i):
+        if one.episode_id in discarded:
+            assert not rewards[i] and not terminals[i]
+        elif follows(two, one) and not undecided(steps, learned, i):
             pairs.append((*one.state, *one.action, rewards[i], *two.state, float(terminals[i])))
     return pairs
 
@@ -77,6 +85,8 @@ def undecided(steps, learned, i):
     """A policy step with nothing but undriven steps, unbroken, up to the very end."""
     if learned[i].source != Source.POLICY or steps[-1].evaluation:
         return False
+    if any(discards(s) for s in steps[steps.index(learned[i]) :]):
+        return False  # an end, of whichever episode
     after = learned[i + 1 :]
     unbroken = all(follows(b, a) for a, b in zip(learned[i:], after, strict=False))
     return unbroken and all(s.source == Source.NONE and not s.is_last for s in after)
@@ -136,6 +146,47 @@ def test_a_transition_can_be_sampled_while_its_episode_is_running():
     for step, known in zip(make_episode("PPPP")[:4], (0, 1, 2, 3), strict=True):
         buffer.add_step(step)
         assert len(buffer) == known
+
+
+@pytest.mark.parametrize("drivers", ["PP^OP", "P__^OP", "^OOOO"])
+def test_a_discarded_episode_is_never_sampled_again(drivers):
+    """Its steps could be sampled while it ran; its neighbours stay, and a saver hears of it."""
+    buffer, saver = ReplayBuffer(100, 2, 1), Saver()
+    buffer.add_episode(make_episode("PP^O", 0, 1))
+    kept = stored_transitions(buffer)
+    *running, end = make_episode(drivers, 10, 2, outcome=4)
+    buffer.add_episode(running)
+    assert len(buffer) > len(kept), "until then nobody knows"
+    buffer.mark_saved(saver, buffer.total)
+    buffer.add_step(end)
+    assert stored_transitions(buffer) == kept and len(buffer) == len(kept)
+    assert buffer.changed_steps(saver) == range(5, buffer.total)
+    buffer.add_episode(make_episode("PP", 20, 3))
+    assert len(buffer) == len(kept) + 2
+
+
+def test_a_discarded_episode_that_a_checkpoint_cut_in_two_is_never_sampled_again():
+    first, second = ReplayBuffer(100, 2, 1), ReplayBuffer(100, 2, 1)
+    *running, end = make_episode("PPP", 0, 1, outcome=4)
+    first.add_episode(running)
+    steps = range(first.total)
+    second.restore(json.loads(json.dumps(first.state())), [(steps, first.read_rows(steps))])
+    assert len(second) == 2
+    second.add_step(end)
+    assert len(second) == 0
+
+
+def test_the_end_of_a_discarded_episode_need_not_be_usable():
+    """Nothing is learned from its observation: a camera that broke must not keep the data in."""
+    buffer = ReplayBuffer(100, 2, 1)
+    *running, end = make_episode("PPP", 0, 1, outcome=4)
+    buffer.add_episode(running)
+    buffer.add_step(replace(end, state=np.full(2, np.nan, np.float32)))
+    assert len(buffer) == 0
+
+
+class Saver:
+    """Somebody who saves."""
 
 
 def test_evaluation_is_not_learned_from():

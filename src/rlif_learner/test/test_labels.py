@@ -43,6 +43,16 @@ def test_onset_labels_the_last_policy_step_only():
     assert rewards("PPP^OOPP^P") == [0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0]
 
 
+@pytest.mark.parametrize("scheme", ["onset", "every_step"])
+def test_a_discarded_episode_labels_nothing_and_its_neighbours_as_ever(scheme):
+    before, after = episode("PP^O"), episode("P^", sequence=20, episode_id=3)
+    middle = episode("PP_^OP^", Outcome.DISCARDED, 10, 2)
+    found, terminals = label_rewards(before + middle + after, scheme)
+    assert found[: len(before)].tolist() == label_rewards(before, scheme)[0].tolist()
+    assert not found[len(before) : -len(after)].any() and not terminals.any()
+    assert found[-len(after) :].tolist() == label_rewards(after, scheme)[0].tolist()
+
+
 def test_every_step_labels_all_with_an_operator_after_them():
     assert rewards("PPP^OOPP", "every_step") == [0, 0, -1, -1, -1, 0, 0, 0, 0]
 

@@ -105,6 +105,24 @@ def test_evaluation_episodes_do_not_use_up_the_demonstrations():
     assert (trainer.status().prior_transitions, trainer.status().transitions) == (4, 5)
 
 
+def test_a_discarded_demonstration_is_recorded_again_and_not_used_up():
+    trainer = make(prior_episodes=1)
+    bad = episode(1, 3, 0, takeover=1, outcome=Outcome.DISCARDED)
+    for step in [*bad, *episode(2, 4, 4), *episode(3, 5, 9)]:
+        trainer.receive(step)
+    status = trainer.status()
+    assert (status.prior_transitions, status.transitions) == (4, 5)
+    assert (status.steps, status.lost_steps) == (15, 0), "the pacing counts all that was sent"
+    assert status.intervention_rate == 0.0
+
+
+def test_a_discarded_evaluation_is_no_trial():
+    trainer = make()
+    for step in episode(1, 5, 0, evaluation=True, outcome=Outcome.DISCARDED):
+        trainer.receive(step)
+    assert trainer.evaluation.episodes == 0
+
+
 def test_prior_data_can_go_into_the_online_buffer_as_the_authors_have_it():
     trainer = make(prior_episodes=1, prior_into_online=True)
     for step in [*episode(1, 3, 0), *episode(2, 4, 4)]:
