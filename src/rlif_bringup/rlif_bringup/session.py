@@ -171,6 +171,8 @@ class Session:
             if not episode.evaluation and episode.steps:
                 self._env_steps += episode.steps
                 self._sent += episode.steps + 1
+            if episode.outcome == Episode.OUTCOME_DISCARDED:
+                continue  # no trial; another one takes its place
             record = EpisodeRecord(
                 phase=phase.name,
                 id=episode.id,

@@ -28,7 +28,7 @@ class Reading:
     pressed: frozenset[str] = frozenset()  # names of the buttons that are down
 
 
-BUTTONS = ("deadman", "turbo", "success", "failure", "arm", "stop")
+BUTTONS = ("deadman", "turbo", "success", "failure", "discard", "arm", "stop")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Subscribes
     decision       rlif_msgs/Decision       steps, take-overs; the time limit
     control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
-    joy            sensor_msgs/Joy          success and failure buttons
+    joy            sensor_msgs/Joy          success, failure and discard buttons
     task_success   std_msgs/Header          a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
@@ -12,6 +12,7 @@ Publishes
 Services
     start_episode                              std_srvs/Trigger
     end_episode_success, end_episode_failure   std_srvs/Trigger
+    discard_episode                            std_srvs/Trigger  ends it: recorded, not learned from
 Calls
     reset          std_srvs/Trigger         before each episode, with `reset_service`
 """
@@ -57,6 +58,7 @@ PARAMETERS = (
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
     Param("success_button", 1, "index in Joy.buttons; -1: none", -1, 63),
     Param("failure_button", 2, "index in Joy.buttons; -1: none", -1, 63),
+    Param("discard_button", -1, "index in Joy.buttons; -1: none; to record it again", -1, 63),
 )
 CHECK_PERIOD = 0.02  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
@@ -100,11 +102,8 @@ class EpisodeNode(Node):
     def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
         super().__init__("episode", parameter_overrides=list(overrides))
         self._values = declare(self, PARAMETERS)
-        buttons = (
-            ("success", self._values["success_button"]),
-            ("failure", self._values["failure_button"]),
-        )
-        self._layout = JoyLayout(buttons=buttons)
+        names = ("success", "failure", "discard")
+        self._layout = JoyLayout(buttons=tuple((n, self._values[f"{n}_button"]) for n in names))
         self._buttons = ButtonMemory()
         self._edges = ButtonEdges()
         self._core = EpisodeKeeper(episode_config(self._values))
@@ -121,6 +120,7 @@ class EpisodeNode(Node):
             ("start_episode", self._on_start),
             ("end_episode_success", self._on_success_service),
             ("end_episode_failure", self._on_failure_service),
+            ("discard_episode", self._on_discard_service),
         ):
             self.create_service(Trigger, name, answer)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -161,7 +161,9 @@ class EpisodeNode(Node):
             return
         # In simulation the Joy answers an observation, on a robot its clock may be another's.
         stamp = to_ns(m.header.stamp) if self._sim_time else self._ros()
-        if "success" in pressed:
+        if "discard" in pressed:  # before the others: it is what can be made good again
+            self._publish(self._core.end(Outcome.DISCARDED, "discard button", stamp))
+        elif "success" in pressed:
             self._publish(self._core.succeed(stamp, "success button"))
         elif "failure" in pressed:
             self._publish(self._core.end(Outcome.FAILURE, "failure button", stamp))
@@ -198,6 +200,11 @@ class EpisodeNode(Node):
         self, _: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         return self._end_by_service(Outcome.FAILURE, response)
+
+    def _on_discard_service(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return self._end_by_service(Outcome.DISCARDED, response)
 
     def _end_by_service(self, outcome: Outcome, response: Trigger.Response) -> Trigger.Response:
         report = self._core.end(outcome, "service call", self._ros())

@@ -2,7 +2,8 @@
 
     READY --wanted--> RESETTING --reset done--> READY --armed, learner caught up--> RUNNING
       ^                                                                                |
-      +--all episodes done-- ENDED <--success, failure, time limit, control lost-------+
+      +--all episodes done-- ENDED <--success, failure, discard, time limit, ----------+
+                                      control lost
 
 No clock and no ROS: `now` is wall time in s of a steady clock, stamps are ROS times in ns.
 """
@@ -33,6 +34,7 @@ class Outcome(enum.IntEnum):
     SUCCESS = 1
     FAILURE = 2
     TRUNCATED = 3
+    DISCARDED = 4  # to be recorded again: not learned from, and not one of `max_episodes`
 
 
 DRIVING = frozenset({ControlState.POLICY, ControlState.OPERATOR})
@@ -234,6 +236,8 @@ class EpisodeKeeper:
         if self._driven and not self._evaluation:
             self.pacer.add(len(self._driven) + 1)
         self.reset_done = not self.config.reset
+        if outcome is Outcome.DISCARDED:
+            self._started = max(0, self._started - 1)  # one more in its place
         return self.report(self._end)
 
     # ---- progress

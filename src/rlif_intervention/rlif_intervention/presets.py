@@ -23,6 +23,7 @@ class Preset:
     turbo: int = -1
     success: int = 1
     failure: int = 2
+    discard: int = -1
     arm: int = 3
     stop: int = -1
 
@@ -30,7 +31,7 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     # The scripted operator, and any pad after a look at its numbers.
     "generic": Preset(),
-    # Sticks x y z yaw; RB deadman, A success, B failure, start arm, back stop.
+    # Sticks x y z yaw; RB deadman, A success, B failure, guide discard, start arm, back stop.
     "xbox": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         deadzone=0.1,
@@ -38,10 +39,12 @@ PRESETS: Mapping[str, Preset] = {
         turbo=4,
         success=0,
         failure=1,
+        discard=8,
         arm=7,
         stop=6,
     ),
-    # Sticks x y z yaw; R1 deadman, cross success, circle failure, options arm, create stop.
+    # Sticks x y z yaw; R1 deadman, cross success, circle failure, PS discard, options arm, create
+    # stop.
     "ps5": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         deadzone=0.1,
@@ -49,6 +52,7 @@ PRESETS: Mapping[str, Preset] = {
         turbo=4,
         success=0,
         failure=1,
+        discard=10,
         arm=9,
         stop=8,
     ),

@@ -9,6 +9,7 @@ from rclpy.parameter import Parameter
 from rlif_node.qos import LATCHED
 from rlif_node.stamps import to_msg, to_ns
 from std_msgs.msg import Bool, Header
+from std_srvs.srv import Trigger
 
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
@@ -128,6 +129,22 @@ def test_a_tap_of_one_message_ends_the_episode(make_graph, button, outcome):
     graph.world.press(**{button: True})
     graph.world.press()
     assert reports(graph, Episode.ENDED)[0].outcome == outcome
+
+
+def test_a_discard_ends_the_episode_and_another_one_takes_its_place(make_graph):
+    graph = make_graph()
+    start(graph, max_steps=0, max_episodes=1, discard_button=2, failure_button=-1)
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    graph.world.press(failure=True, success=True)  # button 2, and one more with it
+    graph.world.press()
+    assert reports(graph, Episode.ENDED)[0].outcome == Episode.OUTCOME_DISCARDED
+    reports(graph, Episode.RUNNING, 2)
+    client = graph.world.create_client(Trigger, "discard_episode")
+    graph.until(client.service_is_ready, what="the service")
+    call = client.call_async(Trigger.Request())
+    graph.until(call.done, what="an answer")
+    assert call.result().success
+    assert reports(graph, Episode.ENDED, 2)[1].outcome == Episode.OUTCOME_DISCARDED
 
 
 def test_pace_waits_for_the_learner(make_graph):

@@ -101,6 +101,22 @@ def test_success_at_a_stamp_drops_the_decisions_from_there_on():
     assert report.steps == 2 and report.stamp == 103 and report.outcome is Outcome.SUCCESS
 
 
+def test_a_discarded_episode_does_not_count_and_its_steps_are_still_waited_for():
+    k = keeper(auto_start=True, max_episodes=1, pace=True)
+    k.pacer.learner(0, 0, True)
+    k.start(0.0, 100)
+    drive(k, [101, 102])
+    report = k.end(Outcome.DISCARDED, "discard button", 103)
+    assert report.outcome is Outcome.DISCARDED and report.steps == 2
+    assert k.wanted, "one more in its place"
+    k.leave_ended(103)
+    assert "2 of 3" not in (k.waiting_for() or "") and k.start(0.0, 200) is None
+    k.pacer.learner(3, 0, True)
+    assert k.start(0.0, 200).phase is Phase.RUNNING
+    k.end(Outcome.SUCCESS, "", 300)
+    assert not k.wanted
+
+
 def test_a_success_from_before_the_start_is_not_this_episodes():
     k = keeper()
     k.start(0.0, 100)
