@@ -6,6 +6,7 @@ import logging
 import warnings
 
 import pytest
+
 from rlif_node import logs
 
 
