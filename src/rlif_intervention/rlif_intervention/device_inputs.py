@@ -12,13 +12,13 @@ A device NAME out of the parameter `devices` has the parameters NAME.kind, NAME.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE, SENSOR
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
@@ -198,7 +198,10 @@ def subscribe_lock(node: Node, name: str, now: Callable[[], float]) -> Lock:
     def heard(m: Bool) -> None:
         lock.update(m.data, now())
 
-    node.create_subscription(Bool, p["topic"], heard, RELIABLE)
+    # Twice, as for `stop`: a lock that was latched before this node started, and a publisher of any
+    # other quality of service. Hearing a message twice changes nothing.
+    for qos in (LATCHED, SENSOR):
+        node.create_subscription(Bool, p["topic"], heard, qos)
     return lock
 
 
@@ -212,5 +215,20 @@ def make_rack(
     handlers: Handlers,
 ) -> DeviceRack:
     """All devices and locks that the parameters name."""
-    devices = [DeviceInput(node, name, axes, timeout, now, handlers).device for name in names]
-    return DeviceRack(devices, [subscribe_lock(node, name, now) for name in locks])
+
+    def pressed(name: str, buttons: frozenset[str]) -> None:
+        device = rack.device(name)
+        counts, lock = rack.heard(device, buttons, now()), rack.lock_on(device, now())
+        ignored = buttons - counts - {"deadman", "turbo"}
+        if ignored and lock:
+            node.get_logger().warning(
+                f"{name}: the button {', '.join(sorted(ignored))} does nothing: the device is "
+                f"locked by {lock.name}"
+            )
+        if counts:
+            handlers.pressed(name, counts)
+
+    masked = replace(handlers, pressed=pressed)
+    devices = [DeviceInput(node, name, axes, timeout, now, masked).device for name in names]
+    rack = DeviceRack(devices, [subscribe_lock(node, name, now) for name in locks])
+    return rack

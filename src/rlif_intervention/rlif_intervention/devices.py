@@ -19,6 +19,14 @@ class DeviceMessageError(ValueError):
     """A device message that cannot be used: not finite, or too short for the configured layout."""
 
 
+def _require_finite(whose: str, **values: float | Vector) -> None:
+    """ValueError that names the first value with an entry that is not finite."""
+    for name, value in values.items():
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(v) for v in entries):
+            raise ValueError(f"{whose} {name} is {value}; expected finite numbers")
+
+
 @dataclass(frozen=True)
 class Reading:
     """One device message: `engaged` and `action` (n,) in [-1, 1] from the same moment."""
@@ -60,6 +68,8 @@ class JoyLayout:
                     f"joy {name} has {len(getattr(self, name))} entries; expected one for each of "
                     f"{list(AXES)} (-1 in joy axes: not on this device)"
                 )
+        # Times 0 a scale that is no number is none either, and would pass as -1 below: full speed.
+        _require_finite("joy", scales=self.scales, deadzone=self.deadzone, slow=self.slow)
         unknown = [name for name, _ in self.buttons if name not in BUTTONS]
         if unknown:
             raise ValueError(f"unknown joy buttons {unknown}; expected some of {list(BUTTONS)}")
@@ -146,6 +156,9 @@ class Deadman:
     _held: bool = False
     _received: float = NEVER
 
+    def __post_init__(self) -> None:
+        _require_finite("deadman", timeout=self.timeout)
+
     def update(self, held: bool, now: float) -> None:
         self._held, self._received = held, now
 
@@ -187,6 +200,9 @@ class Device:
     received: float = NEVER
     moved: bool = False
 
+    def __post_init__(self) -> None:
+        _require_finite(f"device {self.name}", timeout=self.timeout)
+
     def update(self, reading: Reading, now: float) -> None:
         self.reading, self.received = reading, now
         self.moved = self.moved or reading.engaged or any(reading.action)
@@ -215,6 +231,9 @@ class Lock:
     timeout: float = 0.0  # s; 0: never expires
     held: bool = False
     received: float = NEVER
+
+    def __post_init__(self) -> None:
+        _require_finite(f"lock {self.name}", timeout=self.timeout)
 
     def update(self, held: bool, now: float) -> None:
         self.held, self.received = held, now
@@ -251,6 +270,10 @@ class DeviceRack:
         """The lock that masks the device; None: none does."""
         masks = (k for k in self.locks if k.active(now) and device.priority <= k.priority)
         return next(masks, None)
+
+    def heard(self, device: Device, pressed: frozenset[str], now: float) -> frozenset[str]:
+        """Those of the buttons pressed on it that count: a locked device can only stop."""
+        return pressed if self.lock_on(device, now) is None else pressed & {"stop"}
 
     def loss(self, device: Device, now: float) -> str | None:
         """What took control from a device that drove; None: nothing did."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import Parameter
-from rlif_node.qos import RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE, SENSOR
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
@@ -133,6 +134,31 @@ def test_a_lock_masks_a_device(make_graph):
     graph.until(lambda: b.rack.driving(0.0) is None, what="masked")
 
 
+@pytest.mark.parametrize("qos", [LATCHED, RELIABLE, SENSOR])
+def test_a_lock_of_any_quality_masks_and_so_does_one_latched_before_the_start(make_graph, qos):
+    graph = make_graph()
+    pause = graph.world.create_publisher(Bool, "pause", qos)
+    if qos is LATCHED:
+        pause.publish(Bool(data=True))
+    b = Bench(graph, ["joy"], ["pause"])
+    if qos is not LATCHED:
+        graph.until(lambda: pause.get_subscription_count() >= 1, what="a subscription of the lock")
+        pause.publish(Bool(data=True))
+    device = b.rack.device("joy")
+    graph.until(lambda: b.rack.lock_on(device, 0.0), what="masked")
+
+
+def test_of_a_locked_device_the_stop_button_counts_and_the_arm_button_does_not(make_graph):
+    graph = make_graph()
+    b = Bench(graph, ["pad"], ["pause"], pad__preset="xbox")
+    up, arm, stop = ([int(i == down) for i in range(11)] for down in (-1, 7, 6))
+    b.send("pause", Bool(data=True))
+    graph.until(lambda: b.rack.lock_on(b.rack.device("pad"), 0.0), what="masked")
+    b.send("pad", *(joy(*[0.0] * 8, buttons=buttons) for buttons in (up, arm, up, stop)))
+    graph.until(lambda: len(b.readings) == 4, what="4 readings")
+    assert b.pressed == [("pad", {"stop"})]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -141,11 +167,18 @@ def test_a_lock_masks_a_device(make_graph):
         ({"joy__deadman_button": -1}, "deadman_button"),
         ({"joy__kind": "motion", "joy__motion_off": 0.5}, "thresholds"),
         ({"joy__axes": [0, 1]}, "axes has 2 entries"),
+        ({"joy__scales": [math.nan] + [1.0] * 5}, "scales is .*expected finite"),
     ],
 )
 def test_a_device_that_cannot_work_is_refused_by_name(make_graph, values, words):
     with pytest.raises(ValueError, match=words):
         Bench(make_graph(), ["joy"], **values)
+
+
+@pytest.mark.parametrize("name", ["timeout", "deadzone", "slow", "motion_on", "motion_off"])
+def test_a_number_of_a_device_that_is_none_is_refused_by_name(make_graph, name):
+    with pytest.raises(InvalidParameterValueException, match=f"joy.{name}"):
+        Bench(make_graph(), ["joy"], **{f"joy__{name}": math.nan})
 
 
 def test_docs_list_every_parameter_of_devices_and_locks():

@@ -173,3 +173,31 @@ def test_a_locked_device_is_no_device_that_a_person_could_take_over_with():
     assert "pad is locked by pause" in r.problem(1.0) and "mouse is silent" in r.problem(1.0)
     lock.update(False, 1.0)
     assert r.problem(1.0) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_numbers_of_a_device_that_are_not_finite_are_refused_by_name(bad):
+    # At rest 0 times such a scale was read as -1: full speed.
+    with pytest.raises(ValueError, match=r"joy scales is .*expected finite"):
+        JoyLayout(scales=(bad, 1.0, 1.0, 1.0, 1.0, 1.0))
+    for make, words in (
+        (lambda: JoyLayout(deadzone=bad), "deadzone"),
+        (lambda: JoyLayout(slow=bad), "slow"),
+        (lambda: MotionGate(on=bad), "thresholds"),
+        (lambda: MotionGate(off=bad), "thresholds"),
+        (lambda: Deadman(bad), "deadman timeout"),
+        (lambda: Device("pad", timeout=bad), "device pad timeout"),
+        (lambda: Lock("pause", 10, timeout=bad), "lock pause timeout"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make()
+
+
+def test_a_locked_device_can_stop_and_nothing_else():
+    lock = Lock("pause", priority=10)
+    r = rack([lock])
+    buttons = frozenset({"arm", "stop", "success", "failure", "discard"})
+    assert r.heard(r.device("pad"), buttons, 0.0) == buttons
+    lock.update(True, 0.0)
+    assert r.heard(r.device("pad"), buttons, 0.1) == {"stop"}
+    assert r.heard(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
