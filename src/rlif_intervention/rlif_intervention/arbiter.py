@@ -15,6 +15,7 @@ from .arbitration import ControlMachine, ControlState, Event
 from .devices import NEVER, Device, DeviceRack, Reading
 from .interventions import Intervention, InterventionConfig, InterventionTracker
 from .limits import LimitConfig, Limited, Limiter, Vector, shape_problem
+from .policy_hold import PolicyHold
 from .ticks import Decision, InterventionChange, Source, Tick
 
 
@@ -24,6 +25,7 @@ class ArbiterConfig:
 
     require_operator: without a live operator device the policy does not drive
     label_only: a take-over is marked in the data, and the policy keeps control
+    hold_timeout: of `hold`; 0: nobody is expected to speak there
     """
 
     limits: LimitConfig = field(default_factory=LimitConfig)
@@ -33,6 +35,7 @@ class ArbiterConfig:
     pose_timeout: float = 0.3
     require_operator: bool = True
     label_only: bool = False
+    hold_timeout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("observation_timeout", "policy_timeout", "pose_timeout"):
@@ -86,7 +89,7 @@ class Arbiter:
         self._size = len(config.limits.axes)
         self._causes: dict[str, str] = {}  # of a fault, that are still there
         self._hold: str | None = None  # asked for from outside
-        self._policy_hold = ""  # asked for by the robot's side, of the policy alone
+        self._policy_hold = PolicyHold(config.hold_timeout)  # by the robot's side
         self._episode = NO_EPISODE
         self._steps = 0  # of the episode
         self._tick: Tick | None = None
@@ -239,12 +242,12 @@ class Arbiter:
         """Ask for HOLD from outside; None: no longer."""
         self._hold = reason
 
-    def hold_policy(self, reason: str) -> None:
+    def hold_policy(self, reason: str, now: float) -> None:
         """The robot's side (a halted Servo) keeps the policy from driving; empty: no longer.
 
         The operator may still drive: out of the singularity, away from the obstacle.
         """
-        self._policy_hold = reason
+        self._policy_hold.said(reason, now)
 
     def arm(self, on: bool) -> tuple[bool, str]:
         """A human arms or disarms. Returns success, and words for the human."""
@@ -356,8 +359,9 @@ class Arbiter:
     def _missing(self, now: float) -> str | None:
         """What keeps the policy from driving; None: nothing."""
         c, policy = self.config, self._policy
-        if self._hold or self._policy_hold:
-            return self._hold or self._policy_hold
+        held = self._hold or self._policy_hold.problem(now)
+        if held:
+            return held
         if now - self._observed > c.observation_timeout:
             return f"no observation for more than {c.observation_timeout} s: is the observer alive?"
         if policy is None or policy.stamp < self._episode.start:

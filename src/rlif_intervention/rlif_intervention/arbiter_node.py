@@ -15,6 +15,7 @@ Publishes
     decision       rlif_msgs/Decision          one per tick of an episode
     intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
     control_state  rlif_msgs/ControlState      on change only (latched)
+    arbiter_alive  std_msgs/Header             20 Hz: this process lives and its timers run
     /diagnostics   diagnostic_msgs/DiagnosticArray  once a second, a status per concern
 Services
     arm            std_srvs/SetBool            true: arm; false: disarm
@@ -40,7 +41,7 @@ from rlif_node.parameters import declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import clock_of, to_msg, to_ns
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Header, String
 from std_srvs.srv import SetBool
 
 from rlif_msgs.msg import (
@@ -63,6 +64,7 @@ from .diagnostics import PeriodMeter, arbiter_statuses
 from .limits import LINEAR, Vector
 from .lock_step import LockStep
 
+SIGN_OF_LIFE = 0.05  # s between two; those who move the arm by other means wait for them
 LAST_WORDS = Duration(seconds=0.5)  # at most, for each of the last messages to arrive
 
 
@@ -101,6 +103,7 @@ class ArbiterNode(Node):
         self._meter = PeriodMeter(1.0 / p["command_rate"])
         self.create_timer(1.0 / rate, tick, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(SIGN_OF_LIFE, self._say_alive, clock=steady)
         self._say_state()
 
     def _make_rack(self, p: dict[str, Any]) -> DeviceRack:
@@ -118,6 +121,7 @@ class ArbiterNode(Node):
         self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
         self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
+        self._alive = self.create_publisher(Header, "arbiter_alive", RELIABLE_1)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
@@ -199,7 +203,7 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_hold(self, message: String) -> None:
-        self._core.hold_policy(message.data)
+        self._core.hold_policy(message.data, self._now())
 
     def _on_stop(self, message: Bool) -> None:
         self._core.stop(message.data)
@@ -315,6 +319,12 @@ class ArbiterNode(Node):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
+
+    def _say_alive(self) -> None:
+        """Not `command`, on which the watchdog speaks too, nor `control_state`, which stays latched."""
+        message = Header(frame_id="arbiter")
+        message.stamp = self.get_clock().now().to_msg()
+        self._alive.publish(message)
 
     def _report(self) -> None:
         """Diagnostics."""

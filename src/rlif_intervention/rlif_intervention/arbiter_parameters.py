@@ -31,6 +31,13 @@ PARAMETERS = (
         0.01,
         10.0,
     ),
+    Param(
+        "hold_timeout",
+        0.0,
+        "s without a word on `hold` until HOLD; 0: nobody is expected to speak there",
+        0.0,
+        10.0,
+    ),
     Param("require_operator", True, "without a live operator device the policy does not drive"),
     Param("label_only", False, "a take-over is only marked; the policy keeps control"),
     Param("release_dwell", 0.2, "s of zeros after a release before the policy goes on", 0.0, 10.0),
@@ -72,6 +79,7 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
         observation_timeout=p["observation_timeout"],
         policy_timeout=p["policy_timeout"],
         pose_timeout=p["pose_timeout"],
+        hold_timeout=p["hold_timeout"],
         require_operator=p["require_operator"],
         label_only=p["label_only"],
     )

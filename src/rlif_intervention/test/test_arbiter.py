@@ -310,13 +310,36 @@ def test_whatever_happens_only_the_armed_drive_in_episodes_and_onsets_match_even
 
 def test_a_halted_servo_holds_the_policy_and_not_the_operator():
     bench = Bench().driving()
-    bench.arbiter.hold_policy("Servo has halted at a singularity")
+    bench.arbiter.hold_policy("Servo has halted at a singularity", bench.now)
     bench.run(200)
     assert bench.arbiter.state is ControlState.HOLD
     assert "singularity" in bench.arbiter.reason
     assert bench.outputs[-1][1] == (0.0, 0.0, 0.0)
     bench.run(200, hand=True)
     assert bench.arbiter.state is ControlState.OPERATOR, "the way out of it"
-    bench.arbiter.hold_policy("")
+    bench.arbiter.hold_policy("", bench.now)
     bench.run(600)
     assert bench.arbiter.state is ControlState.POLICY
+
+
+def test_a_hold_that_nobody_repeats_keeps_the_policy_from_driving():
+    """Whoever watches the robot has died: what it said last ("nothing") must not stand for ever."""
+    bench = Bench(hold_timeout=0.5)
+    bench.arbiter.hold_policy("", bench.now)
+    bench.driving()
+    bench.arbiter.hold_policy("", bench.now)
+    bench.run(480)
+    assert bench.arbiter.state is ControlState.POLICY
+    bench.run(60)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "hold for more than 0.5 s" in bench.arbiter.reason
+    bench.run(200, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR, "the operator sees the arm"
+
+
+def test_with_a_hold_timeout_the_policy_waits_for_the_first_word():
+    bench = Bench(hold_timeout=0.5)
+    bench.arbiter.arm(True)
+    bench.arbiter.begin_episode(1, 0, 0)
+    bench.run(400)
+    assert bench.arbiter.state is ControlState.HOLD and "servo_adapter" in bench.arbiter.reason

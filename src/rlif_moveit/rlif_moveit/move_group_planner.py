@@ -52,6 +52,8 @@ class MoveGroupPlanner:
                 goal = named_state(await self._semantic(), self._config.group, goal.name)
             except NamedStateError as error:
                 return Outcome(str(error))
+        if self._cancelled:
+            return Outcome("cancelled before it moved")
         sent = self._client.send_goal_async(move_group_goal(goal, self._config, self._types))
         if not await within(self._node, sent, ANSWER):
             # It may be accepted later, and then move the arm.

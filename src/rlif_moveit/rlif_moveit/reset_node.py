@@ -2,6 +2,8 @@
 
 Subscribes
     control_state  rlif_msgs/ControlState  the arm is moved in HOLD only, and stopped when that ends
+    arbiter_alive  std_msgs/Header         ... or when the arbiter dies
+    stop           std_msgs/Bool           true: the arm is stopped, with or without an arbiter (latched)
 Services
     reset          std_srvs/Trigger        plans and moves; answers when the arm is there, or why not
     reset_by_hand  std_srvs/Trigger        a human has put the arm to its start
@@ -16,6 +18,7 @@ Publishes
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,8 +28,9 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_intervention.arbitration import ControlState as State
@@ -34,6 +38,7 @@ from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState
 
+from .life_sign import LifeSign
 from .move_group_planner import MoveGroupPlanner
 from .moveit_py_planner import MoveItPyPlanner, worker_command
 from .planning import PlanConfig, planning_interfaces
@@ -42,6 +47,7 @@ from .reset_procedure import Planner, ResetProcedure
 from .waiting import within
 
 PLANNERS = ("move_group", "moveit_py")
+WATCH = 0.05  # s between two looks at whether the arm may still be moved
 PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
     Param("planning_group", "", "group of the SRDF that is moved"),
@@ -72,6 +78,7 @@ PARAMETERS = (
     Param("motion_timeout", 60.0, "s until a motion is given up and a human asked", 1.0, 600.0),
     Param("pause_timeout", 3.0, "s that pausing Servo may take", 0.1, 30.0),
     Param("use_servo", True, "pause Servo by `pause_servo` of servo_adapter; false: no Servo here"),
+    Param("arbiter_timeout", 0.5, "s without a sign of the arbiter until the arm stops", 0.1, 10.0),
     Param("require_hold", True, "move only while the arbiter is in HOLD; false: no arbiter here"),
     Param("seed", 0, "of the spread; 0: another one each time", 0, 2**31 - 1),
 )  # fmt: skip
@@ -114,6 +121,8 @@ class ResetNode(Node):
         goal = goal_from(p)
         self._planner = planner(self, p)
         self._state: State | None = None
+        self._life = LifeSign(p["arbiter_timeout"])
+        self._stop = False
         self._arbiter_says = self._said = ""
         self._require_hold: bool = p["require_hold"]
         self._pause_timeout: float = p["pause_timeout"]
@@ -128,26 +137,53 @@ class ResetNode(Node):
             say=lambda words: self.get_logger().info(words),
         )
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE_1)
+        # Twice, as the arbiter does: what was latched, and publishers of any other quality of service.
+        for qos in (LATCHED, SENSOR):
+            self.create_subscription(Bool, "stop", self._on_stop, qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         group = ReentrantCallbackGroup()  # a reset waits; everything else goes on
         self.create_service(Trigger, "reset", self._on_reset, callback_group=group)
         self.create_service(Trigger, "reset_by_hand", self._on_by_hand)
         self.create_service(Trigger, "reset_again", self._on_again)
-        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCH, self._watch, clock=steady)
+        self.create_timer(1.0, self._report, clock=steady)
 
     # ---- the arbiter
 
     def _on_control(self, m: ControlState) -> None:
         self._state, self._arbiter_says = State(m.state), m.reason
+        self._watch()
+
+    def _on_alive(self, _: Header) -> None:
+        self._watch()  # first: this sign may be another arbiter's
+        self._life.heard(time.monotonic())
+
+    def _on_stop(self, m: Bool) -> None:
+        self._stop = m.data
+        self._watch()
+
+    def _watch(self) -> None:
+        """Nothing but this stops a planned motion: not Servo's pause, not the arbiter's zeros."""
+        if self._life.ever and self._life.problem(time.monotonic()):
+            self._state = None  # what it said last is no longer true
         problem = self._may_move()
         if problem:
             self._core.stop(problem)
 
     def _may_move(self) -> str:
-        if not self._require_hold or self._state is State.HOLD:
+        if self._stop:
+            return "the stop signal is on: publish false on stop when it is safe"
+        if not self._require_hold:
+            return ""
+        dead = self._life.problem(time.monotonic())
+        if dead:
+            return dead
+        if self._state is State.HOLD:
             return ""
         if self._state is None:
-            return "the arbiter has said nothing on control_state: start it, and arm"
+            return "the arbiter has not told its state, or was silent meanwhile: disarm and arm it"
         if self._state in (State.POLICY, State.OPERATOR):
             return f"{self._state.name} drives the arm: end the episode first"
         return f"the arbiter is in {self._state.name} ({self._arbiter_says}): arm first"

@@ -2,12 +2,14 @@
 
 Subscribes
     control_state      rlif_msgs/ControlState     Servo runs only while the arbiter is armed (latched)
+    arbiter_alive      std_msgs/Header            ... and gives signs of life
     servo_node/status  moveit_msgs/ServoStatus    Humble: std_msgs/Int8; halts become `hold`
     command            geometry_msgs/TwistStamped with `relay`: the arbiter's, any of the two frames
     joint_command      std_msgs/Float64MultiArray with command_type joint_jog: rad/s of `joints`
     ee_pose            geometry_msgs/PoseStamped  with `relay`: turns commands into the other frame
 Publishes
-    hold               std_msgs/String            why the policy must hold; empty: nothing (latched)
+    hold               std_msgs/String            why the policy must hold; empty: nothing (latched);
+                                                  10 Hz and on change, so that its end is noticed
     servo_command      geometry_msgs/TwistStamped with `relay`: for Servo; stamped as the command
     servo_joint_command  control_msgs/JointJog    with command_type joint_jog
     /diagnostics       diagnostic_msgs/DiagnosticArray  once a second
@@ -38,7 +40,7 @@ from rclpy.task import Future
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import Float64MultiArray, Header, String
 from std_srvs.srv import SetBool
 
 from rlif_intervention.arbitration import ARMED
@@ -73,12 +75,15 @@ PARAMETERS = (
     Param("clear_after", 0.5, "s that Servo must be well until a halt may go", 0.0, 10.0),
     Param("call_timeout", 2.0, "s until a service call is given up", 0.1, 30.0),
     Param("retry", 1.0, "s until a refused call is made again", 0.1, 30.0),
+    Param("arbiter_timeout", 0.5, "s without a sign of the arbiter until Servo is paused", 0.1, 10.0),
 )  # fmt: skip
-POLL = 0.1  # s between two looks at whether Servo is there
+POLL = 0.1  # s between two looks at who is there, and between two words on `hold`
 
 
 def supervisor_config(p: dict[str, Any]) -> SupervisorConfig:
-    names = ("status_timeout", "halt_dwell", "clear_after", "call_timeout", "retry")
+    names = (
+        "status_timeout", "halt_dwell", "clear_after", "call_timeout", "retry", "arbiter_timeout",
+    )  # fmt: skip
     return SupervisorConfig(**{name: p[name] for name in names})
 
 
@@ -129,6 +134,7 @@ class ServoAdapterNode(Node):
         self._hold = self.create_publisher(String, "hold", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE_1)
         self.create_subscription(
             self._interfaces.status_type, self._status_topic, self._on_status, SENSOR
         )
@@ -152,6 +158,9 @@ class ServoAdapterNode(Node):
         state = State(m.state)
         self._core.control(state in ARMED, state is State.OPERATOR, time.monotonic())
         self._follow()
+
+    def _on_alive(self, _: Header) -> None:
+        self._core.alive(time.monotonic())
 
     def _on_status(self, m: Any) -> None:
         self._core.status(self._interfaces.read_code(m), time.monotonic())
@@ -220,7 +229,10 @@ class ServoAdapterNode(Node):
     def _poll(self) -> None:
         publishers = self.get_publishers_info_by_topic(self._status_topic)
         ids = frozenset(bytes(i.endpoint_gid).hex() for i in publishers)
-        self._core.seen(ids, self._servo.ready, time.monotonic())
+        now = time.monotonic()
+        self._core.look(now)
+        self._core.seen(ids, self._servo.ready, now)
+        self._said = None  # said again, changed or not
         self._follow()
         waiting, self._pauses = self._pauses, []
         for turn in waiting:
@@ -246,7 +258,7 @@ class ServoAdapterNode(Node):
     # ---- outputs
 
     def _say(self) -> None:
-        """Publish `hold`, on change."""
+        """Publish `hold`, on change and with each poll."""
         reason = self._core.reason(time.monotonic()) or self._problem
         if reason == self._said:
             return

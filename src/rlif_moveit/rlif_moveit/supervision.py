@@ -1,8 +1,12 @@
 """What is to be asked of Servo, and why the policy must hold because of it. No ROS, no clock.
 
 Servo is selected (command type), paused and unpaused so that it follows the arbiter: it runs only
-while the arbiter is armed and nobody asks for a pause, as a reset does. `now` is in s of a steady
-clock. Feed what happens, then ask `next_request` and `reason`.
+while the arbiter lives, is armed, and nobody asks for a pause, as a reset does. `now` is in s of a
+steady clock. Feed what happens, then ask `next_request` and `reason`.
+
+An arbiter that gave no sign of life for a while is taken as disarmed, also when the next sign comes:
+that may be another arbiter's, and the watchdog may have paused Servo meanwhile. Only a new word on
+its state says that it is armed.
 
 Some things end only with a human: a halt (singularity, collision, joint limit), and a Servo that was
 restarted. The policy would drive straight back into the first, and knows nothing of the second. They
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 
 from rlif_intervention.diagnostics import Level, Status
 
+from .life_sign import LifeSign
 from .servo_status import Condition, Dialect, condition
 
 
@@ -37,6 +42,7 @@ class SupervisorConfig:
     halt_dwell: a halt counts when it has lasted so long; one cycle of Servo is no halt
     clear_after: Servo must have been well for so long until a latched halt may go
     call_timeout: until a service call is given up; retry: until it is made again
+    arbiter_timeout: without a sign of life from the arbiter, Servo is paused
     """
 
     status_timeout: float = 0.5
@@ -44,9 +50,10 @@ class SupervisorConfig:
     clear_after: float = 0.5
     call_timeout: float = 2.0
     retry: float = 1.0
+    arbiter_timeout: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("status_timeout", "call_timeout", "retry"):
+        for name in ("status_timeout", "call_timeout", "retry", "arbiter_timeout"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0.0):
                 raise ValueError(f"{name} is {value}; expected seconds above 0")
@@ -72,10 +79,13 @@ class ServoSupervisor:
         self._instances: frozenset[str] = frozenset()
         self._generation = 0  # counts Servos
         self._ready = False
+        self._life = LifeSign(config.arbiter_timeout)
         self._armed = False
+        self._lost = False  # silent for a while: disarmed, although it had said that it is armed
         self._operator = False
         self._inhibit = ""
         self._selected = False
+        self._select_again = False  # before the next unpause
         self._paused: bool | None = None
         self._unpaused_at = math.inf
         self._call: _Call | None = None
@@ -89,9 +99,8 @@ class ServoSupervisor:
 
     # ---- what it says
 
-    @property
-    def wants_pause(self) -> bool:
-        return not self._armed or bool(self._inhibit)
+    def wants_pause(self, now: float) -> bool:
+        return not self._armed or bool(self._inhibit or self._life.problem(now))
 
     @property
     def paused(self) -> bool | None:
@@ -124,15 +133,26 @@ class ServoSupervisor:
 
     def _forget(self) -> None:
         self._selected, self._paused, self._call = False, None, None
+        self._select_again = False
         self._condition, self._heard, self._failure = None, -math.inf, ""
 
     def control(self, armed: bool, operator: bool, now: float) -> None:
         """The arbiter's state. `operator`: an operator device drives."""
         if not armed:
             self._clear()
-        self._armed, self._operator = armed, operator
+        self._armed, self._operator, self._lost = armed, operator, False
         self._operator_drove |= operator and bool(self._latched)
         self._clear_if_well(now)
+
+    def alive(self, now: float) -> None:
+        """A sign of life from the arbiter."""
+        self.look(now)  # first: this one may be another arbiter's
+        self._life.heard(now)
+
+    def look(self, now: float) -> None:
+        """Call it often: an arbiter that has gone silent is no longer armed."""
+        if self._armed and self._life.ever and self._life.problem(now):
+            self._armed, self._operator, self._lost = False, False, True
 
     def inhibit(self, reason: str) -> None:
         """Keep Servo paused whatever the arbiter does; empty: no longer."""
@@ -146,7 +166,8 @@ class ServoSupervisor:
         if self._condition is None or found.holds != self._condition.holds:
             self._since = now
         self._condition, self._heard = found, now
-        if found.holds and self._running and now - self._since >= self.config.halt_dwell:
+        dwelt = now - self._since >= self.config.halt_dwell
+        if found.holds and dwelt and self._running(now):
             self._latch(found.words)
         self._clear_if_well(now)
 
@@ -169,10 +190,10 @@ class ServoSupervisor:
             return
         self._failure = ""
         if request is Request.SELECT:
-            self._selected = True
+            self._selected, self._select_again = True, self.wants_pause(now)
         elif request is Request.PAUSE:
             # Selected anew with each unpause: who moved the arm meanwhile may have changed it.
-            self._paused, self._selected = True, False
+            self._paused, self._select_again = True, True
         else:
             self._paused, self._unpaused_at = False, now
 
@@ -182,16 +203,21 @@ class ServoSupervisor:
         """What to ask of Servo now; None: nothing, or not yet."""
         if not self._ready or not self._instances or self._waits(now):
             return None
-        if self.wants_pause:
-            return None if self._paused is True else Request.PAUSE
-        if not self.selected:
+        if self.wants_pause(now):
+            if self._paused is not True:
+                return Request.PAUSE
+            # At once, and not only when somebody arms: a type that Servo refuses is seen before.
+            return None if self.selected else Request.SELECT
+        again = self._select_again and self.dialect is not Dialect.HUMBLE
+        if not self.selected or (again and self._paused is not False):
             return Request.SELECT
         return None if self._paused is False else Request.UNPAUSE
 
     def _waits(self, now: float) -> bool:
+        stops = self.wants_pause(now) and self._paused is not True
         if self._call:
             # A call for the opposite is not worth waiting for: the stop comes first.
-            outdated = self.wants_pause and self._call.request is not Request.PAUSE
+            outdated = stops and self._call.request is not Request.PAUSE
             if not outdated and now - self._call.sent <= self.config.call_timeout:
                 return True
             if not outdated:
@@ -200,11 +226,10 @@ class ServoSupervisor:
                     f"{self.config.call_timeout} s"
                 )
             self._call = None
-        return now < self._not_before and not self.wants_pause
+        return now < self._not_before and not stops
 
-    @property
-    def _running(self) -> bool:
-        return self._paused is False and not self.wants_pause
+    def _running(self, now: float) -> bool:
+        return self._paused is False and not self.wants_pause(now)
 
     def reason(self, now: float) -> str:
         """Why the policy must hold; empty: nothing. In the order in which a person has to act."""
@@ -214,6 +239,11 @@ class ServoSupervisor:
             return f"Servo is paused: {self._inhibit}"
         if self._failure:
             return self._failure
+        dead = self._life.problem(now)
+        if dead:
+            return f"Servo is paused: {dead}"
+        if self._lost:
+            return "Servo is paused: the arbiter was silent for a while; look at it, then disarm and arm"
         if not self._armed:
             return "Servo is paused: the arbiter is not armed"
         if not self.selected:
@@ -238,7 +268,8 @@ class ServoSupervisor:
         reason = self.reason(now)
         state = {True: "paused", False: "running", None: "unknown"}[self._paused]
         values = {"state": state, "command_type_selected": str(self.selected).lower()}
-        level = Level.ERROR if reason and self._armed else Level.WARN if reason else Level.OK
+        bad = self._armed or self._lost
+        level = Level.ERROR if reason and bad else Level.WARN if reason else Level.OK
         found = [Status("servo", level, reason or "Servo follows the arbiter", values)]
         c = self._condition
         if c is None or (self._paused is not False and now - self._heard > 1.0):
@@ -257,5 +288,5 @@ class ServoSupervisor:
     def _clear_if_well(self, now: float) -> None:
         c = self._condition
         well = c is not None and not c.holds and now - self._since >= self.config.clear_after
-        if self._latched and self._operator_drove and well and self._running:
+        if self._latched and self._operator_drove and well and self._running(now):
             self._clear()

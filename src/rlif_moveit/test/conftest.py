@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_ns
-from std_msgs.msg import Float64MultiArray, Int8, String
+from std_msgs.msg import Float64MultiArray, Header, Int8, String
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
@@ -66,8 +66,9 @@ class StandInServo(Node):
         self.create_timer(0.02, self._cycle)
 
     def _on_select(self, request: Any, response: Any) -> Any:
-        self.kind = int(getattr(request, "command_type", getattr(request, "data", -1)))
-        self.asked.append(f"select {self.kind}")
+        kind = int(getattr(request, "command_type", getattr(request, "data", -1)))
+        self.asked.append(f"select {kind}")
+        self.kind = self.kind if self.refuses else kind
         response.success = not self.refuses
         return response
 
@@ -115,6 +116,9 @@ class Bench:
         self.command = self.node.create_publisher(TwistStamped, "command", RELIABLE_1)
         self.joints = self.node.create_publisher(Float64MultiArray, "joint_command", RELIABLE_1)
         self.pose = self.node.create_publisher(PoseStamped, "ee_pose", RELIABLE)
+        self.lives = True  # the arbiter whose voice this is
+        self.life = self.node.create_publisher(Header, "arbiter_alive", RELIABLE_1)
+        self.node.create_timer(0.05, lambda: self.lives and self.life.publish(Header()))
         self.listen(String, "hold", LATCHED)
         self.listen(DiagnosticArray, "/diagnostics", RELIABLE)
         self.listen(TwistStamped, "servo_command", RELIABLE_1)

@@ -13,6 +13,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from rlif_moveit.interfaces import MissingInterfacesError
@@ -124,6 +125,47 @@ def test_a_fault_during_the_motion_stops_the_arm(bench, rig):
     bench.until(done.done, "the answer")
     assert not done.result().success and "FAULT" in done.result().message
     assert len(planner.goals) == 1
+
+
+def moving(bench, planner):
+    """A reset whose motion goes on; the future of its answer."""
+    planner.wait = True
+    client = bench.node.create_client(Trigger, "reset")
+    bench.until(client.service_is_ready, "reset")
+    done = client.call_async(Trigger.Request())
+    bench.until(lambda: planner.running, "the motion")
+    return done
+
+
+def test_a_reset_does_not_outlive_the_arbiter(bench, rig):
+    """Killed, it says nothing more: its last state, HOLD, stands on the latched topic for ever."""
+    servo, planner, call = rig()
+    done = moving(bench, planner)
+    bench.lives = False
+    bench.until(done.done, "the answer", 5.0)
+    assert not done.result().success and "has it died" in done.result().message
+    assert len(planner.goals) == 1 and servo.paused
+    answer = call()
+    assert not answer.success and "has it died" in answer.message
+    bench.lives = True  # another arbiter, which has not told its state yet
+    bench.until(lambda: "disarm and arm" in call().message, "still refused")
+    assert len(planner.goals) == 1 and servo.paused
+    bench.say(ControlState.HOLD)
+    planner.wait = False
+    bench.until(lambda: call().success, "a reset under the new arbiter")
+
+
+def test_the_stop_topic_stops_the_arm_without_an_arbiter(bench, rig):
+    _, planner, call = rig()
+    stop = bench.node.create_publisher(Bool, "stop", 10)
+    done = moving(bench, planner)
+    stop.publish(Bool(data=True))
+    bench.until(done.done, "the answer")
+    assert not done.result().success and "stop signal" in done.result().message
+    assert not call().success and len(planner.goals) == 1
+    stop.publish(Bool(data=False))
+    planner.wait = False
+    bench.until(lambda: call().success, "a reset after the stop")
 
 
 @pytest.mark.parametrize(

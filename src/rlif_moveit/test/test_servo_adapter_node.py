@@ -39,7 +39,10 @@ def driving(bench, stand_in_servo, make_adapter):
     def start(dialect=Dialect.JAZZY, **values):
         servo = bench.add(stand_in_servo(dialect))
         adapter = make_adapter(dialect, **values)
-        bench.until(lambda: servo.asked == ["pause"], "the pause at start")
+        first = ["pause"] + ["select 1"] * (dialect is Dialect.JAZZY)
+        bench.until(lambda: servo.asked == first, "pause and command type at start")
+        bench.until(lambda: adapter._core.selected, "the answer")
+        servo.asked.clear()
         bench.say(ControlState.HOLD)
         bench.until(lambda: bench.hold == "", "no more reason to hold")
         bench.say(ControlState.POLICY)
@@ -66,7 +69,7 @@ def test_without_servo_it_holds_and_says_what_to_start(bench, make_adapter):
 
 def test_jazzy_is_paused_selected_and_unpaused_with_the_arbiter(bench, driving):
     servo, _ = driving()
-    assert servo.asked == ["pause", "select 1", "unpause"]
+    assert servo.asked == ["select 1", "unpause"]
     bench.say(ControlState.FAULT)
     bench.until(lambda: servo.paused, "a pause on FAULT")
     assert "not armed" in bench.until(lambda: bench.hold, "a reason")
@@ -74,7 +77,7 @@ def test_jazzy_is_paused_selected_and_unpaused_with_the_arbiter(bench, driving):
 
 def test_humble_is_started_and_stopped_with_the_arbiter(bench, driving):
     servo, _ = driving(Dialect.HUMBLE)
-    assert servo.asked == ["pause", "unpause"]
+    assert servo.asked == ["unpause"]
     servo.code = 4  # a halt here, a slow-down in Jazzy
     bench.until(lambda: "collision" in bench.hold, "HOLD at a collision")
 
@@ -98,7 +101,7 @@ def test_a_servo_that_goes_silent_holds_and_goes_on_when_it_is_back(bench, drivi
     servo, _ = driving()
     servo.paused = True  # by somebody else, or it hangs
     bench.until(lambda: "no status" in bench.hold, "hold")
-    assert servo.asked[-1] == "unpause" and len(servo.asked) == 3
+    assert servo.asked == ["select 1", "unpause"]
     servo.paused = False
     bench.until(lambda: bench.hold == "", "no more reason")
 
@@ -138,11 +141,37 @@ def test_a_refused_command_type_is_said_and_tried_again(bench, stand_in_servo, m
     servo = bench.add(stand_in_servo())
     servo.refuses = True
     make_adapter()
+    bench.until(lambda: bench.hold and "did not select" in bench.hold, "the refusal, unarmed")
     bench.say(ControlState.HOLD)
-    bench.until(lambda: bench.hold and "did not select" in bench.hold, "the refusal in words")
-    assert "unpause" not in servo.asked
+    heard = len(bench.seen["hold"])
+    bench.until(lambda: len(bench.seen["hold"]) > heard + 5, "some more words")
+    assert "did not select" in bench.hold and "unpause" not in servo.asked
     servo.refuses = False
     bench.until(lambda: bench.hold == "", "the next attempt")
+
+
+def test_hold_is_repeated_so_that_its_end_is_noticed(bench, driving):
+    driving()
+    heard = len(bench.seen["hold"])
+    bench.until(lambda: len(bench.seen["hold"]) > heard + 10, "the same word again", 5.0)
+    assert bench.hold == ""
+
+
+def test_a_dead_arbiter_leads_to_a_pause_that_a_restarted_servo_does_not_undo(
+    bench, driving, stand_in_servo
+):
+    servo, _ = driving()
+    bench.lives = False
+    bench.until(lambda: servo.paused and "has it died" in bench.hold, "a pause")
+    bench.remove(servo)
+    again = bench.add(stand_in_servo())
+    bench.until(lambda: again.asked == ["pause", "select 1"], "the pause of the new Servo")
+    bench.lives = True
+    bench.until(lambda: "disarm and arm" in bench.hold, "a word for the human")
+    assert again.paused and "unpause" not in again.asked
+    bench.say(ControlState.DISARMED)
+    bench.say(ControlState.HOLD)
+    bench.until(lambda: bench.hold == "" and not again.paused, "Servo follows again")
 
 
 def test_relay_turns_commands_into_servos_units_and_keeps_the_stamp(bench, driving):
@@ -181,8 +210,9 @@ def test_the_real_arbiters_commands_are_taken_by_servos_rules(
 ):
     """Selected type, a frame, fresh stamps: from the arbiter's process to the stand-in Servo."""
     servo = bench.add(stand_in_servo())
+    bench.lives = False  # the real one does
     make_adapter()
-    start_node("rlif_intervention", "arbiter", remap={"command": "servo_node/delta_twist_cmds"})
+    process = start_node("rlif_intervention", "arbiter", remap={"command": "servo_node/delta_twist_cmds"})
     bench.until(lambda: servo.asked, "Servo paused", 30.0)
     assert servo.moving is None
     assert bench.call(SetBool, "arm", SetBool.Request(data=True)).success
@@ -190,6 +220,10 @@ def test_the_real_arbiters_commands_are_taken_by_servos_rules(
     bench.until(lambda: servo.moving == [0.0] * 6, "zeros that Servo follows")
     assert bench.call(SetBool, "arm", SetBool.Request(data=False)).success
     bench.until(lambda: servo.paused, "a pause")
+    assert bench.call(SetBool, "arm", SetBool.Request(data=True)).success
+    bench.until(lambda: not servo.paused, "Servo runs")
+    process.kill()
+    bench.until(lambda: servo.paused and "has it died" in bench.hold, "a pause of the orphan")
 
 
 def test_joint_jog_needs_names_and_control_msgs(bench, interfaces_of):

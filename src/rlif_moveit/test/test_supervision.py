@@ -18,7 +18,10 @@ class Rig:
     """A supervisor with a clock, and a Servo that answers when asked to."""
 
     def __init__(self, dialect=Dialect.JAZZY, **config):
+        # Its arbiter has spoken once, and is believed for long unless a test says otherwise.
+        config = {"arbiter_timeout": 1e6} | config
         self.core = ServoSupervisor(SupervisorConfig(**config), dialect)
+        self.core.alive(0.0)
         self.now = 0.0
         self.asked = []
 
@@ -35,10 +38,13 @@ class Rig:
         self.core.control(True, operator, self.now)
         return self.settle()
 
-    def statuses(self, code, seconds, step=0.02):
+    def statuses(self, code, seconds, step=0.02, alive=True):
+        """Servo says `code` for so long, and so does an arbiter that is `alive`."""
         end = self.now + seconds
         while self.now < end:
             self.now += step
+            if alive:
+                self.core.alive(self.now)
             self.core.status(code, self.now)
         return self
 
@@ -47,8 +53,8 @@ class Rig:
         return self.core.reason(self.now)
 
 
-def running(dialect=Dialect.JAZZY):
-    rig = Rig(dialect)
+def running(dialect=Dialect.JAZZY, **config):
+    rig = Rig(dialect, **config)
     rig.core.seen(FIRST, True, rig.now)
     rig.settle()
     rig.arm()
@@ -63,9 +69,11 @@ def test_a_servo_that_appears_is_paused_until_the_arbiter_is_armed():
     assert "not there" in rig.reason
     rig.core.seen(FIRST, True, 0.0)
     rig.settle()
-    assert rig.asked == [Request.PAUSE] and "not armed" in rig.reason
+    # Servo has no command type until it is told one: a refusal is seen before anybody arms.
+    assert rig.asked == [Request.PAUSE, Request.SELECT] and "not armed" in rig.reason
+    rig.asked.clear()
     rig.arm()
-    assert rig.asked == [Request.PAUSE, Request.SELECT, Request.UNPAUSE]
+    assert rig.asked == [Request.SELECT, Request.UNPAUSE]
     assert rig.core.selected and rig.core.paused is False and rig.reason == ""
 
 
@@ -171,18 +179,50 @@ def test_a_silent_servo_holds_and_is_not_unpaused_behind_the_watchdogs_back():
     assert rig.reason == ""
 
 
-def test_a_refusal_is_said_and_tried_again_later():
+@pytest.mark.parametrize("armed", [False, True])
+def test_a_refusal_is_said_and_tried_again_later(armed):
     rig = Rig()
     rig.core.seen(FIRST, True, 0.0)
-    rig.settle()
-    rig.core.control(True, False, 0.0)
+    rig.core.answered(Request.PAUSE, rig.core.sent(Request.PAUSE, 0.0), "", 0.0)
+    rig.core.control(armed, False, 0.0)
     request = rig.core.next_request(0.0)
     rig.core.answered(request, rig.core.sent(request, 0.0), "no such type", 0.0)
     assert "no such type" in rig.reason
     assert rig.core.next_request(0.5) is None
     assert rig.core.next_request(1.1) is Request.SELECT
     rig.settle(1.2)
-    assert rig.reason == ""
+    assert rig.reason == ("" if armed else "Servo is paused: the arbiter is not armed")
+
+
+def test_an_arbiter_that_dies_leads_to_a_pause_and_nothing_undoes_it_but_a_new_word():
+    """What it said last, "armed", stands for ever on its latched topic."""
+    rig = running(arbiter_timeout=0.5)
+    rig.statuses(OK, 0.6, alive=False)
+    rig.core.look(rig.now)
+    assert "has it died" in rig.reason
+    rig.settle()
+    assert rig.asked == [Request.PAUSE]
+    rig.core.seen(frozenset({"two"}), True, rig.now)  # Servo restarts
+    rig.settle()
+    assert rig.asked == [Request.PAUSE, Request.PAUSE, Request.SELECT]
+    rig.core.inhibit("a reset")
+    rig.core.inhibit("")  # the reset ends
+    rig.settle()
+    assert Request.UNPAUSE not in rig.asked
+    rig.core.alive(rig.now)  # another arbiter, which has not said yet that it is disarmed
+    rig.settle()
+    assert Request.UNPAUSE not in rig.asked and "disarm and arm" in rig.reason
+    rig.core.control(True, False, rig.now)
+    rig.settle()
+    assert rig.asked[-1] is Request.UNPAUSE
+
+
+def test_an_arbiter_that_was_never_heard_is_none():
+    core = ServoSupervisor(SupervisorConfig(), Dialect.JAZZY)
+    core.seen(FIRST, True, 0.0)
+    core.control(True, False, 0.0)
+    assert core.next_request(0.0) is Request.PAUSE
+    assert "arbiter_alive" in core.reason(0.0)
 
 
 def test_a_call_without_an_answer_is_made_again():
@@ -229,6 +269,7 @@ events = st.lists(
         st.tuples(st.just("inhibit"), st.sampled_from(["", "a reset"])),
         st.tuples(st.just("status"), st.integers(-2, 8)),
         st.tuples(st.just("wait"), st.floats(0.0, 3.0)),
+        st.tuples(st.just("alive")),
         st.tuples(st.just("ask"), st.sampled_from(["", "no", None])),
     ),
     max_size=40,
@@ -237,8 +278,8 @@ events = st.lists(
 
 @given(events, st.sampled_from(Dialect))
 def test_never_unpaused_unless_armed_and_always_where_it_should_be_in_the_end(script, dialect):
-    rig = Rig(dialect)
-    armed, inhibited = False, False
+    rig = Rig(dialect, arbiter_timeout=5.0)
+    armed, inhibited, heard = False, False, 0.0
     for name, *values in script:
         if name == "seen":
             rig.core.seen(values[0], bool(values[0]), rig.now)
@@ -250,18 +291,25 @@ def test_never_unpaused_unless_armed_and_always_where_it_should_be_in_the_end(sc
             rig.core.inhibit(values[0])
         elif name == "status":
             rig.core.status(values[0], rig.now)
+        elif name == "alive":
+            armed = armed and rig.now - heard <= 5.0
+            rig.core.alive(rig.now)
+            heard = rig.now
         elif name == "wait":
             rig.now += values[0]
         else:
             request = rig.core.next_request(rig.now)
             if request is not None:
                 assert request is not Request.UNPAUSE or (armed and not inhibited)
+                assert request is not Request.UNPAUSE or rig.now - heard <= 5.0
                 assert request is not Request.UNPAUSE or rig.core.selected
                 ticket = rig.core.sent(request, rig.now)
                 if values[0] is not None:
                     rig.core.answered(request, ticket, values[0], rig.now)
+    armed = armed and rig.now - heard <= 5.0
+    rig.core.alive(rig.now)
     rig.core.seen(FIRST, True, rig.now)
-    rig.settle(10.0)
+    rig.settle(4.0)
     assert rig.core.paused == (not armed or inhibited)
     assert armed and not inhibited or rig.reason
 
@@ -269,5 +317,7 @@ def test_never_unpaused_unless_armed_and_always_where_it_should_be_in_the_end(sc
 def test_bad_times_are_refused_by_name():
     with pytest.raises(ValueError, match="status_timeout"):
         SupervisorConfig(status_timeout=0.0)
+    with pytest.raises(ValueError, match="arbiter_timeout"):
+        SupervisorConfig(arbiter_timeout=0.0)
     with pytest.raises(ValueError, match="halt_dwell"):
         SupervisorConfig(halt_dwell=-1.0)
