@@ -5,7 +5,8 @@ for one command period. The promises, each with a property-based test:
 
 - no input, NaN and infinities included, leads to a twist that is not finite or exceeds a limit;
 - the twist never changes faster than the acceleration limit (deceleration, while braking);
-- the motion does not leave the workspace box by more than one period's braking distance;
+- an arm that follows its commands does not leave the workspace box, however old the measured
+  position is within what `reckoning` allows for, and however the motion is stopped;
 - braking reaches zero within speed / deceleration.
 
 The jerk limit is a moving average over the last n acceleration-limited twists: that is exact in
@@ -39,7 +40,7 @@ class LimitConfig:
     max_*_deceleration: the same while braking, and at the workspace box; 0: at once
     max_linear_jerk: m/s^3, needs max_linear_acceleration
     workspace_min, workspace_max: m, of the end effector's x, y, z; both empty: no box
-    pose_latency: s, how old the measured pose may be when the command acts, for the look-ahead
+    pose_latency: s, how old a measured pose may be when it arrives, and what a command needs to act
     """
 
     axes: tuple[str, ...] = ("x", "y", "z")
@@ -82,6 +83,28 @@ class LimitConfig:
     def boxed(self) -> bool:
         return bool(self.workspace_min)
 
+    @property
+    def needs(self) -> str:
+        """The topic of measured positions without which nothing moves; empty: none."""
+        return "ee_pose" if self.boxed else ""
+
+    @property
+    def needed_for(self) -> str:
+        return "the workspace box needs it"
+
+    @property
+    def position_size(self) -> int:
+        return 3
+
+    @property
+    def latency(self) -> float:
+        return self.pose_latency
+
+    def velocity(self, twist: Vector) -> Vector:
+        """(3,) m/s of the measured position at `twist` (n,)."""
+        found = dict(zip(self.axes, twist, strict=True))
+        return tuple(found.get(axis, 0.0) for axis in AXES[:3])
+
 
 def _check_axes(axes: tuple[str, ...]) -> None:
     unknown = [a for a in axes if a not in AXES]
@@ -115,11 +138,15 @@ def _check_box(low: Vector, high: Vector) -> None:
 
 @dataclass(frozen=True)
 class Limited:
-    """One command: `twist` (n,) in m/s and rad/s, `action` (n,) = twist / scale, what acted."""
+    """One command: `twist` (n,) in m/s and rad/s, `action` (n,) = twist / scale, what acted.
 
-    twist: Vector
+    reference: (n,) rad, of joints under a position controller, from which it goes on; else empty
+    """
+
+    twist: Vector  # of the end effector, or the velocities of joints
     action: Vector
     names: tuple[str, ...]  # of the limits that changed it, in order
+    reference: Vector = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +157,17 @@ class _Part:
     speed: float
     acceleration: float
     deceleration: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the arm may have moved since it was measured: between the two, in each entry."""
+
+    least: Vector
+    most: Vector
+
+
+STILL = Drift((0.0,) * 3, (0.0,) * 3)
 
 
 def norm(values: Vector | list[float]) -> float:
@@ -145,6 +183,12 @@ def shape_problem(action: Vector, size: int) -> str | None:
     return None
 
 
+def check_speed_scale(value: float) -> None:
+    """ValueError for what is no factor in (0, 1]."""
+    if not 0.0 < value <= 1.0:  # not a number is neither
+        raise ValueError(f"speed_scale is {value}; expected a factor above 0, at most 1")
+
+
 @dataclass
 class Limiter:
     """Turns what is asked for into what may be sent. One call per command period."""
@@ -153,6 +197,11 @@ class Limiter:
     speed_scale: float = 1.0  # in (0, 1], changeable while running
     _twist: list[float] = field(init=False, repr=False)
     _window: deque[list[float]] = field(init=False, repr=False)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "speed_scale" and isinstance(value, (int, float)):
+            check_speed_scale(value)
+        super().__setattr__(name, value)
 
     def __post_init__(self) -> None:
         c = self.config
@@ -167,7 +216,7 @@ class Limiter:
             ),
         )
         fastest = c.max_linear_speed or c.linear_scale * math.sqrt(len(linear))
-        self._approach_time = c.period + c.pose_latency
+        self._approach_time = c.period
         if c.max_linear_deceleration:
             self._approach_time += fastest / c.max_linear_deceleration
         self._twist = [0.0] * len(c.axes)
@@ -180,10 +229,13 @@ class Limiter:
         """The last twist was not zero."""
         return any(self._twist)
 
-    def drive(self, action: Vector, position: Vector | None = None) -> Limited:
+    def drive(
+        self, action: Vector, position: Vector | None = None, drift: Drift = STILL
+    ) -> Limited:
         """Limit `action` (n,) in [-1, 1].
 
         position: (3,) m, measured end effector; None only if no box is configured, else it brakes.
+        drift: (3,) m, how far it has moved since.
         An action of another size, or one that is not finite, brakes.
         """
         if shape_problem(action, len(self._scales)):
@@ -192,20 +244,18 @@ class Limiter:
             return self.brake("workspace")
         names: list[str] = []
         target = self._clamp(action, names)
+        if not all(map(math.isfinite, target)):  # min and max would make a number of it
+            return self.brake("finite")
         self._accelerate(target, names)
         if self._box_axes and position is not None:
-            self._contain(target, position, names)
+            self._contain(target, position, drift, names)
         return self._finish(target, names, settle="workspace" in names)
 
     def brake(self, reason: str = "") -> Limited:
         """Bring the twist to zero along its direction, within the deceleration limits."""
         twist = list(self._twist)
         for part in self._parts:
-            speed = norm([twist[i] for i in part.indices])
-            step = part.deceleration * self.config.period
-            keep = 1.0 - step / speed if part.deceleration and speed > step + _TINY else 0.0
-            for i in part.indices:
-                twist[i] *= keep
+            self._brake_part(part, twist)
         names = [reason] if reason else []
         if any(twist):
             names.append("deceleration")
@@ -248,50 +298,61 @@ class Limiter:
                 names.append("jerk")
             target[i] = mean
 
-    def _contain(self, target: list[float], position: Vector, names: list[str]) -> None:
+    def _contain(
+        self, target: list[float], position: Vector, drift: Drift, names: list[str]
+    ) -> None:
         """Slow down towards the faces of the box. Changes `target` in place."""
-        boxed: list[int] = []
+        nearest, wanted = list(self._twist), list(target)
         for i, axis in self._box_axes:
-            up = self._approach_speed(self.config.workspace_max[axis] - position[axis])
-            down = self._approach_speed(position[axis] - self.config.workspace_min[axis])
-            allowed = min(up, max(-down, target[i]))
-            if allowed != target[i]:
-                target[i] = allowed
-                boxed.append(i)
-        if boxed:
+            high, low = position[axis] + drift.most[axis], position[axis] + drift.least[axis]
+            up = self._approach_speed(self.config.workspace_max[axis] - high)
+            down = -self._approach_speed(low - self.config.workspace_min[axis])
+            nearest[i] = min(up, max(down, nearest[i]))
+            wanted[i] = min(up, max(down, wanted[i]))
+        if wanted != target:
             names.append("workspace")
-            self._bound_change(target, boxed)
+            self._approach(target, nearest, wanted)
 
     def _approach_speed(self, distance: float) -> float:
         """Largest speed towards a face `distance` m away.
 
-        distance / (T + V / D): T, one period and the age of the pose, passes at this speed; V / D
-        is how long braking from the largest speed takes. It slows down within the deceleration
-        limit on all axes together, and a stop along any direction ends before the face.
+        distance / (T + V / D): T, one period, passes at this speed; V / D is how long braking from
+        the largest speed takes. It slows down within the deceleration limit on all axes together,
+        and a stop along any direction ends before the face.
         """
         return max(0.0, distance) / self._approach_time
 
-    def _bound_change(self, target: list[float], boxed: list[int]) -> None:
-        """The box may brake no harder than the deceleration limit; its axes come first."""
-        part = self._parts[0]
-        if not part.deceleration:
-            return
-        allowed = max(part.deceleration, part.acceleration) * self.config.period
-        brake = norm([target[i] - self._twist[i] for i in boxed])
-        if brake > allowed:
-            self._scale_change(target, boxed, allowed / brake)
-            brake = allowed
-        if not part.acceleration:
-            return
-        others = [i for i in part.indices if i not in boxed]
-        change = norm([target[i] - self._twist[i] for i in others])
-        left = math.sqrt(max(0.0, allowed * allowed - brake * brake))
-        if change > left:
-            self._scale_change(target, others, left / change)
+    def _approach(self, target: list[float], nearest: list[float], wanted: list[float]) -> None:
+        """Set `target` to `wanted`, or as near to it as the limits on the change allow.
 
-    def _scale_change(self, target: list[float], indices: list[int], factor: float) -> None:
+        nearest: what the faces allow that is nearest to the last twist. To get there comes first.
+        Where even that is out of reach, e.g. when a measurement shows the arm closer to a face than
+        it could be, all axes brake along their direction, which ends before any face.
+        """
+        part, period = self._parts[0], self.config.period
+        indices, before = part.indices, self._twist
+        needed = norm([nearest[i] - before[i] for i in indices])
+        if part.deceleration and needed > part.deceleration * period * (1.0 + 1e-9):
+            self._brake_part(part, target)
+            return
+        share = 1.0
+        if part.deceleration and part.acceleration:
+            allowed = max(part.deceleration, part.acceleration) * period
+            share = _share(
+                [nearest[i] - before[i] for i in indices],
+                [wanted[i] - nearest[i] for i in indices],
+                allowed,
+            )
         for i in indices:
-            target[i] = self._twist[i] + (target[i] - self._twist[i]) * factor
+            target[i] = nearest[i] + (wanted[i] - nearest[i]) * share
+
+    def _brake_part(self, part: _Part, target: list[float]) -> None:
+        """The last twist of `part`, slowed down along its direction, into `target`."""
+        speed = norm([self._twist[i] for i in part.indices])
+        step = part.deceleration * self.config.period
+        keep = 1.0 - step / speed if part.deceleration and speed > step + _TINY else 0.0
+        for i in part.indices:
+            target[i] = self._twist[i] * keep
 
     def _finish(self, twist: list[float], names: list[str], settle: bool) -> Limited:
         self._twist = twist
@@ -299,3 +360,13 @@ class Limiter:
             self._window.extend([twist] * len(self._window))
         action = tuple(v / s for v, s in zip(twist, self._scales, strict=True))
         return Limited(tuple(twist), action, tuple(dict.fromkeys(names)))
+
+
+def _share(start: list[float], step: list[float], radius: float) -> float:
+    """The largest share in [0, 1] of `step` that keeps |start + share * step| within `radius`."""
+    a = sum(s * s for s in step)
+    b = sum(x * s for x, s in zip(start, step, strict=True))
+    c = sum(x * x for x in start) - radius * radius
+    if a + 2.0 * b + c <= 0.0:
+        return 1.0
+    return max(0.0, (math.sqrt(max(0.0, b * b - a * c)) - b) / a) if a else 0.0

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_intervention.limits import AXES, LimitConfig, Limiter, norm
+from rlif_intervention.limits import AXES, Drift, LimitConfig, Limiter, norm
+from rlif_intervention.reckoning import Reckoner
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
 USUAL = st.floats(-1.5, 1.5)
@@ -147,6 +148,140 @@ def test_the_motion_stays_in_the_box_whatever_is_asked_and_however_it_stops(data
                 change = norm([v - u for u, v in zip(before, out.twist, strict=True)])
                 assert change <= hardest / rate * (1 + 1e-6)
             before = out.twist
+
+
+class Arm:
+    """Does what it is told, `delay` s later; where it was at any time is known."""
+
+    def __init__(self, start, delay=0.0):
+        self.delay = delay
+        self.ways = [(0.0, tuple(start), (0.0, 0.0, 0.0))]  # from when, from where, how fast
+
+    def command(self, twist, now):
+        begin = now + self.delay
+        self.ways.append((begin, self.at(begin), twist))
+
+    def at(self, time):
+        begin, where, twist = next(w for w in reversed(self.ways) if w[0] <= max(0.0, time))
+        return tuple(x + v * (max(0.0, time) - begin) for x, v in zip(where, twist, strict=True))
+
+
+@st.composite
+def boxes(draw):
+    deceleration = draw(st.sampled_from([0.0, 0.2, 1.0]))
+    acceleration = draw(st.sampled_from([0.0, 0.5, 2.0]))
+    return LimitConfig(
+        period=1.0 / draw(st.sampled_from([10.0, 50.0, 100.0])),
+        linear_scale=draw(st.floats(0.05, 0.5)),
+        max_linear_speed=draw(st.sampled_from([0.0, 0.1])),
+        max_linear_acceleration=acceleration,
+        max_linear_deceleration=deceleration,
+        max_linear_jerk=draw(st.sampled_from([0.0, 10.0, 50.0])) if acceleration else 0.0,
+        pose_latency=draw(st.sampled_from([0.0, 0.03, 0.05, 0.2])),
+        workspace_min=(0.0, 0.0, 0.0),
+        workspace_max=(0.1, 0.3, 0.02),
+    )
+
+
+STRONG = st.sampled_from([-1.0, 1.0, 0.3])
+PUSHES = st.lists(
+    st.tuples(st.one_of(st.tuples(STRONG, STRONG, STRONG), st.none()), st.integers(1, 15)),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), boxes(), PUSHES, st.sampled_from([0.0, 0.1, 0.3]))
+def test_the_box_holds_for_poses_of_any_age_and_any_way_to_stop(data, config, pushes, timeout):
+    """A pose is up to pose_latency old when it arrives, and the next one up to `timeout` away."""
+    share = st.floats(0.0, 1.0)
+    delay = config.pose_latency * data.draw(share)
+    arm, limiter = Arm((0.05, 0.15, 0.01), delay), Limiter(config)
+    reckoner = Reckoner(3, config.pose_latency, timeout)
+    measured, received, due, now = arm.at(0.0), 0.0, 0.0, 0.0
+    before, hardest = (
+        (0.0, 0.0, 0.0),
+        max(config.max_linear_deceleration, config.max_linear_acceleration),
+    )
+    ages = data.draw(st.lists(st.tuples(share, share), min_size=1, max_size=20))
+    arrivals = 0
+    for action in [a for a, count in pushes for _ in range(count)]:
+        if due <= now:
+            age, pause = ages[arrivals % len(ages)]
+            arrivals += 1
+            received = now - config.period * data.draw(share) if arrivals % 3 == 0 else now
+            measured = arm.at(received - age * (config.pose_latency - delay))
+            due = now + pause * timeout
+        position = measured if now - received <= timeout + 1e-9 else None
+        drift = reckoner.drift(received, now)
+        out = limiter.drive(action, position, drift) if action else limiter.brake()
+        arm.command(out.twist, now)
+        reckoner.sent(out.twist, now)
+        if config.max_linear_acceleration and config.max_linear_deceleration:
+            change = norm([v - u for u, v in zip(before, out.twist, strict=True)])
+            assert change <= hardest * config.period * (1 + 1e-6)
+        before, now = out.twist, now + config.period
+        where = arm.at(now + delay)
+        for low, x, high in zip(config.workspace_min, where, config.workspace_max, strict=True):
+            assert low - 1e-6 <= x <= high + 1e-6
+
+
+@pytest.mark.parametrize("stale", [0.0, 0.1, 0.3])
+def test_a_pose_that_ages_before_the_face_is_no_way_out_of_the_box(stale):
+    """The limits of an FR3; the stream of poses stops 12 mm before a face."""
+    config = LimitConfig(
+        max_linear_speed=0.1,
+        max_linear_acceleration=0.5,
+        max_linear_deceleration=1.0,
+        max_linear_jerk=10.0,
+        workspace_min=(-1.0,) * 3,
+        workspace_max=(0.2, 1.0, 1.0),
+        pose_latency=0.05,
+    )
+    arm, limiter, reckoner = Arm((0.0,) * 3), Limiter(config), Reckoner(3, 0.05, 0.3)
+    now, received = 0.0, 0.0
+    for _ in range(300):
+        if arm.at(now)[0] < 0.188:
+            received = now
+        position = arm.at(received) if now - received <= stale else None
+        out = limiter.drive((1.0, 0.0, 0.0), position, reckoner.drift(received, now))
+        arm.command(out.twist, now)
+        reckoner.sent(out.twist, now)
+        now += config.period
+        assert arm.at(now)[0] <= 0.2
+    assert arm.at(now)[0] > 0.188
+
+
+def test_what_was_measured_has_moved_by_the_commands_since():
+    reckoner = Reckoner(2, latency=0.1, timeout=0.3)
+    assert reckoner.drift(0.0, 0.0) == Drift((0.0, 0.0), (0.0, 0.0))
+    reckoner.sent((1.0, -1.0), 1.0)
+    reckoner.sent((2.0, 0.0), 1.2)
+    drift = reckoner.drift(1.3, 1.4)  # measured between 1.2 and 1.3
+    assert drift.least == pytest.approx((0.2, 0.0)) and drift.most == pytest.approx((0.4, 0.0))
+    drift = reckoner.drift(1.25, 1.4)  # between 1.15 and 1.25
+    assert drift.least == pytest.approx((0.3, -0.05)) and drift.most == pytest.approx((0.45, 0.0))
+    reckoner.sent((-1.0, 0.0), 1.4)  # the farthest is reached in between
+    assert reckoner.drift(1.45, 1.45).most == pytest.approx((0.05, 0.0))
+    assert reckoner.drift(1.45, 1.45).least == pytest.approx((-0.05, 0.0))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.0, -0.5, 1.5])
+def test_a_speed_scale_that_is_none_is_refused_and_the_one_before_stays(bad):
+    with pytest.raises(ValueError, match="speed_scale is"):
+        Limiter(LimitConfig(), speed_scale=bad)
+    limiter = Limiter(LimitConfig(), speed_scale=0.5)
+    with pytest.raises(ValueError, match="speed_scale is"):
+        limiter.speed_scale = bad
+    assert limiter.drive((1.0, 0.0, 0.0)).twist == pytest.approx((0.05, 0.0, 0.0))
+
+
+def test_a_factor_that_is_no_number_leads_to_no_motion_even_if_it_gets_in():
+    config = LimitConfig(workspace_min=(0.0,) * 3, workspace_max=(1.0,) * 3)
+    limiter = Limiter(config)
+    object.__setattr__(limiter, "speed_scale", math.nan)
+    assert limiter.drive((1.0, 0.0, 0.0), (0.5, 0.5, 0.5)).twist == (0.0, 0.0, 0.0)
 
 
 @settings(deadline=None)
