@@ -57,6 +57,7 @@ from . import ticks
 from .arbiter import Arbiter, Command
 from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
+from .cadence import Cadence
 from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
@@ -101,7 +102,8 @@ class ArbiterNode(Node):
         # A steady clock: zeros must come out even when the clock of a simulation stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._meter = PeriodMeter(1.0 / p["command_rate"])
-        self.create_timer(1.0 / rate, tick, clock=steady)
+        self._cadence = Cadence(1.0 / rate)
+        self._timer = self.create_timer(1.0 / rate, tick, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(SIGN_OF_LIFE, self._say_alive, clock=steady)
         self._say_state()
@@ -154,6 +156,7 @@ class ArbiterNode(Node):
             self._step_if_ready()
         else:
             self._take_policy(message, self._now())
+            self._cadence.action_arrived(time.monotonic())
 
     def _take_policy(self, message: PolicyAction, now: float) -> None:
         self._core.policy_action(
@@ -224,9 +227,11 @@ class ArbiterNode(Node):
     # ---- outputs, in real time
 
     def _on_timer(self) -> None:
+        turn = time.monotonic()
         self._check_stall()
         command = self._core.output(self._now())
         self._send(command, self.get_clock().now().nanoseconds)
+        self._timer.timer_period_ns = int(1e9 * self._cadence.next_period(turn))
 
     def _check_stall(self) -> None:
         """A process that was stopped, or starved, must not go on as if nothing had been."""
