@@ -7,7 +7,8 @@ Publishes
     command        geometry_msgs/TwistStamped  zeros while the arbiter is silent
     /diagnostics   diagnostic_msgs/DiagnosticArray
 Calls
-    pause_service  std_srvs/SetBool            true, once, when the arbiter is lost; by parameter
+    pause_service  std_srvs/SetBool            true, until it is confirmed, when the arbiter is lost
+                                               or never comes; by parameter
 
 Not for lock-step, where commands come as they are answered. This is no safety-rated stop.
 """
@@ -35,11 +36,12 @@ from .arbitration import ARMED
 from .arbitration import ControlState as State
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import Level, Status
-from .watchdog import Watchdog
+from .watchdog import PauseCall, Watchdog
 
 PARAMETERS = (
     Param("timeout", 0.3, "s without a command until it acts; above stall_timeout", 0.02, 10.0),
     Param("linger", 1.0, "s of zeros after an arbiter that left in order", 0.0, 60.0),
+    Param("start_timeout", 10.0, "s without any arbiter until it pauses; 0: never", 0.0, 600.0),
     Param("rate", 50.0, "Hz of its zeros", 5.0, 500.0),
     Param("command_frame", "base", "frame_id of its zeros, as the arbiter's"),
     Param("pause_service", "", "std_srvs/SetBool to call, e.g. servo_node/pause_servo; empty: no"),
@@ -52,13 +54,15 @@ class WatchdogNode(Node):
     def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
         super().__init__("watchdog", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
-        self._core = Watchdog(p["timeout"], p["linger"])
+        self._core = Watchdog(p["timeout"], p["linger"], p["start_timeout"])
+        self._call = PauseCall()
+        self._absent = False
         self._timeout: float = p["timeout"]
+        self._service: str = p["pause_service"]
         self._frame: str = p["command_frame"]
         self._pause = (
             self.create_client(SetBool, p["pause_service"]) if p["pause_service"] else None
         )
-        self._pause_wanted = False
         self._command = self.create_publisher(TwistStamped, "command", RELIABLE_1)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE)
@@ -79,28 +83,63 @@ class WatchdogNode(Node):
             self.get_logger().error(
                 f"no command from the arbiter for {self._timeout} s: sending zeros"
             )
-            self._pause_wanted = True
+            self._call.want()
         if send:
             message = TwistStamped()
             message.header.stamp = self.get_clock().now().to_msg()
             message.header.frame_id = self._frame
             self._core.sent_zero(to_ns(message.header.stamp))
             self._command.publish(message)
-        if self._pause_wanted and self._pause and self._pause.service_is_ready():
-            self._pause_wanted = False
-            call = self._pause.call_async(SetBool.Request(data=True))
-            call.add_done_callback(self._on_paused)
+        self._follow_pause(time.monotonic())
 
-    def _on_paused(self, call: Future) -> None:
+    def _follow_pause(self, now: float) -> None:
+        absent = self._core.absent(now)
+        if absent and not self._absent:
+            self.get_logger().error("no arbiter was heard since the start: pausing the robot")
+            self._call.want()
+        self._absent = absent
+        if not absent and not self._core.tripped:
+            self._call.forget()
+        if self._pause is None:
+            return
+        ticket = self._call.due(self._pause.service_is_ready(), now)
+        if ticket is not None:
+            call = self._pause.call_async(SetBool.Request(data=True))
+            call.add_done_callback(lambda done: self._on_paused(done, ticket))
+
+    def _on_paused(self, call: Future, ticket: int) -> None:
         failed = call.exception()
-        words = str(failed) if failed else call.result().message
-        self.get_logger().warning(f"the robot was asked to pause: {words}")
+        answer = None if failed else call.result()
+        problem = str(failed) if failed else ""
+        if answer is not None and not answer.success:
+            problem = answer.message or "it answered no"
+        self._call.answered(ticket, problem, time.monotonic())
+        if problem:
+            self.get_logger().error(f"{self._service} did not pause the robot: {problem}")
+        else:
+            self.get_logger().warning(f"the robot is paused by {self._service}")
+
+    def _statuses(self) -> list[Status]:
+        if self._core.tripped:
+            found = [Status("arbiter", Level.ERROR, "the arbiter is silent")]
+        elif self._absent:
+            found = [Status("arbiter", Level.ERROR, "no arbiter was heard since the start")]
+        elif not self._core.ever:
+            found = [Status("arbiter", Level.WARN, "no command from an arbiter was heard yet")]
+        else:
+            found = [Status("arbiter", Level.OK, "the arbiter is alive")]
+        if self._pause is None:
+            return found
+        call = self._call
+        if call.problem:
+            words = f"the robot is not paused by {self._service}: {call.problem}"
+            return [*found, Status("pause", Level.ERROR, words)]
+        words = "the robot is paused" if call.confirmed else "ready"
+        return [*found, Status("pause", Level.OK, words)]
 
     def _report(self) -> None:
-        level = Level.ERROR if self._core.tripped else Level.OK
-        words = "the arbiter is silent" if self._core.tripped else "the arbiter is alive"
         name = self.get_fully_qualified_name().lstrip("/")
-        array = diagnostic_array(name, [Status("arbiter", level, words)])
+        array = diagnostic_array(name, self._statuses())
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

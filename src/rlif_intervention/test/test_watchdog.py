@@ -7,12 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
-from rlif_intervention.watchdog import Watchdog
+from rlif_intervention.watchdog import PauseCall, Watchdog
 from rlif_intervention.watchdog_node import WatchdogNode
 from rlif_msgs.msg import ControlState
 
@@ -58,6 +59,83 @@ def test_times_that_make_no_sense_are_refused(timeout, linger):
         Watchdog(timeout, linger)
 
 
+def test_an_arbiter_that_never_comes_is_absent_after_a_while_and_gets_no_zeros():
+    w = Watchdog(start_timeout=10.0)
+    assert w.check(100.0) == (False, False) and not w.absent(109.9)
+    assert w.absent(110.1) and w.check(110.1) == (False, False)
+    w.command(1, 111.0)
+    assert not w.absent(200.0), "silent is something else"
+    assert not Watchdog(start_timeout=0.0).absent(1e9)
+
+
+def test_a_pause_is_asked_for_until_it_is_confirmed():
+    call = PauseCall(answer=2.0, retry=1.0)
+    assert call.due(True, 0.0) is None, "nobody wants one"
+    call.want()
+    assert call.due(False, 0.0) is None and "not there" in call.problem
+    ticket = call.due(True, 0.1)
+    assert ticket is not None and call.due(True, 2.0) is None
+    call.answered(ticket, "it answered no", 2.0)
+    assert call.problem == "it answered no" and call.due(True, 2.5) is None
+    assert call.due(True, 3.1) is not None
+    assert call.due(True, 5.2) is not None, "no answer: again"
+    assert "no answer" in call.problem
+    call.answered(ticket, "", 5.3)
+    assert call.confirmed and not call.problem and call.due(True, 99.0) is None
+
+
+def test_a_pause_is_not_asked_for_any_more_when_the_arbiter_is_back():
+    call = PauseCall()
+    call.want()
+    old = call.due(True, 0.0)
+    call.forget()
+    assert call.due(True, 9.0) is None and not call.problem
+    call.want()
+    call.answered(old, "", 9.1)  # of the loss before: undone since, for all we know
+    assert not call.confirmed and call.due(True, 9.2) is not None
+
+
+@pytest.fixture
+def watchdog(make_graph):
+    """(graph, statuses by name, requests): a watchdog whose pause service answers as told."""
+
+    def start(answers, **values):
+        graph = make_graph(lock_step=False)
+        heard, asked = {}, []
+
+        def answer(request, response):
+            asked.append(request.data)
+            response.success = answers.pop(0) if len(answers) > 1 else answers[0]
+            response.message = "" if response.success else "not now"
+            return response
+
+        def report(message):
+            heard.update({s.name.split(": ")[-1]: s for s in message.status})
+
+        graph.world.create_subscription(DiagnosticArray, "/diagnostics", report, 10)
+        graph.world.create_service(SetBool, "pause_servo", answer)
+        values = {"pause_service": "pause_servo"} | values
+        graph.add(WatchdogNode([Parameter(n, value=v) for n, v in values.items()]))
+        return graph, heard, asked
+
+    return start
+
+
+def test_a_watchdog_that_starts_late_pauses_and_a_refused_pause_is_said_and_asked_again(watchdog):
+    graph, heard, asked = watchdog([False, True], start_timeout=0.5)
+    graph.until(lambda: asked, what="a call")
+
+    def said(word, level):
+        status = heard.get("pause")
+        return status is not None and word in status.message and status.level == level
+
+    graph.until(lambda: said("not now", b"\2"), what="the refusal in the diagnostics")
+    graph.until(lambda: said("is paused", b"\0"), what="the confirmation")
+    assert asked == [True, True]
+    assert "no arbiter" in heard["arbiter"].message and heard["arbiter"].level == b"\2"
+    assert not graph.world.seen["command"], "the topic may be somebody else's"
+
+
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_an_arbiter_that_hangs_or_dies_leads_to_zeros_and_a_pause(make_graph, number):
     """Pitfalls: the sender died, the robot kept moving; the last command repeated for ever."""
@@ -66,6 +144,7 @@ def test_an_arbiter_that_hangs_or_dies_leads_to_zeros_and_a_pause(make_graph, nu
 
     def answer(request, response):
         paused.append(request.data)
+        response.success = True
         return response
 
     def tick():

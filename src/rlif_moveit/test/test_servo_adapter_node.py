@@ -212,7 +212,9 @@ def test_the_real_arbiters_commands_are_taken_by_servos_rules(
     servo = bench.add(stand_in_servo())
     bench.lives = False  # the real one does
     make_adapter()
-    process = start_node("rlif_intervention", "arbiter", remap={"command": "servo_node/delta_twist_cmds"})
+    process = start_node(
+        "rlif_intervention", "arbiter", remap={"command": "servo_node/delta_twist_cmds"}
+    )
     bench.until(lambda: servo.asked, "Servo paused", 30.0)
     assert servo.moving is None
     assert bench.call(SetBool, "arm", SetBool.Request(data=True)).success
