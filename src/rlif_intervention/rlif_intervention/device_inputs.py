@@ -7,6 +7,8 @@ A device NAME out of the parameter `devices` has the parameters NAME.kind, NAME.
     motion         by motion beyond a threshold      sensor_msgs/Joy (spacenav/joy)
     twist          deadman_topic, or by motion       geometry_msgs/Twist (spacenav/twist)
     twist_stamped  deadman_topic, or by motion       geometry_msgs/TwistStamped
+
+Subscribed to best effort, which hears publishers of either kind. docs/devices.md explains the rest.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, RELIABLE, SENSOR
+from rlif_node.qos import LATCHED, SENSOR
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
 from .devices import (
     BUTTONS,
+    NEVER,
     ButtonEdges,
     ButtonMemory,
     Deadman,
@@ -40,6 +44,9 @@ from .limits import Vector
 from .presets import PRESETS, Preset
 
 KINDS = ("joy", "motion", "twist", "twist_stamped")
+# Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node
+# may send 1000 messages a second, and says only in one of them that a button went down.
+ANY_PUBLISHER = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def device_parameters(name: str, preset: str, p: Preset, timeout: float) -> tuple[Param, ...]:
@@ -53,9 +60,10 @@ def device_parameters(name: str, preset: str, p: Preset, timeout: float) -> tupl
         Param("axes", list(p.axes), "index of x y z roll pitch yaw in Joy.axes; -1: none"),
         Param("scales", list(p.scales), "factor for each of them; the sign turns it around"),
         Param("deadzone", p.deadzone, "deflections up to this are 0", 0.0, 0.9),
-        Param("slow", 1.0, "factor while the turbo button is up, if there is one", 0.01, 1.0),
+        Param("slow", p.slow, "factor while the turbo button is up, if there is one", 0.01, 1.0),
         Param("motion_on", 0.15, "take-over by motion: deflection from which it begins", 0.01, 1.0),
         Param("motion_off", 0.05, "take-over by motion: deflection below which it ends", 0.0, 1.0),
+        Param("idle_ok", False, "it sends only when it is used: silence at rest is no failure"),
         Param("deadman_topic", "", "std_msgs/Bool, true: held; empty: take-over by motion"),
         *(
             Param(f"{b}_button", getattr(p, b), "index in Joy.buttons; -1: none", -1, 63)
@@ -100,6 +108,7 @@ class DeviceInput:
         timeout: float,
         now: Callable[[], float],
         handlers: Handlers,
+        qos: QoSProfile = ANY_PUBLISHER,
     ) -> None:
         preset = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
         preset_name = next(iter(preset.values()))
@@ -111,30 +120,37 @@ class DeviceInput:
         p = {k.split(".", 1)[1]: v for k, v in declare(node, table).items()}
         if p["kind"] not in KINDS:
             raise ValueError(f"{name}.kind is {p['kind']!r}; expected one of {', '.join(KINDS)}")
-        self.device = Device(name, p["priority"], p["timeout"])
         self._axes, self._now, self._handlers = axes, now, handlers
         self._layout = _layout(p)
-        self._buttons = ButtonMemory()
+        # spacenav_node leaves buttons out; of a joystick that would be another than expected.
+        highest = max(i for _, i in self._layout.buttons)
+        self._buttons = ButtonMemory(highest + 1 if p["kind"] == "motion" else 0)
         self._edges = ButtonEdges()
         self._deadman = Deadman(p["timeout"])
         by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
         self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
         self._by_button = p["kind"] == "joy"
         self._by_topic = not self._by_button and not by_motion
+        # With a deadman topic that is the sign of life: the twists may come and go.
+        self._sparse = p["idle_ok"] and self._by_topic
+        idle_ok = p["idle_ok"] and not self._by_topic
+        self.device = Device(name, p["priority"], p["timeout"], idle_ok)
+        self._twisted = NEVER
+        self._broken = False
         if self._by_button and p["deadman_button"] < 0:
             raise ValueError(f"{name}.deadman_button is -1; a device of kind joy needs one")
-        self._subscribe(node, p)
+        self._subscribe(node, p, qos)
 
-    def _subscribe(self, node: Node, p: dict[str, Any]) -> None:
+    def _subscribe(self, node: Node, p: dict[str, Any], qos: QoSProfile) -> None:
         message, callback = {
             "joy": (Joy, self._on_joy),
             "motion": (Joy, self._on_joy),
             "twist": (Twist, self._on_twist),
             "twist_stamped": (TwistStamped, self._on_twist_stamped),
         }[p["kind"]]
-        node.create_subscription(message, p["topic"], callback, RELIABLE)
+        node.create_subscription(message, p["topic"], callback, qos)
         if p["deadman_topic"]:
-            node.create_subscription(Bool, p["deadman_topic"], self._on_deadman, RELIABLE)
+            node.create_subscription(Bool, p["deadman_topic"], self._on_deadman, qos)
 
     def _on_joy(self, m: Joy) -> None:
         self._read(m.axes, self._buttons.complete(m.buttons), to_ns(m.header.stamp))
@@ -148,10 +164,19 @@ class DeviceInput:
     def _on_deadman(self, m: Bool) -> None:
         now = self._now()
         self._deadman.update(m.data, now)
-        if self._by_topic and not m.data and self.device.engaged(now):
-            # At once: the next twist may be late, or never come.
+        if not self._by_topic or self._broken:
+            return
+        last = self.device.reading
+        if self._sparse:
+            changed = last is None or last.engaged != m.data
+            # Half of the time-out, so that the zeros come before the last twist has lasted too long.
+            speaks = changed or now - self._twisted > self.device.timeout / 2
+        else:
+            # Let go at once: the next twist may be late, or never come.
+            speaks = not m.data and self.device.engaged(now)
+        if speaks:
             zeros = (0.0,) * len(self._axes)
-            self._handlers.reading(self.device.name, Reading(False, zeros))
+            self._handlers.reading(self.device.name, Reading(m.data, zeros))
 
     def _read(self, axes: Any, buttons: Any, stamp: int) -> None:
         """One message: flag and action both out of it, then the buttons that went down."""
@@ -159,11 +184,15 @@ class DeviceInput:
         try:
             reading = self._layout.read(axes, buttons, self._axes)
         except DeviceMessageError as problem:
+            self._broken = True
             self._handlers.problem(name, str(problem))
             return
+        self._broken = False
+        self._twisted = self._now()
         if not self._by_button:
             reading = self._with_take_over(reading)
-        self._handlers.reading(name, reading)
+        if not self._sparse or self._deadman.live(self._now()):
+            self._handlers.reading(name, reading)
         pressed = self._edges.pressed(reading.pressed)
         if pressed:
             self._handlers.pressed(name, pressed)
@@ -213,6 +242,7 @@ def make_rack(
     timeout: float,
     now: Callable[[], float],
     handlers: Handlers,
+    qos: QoSProfile = ANY_PUBLISHER,
 ) -> DeviceRack:
     """All devices and locks that the parameters name."""
 
@@ -229,6 +259,6 @@ def make_rack(
             handlers.pressed(name, counts)
 
     masked = replace(handlers, pressed=pressed)
-    devices = [DeviceInput(node, name, axes, timeout, now, masked).device for name in names]
+    devices = [DeviceInput(node, name, axes, timeout, now, masked, qos).device for name in names]
     rack = DeviceRack(devices, [subscribe_lock(node, name, now) for name in locks])
     return rack

@@ -121,14 +121,22 @@ class JoyLayout:
 
 
 class ButtonMemory:
-    """The buttons as last heard: a 3D mouse sends its motion in messages without buttons."""
+    """The buttons as last heard, for drivers that do not send all of them in every message.
 
-    def __init__(self) -> None:
+    spacenav_node sends its motion without buttons, and with a button that moves only those up to
+    it. `size`: how many the layout needs; 0: a message with buttons has them all.
+    """
+
+    def __init__(self, size: int = 0) -> None:
+        self._size = size
         self._last: tuple[int, ...] = ()
 
     def complete(self, buttons: Sequence[int]) -> tuple[int, ...]:
-        """`buttons`, or what they were last where the message has none."""
-        if len(buttons):
+        """`buttons`, and those that the message leaves out as they were last."""
+        if len(buttons) and self._size:
+            known = (*buttons, *self._last[len(buttons) :])
+            self._last = (*known, *(0,) * (self._size - len(known)))
+        elif len(buttons):
             self._last = tuple(buttons)
         return self._last
 
@@ -163,7 +171,10 @@ class Deadman:
         self._held, self._received = held, now
 
     def held(self, now: float) -> bool:
-        return self._held and now - self._received <= self.timeout
+        return self._held and self.live(now)
+
+    def live(self, now: float) -> bool:
+        return now - self._received <= self.timeout
 
 
 @dataclass
@@ -191,11 +202,15 @@ class MotionGate:
 
 @dataclass
 class Device:
-    """One operator device: its newest reading, when it came, whether it was ever moved."""
+    """One operator device: its newest reading, when it came, whether it was ever moved.
+
+    idle_ok: silent while let go, it still counts as there; unplugged, it looks the same
+    """
 
     name: str
     priority: int = 100
     timeout: float = 0.5
+    idle_ok: bool = False
     reading: Reading | None = None
     received: float = NEVER
     moved: bool = False
@@ -213,11 +228,16 @@ class Device:
     def engaged(self, now: float) -> bool:
         return self.reading is not None and self.reading.engaged and self.live(now)
 
+    def idle(self, now: float) -> bool:
+        """Silent, and that is no failure: it is let go, and sends only when it is used."""
+        resting = self.reading is not None and not self.reading.engaged
+        return self.idle_ok and resting and not self.live(now)
+
     def problem(self, now: float) -> str | None:
         """Why a person could not take over with it; None: they could."""
         if self.reading is None:
             return f"no message from the operator device {self.name} yet"
-        if not self.live(now):
+        if not self.live(now) and not self.idle(now):
             return f"the operator device {self.name} is silent for more than {self.timeout} s"
         return None
 

@@ -19,6 +19,7 @@ class Preset:
     axes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     scales: Vector = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     deadzone: float = 0.0
+    slow: float = 1.0
     deadman: int = 0
     turbo: int = -1
     success: int = 1
@@ -31,10 +32,11 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     # The scripted operator, and any pad after a look at its numbers.
     "generic": Preset(),
-    # Sticks x y z yaw; RB deadman, A success, B failure, guide discard, start arm, back stop.
+    # Sticks x y z yaw; RB deadman, LB turbo, A success, B failure, guide discard, start arm, back stop.
     "xbox": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         deadzone=0.1,
+        slow=0.4,
         deadman=5,
         turbo=4,
         success=0,
@@ -43,11 +45,12 @@ PRESETS: Mapping[str, Preset] = {
         arm=7,
         stop=6,
     ),
-    # Sticks x y z yaw; R1 deadman, cross success, circle failure, PS discard, options arm, create
+    # Sticks x y z yaw; R1 deadman, L1 turbo, cross success, circle failure, PS discard, options arm, create
     # stop.
     "ps5": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         deadzone=0.1,
+        slow=0.4,
         deadman=5,
         turbo=4,
         success=0,

@@ -9,6 +9,7 @@ import pytest
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
 from rlif_node.qos import LATCHED, RELIABLE, SENSOR
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
@@ -125,6 +126,30 @@ def test_buttons_of_a_preset_and_a_tap_between_two_commands(make_graph):
     assert b.pressed == [("pad", {"arm"})]
 
 
+@pytest.mark.parametrize("name", [name for name, p in PRESETS.items() if p.turbo >= 0])
+def test_turbo_of_a_preset_is_full_speed_and_without_it_is_slow(make_graph, name):
+    graph, preset = make_graph(), PRESETS[name]
+    b = Bench(graph, ["pad"], pad__preset=name)
+    axes = [float(i == preset.axes[0]) for i in range(8)]
+    held = [int(i == preset.deadman) for i in range(13)]
+    turbo = [int(i in (preset.deadman, preset.turbo)) for i in range(13)]
+    b.send("pad", joy(*axes, buttons=held), joy(*axes, buttons=turbo))
+    graph.until(lambda: len(b.readings) == 2, what="2 readings")
+    assert [r.action[0] for _, r in b.readings] == pytest.approx([0.4, 1.0])
+
+
+@pytest.mark.parametrize("kind", ["joy", "twist", "twist_stamped"])
+def test_a_device_whose_driver_publishes_best_effort_is_heard(make_graph, kind):
+    graph = make_graph()
+    b = Bench(graph, ["it"], it__kind=kind)
+    message = {"twist": Twist, "twist_stamped": TwistStamped}.get(kind, Joy)()
+    if kind == "joy":
+        message = joy(*[0.0] * 6, buttons=[1, 0, 0, 0])
+    publisher = graph.world.create_publisher(type(message), "it", qos_profile_sensor_data)
+    graph.until(lambda: publisher.get_subscription_count() >= 1, what="a subscription")
+    graph.until(lambda: publisher.publish(message) or b.readings, what="a reading")
+
+
 def test_a_lock_masks_a_device(make_graph):
     graph = make_graph()
     b = Bench(graph, ["joy"], ["pause"], pause__priority=100)
@@ -182,7 +207,7 @@ def test_a_number_of_a_device_that_is_none_is_refused_by_name(make_graph, name):
 
 
 def test_docs_list_every_parameter_of_devices_and_locks():
-    page = (Path(__file__).parents[3] / "docs" / "arbiter.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "devices.md").read_text(encoding="utf-8")
     for row in (*device_parameters("NAME", "generic", Preset(), 0.5), *lock_parameters("NAME")):
         assert f"| `{row.name}` | " in page and row.about in page, row.name
     assert all(f"| `{name}` | " in page for name in PRESETS)

@@ -201,3 +201,24 @@ def test_a_locked_device_can_stop_and_nothing_else():
     lock.update(True, 0.0)
     assert r.heard(r.device("pad"), buttons, 0.1) == {"stop"}
     assert r.heard(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
+
+
+def test_a_driver_that_leaves_buttons_out_of_a_message():
+    # spacenav_node: button 1 alone comes as [0, 1], button 0 alone as [1], motion as [].
+    memory, edges = ButtonMemory(size=3), ButtonEdges()
+    layout = JoyLayout(buttons=(("success", 0), ("failure", 1), ("arm", 2)))
+    heard = []
+    for buttons in ((), (1,), (), (0,), (0, 1), (), (0, 0), (1,), (0,)):
+        heard.append(edges.pressed(layout.pressed(memory.complete(buttons))))
+    expected = [(), ("success",), (), (), ("failure",), (), (), ("success",), ()]
+    assert heard == [frozenset(names) for names in expected]
+
+
+def test_a_device_that_sends_only_when_it_is_used_may_be_silent_at_rest():
+    device = Device("keys", timeout=0.5, idle_ok=True)
+    assert "no message" in device.problem(0.0), "it must have been heard once"
+    device.update(REST, 1.0)
+    assert device.problem(100.0) is None and device.idle(100.0) and not device.idle(1.2)
+    device.update(PUSH, 100.0)
+    assert device.engaged(100.5) and not device.engaged(100.6)
+    assert "silent" in device.problem(100.6), "silent while engaged: unplugged, for all one knows"
