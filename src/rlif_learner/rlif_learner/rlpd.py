@@ -159,22 +159,17 @@ class RLPD:
 
     def learn(self, batches: Batch, noise: UpdateNoise) -> Record:
         """All of an update, as tensors on the device."""
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False
-        ):
-            # The actor stands still during the critic steps: one pass for all of them.
-            actions, log_probs = self.next_actions(batches.next_states, noise.critics.next_action)
-            if self.kernel is not None and self.average_gradients is None:
-                critics = self._compiled_critic_steps(
-                    batches, actions, log_probs, noise.critics.subset
-                )
-            else:
-                steps = [
-                    self.critic_step(batches[i], (actions[i], log_probs[i]), noise.critics.step(i))
-                    for i in range(self.config.utd)
-                ]
-                critics = torch.stack(steps)
-            return Record(critics, self.actor_step(batches[-1], noise.action, noise.masks))
+        # The actor stands still during the critic steps: one pass for all of them.
+        actions, log_probs = self.next_actions(batches.next_states, noise.critics.next_action)
+        if self.kernel is not None and self.average_gradients is None:
+            critics = self._compiled_critic_steps(batches, actions, log_probs, noise.critics.subset)
+        else:
+            steps = [
+                self.critic_step(batches[i], (actions[i], log_probs[i]), noise.critics.step(i))
+                for i in range(self.config.utd)
+            ]
+            critics = torch.stack(steps)
+        return Record(critics, self.actor_step(batches[-1], noise.action, noise.masks))
 
     def report(self, record: Record, batches: Batch, begun: tuple[int, int]) -> dict[str, float]:
         """The metrics of an update by name; waits for the device. `begun`: what `count` returned.
@@ -223,13 +218,26 @@ class RLPD:
     ) -> Tensor:
         """r + discount * (1 - terminal) * (min over the subset of Q'(s', a') - entropy): [batch]"""
         if self.kernel is None:
-            action = next_actions[0]
-            values = self.target(batch.next_states, action, noise.subset, noise.target_masks)
+            action, masks = next_actions[0], noise.target_masks
+            values = self._values(self.target, batch.next_states, action, noise.subset, masks)
         else:
             inputs = self.target.inputs(batch.next_states, next_actions[0])
             values = self.kernel.values(self.target.flat.values, inputs, noise.subset)
         rewards, discounts = self.target_terms(batch, next_actions[1])
         return rewards + discounts * values.amin(dim=0)
+
+    def _values(
+        self,
+        critic: EnsembleCritic,
+        states: Tensor,
+        actions: Tensor,
+        subset: Tensor | None = None,
+        masks: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Of `critic`, with its products alone in low precision, where that is asked of a GPU."""
+        device, low = self.device.type, self.autocast
+        with torch.autocast(device, torch.bfloat16, enabled=low, cache_enabled=False):
+            return critic(states, actions, subset, masks).float()
 
     @torch.no_grad()
     def target_terms(self, batch: Batch, log_prob: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,7 +274,7 @@ class RLPD:
             return torch.tensor(
                 self.kernel.loss_gradients(flat.values, inputs, target, flat.gradients)
             )
-        values = self.critic(batch.states, batch.actions, masks=noise.masks)
+        values = self._values(self.critic, batch.states, batch.actions, masks=noise.masks)
         squared = (values - target).square().mean()
         flat.gradients.zero_()
         squared.backward()
@@ -296,7 +304,7 @@ class RLPD:
     def _mean_value(self, states: Tensor, action: Tensor, masks: list[Tensor] | None) -> Tensor:
         """Mean of all critics [batch], with its derivative by the action."""
         if self.kernel is None:
-            return self.critic(states, action, masks=masks).mean(dim=0)
+            return self._values(self.critic, states, action, masks=masks).mean(dim=0)
         inputs = self.critic.inputs(states, action.detach())
         value, slope = self.kernel.input_gradients(self.critic.flat.values, inputs)
         # Same value, same derivative: the second term is zero, its derivative is the slope.
