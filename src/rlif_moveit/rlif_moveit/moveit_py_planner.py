@@ -25,6 +25,8 @@ def worker_command(c: PlanConfig, files: Sequence[str]) -> list[str]:
     """files: parameters of MoveIt, as its moveit_cpp wants them"""
     command = [sys.executable, "-m", "rlif_moveit.moveit_py_worker", "--group", c.group]
     command += ["--velocity", str(c.velocity_scale), "--acceleration", str(c.acceleration_scale)]
+    command += ["--planning-time", str(c.planning_time)]
+    command += [f"--pipeline={c.pipeline}", f"--planner={c.planner}"]
     for file in files:
         command += ["--params-file", file]
     return command

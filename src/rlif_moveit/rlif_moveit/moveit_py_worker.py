@@ -18,15 +18,21 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TextIO
 
+from .interfaces import MissingInterfacesError
+from .planning import PlanConfig, PlanningInterfaces, constraints, planning_interfaces
 from .reset_goals import JointGoal, NamedGoal, PoseGoal
 from .wire import goal_from_wire
+
+
+class GoalRefusedError(ValueError):
+    """MoveIt does not take the goal; the message says which, and what to do."""
 
 
 class Arm(Protocol):
     """What the worker needs of MoveIt."""
 
     def plan(self, goal: JointGoal | NamedGoal | PoseGoal) -> Any:
-        """A trajectory; None: none was found."""
+        """A trajectory; None: none was found. Raises GoalRefusedError."""
 
     def execute(self, trajectory: Any) -> bool: ...
 
@@ -36,32 +42,20 @@ class Arm(Protocol):
 class MoveItArm:
     """moveit_py. Imported here only."""
 
-    def __init__(self, group: str, files: list[str], velocity: float, acceleration: float) -> None:
-        from moveit.core.robot_state import RobotState
+    def __init__(self, config: PlanConfig, files: list[str]) -> None:
         from moveit.planning import MoveItPy, PlanRequestParameters
 
+        self._types = planning_interfaces("the node reset_by_planning with planner moveit_py")
         self._moveit = MoveItPy(
             node_name="rlif_reset", launch_params_filepaths=files, provide_planning_service=False
         )
-        self._group = group
-        self._component = self._moveit.get_planning_component(group)
-        self._new_state = lambda: RobotState(self._moveit.get_robot_model())
+        self._component = self._moveit.get_planning_component(config.group)
         self._parameters = PlanRequestParameters(self._moveit, "")
-        self._parameters.max_velocity_scaling_factor = velocity
-        self._parameters.max_acceleration_scaling_factor = acceleration
+        set_parameters(self._parameters, config)
 
     def plan(self, goal: JointGoal | NamedGoal | PoseGoal) -> Any:
         self._component.set_start_state_to_current_state()
-        if isinstance(goal, NamedGoal):
-            self._component.set_goal_state(configuration_name=goal.name)
-        elif isinstance(goal, JointGoal):
-            state = self._new_state()
-            state.set_to_default_values()
-            state.joint_positions = dict(zip(goal.joints, goal.positions, strict=True))
-            state.update()
-            self._component.set_goal_state(robot_state=state)
-        else:
-            self._component.set_goal_state(pose_stamped_msg=_pose(goal), pose_link=goal.link)
+        set_goal(self._component, goal, self._types)
         found = self._component.plan(single_plan_parameters=self._parameters)
         return found.trajectory if found else None
 
@@ -72,20 +66,44 @@ class MoveItArm:
         self._moveit.get_trajectory_execution_manager().stop_execution()
 
 
-def _pose(goal: PoseGoal) -> Any:
-    from geometry_msgs.msg import PoseStamped
+def set_parameters(parameters: Any, c: PlanConfig) -> None:
+    """moveit_py's PlanRequestParameters; an empty id leaves what MoveIt's files say."""
+    parameters.planning_attempts = 1
+    parameters.planning_time = c.planning_time
+    parameters.max_velocity_scaling_factor = c.velocity_scale
+    parameters.max_acceleration_scaling_factor = c.acceleration_scale
+    if c.pipeline:
+        parameters.planning_pipeline = c.pipeline
+    if c.planner:
+        parameters.planner_id = c.planner
 
-    message = PoseStamped()
-    message.header.frame_id = goal.frame
-    p, q = message.pose.position, message.pose.orientation
-    p.x, p.y, p.z = goal.position
-    q.x, q.y, q.z, q.w = goal.orientation
-    return message
+
+def set_goal(
+    component: Any, goal: JointGoal | NamedGoal | PoseGoal, types: PlanningInterfaces
+) -> None:
+    """As constraints, like the goals of move_group: with the tolerances, other joints free.
+
+    A robot state in their place would have no tolerance and a value for each joint, also for those
+    that nobody named.
+    """
+    if isinstance(goal, NamedGoal):
+        taken = component.set_goal_state(configuration_name=goal.name)
+    else:
+        taken = component.set_goal_state(motion_plan_constraints=[constraints(goal, types)])
+    if not taken:
+        what = f"goal_state {goal.name!r}" if isinstance(goal, NamedGoal) else "the goal"
+        raise GoalRefusedError(
+            f"MoveIt does not take {what}: check planning_group, and the names in the goal against "
+            "the SRDF"
+        )
 
 
 def move(arm: Arm, goal: JointGoal | NamedGoal | PoseGoal, cancelled: threading.Event) -> str:
     """Plan and execute; the problem in words, empty: done."""
-    trajectory = arm.plan(goal)
+    try:
+        trajectory = arm.plan(goal)
+    except GoalRefusedError as error:
+        return str(error)
     if cancelled.is_set():
         return "cancelled before it moved"
     if trajectory is None:
@@ -136,6 +154,9 @@ def main() -> int:
     parser.add_argument("--group", required=True)
     parser.add_argument("--velocity", type=float, required=True)
     parser.add_argument("--acceleration", type=float, required=True)
+    parser.add_argument("--planning-time", type=float, required=True)
+    parser.add_argument("--pipeline", default="")
+    parser.add_argument("--planner", default="")
     parser.add_argument("--params-file", action="append", default=[])
     a = parser.parse_args()
     out = private_output()
@@ -143,8 +164,19 @@ def main() -> int:
     def answer(message: dict[str, str]) -> None:
         print(json.dumps(message), file=out, flush=True)
 
+    config = PlanConfig(
+        group=a.group,
+        planning_time=a.planning_time,
+        velocity_scale=a.velocity,
+        acceleration_scale=a.acceleration,
+        pipeline=a.pipeline,
+        planner=a.planner,
+    )
     try:
-        arm = MoveItArm(a.group, a.params_file, a.velocity, a.acceleration)
+        arm = MoveItArm(config, a.params_file)
+    except MissingInterfacesError as error:
+        answer({"ready": str(error)})
+        return 2
     except ImportError as error:
         answer(
             {

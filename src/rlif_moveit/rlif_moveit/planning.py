@@ -80,9 +80,10 @@ class PlanningInterfaces:
     pose: Any
 
 
-def planning_interfaces() -> PlanningInterfaces:
+def planning_interfaces(
+    needed_for: str = "the node reset_by_planning with planner move_group",
+) -> PlanningInterfaces:
     """The real ones. Raises MissingInterfacesError."""
-    needed_for = "the node reset_by_planning with planner move_group"
     messages = require("moveit_msgs", "msg", needed_for)
     return PlanningInterfaces(
         action=require("moveit_msgs", "action", needed_for).MoveGroup,
@@ -106,15 +107,19 @@ def move_group_goal(goal: JointGoal | PoseGoal, c: PlanConfig, types: PlanningIn
     request.max_velocity_scaling_factor = c.velocity_scale
     request.max_acceleration_scaling_factor = c.acceleration_scale
     request.start_state.is_diff = True  # empty: the state that move_group sees
-    if isinstance(goal, JointGoal):
-        request.goal_constraints = [joint_constraints(goal, types)]
-    else:
-        request.goal_constraints = [pose_constraints(goal, types)]
+    request.goal_constraints = [constraints(goal, types)]
     options = message.planning_options
     options.plan_only = False
     options.planning_scene_diff.is_diff = True
     options.planning_scene_diff.robot_state.is_diff = True
     return message
+
+
+def constraints(goal: JointGoal | PoseGoal, types: PlanningInterfaces) -> Any:
+    """The goal as a moveit_msgs/Constraints, with its tolerances."""
+    if isinstance(goal, JointGoal):
+        return joint_constraints(goal, types)
+    return pose_constraints(goal, types)
 
 
 def joint_constraints(goal: JointGoal, types: PlanningInterfaces) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,17 +15,104 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_ns
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Header, Int8, String
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
+from rlif_moveit.planning import PlanningInterfaces, planning_interfaces
 from rlif_moveit.servo_status import Dialect
+from rlif_moveit.workspace_node import SceneInterfaces, scene_interfaces
 from rlif_msgs.msg import ControlState
 
 HAVE_MOVEIT = importlib.util.find_spec("moveit_msgs") is not None
 HAVE_CONTROL = importlib.util.find_spec("control_msgs") is not None
+
+
+def shaped_like(base: type, **fields: str) -> type:
+    """A message type that travels as `base`, with `fields` of other names: name=name of base.
+
+    rclpy takes what bears the name of a generated type; who hears it gets the `base`.
+    """
+
+    def alias(of: str) -> property:
+        return property(lambda m: getattr(m, of), lambda m, value: setattr(m, of, value))
+
+    body = {name: alias(of) for name, of in fields.items()}
+    return type(base)(base.__name__, (base,), body | {"__module__": base.__module__})
+
+
+def make_joint_jog_type() -> type:
+    """control_msgs/JointJog where it is installed, else a JointState with its fields."""
+    if HAVE_CONTROL:
+        return importlib.import_module("control_msgs.msg").JointJog
+    return shaped_like(JointState, joint_names="name", velocities="velocity")
+
+
+class Loose:
+    """A message of any type: fields appear when they are used; those named *s are lists."""
+
+    SPHERE, BOX, ADD = 2, 1, b"\0"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        lists = ("constraints", "primitives", "poses", "objects", "names")
+        value = [] if name.endswith(lists) else Loose()
+        self.__dict__[name] = value
+        return value
+
+
+def make_planning_types() -> PlanningInterfaces:
+    """The real ones where they are installed."""
+    if HAVE_MOVEIT:
+        return planning_interfaces()
+    return PlanningInterfaces(SimpleNamespace(Goal=Loose), *[Loose] * 6)
+
+
+def make_scene_types() -> SceneInterfaces:
+    """The real ones where they are installed; else a service that carries nothing, and says yes."""
+    if HAVE_MOVEIT:
+        return scene_interfaces()
+    request = shaped_like(SetBool.Request)
+    apply = type(SetBool)("ApplyPlanningScene", (SetBool,), {"Request": request})
+    return SceneInterfaces(apply, Loose, Loose, Loose)
+
+
+class StandInMoveGroup:
+    """move_group's action, as a client sees it. `code` None: no result until `cancel_goal_async`."""
+
+    def __init__(self, code: int | None = 1, accepted: bool = True) -> None:
+        self.code, self.accepted = code, accepted
+        self.ready, self.cancels = True, 0
+        self.goals: list[Any] = []
+        self.result = Future()
+
+    def server_is_ready(self) -> bool:
+        return self.ready
+
+    def send_goal_async(self, goal: Any) -> Future:
+        self.goals.append(goal)
+        sent = Future()
+        sent.set_result(self)
+        return sent
+
+    def get_result_async(self) -> Future:
+        if self.code is not None:
+            self.finish(self.code)
+        return self.result
+
+    def finish(self, code: int) -> None:
+        error = SimpleNamespace(error_code=SimpleNamespace(val=code))
+        self.result.set_result(SimpleNamespace(result=error))
+
+    def cancel_goal_async(self) -> None:
+        self.cancels += 1
+        if not self.result.done():
+            self.finish(-7)
 
 
 def make_servo_interfaces(dialect: Dialect, joint_jog: bool = False) -> ServoInterfaces:
@@ -32,6 +121,7 @@ def make_servo_interfaces(dialect: Dialect, joint_jog: bool = False) -> ServoInt
         return servo_interfaces(dialect, joint_jog)
     jazzy = dialect is Dialect.JAZZY
     return ServoInterfaces(
+        joint_jog_type=make_joint_jog_type() if joint_jog else None,
         status_type=Int8,
         read_code=lambda m: m.data,
         select_service=SetBool if jazzy else None,
@@ -192,3 +282,18 @@ def stand_in_servo() -> type[StandInServo]:
 @pytest.fixture
 def interfaces_of() -> Callable[..., ServoInterfaces]:
     return make_servo_interfaces
+
+
+@pytest.fixture
+def planning_types() -> PlanningInterfaces:
+    return make_planning_types()
+
+
+@pytest.fixture
+def scene_types() -> SceneInterfaces:
+    return make_scene_types()
+
+
+@pytest.fixture
+def stand_in_move_group() -> type[StandInMoveGroup]:
+    return StandInMoveGroup

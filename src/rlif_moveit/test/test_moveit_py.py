@@ -7,13 +7,14 @@ import queue
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_moveit.moveit_py_planner import MoveItPyPlanner, worker_command
-from rlif_moveit.moveit_py_worker import serve
+from rlif_moveit.moveit_py_worker import serve, set_goal, set_parameters
 from rlif_moveit.planning import PlanConfig
 from rlif_moveit.reset_goals import JointGoal, NamedGoal, PoseGoal
 from rlif_moveit.wire import goal_from_wire, goal_to_wire
@@ -37,6 +38,61 @@ def test_goals_come_over_the_wire_as_they_were(goal):
 def test_what_is_no_goal_is_refused(wire):
     with pytest.raises(ValueError, match="kind"):
         goal_from_wire(wire)
+
+
+class Component:
+    """moveit_py's PlanningComponent, as far as goals go."""
+
+    def __init__(self, takes=True):
+        self.takes, self.goals = takes, []
+
+    def set_goal_state(self, **goal):
+        self.goals.append(goal)
+        return self.takes
+
+
+def test_what_the_parameters_ask_for_reaches_moveit_py():
+    config = PlanConfig(
+        group="arm", planning_time=2.5, velocity_scale=0.2, acceleration_scale=0.3,
+        pipeline="ompl", planner="RRTConnect",
+    )  # fmt: skip
+    found = SimpleNamespace(planner_id="theirs", planning_pipeline="theirs")
+    set_parameters(found, config)
+    assert (found.planning_time, found.planning_pipeline) == (2.5, "ompl")
+    assert found.planner_id == "RRTConnect"
+    assert found.max_velocity_scaling_factor == 0.2
+    assert found.max_acceleration_scaling_factor == 0.3
+    set_parameters(found, PlanConfig(group="arm"))
+    assert found.planner_id == "RRTConnect", "empty: what MoveIt's files say"
+    command = worker_command(config, ["a.yaml"])
+    asked = {"--planning-time", "2.5", "--pipeline=ompl", "--planner=RRTConnect", "a.yaml"}
+    assert asked <= set(command)
+
+
+def test_goals_reach_moveit_py_with_their_tolerances_and_no_other_joints(planning_types):
+    component = Component()
+    joints = JointGoal(joints=("b",), positions=(0.5,), tolerance=0.02)
+    set_goal(component, joints, planning_types)
+    ((asked,),) = (goal["motion_plan_constraints"] for goal in component.goals)
+    (one,) = asked.joint_constraints
+    assert (one.joint_name, one.position, one.tolerance_above) == ("b", 0.5, 0.02)
+    set_goal(component, GOALS[2], planning_types)
+    (asked,) = component.goals[-1]["motion_plan_constraints"]
+    assert asked.position_constraints[0].link_name == "tool0"
+    assert asked.orientation_constraints[0].absolute_x_axis_tolerance == 0.01
+
+
+def test_a_goal_that_moveit_does_not_take_is_said_by_name(planning_types):
+    class Refusing(StandInArm):
+        def plan(self, goal):
+            set_goal(Component(takes=False), goal, planning_types)
+
+    arm = Refusing()
+    worker = Worker(arm)
+    worker.tell(go=goal_to_wire(NamedGoal("home")))
+    assert "goal_state 'home'" in worker.answers.get(timeout=10)["problem"]
+    assert not arm.executing.is_set()
+    worker.end()
 
 
 class StandInArm:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from types import SimpleNamespace
-
 import pytest
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
-from rclpy.task import Future
 
 from rlif_moveit.move_group_planner import MoveGroupPlanner
 from rlif_moveit.planning import (
     ERRORS,
     PlanConfig,
-    PlanningInterfaces,
     error_words,
     move_group_goal,
     planning_interfaces,
 )
 from rlif_moveit.reset_goals import JointGoal, NamedGoal, PoseGoal
 
-HAVE_MOVEIT = importlib.util.find_spec("moveit_msgs") is not None
 CONFIG = PlanConfig(group="arm", velocity_scale=0.2, acceleration_scale=0.1, motion_timeout=1.0)
 JOINTS = JointGoal(joints=("a", "b"), positions=(0.1, -0.2), tolerance=0.01)
 POSE = PoseGoal(
@@ -32,26 +26,8 @@ SRDF = """<robot name="r"><group_state name="ready" group="arm"><joint name="a" 
 </group_state></robot>"""
 
 
-class Loose:
-    """A message of any type: fields appear when they are used; those named *s are lists."""
-
-    SPHERE = 2
-
-    def __getattr__(self, name):
-        value = [] if name.endswith(("constraints", "primitives", "poses")) else Loose()
-        self.__dict__[name] = value
-        return value
-
-
-def types():
-    """The real ones where they are installed."""
-    if HAVE_MOVEIT:
-        return planning_interfaces()
-    return PlanningInterfaces(SimpleNamespace(Goal=Loose), *[Loose] * 6)
-
-
-def test_joints_become_a_constraint_each_and_the_arm_is_slow():
-    request = move_group_goal(JOINTS, CONFIG, types()).request
+def test_joints_become_a_constraint_each_and_the_arm_is_slow(planning_types):
+    request = move_group_goal(JOINTS, CONFIG, planning_types).request
     (constraints,) = request.goal_constraints
     found = [(c.joint_name, c.position, c.tolerance_above) for c in constraints.joint_constraints]
     assert found == [("a", 0.1, 0.01), ("b", -0.2, 0.01)]
@@ -59,8 +35,8 @@ def test_joints_become_a_constraint_each_and_the_arm_is_slow():
     assert request.allowed_planning_time == 5.0 and request.start_state.is_diff
 
 
-def test_a_pose_becomes_a_ball_and_an_orientation_in_its_frame():
-    goal = move_group_goal(POSE, CONFIG, types())
+def test_a_pose_becomes_a_ball_and_an_orientation_in_its_frame(planning_types):
+    goal = move_group_goal(POSE, CONFIG, planning_types)
     (constraints,) = goal.request.goal_constraints
     (where,), (turned,) = constraints.position_constraints, constraints.orientation_constraints
     assert (where.header.frame_id, where.link_name) == ("base", "tool0")
@@ -98,38 +74,6 @@ def test_the_error_codes_are_those_of_moveit_msgs():
         assert getattr(codes, words.split(":")[0]) == code
 
 
-class Client:
-    """move_group's action, as a client sees it. `code` None: no result ever."""
-
-    def __init__(self, code=1, accepted=True):
-        self.code, self.accepted = code, accepted
-        self.ready, self.cancels, self.goals = True, 0, []
-        self.result = Future()
-
-    def server_is_ready(self):
-        return self.ready
-
-    def send_goal_async(self, goal):
-        self.goals.append(goal)
-        sent = Future()
-        sent.set_result(self)
-        return sent
-
-    def get_result_async(self):
-        if self.code is not None:
-            self.finish(self.code)
-        return self.result
-
-    def finish(self, code):
-        error = SimpleNamespace(error_code=SimpleNamespace(val=code))
-        self.result.set_result(SimpleNamespace(result=error))
-
-    def cancel_goal_async(self):
-        self.cancels += 1
-        if not self.result.done():
-            self.finish(-7)
-
-
 @pytest.fixture
 def go(bench):
     """Run a planner's coroutine on the executor; returns the Outcome."""
@@ -144,45 +88,66 @@ def go(bench):
     return run
 
 
-def planner_with(bench, client, **config):
-    settings = PlanConfig(**({"group": "arm", "motion_timeout": 0.3} | config))
-    return MoveGroupPlanner(bench.node, settings, types(), client=client)
+@pytest.fixture
+def planner_with(bench, planning_types):
+    def make(client, **config):
+        settings = PlanConfig(**({"group": "arm", "motion_timeout": 0.3} | config))
+        return MoveGroupPlanner(bench.node, settings, planning_types, client=client)
+
+    return make
 
 
-def test_success_has_no_problem_and_failure_is_in_words(bench, go):
-    assert go(planner_with(bench, Client(1)), JOINTS).problem == ""
-    failed = go(planner_with(bench, Client(-12)), POSE)
+def test_success_has_no_problem_and_failure_is_in_words(
+    bench, go, planner_with, stand_in_move_group
+):
+    assert go(planner_with(stand_in_move_group(1)), JOINTS).problem == ""
+    failed = go(planner_with(stand_in_move_group(-12)), POSE)
     assert "GOAL_IN_COLLISION" in failed.problem and failed.still
-    refused = go(planner_with(bench, Client(accepted=False)), JOINTS)
+    refused = go(planner_with(stand_in_move_group(accepted=False)), JOINTS)
     assert "refused" in refused.problem and refused.still
 
 
-def test_a_motion_without_a_result_is_cancelled_and_may_not_be_still(bench, go):
-    client = Client(None)
+def test_a_motion_without_a_result_is_cancelled_and_may_not_be_still(
+    bench, go, planner_with, stand_in_move_group
+):
+    client = stand_in_move_group(None)
     client.cancel_goal_async = lambda: setattr(client, "cancels", client.cancels + 1)
-    outcome = go(planner_with(bench, client), JOINTS)
+    outcome = go(planner_with(client), JOINTS)
     assert "no result" in outcome.problem and not outcome.still
     assert client.cancels == 1
 
 
-def test_cancel_ends_the_motion(bench, go):
-    client = Client(None)
-    planner = planner_with(bench, client, motion_timeout=10.0)
+def test_cancel_ends_the_motion(bench, go, planner_with, stand_in_move_group):
+    client = stand_in_move_group(None)
+    planner = planner_with(client, motion_timeout=10.0)
     outcome = go(planner, JOINTS, meanwhile=planner.cancel)
     assert "PREEMPTED" in outcome.problem and client.cancels == 1
 
 
-def test_a_move_group_that_is_not_there_is_said(bench):
-    client = Client()
-    client.ready = False
-    assert "start move_group" in planner_with(bench, client).problem()
-
-
-def test_a_named_state_is_looked_up_in_move_groups_srdf(bench, go):
+def test_a_cancel_before_the_goal_is_sent_sends_none(bench, go, planner_with, stand_in_move_group):
+    """While move_group is asked for its SRDF: the arm must not begin to move after all."""
     node = bench.add(Node("move_group"))
     node.declare_parameter("robot_description_semantic", SRDF)
-    client = Client()
-    planner = planner_with(bench, client)
+    client = stand_in_move_group()
+    planner = planner_with(client)
+    bench.until(planner._parameters.services_are_ready, "move_group's parameters")
+    outcome = go(planner, NamedGoal("ready"), meanwhile=planner.cancel)
+    assert "cancelled" in outcome.problem and outcome.still and client.goals == []
+
+
+def test_a_move_group_that_is_not_there_is_said(bench, planner_with, stand_in_move_group):
+    client = stand_in_move_group()
+    client.ready = False
+    assert "start move_group" in planner_with(client).problem()
+
+
+def test_a_named_state_is_looked_up_in_move_groups_srdf(
+    bench, go, planner_with, stand_in_move_group
+):
+    node = bench.add(Node("move_group"))
+    node.declare_parameter("robot_description_semantic", SRDF)
+    client = stand_in_move_group()
+    planner = planner_with(client)
     bench.until(planner._parameters.services_are_ready, "move_group's parameters")
     assert go(planner, NamedGoal("ready")).problem == ""
     (constraints,) = client.goals[0].request.goal_constraints
@@ -190,8 +155,10 @@ def test_a_named_state_is_looked_up_in_move_groups_srdf(bench, go):
     assert "its states are: ready" in go(planner, NamedGoal("home")).problem
 
 
-def test_without_an_srdf_the_parameter_to_check_is_named(bench, go):
-    outcome = go(planner_with(bench, Client()), NamedGoal("ready"))
+def test_without_an_srdf_the_parameter_to_check_is_named(
+    bench, go, planner_with, stand_in_move_group
+):
+    outcome = go(planner_with(stand_in_move_group()), NamedGoal("ready"))
     assert "move_group_name" in outcome.problem
 
 

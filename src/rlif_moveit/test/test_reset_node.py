@@ -17,7 +17,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from rlif_moveit.interfaces import MissingInterfacesError
-from rlif_moveit.reset_node import ResetNode
+from rlif_moveit.move_group_planner import MoveGroupPlanner
+from rlif_moveit.reset_node import ResetNode, plan_config
 from rlif_moveit.reset_procedure import Outcome
 from rlif_moveit.servo_adapter_node import ServoAdapterNode
 from rlif_moveit.servo_status import Dialect
@@ -215,6 +216,35 @@ def test_without_moveit_msgs_it_says_what_is_missing(bench):
 def test_bad_parameters_are_refused_by_name(bench, values, word):
     with pytest.raises(ValueError, match=word):
         ResetNode(overrides(**(GOAL | values)))
+
+
+@pytest.mark.parametrize("end", ["arbiter", "node"])
+def test_the_goal_of_move_group_is_cancelled_with_the_arbiter_or_the_node(
+    bench, stand_in_move_group, planning_types, end
+):
+    """The node with its planner, against a stand-in of the action."""
+    client = stand_in_move_group(code=None)
+
+    def planner(node, p):
+        return MoveGroupPlanner(node, plan_config(p), planning_types, client=client)
+
+    joints = {"goal": "joints", "goal_joints": ["a"], "goal_positions": [0.1]}
+    values = overrides(planning_group="arm", use_servo=False, **joints)
+    node = bench.add(ResetNode(values, planner))
+    bench.say(ControlState.HOLD)
+    bench.until(lambda: not node._may_move(), "the arbiter")
+    asking = bench.node.create_client(Trigger, "reset")
+    bench.until(asking.service_is_ready, "reset")
+    done = asking.call_async(Trigger.Request())
+    bench.until(lambda: client.goals, "the goal")
+    (asked,) = client.goals[0].request.goal_constraints
+    assert asked.joint_constraints[0].joint_name == "a" and client.cancels == 0
+    if end == "arbiter":
+        bench.lives = False
+    else:
+        node.last_words()
+    bench.until(done.done, "the answer", 5.0)
+    assert client.cancels == 1 and not done.result().success
 
 
 def test_the_end_of_the_node_cancels_the_motion(bench, start_node):

@@ -12,7 +12,7 @@ from visualization_msgs.msg import Marker
 
 from rlif_moveit.interfaces import MissingInterfacesError
 from rlif_moveit.workspace import WorkspaceBox
-from rlif_moveit.workspace_node import WorkspaceNode, scene_interfaces, walls_scene
+from rlif_moveit.workspace_node import WorkspaceNode, walls_scene
 
 BOX = {"workspace_min": [0.3, -0.2, 0.0], "workspace_max": [0.7, 0.2, 0.5]}
 
@@ -42,13 +42,12 @@ def test_walls_without_moveit_msgs_say_what_is_missing(bench):
         WorkspaceNode(overrides(**BOX, walls=["bottom"]))
 
 
-def test_the_walls_are_applied_once_for_each_move_group(bench):
-    pytest.importorskip("moveit_msgs.srv")
-    types = scene_interfaces()
+def test_the_walls_are_applied_once_for_each_move_group(bench, scene_types):
+    types = scene_types
     scenes = []
 
     def answer(request, response):
-        scenes.append(request.scene)
+        scenes.append(getattr(request, "scene", None) or node._request.scene)
         response.success = True
         return response
 
@@ -58,7 +57,7 @@ def test_the_walls_are_applied_once_for_each_move_group(bench):
         return node
 
     first = move_group()
-    node = bench.add(WorkspaceNode(overrides(**BOX, walls=["bottom", "back"])))
+    node = bench.add(WorkspaceNode(overrides(**BOX, walls=["bottom", "back"]), scene_types))
     bench.until(lambda: node._applied, "the walls")
     objects = scenes[0].world.collision_objects
     assert [o.id for o in objects] == ["rlif_workspace_bottom", "rlif_workspace_back"]
@@ -70,9 +69,8 @@ def test_the_walls_are_applied_once_for_each_move_group(bench):
     bench.until(lambda: len(scenes) == 2, "the walls again")
 
 
-def test_a_change_of_the_scene_leaves_the_robot_and_the_rest_alone():
-    pytest.importorskip("moveit_msgs.msg")
+def test_a_change_of_the_scene_leaves_the_robot_and_the_rest_alone(scene_types):
     plates = WorkspaceBox((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).walls(("top",), 0.0, 0.01)
-    scene = walls_scene(plates, "base", scene_interfaces())
+    scene = walls_scene(plates, "base", scene_types)
     assert scene.is_diff and scene.robot_state.is_diff
     assert not scene.allowed_collision_matrix.entry_names
