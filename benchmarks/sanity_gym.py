@@ -203,20 +203,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(options.seeds)
         for precision in options.precision
     ]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
-        found = list(zip(runs, pool.map(learn, runs), strict=True))
-    curves = {
-        precision: [curve for run, curve in found if run.precision == precision]
-        for precision in options.precision
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"sanity_{options.env}.png"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    spawn, curves = multiprocessing.get_context("spawn"), {p: [] for p in options.precision}
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
+        for run, curve in zip(runs, pool.map(learn, runs), strict=True):
+            curves[run.precision].append(curve)
+            if all(curves.values()):  # what is there, in case the rest is never finished
+                write(curves, options, path)
+    Console().print(f"curves: {path}")
+
+
+def write(
+    curves: dict[str, list[list[tuple[int, float]]]], options: argparse.Namespace, path: Path
+) -> None:
+    """Figure and numbers, with the arguments that made them."""
     draw(curves, f"{options.env}, RLPD with task reward, UTD {options.utd}", path)
     path.with_suffix(".json").write_text(
         json.dumps({"command": vars(options), "curves": curves}, indent=1) + "\n", encoding="utf-8"
     )
-    Console().print(f"curves: {path}")
 
 
 if __name__ == "__main__":
