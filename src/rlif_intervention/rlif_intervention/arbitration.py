@@ -2,7 +2,7 @@
 
     DISARMED --arm--> HOLD --inputs back--> POLICY --take over--> OPERATOR
                        ^ <--inputs lost------+                      |
-                       +<-----------released, device lost-----------+
+                       +<------released, device or pose lost--------+
     anything --fault--> FAULT --arm--> HOLD          anything else --disarm--> DISARMED
 
 Every pair is either in `TABLE` or in `IGNORED` with the reason why nothing happens; a test
@@ -31,12 +31,13 @@ class Event(enum.Enum):
     ARM = "a human arms, and no cause of a fault is left"
     DISARM = "a human disarms"
     FAULT = "something only a human may clear: not finite, wrong shape, stop signal, lost heartbeat"
-    TAKE_OVER = "an operator device asks for control"
+    TAKE_OVER = "an operator device asks for control, and nothing keeps everybody from driving"
     RELEASED = "the operator let go, and dwell and minimum length are over"
     DEVICE_LOST = "the device that drives has gone silent, or was locked"
     EPISODE_OVER = "no episode is running, or its time limit is reached"
+    POSE_LOST = "the measured position that a limit needs is missing, stale or not usable"
     INPUTS_LOST = "something that the policy needs in order to drive is missing or stale"
-    INPUTS_BACK = "all that the policy needs in order to drive is there and fresh"
+    INPUTS_BACK = "all that the policy needs is there and fresh, and it was not armed just now"
 
 
 _S, _E = ControlState, Event
@@ -52,12 +53,14 @@ TABLE: Mapping[tuple[ControlState, Event], ControlState] = {
     (_S.POLICY, _E.FAULT): _S.FAULT,
     (_S.POLICY, _E.TAKE_OVER): _S.OPERATOR,
     (_S.POLICY, _E.EPISODE_OVER): _S.HOLD,
+    (_S.POLICY, _E.POSE_LOST): _S.HOLD,
     (_S.POLICY, _E.INPUTS_LOST): _S.HOLD,
     (_S.OPERATOR, _E.DISARM): _S.DISARMED,
     (_S.OPERATOR, _E.FAULT): _S.FAULT,
     (_S.OPERATOR, _E.RELEASED): _S.HOLD,
     (_S.OPERATOR, _E.DEVICE_LOST): _S.HOLD,
     (_S.OPERATOR, _E.EPISODE_OVER): _S.HOLD,
+    (_S.OPERATOR, _E.POSE_LOST): _S.HOLD,
     (_S.FAULT, _E.ARM): _S.HOLD,
 }
 
@@ -66,7 +69,7 @@ def _because(states: tuple[ControlState, ...], events: tuple[Event, ...], why: s
     return {(s, e): why for s in states for e in events}
 
 
-_INPUTS = (_E.TAKE_OVER, _E.RELEASED, _E.DEVICE_LOST, _E.EPISODE_OVER)
+_INPUTS = (_E.TAKE_OVER, _E.RELEASED, _E.DEVICE_LOST, _E.EPISODE_OVER, _E.POSE_LOST)
 _POLICY_INPUTS = (_E.INPUTS_LOST, _E.INPUTS_BACK)
 
 IGNORED: Mapping[tuple[ControlState, Event], str] = {
@@ -77,7 +80,9 @@ IGNORED: Mapping[tuple[ControlState, Event], str] = {
     ),
     **_because((_S.FAULT,), (_E.DISARM, _E.FAULT), "a fault is latched until a human re-arms"),
     **_because((_S.HOLD, _S.POLICY, _S.OPERATOR), (_E.ARM,), "it is armed"),
-    **_because((_S.HOLD,), (_E.EPISODE_OVER, _E.INPUTS_LOST), "zeros are output as it is"),
+    **_because(
+        (_S.HOLD,), (_E.EPISODE_OVER, _E.POSE_LOST, _E.INPUTS_LOST), "zeros are output as it is"
+    ),
     **_because((_S.HOLD, _S.POLICY), (_E.RELEASED, _E.DEVICE_LOST), "no device drives"),
     **_because((_S.POLICY,), (_E.INPUTS_BACK,), "the policy drives as it is"),
     **_because((_S.OPERATOR,), (_E.TAKE_OVER,), "the operator drives as it is"),

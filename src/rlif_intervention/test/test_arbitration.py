@@ -69,6 +69,11 @@ def test_the_operator_wins_whether_the_policy_is_there_or_not():
         assert next_state(S.OPERATOR, event) is S.OPERATOR
 
 
+@pytest.mark.parametrize("state", [S.POLICY, S.OPERATOR], ids=lambda s: s.name)
+def test_nobody_drives_without_the_measured_position_that_a_limit_needs(state):
+    assert next_state(state, E.POSE_LOST) is S.HOLD
+
+
 @given(st.lists(st.sampled_from(Event), max_size=50))
 def test_nothing_drives_without_an_arm_after_the_last_fault_or_disarm(events):
     machine, armed = ControlMachine(), False
