@@ -87,6 +87,15 @@ def _prefixed(name: str, row: Param) -> Param:
     return Param(f"{name}.{row.name}", row.default, row.about, row.low, row.high)
 
 
+def preset_of(node: Node, name: str) -> tuple[str, Preset]:
+    """Declare NAME.preset: its name, and what it says."""
+    found = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
+    preset = next(iter(found.values()))
+    if preset not in PRESETS:
+        raise ValueError(f"{name}.preset is {preset!r}; expected one of {', '.join(PRESETS)}")
+    return preset, PRESETS[preset]
+
+
 @dataclass(frozen=True)
 class Handlers:
     """What the arbiter does with what comes: all get the device's name first."""
@@ -110,13 +119,8 @@ class DeviceInput:
         handlers: Handlers,
         qos: QoSProfile = ANY_PUBLISHER,
     ) -> None:
-        preset = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
-        preset_name = next(iter(preset.values()))
-        if preset_name not in PRESETS:
-            raise ValueError(
-                f"{name}.preset is {preset_name!r}; expected one of {', '.join(PRESETS)}"
-            )
-        table = device_parameters(name, preset_name, PRESETS[preset_name], timeout)
+        preset = preset_of(node, name)
+        table = device_parameters(name, *preset, timeout)
         p = {k.split(".", 1)[1]: v for k, v in declare(node, table).items()}
         if p["kind"] not in KINDS:
             raise ValueError(f"{name}.kind is {p['kind']!r}; expected one of {', '.join(KINDS)}")

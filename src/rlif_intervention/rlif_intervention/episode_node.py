@@ -3,7 +3,8 @@
 Subscribes
     decision       rlif_msgs/Decision       steps, take-overs; the time limit
     control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
-    joy            sensor_msgs/Joy          success, failure and discard buttons
+    joy            sensor_msgs/Joy          success, failure and discard buttons (other devices by
+                                            parameter, the same as the arbiter's: docs/devices.md)
     task_success   std_msgs/Header          a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
@@ -33,14 +34,14 @@ from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
-from sensor_msgs.msg import Joy
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, PolicyAction
 
 from .arbitration import ControlState as State
-from .devices import ButtonEdges, ButtonMemory, DeviceMessageError, JoyLayout
+from .button_inputs import PARAMETERS as BUTTON_PARAMETERS
+from .button_inputs import ButtonInputs
 from .episodes import Driven, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .ticks import Source
 
@@ -56,10 +57,9 @@ PARAMETERS = (
     Param("reset_timeout", 60.0, "s until a call of `reset` is given up", 1.0, 3600.0, True),
     Param("control_lost_timeout", 10.0, "s without a driver until TRUNCATED", 0.1, 3600.0, True),
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
-    Param("success_button", 1, "index in Joy.buttons; -1: none", -1, 63),
-    Param("failure_button", 2, "index in Joy.buttons; -1: none", -1, 63),
-    Param("discard_button", -1, "index in Joy.buttons; -1: none; to record it again", -1, 63),
+    *BUTTON_PARAMETERS,
 )
+BUTTONS = ("success", "failure", "discard")
 CHECK_PERIOD = 0.02  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
 CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
@@ -102,10 +102,6 @@ class EpisodeNode(Node):
     def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
         super().__init__("episode", parameter_overrides=list(overrides))
         self._values = declare(self, PARAMETERS)
-        names = ("success", "failure", "discard")
-        self._layout = JoyLayout(buttons=tuple((n, self._values[f"{n}_button"]) for n in names))
-        self._buttons = ButtonMemory()
-        self._edges = ButtonEdges()
         self._core = EpisodeKeeper(episode_config(self._values))
         self._sim_time = bool(self.get_parameter("use_sim_time").value)
         self._reset_call: Future | None = None
@@ -116,6 +112,10 @@ class EpisodeNode(Node):
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
         self._subscribe()
+        devices, locks = self._values["devices"], self._values["locks"]
+        self._buttons = ButtonInputs(
+            self, devices, locks, BUTTONS, time.monotonic, self._on_pressed, self._say
+        )
         for name, answer in (
             ("start_episode", self._on_start),
             ("end_episode_success", self._on_success_service),
@@ -134,7 +134,6 @@ class EpisodeNode(Node):
         self._policy: Subscription | None = self.create_subscription(
             PolicyAction, "policy_action", self._on_policy, RELIABLE
         )
-        self.create_subscription(Joy, "joy", self._on_joy, RELIABLE)
         self.create_subscription(Header, "task_success", self._on_task_success, RELIABLE)
         self.create_subscription(LearnerStatus, "learner_status", self._on_learner, LATCHED)
 
@@ -151,22 +150,15 @@ class EpisodeNode(Node):
         state, now, ros = State(m.state), time.monotonic(), self._ros()
         self._publish(self._core.control(state, m.reason, now, ros, m.by_human))
 
-    def _on_joy(self, m: Joy) -> None:
-        try:
-            pressed = self._edges.pressed(self._layout.pressed(self._buttons.complete(m.buttons)))
-        except DeviceMessageError as problem:
-            self._say(str(problem))
-            return
-        if not pressed:
-            return
+    def _on_pressed(self, device: str, pressed: frozenset[str], stamp: int) -> None:
         # In simulation the Joy answers an observation, on a robot its clock may be another's.
-        stamp = to_ns(m.header.stamp) if self._sim_time else self._ros()
+        stamp = stamp if self._sim_time else self._ros()
         if "discard" in pressed:  # before the others: it is what can be made good again
-            self._publish(self._core.end(Outcome.DISCARDED, "discard button", stamp))
+            self._publish(self._core.end(Outcome.DISCARDED, f"discard button of {device}", stamp))
         elif "success" in pressed:
-            self._publish(self._core.succeed(stamp, "success button"))
+            self._publish(self._core.succeed(stamp, f"success button of {device}"))
         elif "failure" in pressed:
-            self._publish(self._core.end(Outcome.FAILURE, "failure button", stamp))
+            self._publish(self._core.end(Outcome.FAILURE, f"failure button of {device}", stamp))
 
     def _on_task_success(self, m: Header) -> None:
         stamp, now = to_ns(m.stamp), self._ros()

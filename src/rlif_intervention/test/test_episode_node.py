@@ -133,7 +133,7 @@ def test_a_tap_of_one_message_ends_the_episode(make_graph, button, outcome):
 
 def test_a_discard_ends_the_episode_and_another_one_takes_its_place(make_graph):
     graph = make_graph()
-    start(graph, max_steps=0, max_episodes=1, discard_button=2, failure_button=-1)
+    start(graph, max_steps=0, max_episodes=1, **{"joy.discard_button": 2, "joy.failure_button": -1})
     graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
     graph.world.press(failure=True, success=True)  # button 2, and one more with it
     graph.world.press()
