@@ -7,74 +7,18 @@ per command period; `observe` closes the tick before and returns its Decision.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from .arbiter_types import NO_EPISODE, ArbiterConfig, Command, Episode, PolicyInput
 from .arbitration import ControlMachine, ControlState, Event
 from .devices import NEVER, Device, DeviceRack, Reading
-from .interventions import Intervention, InterventionConfig, InterventionTracker
-from .limits import LimitConfig, Limited, Limiter, Vector, shape_problem
+from .gripper import AS_IT_IS, Gripper
+from .interventions import Intervention, InterventionTracker
+from .joint_limits import JointLimitConfig, JointLimiter
+from .limits import Limited, Limiter, Vector, shape_problem
 from .policy_hold import PolicyHold
 from .ticks import Decision, InterventionChange, Source, Tick
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArbiterConfig:
-    """Time-outs in s, by receipt; the reaction to each is in docs/arbiter.md.
-
-    require_operator: without a live operator device the policy does not drive
-    label_only: a take-over is marked in the data, and the policy keeps control
-    hold_timeout: of `hold`; 0: nobody is expected to speak there
-    """
-
-    limits: LimitConfig = field(default_factory=LimitConfig)
-    interventions: InterventionConfig = field(default_factory=InterventionConfig)
-    observation_timeout: float = 0.3
-    policy_timeout: float = 0.3
-    pose_timeout: float = 0.3
-    require_operator: bool = True
-    label_only: bool = False
-    hold_timeout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("observation_timeout", "policy_timeout", "pose_timeout"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value <= 0.0:
-                raise ValueError(f"{name} is {value}; expected seconds above 0")
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What the arbiter knows of the episode. `start`, `end` in ns; max_steps 0: no limit."""
-
-    id: int
-    running: bool
-    start: int = 0
-    end: int | None = None
-    max_steps: int = 0
-
-
-NO_EPISODE = Episode(0, False)
-
-
-@dataclass(frozen=True)
-class PolicyInput:
-    tick: int
-    stamp: int
-    action: Vector
-    version: int
-    received: float
-
-
-@dataclass(frozen=True)
-class Command:
-    """One output: `twist` (n,) in m/s and rad/s, and the interventions that began or ended."""
-
-    twist: Vector
-    action: Vector
-    source: Source
-    changes: tuple[InterventionChange, ...]
 
 
 class Arbiter:
@@ -83,10 +27,16 @@ class Arbiter:
     def __init__(self, config: ArbiterConfig, rack: DeviceRack) -> None:
         self.config = config
         self.rack = rack
-        self.limiter = Limiter(config.limits)
+        self.limiter: Limiter | JointLimiter = (
+            JointLimiter(config.limits)
+            if isinstance(config.limits, JointLimitConfig)
+            else Limiter(config.limits)
+        )
+        self._gripper = Gripper(config.gripper) if config.gripper else None
+        self._tapped: dict[str, float] = {}  # of the gripper, by device, until the next command
         self._machine = ControlMachine()
         self._tracker = InterventionTracker(config.interventions)
-        self._size = len(config.limits.axes)
+        self._size = len(config.axes)
         self._causes: dict[str, str] = {}  # of a fault, that are still there
         self._hold: str | None = None  # asked for from outside
         self._policy_hold = PolicyHold(config.hold_timeout)  # by the robot's side
@@ -143,8 +93,8 @@ class Arbiter:
         """Seconds since the last message of each input; infinite: never."""
         policy = self._policy.received if self._policy else NEVER
         ages = {"observation": now - self._observed, "policy_action": now - policy}
-        if self.config.limits.boxed:
-            ages["ee_pose"] = now - self._posed
+        if self.config.limits.needs:
+            ages[self.config.limits.needs] = now - self._posed
         return ages | {f"device {d.name}": now - d.received for d in self.rack.devices}
 
     def take_limit_counts(self) -> dict[str, int]:
@@ -157,7 +107,7 @@ class Arbiter:
     def observe(self, tick: int, stamp: int, now: float) -> Decision | None:
         """Begin a tick. Returns the Decision of the tick before, if that was of an episode."""
         decision = self.close_tick()
-        self._tick = Tick(tick, stamp)
+        self._tick = Tick(tick, stamp, gripper=self._gripper is not None)
         self._observed = now
         self._admit_tick()
         self._attach_policy()
@@ -197,6 +147,8 @@ class Arbiter:
         self._causes.pop(f"device {name}", None)
         device = self.rack.device(name)
         device.update(reading, now)
+        if self._gripper and reading.engaged and reading.action[-1]:
+            self._tapped[name] = reading.action[-1]
         if device is self._lost_device and not reading.engaged:
             self._lost_device = None
 
@@ -205,14 +157,19 @@ class Arbiter:
         self.fault(f"device {name}", f"operator device {name}: {problem}")
 
     def pose(self, position: Vector, now: float) -> None:
-        """Measured end effector position (3,) in m, base frame. One that is not finite is stale."""
-        if shape_problem(position, 3) is None:
+        """Measured position of the end effector (3,) in m, base frame, or of the joints (n,) in rad.
+
+        One that is not finite is as good as none, and becomes stale.
+        """
+        if shape_problem(position, self.config.limits.position_size) is None:
             self._position, self._posed = position, now
 
     def begin_episode(self, id: int, start: int, max_steps: int) -> None:
         """An episode runs: the first observation at or after `start` (ns) is its step 0."""
         if (id, start) != (self._episode.id, self._episode.start):
             self._steps = 0
+            if self._gripper:
+                self._gripper.forget()  # a reset may have moved it
         self._episode = Episode(id, True, start, None, max_steps)
         if self._tick and not self._tick.episode_id:
             self._admit_tick()
@@ -285,7 +242,9 @@ class Arbiter:
         if self.state is not ControlState.OPERATOR and not marked_only:
             self._end_intervention(now, changes)
         limited, source = self._drive(driving, now)
-        return Command(limited.twist, limited.action, source, tuple(changes))
+        gripper = self._gripper.target if self._gripper else AS_IT_IS
+        reference = limited.reference
+        return Command(limited.twist, limited.action, source, tuple(changes), gripper, reference)
 
     def _follow_operator(
         self, driving: Device | None, now: float, changes: list[InterventionChange]
@@ -326,7 +285,11 @@ class Arbiter:
         """The action of whoever has control, through the limits, into the tick."""
         asked, source = self._asked(driving)
         position = self._position if self._pose_problem(now) is None else None
-        limited = self.limiter.drive(asked, position) if asked else self.limiter.brake()
+        motion = asked[:-1] if self._gripper else asked
+        limited = self.limiter.drive(motion, position) if asked else self.limiter.brake()
+        if self._gripper:
+            grasp = self._grasp(self._gripper, asked, source, now)
+            limited = replace(limited, action=(*limited.action, grasp))
         self._last_action = limited.action
         self._limited.update(limited.names)
         if self._tick:
@@ -334,11 +297,26 @@ class Arbiter:
             self._tick.add(limited, source, asked, held)
         return limited, source
 
+    def _grasp(self, gripper: Gripper, asked: Vector, source: Source, now: float) -> float:
+        """The gripper's entry of what is output. It needs no pose, and stops for no limit."""
+        self._tapped.clear()
+        if not self.armed:
+            return gripper.forget()
+        return gripper.drive(asked[-1], source, now) if asked else gripper.keep()
+
+    def _hand(self, device: Device | None) -> Vector:
+        """What the operator does with it: with a tap of the gripper's button that is over already."""
+        if device is None or device.reading is None:
+            return ()
+        action = device.reading.action
+        tapped = self._tapped.get(device.name)
+        return action if tapped is None or action[-1] else (*action[:-1], tapped)
+
     def _asked(self, driving: Device | None) -> tuple[Vector, Source]:
         if self.state is ControlState.POLICY and self._policy:
             return self._policy.action, Source.POLICY
         if self.state is ControlState.OPERATOR and driving and driving.reading:
-            return driving.reading.action, Source.OPERATOR
+            return self._hand(driving), Source.OPERATOR
         return (), Source.NONE
 
     # ---- what is missing
@@ -375,8 +353,9 @@ class Arbiter:
 
     def _pose_problem(self, now: float) -> str | None:
         c = self.config
-        if c.limits.boxed and now - self._posed > c.pose_timeout:
-            return f"no ee_pose for more than {c.pose_timeout} s: the workspace box needs it"
+        needed = c.limits.needs
+        if needed and now - self._posed > c.pose_timeout:
+            return f"no {needed} for more than {c.pose_timeout} s: {c.limits.needed_for}"
         return None
 
     def _lose(self, device: Device, now: float) -> bool:
@@ -407,9 +386,9 @@ class Arbiter:
         """Begin or continue an intervention, and mark the open tick with it."""
         begins = self._tracker.current is None
         intervention = self._tracker.engage(driving.name, now)
-        action = driving.reading.action if driving.reading else ()
         if self._tick:
-            self._tick.mark(intervention.id, intervention.id > self._last_onset, action)
+            hand = self._hand(driving)
+            self._tick.mark(intervention.id, intervention.id > self._last_onset, hand)
             self._last_onset = intervention.id
         if begins:
             changes.append(self._change(True, intervention, now))

@@ -7,11 +7,17 @@ Subscribes
                                                by parameter: rlif_intervention.device_inputs)
     episode        rlif_msgs/Episode           when to drive (latched)
     ee_pose        geometry_msgs/PoseStamped   only with a workspace box
+    joint_states   sensor_msgs/JointState      only with a joint output
     stop           std_msgs/Bool               true: FAULT (latched)
     hold           std_msgs/String             why the policy must not drive, e.g. Servo has halted;
                                                empty: it may (latched)
 Publishes
     command        geometry_msgs/TwistStamped  at command_rate; zeros whenever nobody drives
+    joint_command  std_msgs/Float64MultiArray  instead, with output joint_velocity: rad/s
+    joint_trajectory  trajectory_msgs/JointTrajectory  instead, with output joint_trajectory: while
+                                               the arm moves, each ending at rest
+    gripper_command  std_msgs/Float64          with the axis gripper, with each command: 1 open,
+                                               -1 closed, 0 as it is
     decision       rlif_msgs/Decision          one per tick of an episode
     intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
     control_state  rlif_msgs/ControlState      on change only (latched)
@@ -30,7 +36,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
@@ -40,8 +46,9 @@ from rclpy.qos import qos_profile_sensor_data
 from rlif_node.parameters import declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
 from rlif_node.running import run
-from rlif_node.stamps import clock_of, to_msg, to_ns
-from std_msgs.msg import Bool, Header, String
+from rlif_node.stamps import clock_of, to_ns
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64, Header, String
 from std_srvs.srv import SetBool
 
 from rlif_msgs.msg import (
@@ -53,8 +60,8 @@ from rlif_msgs.msg import (
     PolicyAction,
 )
 
-from . import ticks
 from .arbiter import Arbiter, Command
+from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
 from .cadence import Cadence
@@ -62,8 +69,9 @@ from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import PeriodMeter, arbiter_statuses
-from .limits import LINEAR, Vector
+from .joint_limits import joint_positions
 from .lock_step import LockStep
+from .outputs import make_output
 
 SIGN_OF_LIFE = 0.05  # s between two; those who move the arm by other means wait for them
 LAST_WORDS = Duration(seconds=0.5)  # at most, for each of the last messages to arrive
@@ -76,8 +84,7 @@ class ArbiterNode(Node):
         super().__init__("arbiter", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
         config = arbiter_config(p)
-        self._axes: tuple[str, ...] = config.limits.axes
-        self._frame: str = p["command_frame"]
+        self._joints = config.limits.axes if p["output"] != "twist" else ()
         self._now = clock_of(self)
         self._core = Arbiter(config, self._make_rack(p))
         self._core.limiter.speed_scale = p["speed_scale"]
@@ -89,10 +96,11 @@ class ArbiterNode(Node):
             if not self.get_parameter("use_sim_time").value:
                 raise ValueError("lock_step is true and use_sim_time false: set use_sim_time")
             operator = (p["devices"][0],) if p["require_operator"] else ()
-            needs = operator + ("ee_pose",) * config.limits.boxed
+            needs = operator + ("ee_pose",) * bool(config.limits.needs)
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
-        self._advertise()
-        self._subscribe(config.limits.boxed)
+        self._output = make_output(self, p["output"], config.limits, p["command_frame"])
+        self._advertise(with_gripper=config.gripper is not None)
+        self._subscribe(config.limits.needs)
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (
             (p["control_rate"], self._idle)
@@ -118,8 +126,10 @@ class ArbiterNode(Node):
         axes, timeout = tuple(p["axes"]), p["device_timeout"]
         return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers)
 
-    def _advertise(self) -> None:
-        self._command = self.create_publisher(TwistStamped, "command", RELIABLE_1)
+    def _advertise(self, with_gripper: bool) -> None:
+        self._gripper = (
+            self.create_publisher(Float64, "gripper_command", RELIABLE_1) if with_gripper else None
+        )
         self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
         self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
@@ -127,7 +137,7 @@ class ArbiterNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
-    def _subscribe(self, boxed: bool) -> None:
+    def _subscribe(self, needs: str) -> None:
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
@@ -135,8 +145,10 @@ class ArbiterNode(Node):
         for qos in (LATCHED, qos_profile_sensor_data):
             self.create_subscription(Bool, "stop", self._on_stop, qos)
         self.create_subscription(String, "hold", self._on_hold, LATCHED)
-        if boxed:
-            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, RELIABLE)
+        if needs == "ee_pose":
+            self.create_subscription(PoseStamped, needs, self._on_pose, RELIABLE)
+        elif needs == "joint_states":
+            self.create_subscription(JointState, needs, self._on_joints, RELIABLE)
 
     # ---- inputs
 
@@ -148,7 +160,7 @@ class ArbiterNode(Node):
             return
         decision = self._core.observe(message.tick, stamp, self._now())
         if decision:
-            self._decision.publish(_decision_message(decision))
+            self._decision.publish(decision_message(decision))
 
     def _on_policy(self, message: PolicyAction) -> None:
         if self._lock_step:
@@ -195,6 +207,11 @@ class ArbiterNode(Node):
         if self._lock_step:
             self._lock_step.arrived("ee_pose", to_ns(message.header.stamp))
             self._step_if_ready()
+
+    def _on_joints(self, message: JointState) -> None:
+        positions = joint_positions(message.name, message.position, self._joints)
+        if positions is not None:
+            self._core.pose(positions, self._now())
 
     def _on_episode(self, message: Episode) -> None:
         stamp = to_ns(message.header.stamp)
@@ -264,7 +281,7 @@ class ArbiterNode(Node):
         command = self._core.output(now)
         decision = self._core.close_tick()
         if decision:
-            self._decision.publish(_decision_message(decision))
+            self._decision.publish(decision_message(decision))
         self._send(command, stamp)
 
     def _idle(self) -> None:
@@ -293,21 +310,11 @@ class ArbiterNode(Node):
         if self._lock_step:
             self._lock_step.answer(stamp)
         for change in command.changes:
-            self._intervention.publish(_intervention_message(change))
-        self._command.publish(self._twist_message(command.twist, stamp))
+            self._intervention.publish(intervention_message(change))
+        self._output.send(command.twist, command.reference, stamp)
+        if self._gripper:
+            self._gripper.publish(Float64(data=command.gripper))
         self._say_state()
-
-    def _twist_message(self, twist: Vector, stamp: int) -> TwistStamped:
-        message = TwistStamped()
-        message.header.stamp = to_msg(stamp)
-        message.header.frame_id = self._frame
-        linear, angular = message.twist.linear, message.twist.angular
-        for axis, value in zip(self._axes, twist, strict=True):
-            if axis in LINEAR:
-                setattr(linear, axis, value)
-            else:
-                setattr(angular, _ROTATIONS[axis], value)
-        return message
 
     def _say_state(self) -> None:
         """Publish ControlState if anything in it has changed."""
@@ -342,50 +349,11 @@ class ArbiterNode(Node):
 
     def last_words(self) -> None:
         """Zeros to the robot before this process goes, and not before they have arrived."""
-        zero = (0.0,) * len(self._axes)
-        self._command.publish(self._twist_message(zero, self.get_clock().now().nanoseconds))
+        self._output.stop(self.get_clock().now().nanoseconds)
         self._core.leave()
         self._say_state()
-        for publisher in (self._command, self._state):
+        for publisher in (self._output.publisher, self._state):
             publisher.wait_for_all_acked(LAST_WORDS)
-
-
-_ROTATIONS = {"roll": "x", "pitch": "y", "yaw": "z"}
-
-
-def _decision_message(d: ticks.Decision) -> Decision:
-    message = Decision(
-        tick=d.tick,
-        episode_id=d.episode_id,
-        step_index=d.step_index,
-        source=int(d.source),
-        policy_action=d.policy_action,
-        operator_action=d.operator_action,
-        executed_action=d.executed_action,
-        onset=d.onset,
-        intervention_id=d.intervention_id,
-        limited=d.limited,
-        blocked=d.blocked,
-        limits=",".join(d.limits),
-        policy_version=d.policy_version,
-    )
-    message.header.stamp = to_msg(d.stamp)
-    return message
-
-
-def _intervention_message(c: ticks.InterventionChange) -> InterventionEvent:
-    message = InterventionEvent(
-        event=InterventionEvent.STARTED if c.started else InterventionEvent.ENDED,
-        intervention_id=c.intervention.id,
-        episode_id=c.episode_id,
-        step_index=c.step_index,
-        device=c.intervention.device,
-        policy_action=c.policy_action,
-        operator_action=c.operator_action,
-        duration=c.duration,
-    )
-    message.header.stamp = to_msg(c.stamp)
-    return message
 
 
 def main() -> int:

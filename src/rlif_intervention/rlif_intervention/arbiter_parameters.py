@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_node.parameters import Param
 
-from .arbiter import ArbiterConfig
+from .arbiter_types import ArbiterConfig
+from .gripper import AXIS as GRIPPER
+from .gripper import GripperConfig
 from .interventions import InterventionConfig
+from .joint_limits import JointLimitConfig
 from .limits import LimitConfig
 
-OUTPUTS = ("twist",)
+OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")
+LEAST_HORIZON = 2.0  # command periods: one that is late must not stop the arm
 
 PARAMETERS = (
-    Param("axes", ["x", "y", "z"], "entries of an action, out of x y z roll pitch yaw"),
+    Param(
+        "axes",
+        ["x", "y", "z"],
+        "entries of an action, out of x y z roll pitch yaw; with a joint output names of joints; "
+        "last, if there is one, gripper",
+    ),
     Param("linear_scale", 0.1, "m/s of an action of 1", 0.001, 1.0),
     Param("angular_scale", 0.5, "rad/s of an action of 1", 0.001, 3.0),
     Param("command_frame", "base", "frame_id of the commands; the base frame of the robot"),
-    Param("output", "twist", "kind of command: twist (geometry_msgs/TwistStamped)"),
+    Param("output", "twist", "kind of command", choices=OUTPUTS),
     Param("control_rate", 10.0, "Hz of observations and decisions", 0.5, 100.0),
     Param("command_rate", 50.0, "Hz of commands, not in lock-step", 5.0, 500.0),
     Param("observation_timeout", 0.3, "s without an observation until HOLD", 0.01, 10.0),
     Param("policy_timeout", 0.3, "s without an action of the policy until HOLD", 0.01, 10.0),
-    Param("pose_timeout", 0.3, "s without ee_pose until HOLD, if there is a box", 0.01, 10.0),
+    Param(
+        "pose_timeout",
+        0.3,
+        "s without ee_pose, if there is a box, or joint_states, with a joint output, until HOLD",
+        0.01,
+        10.0,
+    ),
     Param(
         "device_timeout",
         0.5,
@@ -53,6 +68,23 @@ PARAMETERS = (
     Param("workspace_min", [], "m; x, y, z of the end effector, base frame; empty: no box"),
     Param("workspace_max", [], "m; x, y, z of the end effector, base frame; empty: no box"),
     Param("pose_latency", 0.05, "s; look-ahead for the age of ee_pose", 0.0, 1.0),
+    Param("joint_scale", 0.5, "joint output: rad/s of an action of 1", 0.001, 5.0),
+    Param("max_joint_velocity", [], "joint output: rad/s, one for each joint of axes"),
+    Param("max_joint_acceleration", [], "joint output: rad/s^2 while driving, for each joint"),
+    Param("max_joint_deceleration", [], "joint output: rad/s^2 while braking, for each joint"),
+    Param("joint_position_min", [], "joint output: rad, for each joint"),
+    Param("joint_position_max", [], "joint output: rad, for each joint"),
+    Param("joint_latency", 0.05, "s; look-ahead for the age of joint_states", 0.0, 1.0),
+    Param(
+        "trajectory_horizon",
+        0.1,
+        "joint_trajectory: s until it begins to brake by itself",
+        0.01,
+        1.0,
+    ),
+    Param("max_joint_lead", 0.1, "joint_trajectory: rad ahead of the measured joint", 0.001, 1.0),
+    Param("gripper_threshold", 0.5, "axis gripper: entries beyond it open or close", 0.01, 1.0),
+    Param("gripper_interval", 0.5, "axis gripper: s between two changes", 0.0, 10.0),
     Param("lock_step", False, "answer instead of ticking; simulation only"),
     Param("lock_step_timeout", 2.0, "s of wall time that one step may take", 0.1, 60.0),
     Param("devices", ["joy"], "names of operator devices; each has parameters NAME.*"),
@@ -65,14 +97,16 @@ PARAMETERS = (
 
 def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
     """Raises ValueError with the name, the value and what was expected."""
-    if p["output"] not in OUTPUTS:
-        raise ValueError(f"output is {p['output']!r}; expected one of {list(OUTPUTS)}")
+    axes = motion_axes(p["axes"])
     if not p["command_frame"]:
         raise ValueError("command_frame is empty; Servo refuses commands without a frame")
     if p["require_operator"] and not p["devices"]:
         raise ValueError("devices is empty and require_operator true: name a device, or set false")
     return ArbiterConfig(
-        limits=limit_config(p),
+        limits=limit_config(p, axes) if p["output"] == "twist" else joint_config(p, axes),
+        gripper=GripperConfig(threshold=p["gripper_threshold"], interval=p["gripper_interval"])
+        if len(axes) < len(p["axes"])
+        else None,
         interventions=InterventionConfig(
             release_dwell=p["release_dwell"], minimum_length=p["minimum_length"]
         ),
@@ -85,7 +119,15 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
     )
 
 
-def limit_config(p: Mapping[str, Any]) -> LimitConfig:
+def motion_axes(axes: Sequence[str]) -> tuple[str, ...]:
+    """`axes` without the gripper, which may only be the last."""
+    motion = tuple(axes[:-1] if axes and axes[-1] == GRIPPER else axes)
+    if GRIPPER in motion:
+        raise ValueError(f"axes is {list(axes)}; expected {GRIPPER} once, as the last of them")
+    return motion
+
+
+def limit_config(p: Mapping[str, Any], axes: tuple[str, ...]) -> LimitConfig:
     """The period is that of commands: a control period in lock-step."""
     rate = p["control_rate"] if p["lock_step"] else p["command_rate"]
     same = (
@@ -100,10 +142,44 @@ def limit_config(p: Mapping[str, Any]) -> LimitConfig:
         "max_linear_jerk",
     )
     return LimitConfig(
-        axes=tuple(p["axes"]),
+        axes=axes,
         period=1.0 / rate,
         workspace_min=tuple(p["workspace_min"]),
         workspace_max=tuple(p["workspace_max"]),
         pose_latency=0.0 if p["lock_step"] else p["pose_latency"],
         **{name: p[name] for name in same},
+    )
+
+
+def joint_config(p: Mapping[str, Any], axes: tuple[str, ...]) -> JointLimitConfig:
+    """For the two joint outputs. What would have no effect there is refused, not ignored."""
+    if p["workspace_min"] or p["workspace_max"]:
+        raise ValueError(
+            f"workspace_min and workspace_max are set with output {p['output']}: the box bounds twists "
+            "and would hold nothing back here; leave it out, and bound the joints with "
+            "joint_position_min and joint_position_max"
+        )
+    if p["lock_step"]:
+        raise ValueError(
+            f"lock_step is true with output {p['output']}; the simulated arm takes output twist"
+        )
+    period = 1.0 / p["command_rate"]
+    trajectory = p["output"] == "joint_trajectory"
+    if trajectory and p["trajectory_horizon"] < LEAST_HORIZON * period:
+        raise ValueError(
+            f"trajectory_horizon is {p['trajectory_horizon']} s at command_rate {p['command_rate']} "
+            f"Hz; expected {LEAST_HORIZON:g} periods or more: {LEAST_HORIZON * period:.3f} s"
+        )
+    return JointLimitConfig(
+        axes=axes,
+        scale=p["joint_scale"],
+        period=period,
+        horizon=p["trajectory_horizon"] if trajectory else period,
+        max_velocity=tuple(p["max_joint_velocity"]),
+        max_acceleration=tuple(p["max_joint_acceleration"]),
+        max_deceleration=tuple(p["max_joint_deceleration"]),
+        position_min=tuple(p["joint_position_min"]),
+        position_max=tuple(p["joint_position_max"]),
+        latency=p["joint_latency"],
+        max_lead=p["max_joint_lead"] if trajectory else 0.0,
     )

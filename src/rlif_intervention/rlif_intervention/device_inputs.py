@@ -28,6 +28,7 @@ from std_msgs.msg import Bool
 
 from .devices import (
     BUTTONS,
+    GRIPPER_BUTTONS,
     NEVER,
     ButtonEdges,
     ButtonMemory,
@@ -40,7 +41,8 @@ from .devices import (
     MotionGate,
     Reading,
 )
-from .limits import Vector
+from .gripper import AXIS as GRIPPER
+from .limits import AXES, Vector
 from .presets import PRESETS, Preset
 
 KINDS = ("joy", "motion", "twist", "twist_stamped")
@@ -49,15 +51,22 @@ KINDS = ("joy", "motion", "twist", "twist_stamped")
 ANY_PUBLISHER = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-def device_parameters(name: str, preset: str, p: Preset, timeout: float) -> tuple[Param, ...]:
-    """The table of one device; `p` holds the defaults."""
+def device_parameters(
+    name: str, preset: str, p: Preset, timeout: float, names: tuple[str, ...] = AXES
+) -> tuple[Param, ...]:
+    """The table of one device; `p` holds the defaults. names: of joints, instead of x y z and so on."""
+    if names != AXES:
+        more = len(names)
+        p = replace(p, axes=(*p.axes, *(-1,) * more)[:more], scales=(1.0,) * more)
     kind = {"spacemouse": "motion", "twist": "twist_stamped"}.get(preset, "joy")
     rows = (
         Param("kind", kind, f"one of {', '.join(KINDS)}"),
         Param("topic", name, "where its messages come from"),
         Param("priority", 100, "of several engaged devices the highest drives", 0, 255),
         Param("timeout", timeout, "s of silence until it is taken as gone", 0.01, 10.0),
-        Param("axes", list(p.axes), "index of x y z roll pitch yaw in Joy.axes; -1: none"),
+        Param(
+            "axes", list(p.axes), "index of x y z roll pitch yaw, or joints, in Joy.axes; -1: none"
+        ),
         Param("scales", list(p.scales), "factor for each of them; the sign turns it around"),
         Param("deadzone", p.deadzone, "deflections up to this are 0", 0.0, 0.9),
         Param("slow", p.slow, "factor while the turbo button is up, if there is one", 0.01, 1.0),
@@ -120,12 +129,13 @@ class DeviceInput:
         qos: QoSProfile = ANY_PUBLISHER,
     ) -> None:
         preset = preset_of(node, name)
-        table = device_parameters(name, *preset, timeout)
+        names = tuple(a for a in axes if a not in (*AXES, GRIPPER)) or AXES
+        table = device_parameters(name, *preset, timeout, names)
         p = {k.split(".", 1)[1]: v for k, v in declare(node, table).items()}
         if p["kind"] not in KINDS:
             raise ValueError(f"{name}.kind is {p['kind']!r}; expected one of {', '.join(KINDS)}")
         self._axes, self._now, self._handlers = axes, now, handlers
-        self._layout = _layout(p)
+        self._layout = _layout(p, names, with_gripper=GRIPPER in axes)
         # spacenav_node leaves buttons out; of a joystick that would be another than expected.
         highest = max(i for _, i in self._layout.buttons)
         self._buttons = ButtonMemory(highest + 1 if p["kind"] == "motion" else 0)
@@ -209,11 +219,14 @@ class DeviceInput:
         return Reading(engaged, reading.action, reading.pressed)
 
 
-def _layout(p: dict[str, Any]) -> JoyLayout:
+def _layout(p: dict[str, Any], names: tuple[str, ...], with_gripper: bool) -> JoyLayout:
+    """Without a gripper its buttons are not looked at: the device need not have them."""
+    buttons = [b for b in BUTTONS if with_gripper or b not in GRIPPER_BUTTONS]
     return JoyLayout(
+        names=names,
         axes=tuple(p["axes"]),
         scales=tuple(p["scales"]),
-        buttons=tuple((b, p[f"{b}_button"]) for b in BUTTONS),
+        buttons=tuple((b, p[f"{b}_button"]) for b in buttons),
         deadzone=p["deadzone"],
         slow=p["slow"],
     )

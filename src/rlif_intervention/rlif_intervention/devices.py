@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .gripper import AXIS as GRIPPER
 from .limits import AXES, Vector
 
 NEVER = -math.inf
@@ -36,20 +37,23 @@ class Reading:
     pressed: frozenset[str] = frozenset()  # names of the buttons that are down
 
 
-BUTTONS = ("deadman", "turbo", "success", "failure", "discard", "arm", "stop")
+GRIPPER_BUTTONS = ("gripper_open", "gripper_close")
+BUTTONS = ("deadman", "turbo", "success", "failure", "discard", "arm", "stop", *GRIPPER_BUTTONS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JoyLayout:
     """Which entries of a sensor_msgs/Joy mean what.
 
-    axes: (6,) index into Joy.axes for x y z roll pitch yaw; -1: not on this device
-    scales: (6,) factor per axis, the sign turns it around; full deflection should give 1
+    names: what the axes are, x y z roll pitch yaw or joints
+    axes: index into Joy.axes for each of `names`; -1: not on this device
+    scales: factor per axis, the sign turns it around; full deflection should give 1
     buttons: index into Joy.buttons per name out of `BUTTONS`; -1: not on this device
     deadzone: deflections up to this are 0, in [0, 1)
     slow: factor on the action while the turbo button, if configured, is not pressed, in (0, 1]
     """
 
+    names: tuple[str, ...] = AXES
     axes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     scales: Vector = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     buttons: tuple[tuple[str, int], ...] = (
@@ -63,10 +67,10 @@ class JoyLayout:
 
     def __post_init__(self) -> None:
         for name in ("axes", "scales"):
-            if len(getattr(self, name)) != len(AXES):
+            if len(getattr(self, name)) != len(self.names):
                 raise ValueError(
                     f"joy {name} has {len(getattr(self, name))} entries; expected one for each of "
-                    f"{list(AXES)} (-1 in joy axes: not on this device)"
+                    f"{list(self.names)} (-1 in joy axes: not on this device)"
                 )
         # Times 0 a scale that is no number is none either, and would pass as -1 below: full speed.
         _require_finite("joy", scales=self.scales, deadzone=self.deadzone, slow=self.slow)
@@ -86,7 +90,12 @@ class JoyLayout:
         """
         pressed = self.pressed(buttons)
         factor = 1.0 if "turbo" in pressed or not self.index("turbo") >= 0 else self.slow
-        action = tuple(factor * self._deflection(axes, AXES.index(name)) for name in wanted)
+        action = tuple(
+            _gripper_entry(pressed)
+            if name == GRIPPER
+            else factor * self._deflection(axes, self.names.index(name))
+            for name in wanted
+        )
         return Reading("deadman" in pressed, action, pressed)
 
     def index(self, button: str) -> int:
@@ -111,13 +120,18 @@ class JoyLayout:
         if index >= len(axes):
             raise DeviceMessageError(
                 f"the Joy message has {len(axes)} axes, the layout uses axis {index} for "
-                f"{AXES[axis]}: check which device is connected and the joy_axes parameter"
+                f"{self.names[axis]}: check which device is connected and the joy_axes parameter"
             )
         value = float(axes[index])
         if not math.isfinite(value):
             raise DeviceMessageError(f"axis {index} of the Joy message is {value}, not a number")
         value = 0.0 if abs(value) <= self.deadzone else value
         return min(1.0, max(-1.0, value * self.scales[axis]))
+
+
+def _gripper_entry(pressed: frozenset[str]) -> float:
+    """1 open, -1 close, 0 (neither button, or both) as it is."""
+    return float("gripper_open" in pressed) - float("gripper_close" in pressed)
 
 
 class ButtonMemory:

@@ -64,8 +64,8 @@ def arbiter_statuses(core: Arbiter, now: float) -> list[Status]:
     found = [_control(core), _limits(core)]
     found.append(_age("observation", ages["observation"], c.observation_timeout))
     found.append(_age("policy", ages["policy_action"], c.policy_timeout))
-    if c.limits.boxed:
-        found.append(_age("ee_pose", ages["ee_pose"], c.pose_timeout))
+    if c.limits.needs:
+        found.append(_age(c.limits.needs, ages[c.limits.needs], c.pose_timeout))
     return found + [_device(d, now) for d in core.rack.devices]
 
 

@@ -27,12 +27,15 @@ class Preset:
     discard: int = -1
     arm: int = 3
     stop: int = -1
+    gripper_open: int = -1
+    gripper_close: int = -1
 
 
 PRESETS: Mapping[str, Preset] = {
     # The scripted operator, and any pad after a look at its numbers.
     "generic": Preset(),
-    # Sticks x y z yaw; RB deadman, LB turbo, A success, B failure, guide discard, start arm, back stop.
+    # Sticks x y z yaw; RB deadman, LB turbo, A success, B failure, guide discard, start arm, back stop;
+    # Y opens and X closes the gripper.
     "xbox": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         deadzone=0.1,
@@ -44,9 +47,11 @@ PRESETS: Mapping[str, Preset] = {
         discard=8,
         arm=7,
         stop=6,
+        gripper_open=3,
+        gripper_close=2,
     ),
     # Sticks x y z yaw; R1 deadman, L1 turbo, cross success, circle failure, PS discard, options arm, create
-    # stop.
+    # stop; triangle opens and square closes the gripper.
     "ps5": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         deadzone=0.1,
@@ -58,6 +63,8 @@ PRESETS: Mapping[str, Preset] = {
         discard=10,
         arm=9,
         stop=8,
+        gripper_open=2,
+        gripper_close=3,
     ),
     # spacenav/joy: all six axes, two buttons; it takes over by motion.
     "spacemouse": Preset(deadman=-1, success=0, failure=1, arm=-1),

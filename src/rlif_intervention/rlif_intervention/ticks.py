@@ -57,6 +57,7 @@ class Tick:
 
     number: int
     stamp: int
+    gripper: bool = False  # the last entry of an action is latched: no motion, and no mean
     episode_id: int = 0
     step_index: int = 0
     policy_action: Vector = ()
@@ -70,6 +71,7 @@ class Tick:
     limits: dict[str, None] = field(default_factory=dict)
     _sum: list[float] = field(default_factory=list)
     _count: int = 0
+    _latched: Vector = ()
 
     def add(self, limited: Limited, source: Source, asked: Vector, held: bool) -> None:
         """One command of this tick. The operator marks the whole tick.
@@ -77,7 +79,8 @@ class Tick:
         asked: (n,) before the limits, empty if nobody drove; held: in HOLD, FAULT or DISARMED.
         """
         self.source = max(self.source, source)
-        self.asked = self.asked or any(asked)
+        self.asked = self.asked or any(self._motion(asked))
+        self._latched = limited.action[-1:] if self.gripper else ()
         self.held = self.held or held
         self.limits.update(dict.fromkeys(limited.names))
         self._sum = (
@@ -87,6 +90,9 @@ class Tick:
         )
         self._count += 1
 
+    def _motion(self, action: Vector) -> Vector:
+        return action[:-1] if self.gripper else action
+
     def mark(self, intervention: int, onset: bool, operator_action: Vector) -> None:
         """This tick belongs to an intervention."""
         self.intervention_id = intervention
@@ -95,7 +101,9 @@ class Tick:
 
     def close(self, in_force: Vector) -> Decision:
         """in_force: (n,) the action last output, for a tick in which no command was due."""
-        executed = tuple(v / self._count for v in self._sum) if self._count else in_force
+        executed = in_force
+        if self._count:
+            executed = self._motion(tuple(v / self._count for v in self._sum)) + self._latched
         return Decision(
             stamp=self.stamp,
             tick=self.number,
@@ -108,7 +116,7 @@ class Tick:
             onset=self.onset,
             intervention_id=self.intervention_id,
             limited=bool(self.limits),
-            blocked=not any(executed) and (self.asked or self.held),
+            blocked=not any(self._motion(executed)) and (self.asked or self.held),
             limits=tuple(self.limits),
             policy_version=self.policy_version,
         )
