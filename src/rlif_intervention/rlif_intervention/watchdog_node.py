@@ -1,15 +1,18 @@
 """Node `watchdog`: zeros to the robot when the arbiter has died or hangs. A process of its own.
 
 Subscribes
-    command        geometry_msgs/TwistStamped  the arbiter's heartbeat
+    command        geometry_msgs/TwistStamped  the arbiter's heartbeat, with output twist
+    arbiter_alive  std_msgs/Header             the same with a joint output
     control_state  rlif_msgs/ControlState      whether it left in order (latched)
 Publishes
     command        geometry_msgs/TwistStamped  zeros while the arbiter is silent
+    joint_command  std_msgs/Float64MultiArray  instead, with output joint_velocity
     /diagnostics   diagnostic_msgs/DiagnosticArray
 Calls
     pause_service  std_srvs/SetBool            true, until it is confirmed, when the arbiter is lost
                                                or never comes; by parameter
 
+With output joint_trajectory there is nothing to send: what is under way ends at rest by itself.
 Not for lock-step, where commands come as they are answered. This is no safety-rated stop.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
@@ -25,17 +29,20 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
+from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.running import run
 from rlif_node.stamps import to_ns
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from rlif_msgs.msg import ControlState
 
+from .arbiter_parameters import OUTPUTS, motion_axes
 from .arbitration import ARMED
 from .arbitration import ControlState as State
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import Level, Status
+from .outputs import JointVelocityOutput, Output, TwistOutput
 from .watchdog import PauseCall, Watchdog
 
 PARAMETERS = (
@@ -44,8 +51,11 @@ PARAMETERS = (
     Param("start_timeout", 10.0, "s without any arbiter until it pauses; 0: never", 0.0, 600.0),
     Param("rate", 50.0, "Hz of its zeros", 5.0, 500.0),
     Param("command_frame", "base", "frame_id of its zeros, as the arbiter's"),
+    Param("output", "twist", "as the arbiter's", choices=OUTPUTS),
+    Param("axes", ["x", "y", "z"], "as the arbiter's: with joint_velocity how many zeros"),
     Param("pause_service", "", "std_srvs/SetBool to call, e.g. servo_node/pause_servo; empty: no"),
 )
+LEAST_TIMEOUT = 0.15  # s; three signs of life
 
 
 class WatchdogNode(Node):
@@ -59,17 +69,34 @@ class WatchdogNode(Node):
         self._absent = False
         self._timeout: float = p["timeout"]
         self._service: str = p["pause_service"]
-        self._frame: str = p["command_frame"]
         self._pause = (
             self.create_client(SetBool, p["pause_service"]) if p["pause_service"] else None
         )
-        self._command = self.create_publisher(TwistStamped, "command", RELIABLE_1)
+        self._connect(p)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
-        self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / p["rate"], self._on_timer, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
+
+    def _connect(self, p: dict[str, Any]) -> None:
+        """What it hears the arbiter by, and what it speaks in its place."""
+        self._zeros: Output | None = None
+        if p["output"] == "twist":
+            self._zeros = TwistOutput(self, (), p["command_frame"])
+            self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE)
+            return
+        if p["timeout"] < LEAST_TIMEOUT:
+            raise ValueError(
+                f"timeout is {p['timeout']} s with output {p['output']}; expected {LEAST_TIMEOUT} s or "
+                "more: arbiter_alive comes at 20 Hz"
+            )
+        if p["output"] == "joint_velocity":
+            self._zeros = JointVelocityOutput(self, motion_axes(p["axes"]))
+        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE)
+
+    def _on_alive(self, m: Header) -> None:
+        self._core.command(to_ns(m.stamp), time.monotonic())
 
     def _on_command(self, m: TwistStamped) -> None:
         self._core.command(to_ns(m.header.stamp), time.monotonic())
@@ -80,16 +107,13 @@ class WatchdogNode(Node):
     def _on_timer(self) -> None:
         send, lost = self._core.check(time.monotonic())
         if lost:
-            self.get_logger().error(
-                f"no command from the arbiter for {self._timeout} s: sending zeros"
-            )
+            then = "sending zeros" if self._zeros else "its last trajectory ends at rest"
+            self.get_logger().error(f"no command from the arbiter for {self._timeout} s: {then}")
             self._call.want()
-        if send:
-            message = TwistStamped()
-            message.header.stamp = self.get_clock().now().to_msg()
-            message.header.frame_id = self._frame
-            self._core.sent_zero(to_ns(message.header.stamp))
-            self._command.publish(message)
+        if send and self._zeros:
+            stamp = self.get_clock().now().nanoseconds
+            self._core.sent_zero(stamp)
+            self._zeros.stop(stamp)
         self._follow_pause(time.monotonic())
 
     def _follow_pause(self, now: float) -> None:

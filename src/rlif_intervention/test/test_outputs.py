@@ -18,6 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.arbiter_parameters import PARAMETERS, arbiter_config
 from rlif_intervention.outputs import zeros_unless_finite
+from rlif_intervention.watchdog_node import WatchdogNode
 from rlif_msgs.msg import ControlState
 
 JOINTS = ["shoulder", "elbow"]
@@ -101,15 +102,20 @@ def test_the_joint_limit_stops_a_policy_that_does_not(make_graph):
     assert max(m.data[0] for m in arm.heard["joint_command"]) < 0.15
 
 
+def start_process(*more):
+    """An arbiter for joint velocities in a process of its own."""
+    code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
+    words = ["output:=joint_velocity", "require_operator:=false", *more]
+    words += [f"{name}:={value}".replace("'", "") for name, value in LIMITS.items()]
+    arguments = [part for word in words for part in ("-p", word)]
+    return subprocess.Popen([sys.executable, "-c", code, "--ros-args", *arguments])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_zeros_are_the_last_words_to_the_joints(make_graph, number):
     graph = make_graph(lock_step=False)
     arm = Arm(graph)
-    code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
-    words = ["--ros-args", "-p", "output:=joint_velocity", "-p", "require_operator:=false"]
-    for name, value in LIMITS.items():
-        words += ["-p", f"{name}:={value}".replace("'", "")]
-    process = subprocess.Popen([sys.executable, "-c", code, *words])
+    process = start_process()
     try:
         graph.until(lambda: graph.world.seen["control_state"], 30.0, "the arbiter's process")
         assert graph.arm().success
@@ -122,6 +128,47 @@ def test_zeros_are_the_last_words_to_the_joints(make_graph, number):
     finally:
         process.kill()
         process.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_the_watchdog_ends_the_velocities_of_a_dead_arbiter(make_graph, number):
+    """Pitfall: the last command repeated for ever by a controller with no time-out."""
+    graph = make_graph(lock_step=False)
+    arm = Arm(graph)
+    watchdog = {"output": "joint_velocity", "axes": [*JOINTS, "gripper"]}
+    graph.add(WatchdogNode([Parameter(n, value=v) for n, v in watchdog.items()]))
+    process = start_process("stall_timeout:=1.0", "policy_timeout:=1.0")
+    try:
+        graph.until(lambda: graph.world.seen["control_state"], 30.0, "the arbiter's process")
+        assert graph.arm().success
+        graph.world.run_episode(1, start=graph.world.get_clock().now().nanoseconds)
+        graph.until(lambda: (arm.velocity or [0.0])[0] > 0.0, what="motion")
+        process.send_signal(number)
+        graph.until(lambda: arm.velocity == [0.0, 0.0], what="zeros")
+        count = len(arm.heard["joint_command"])
+        graph.until(lambda: len(arm.heard["joint_command"]) > count + 75, what="1.5 s of zeros")
+        assert all(list(m.data) == [0.0, 0.0] for m in arm.heard["joint_command"][count:])
+        if number == signal.SIGSTOP:
+            process.send_signal(signal.SIGCONT)
+            states = graph.world.seen["control_state"]
+            graph.until(lambda: states[-1].state == ControlState.FAULT, what="FAULT after a hang")
+            graph.until(lambda: arm.velocity == [0.0, 0.0], what="zeros of its own")
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"output": "joint_velocity", "timeout": 0.1}, "timeout is 0.1 s .*20 Hz"),
+        ({"output": "joints"}, "found 'joints', expected one of twist"),
+    ],
+)
+def test_a_watchdog_that_could_not_work_is_refused(make_graph, values, words):
+    make_graph(lock_step=False)
+    with pytest.raises(ValueError, match=words):
+        WatchdogNode([Parameter(n, value=v) for n, v in values.items()])
 
 
 def test_trajectories_end_at_rest_and_then_the_controller_is_left_alone(make_graph):
