@@ -17,7 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rlif_bringup.doctor_checks import Finding, Verdict, check
+from rlif_bringup.doctor_checks import check
+from rlif_bringup.doctor_findings import Finding, Verdict
 
 STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
@@ -51,14 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
     from rlif_bringup.doctor_listen import Listener, remaps
 
     names: dict[str, str] = {}
+    moveit = False
     if arguments.robot:
+        directory = config_directory(arguments.config_directory)
+        moveit = (directory / arguments.robot / "moveit.yaml").is_file()
         try:
-            names = remaps(config_directory(arguments.config_directory), arguments.robot)
+            names = remaps(directory, arguments.robot)
         except FileNotFoundError as error:
             print(f"rlif doctor: {error}", file=sys.stderr)
             return 2
     with Listener(arguments.namespace, arguments.domain_id, names) as listener:
-        findings = check(listener.listen(arguments.seconds))
+        findings = check(listener.listen(arguments.seconds, moveit))
     if arguments.json:
         print(as_json(findings))
     else:

@@ -18,16 +18,23 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Float64MultiArray, Header, String
+from trajectory_msgs.msg import JointTrajectory
 
 from rlif_bringup.doctor_checks import NEEDED
-from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic
+from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic, image_problem
 from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 NODES = (*NEEDED, "recorder", "learner")
 DISCOVERY = 5.0  # s of wall time that finding the graph may take
+# The topic of each of the arbiter's outputs.
+OUTPUTS = {
+    "twist": "command",
+    "joint_velocity": "joint_command",
+    "joint_trajectory": "joint_trajectory",
+}
 CLOCK = 2.0  # s of wall time until /clock must have been heard
 
 
@@ -68,7 +75,7 @@ class Listener:
         self._executor.add_node(self._node)
         self._last: dict[str, Any] = {}
         self._times: dict[str, list[float]] = {}
-        self._ages: list[float] = []
+        self._ages: dict[str, list[float]] = {"observation": [], "ee_pose": []}
         self._frames: set[str] = set()
         self._moves = False
         self._diagnostics: dict[str, Diagnostic] = {}
@@ -92,6 +99,9 @@ class Listener:
             (PolicyWeights, "weights", LATCHED),
             (Bool, "stop", LATCHED),
             (String, "hold", LATCHED),
+            (Header, "arbiter_alive", EITHER),
+            (Float64MultiArray, "joint_command", EITHER),
+            (JointTrajectory, "joint_trajectory", EITHER),
         )
         for kind, topic, qos in kinds:
             self._node.create_subscription(kind, topic, self._hears(topic), qos)
@@ -105,21 +115,25 @@ class Listener:
         def hear(message: Any) -> None:
             times.append(time.monotonic())
             self._last[topic] = message
-            if topic == "observation":
+            if topic in self._ages:
                 now = self._node.get_clock().now().nanoseconds
                 stamp = message.header.stamp
-                self._ages.append((now - stamp.sec * 1_000_000_000 - stamp.nanosec) * 1e-9)
+                age = (now - stamp.sec * 1_000_000_000 - stamp.nanosec) * 1e-9
+                self._ages[topic].append(age)
             elif topic == "command":
                 self._frames.add(message.header.frame_id)
                 parts = (message.twist.linear, message.twist.angular)
                 self._moves |= any(v for p in parts for v in (p.x, p.y, p.z))
+            elif topic == "joint_command":
+                self._moves |= any(message.data)
 
         return hear
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for s in message.status:
             level = s.level[0] if isinstance(s.level, bytes) else int(s.level)
-            self._diagnostics[s.name] = Diagnostic(s.name, level, s.message)
+            values = {pair.key: pair.value for pair in s.values}
+            self._diagnostics[s.name] = Diagnostic(s.name, level, s.message, values)
 
     def _spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         end = time.monotonic() + seconds
@@ -131,8 +145,11 @@ class Listener:
 
     # ---- what was seen
 
-    def listen(self, seconds: float) -> Snapshot:
-        """Ask the nodes for their parameters, then listen for `seconds`."""
+    def listen(self, seconds: float, moveit: bool = False) -> Snapshot:
+        """Ask the nodes for their parameters, then listen for `seconds`.
+
+        moveit: the set-up is one with MoveIt
+        """
         # In this order: asking takes as long as DDS needs to find everybody, and says whose clock
         # the graph goes by.
         parameters = self._all_parameters()
@@ -146,24 +163,32 @@ class Listener:
         weights, pose = self._last.get("weights"), self._last.get("ee_pose")
         control, observation = self._last.get("control_state"), self._last.get("observation")
         action, hold, stop = (self._last.get(n) for n in ("policy_action", "hold", "stop"))
+        output = OUTPUTS.get(parameters.get("arbiter", {}).get("output", "twist"), "command")
         return Snapshot(
             seconds=seconds,
+            moveit=moveit,
             parameters=parameters,
             observation=heard["observation"],
-            observation_age=(min(self._ages), max(self._ages)) if self._ages else None,
+            observation_age=self._age("observation"),
             state_size=len(observation.state) if observation else 0,
             images=tuple((i.width, i.height) for i in observation.images) if observation else (),
+            image_problems=_image_problems(observation) if observation else (),
             policy_action=heard["policy_action"],
             action_size=len(action.action) if action else 0,
             policy_version=action.policy_version if action else 0,
             weights=(weights.version, json.loads(weights.spec)) if weights else None,
-            command=heard["command"],
+            command=heard[output],
+            command_publishers=self._publishers(heard[output].name),
             command_frames=frozenset(self._frames),
             command_moves=self._moves,
             control=(control.state, control.reason) if control else None,
             stop=bool(stop and stop.data),
             hold=hold.data if hold else None,
+            holds=heard["hold"],
+            alive=heard["arbiter_alive"],
             ee_pose=_pose(pose) if pose else None,
+            pose=heard["ee_pose"],
+            pose_age=self._age("ee_pose"),
             diagnostics=tuple(self._diagnostics.values()),
         )
 
@@ -171,7 +196,8 @@ class Listener:
         """What came before: rates are those of a graph that everybody has found."""
         for times in self._times.values():
             times.clear()
-        self._ages.clear()
+        for ages in self._ages.values():
+            ages.clear()
         self._frames.clear()
         self._moves = False
 
@@ -185,6 +211,13 @@ class Listener:
             publishers=self._node.count_publishers(name),
             subscribers=self._others(name),
         )
+
+    def _age(self, topic: str) -> tuple[float, float] | None:
+        ages = self._ages[topic]
+        return (min(ages), max(ages)) if ages else None
+
+    def _publishers(self, name: str) -> frozenset[str]:
+        return frozenset(i.node_name for i in self._node.get_publishers_info_by_topic(name))
 
     def _others(self, name: str) -> int:
         """Subscribers that would move something: without this node and the watchdog."""
@@ -223,3 +256,8 @@ def _plain(value: Any) -> Any:
 def _pose(m: PoseStamped) -> tuple[tuple[float, ...], str]:
     p = m.pose.position
     return (p.x, p.y, p.z), m.header.frame_id
+
+
+def _image_problems(m: Observation) -> tuple[str, ...]:
+    found = (image_problem(i.width, i.height, i.encoding, i.data) for i in m.images)
+    return tuple(f"image {n}: {words}" for n, words in enumerate(found) if words)

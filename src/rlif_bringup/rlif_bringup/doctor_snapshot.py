@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,11 +23,26 @@ class Traffic:
         return (self.count - 1) / self.span if self.count > 1 and self.span > 0.0 else 0.0
 
 
+CONTROL_STATES = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
+
+
 @dataclass(frozen=True)
 class Diagnostic:
     name: str
     level: int
     message: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+def image_problem(width: int, height: int, encoding: str, data: Sequence[int]) -> str:
+    """Why an image of an observation is none that can be learned from; empty: nothing is wrong."""
+    if encoding != "rgb8":
+        return f"encoding {encoding!r}, expected rgb8"
+    if len(data) != 3 * width * height:
+        return f"{len(data)} bytes, expected {3 * width * height}"
+    if len(data) and min(data) == max(data):
+        return "all pixels are the same: a lens cap, or a camera that is not running"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +53,10 @@ class Snapshot:
     weights: version and spec of the last set that was published; None: none
     images: (width, height) of those in an observation
     ee_pose: position in m and frame_id; hold: of servo_adapter; None: nothing was said
+    pose, holds, alive: the traffic on ee_pose, hold and arbiter_alive
+    image_problems: what is wrong with those of an observation, besides their size
+    command: of the arbiter's output; command_publishers: names of the nodes on its topic
+    moveit: the set-up has a moveit.yaml
     """
 
     seconds: float
@@ -46,6 +65,7 @@ class Snapshot:
     observation_age: tuple[float, float] | None = None  # least, greatest
     state_size: int = 0
     images: tuple[tuple[int, int], ...] = ()
+    image_problems: tuple[str, ...] = ()
     policy_action: Traffic = field(default_factory=Traffic)
     action_size: int = 0
     policy_version: int = 0
@@ -55,8 +75,14 @@ class Snapshot:
     command_moves: bool = False  # one of them was not zero
     control: tuple[int, str] | None = None
     stop: bool = False
+    command_publishers: frozenset[str] = frozenset()
     hold: str | None = None
+    holds: Traffic = field(default_factory=Traffic)
+    alive: Traffic = field(default_factory=Traffic)
+    moveit: bool = False
     ee_pose: tuple[tuple[float, ...], str] | None = None
+    pose: Traffic = field(default_factory=Traffic)
+    pose_age: tuple[float, float] | None = None  # least, greatest
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -68,6 +94,20 @@ class Snapshot:
     def sim_time(self) -> bool:
         """Time is that of a simulation, whose /clock comes after what it stamps."""
         return any(p.get("use_sim_time") for p in self.parameters.values())
+
+    @property
+    def state(self) -> str:
+        """Of the arbiter; empty: it has said nothing."""
+        return CONTROL_STATES[self.control[0]] if self.control else ""
+
+    @property
+    def boxed(self) -> bool:
+        return bool(self.parameter("arbiter", "workspace_min", []))
+
+    @property
+    def waits_for_arm(self) -> bool:
+        """Servo is paused until somebody arms: as it should be."""
+        return self.hold is not None and "not armed" in self.hold
 
     def parameter(self, node: str, name: str, default: Any) -> Any:
         value = self.parameters.get(node, {}).get(name)

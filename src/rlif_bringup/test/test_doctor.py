@@ -12,18 +12,27 @@ import pytest
 from rich.console import Console
 
 from rlif_bringup import doctor
-from rlif_bringup.doctor_checks import Verdict, check
-from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic
+from rlif_bringup.doctor_checks import check
+from rlif_bringup.doctor_findings import Verdict
+from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic, image_problem
 
 ARBITER = {
-    "axes": ["x", "y", "z"],
+    "axes": ["x", "y", "yaw"],
     "command_rate": 50.0,
     "command_frame": "base",
     "lock_step": False,
     "linear_scale": 0.1,
     "speed_scale": 0.5,
+    "max_linear_speed": 0.1,
     "max_linear_acceleration": 0.5,
     "max_linear_deceleration": 1.0,
+    "angular_scale": 0.5,
+    "max_angular_speed": 0.5,
+    "max_angular_acceleration": 2.0,
+    "max_angular_deceleration": 4.0,
+    "pose_timeout": 0.3,
+    "pose_latency": 0.05,
+    "hold_timeout": 0.5,
     "workspace_min": [0.3, -0.3, 0.0],
     "workspace_max": [0.7, 0.3, 0.5],
 }
@@ -35,13 +44,15 @@ OBSERVER = {
     "image_width": 128,
     "image_height": 128,
 }
+WAITS = {"state": "paused", "command_type_selected": "true"}
 HEALTHY = Snapshot(
     seconds=5.0,
+    moveit=True,
     parameters={
         "arbiter": ARBITER,
         "observer": OBSERVER,
         "policy": {},
-        "episode": {},
+        "episode": {"reset_service": True},
         "recorder": {"bag_directory": "somewhere"},
     },
     observation=Traffic("/observation", 50, 4.9, 1, 3),
@@ -52,15 +63,23 @@ HEALTHY = Snapshot(
     action_size=3,
     policy_version=7,
     weights=(7, {"state_dim": 6, "action_dim": 3}),
-    command=Traffic("/servo_node/delta_twist_cmds", 250, 4.98, 1, 1),
+    command=Traffic("/servo_node/delta_twist_cmds", 250, 4.98, 2, 1),
+    command_publishers=frozenset({"arbiter", "watchdog"}),
     command_frames=frozenset({"base"}),
     control=(0, "not armed yet"),
     hold="Servo is paused: the arbiter is not armed",
+    holds=Traffic("/hold", 50, 4.9, 1, 1),
+    alive=Traffic("/arbiter_alive", 100, 4.95, 1, 2),
     ee_pose=((0.5, 0.0, 0.2), "base"),
+    pose=Traffic("/tip", 500, 4.99, 1, 2),
+    pose_age=(0.001, 0.02),
     diagnostics=(
         Diagnostic("observer: /ee_pose", 0, "ok"),
         Diagnostic("arbiter: device joy", 0, "fresh"),
         Diagnostic("watchdog: arbiter", 0, "the arbiter is alive"),
+        Diagnostic("servo_adapter: servo", 1, "Servo is paused", WAITS),
+        Diagnostic("servo_adapter: servo status", 3, "none; a paused Servo sends none"),
+        Diagnostic("reset_by_planning: reset", 0, "ready"),
     ),
 )
 
@@ -74,9 +93,12 @@ def changed(**values):
     return dataclasses.replace(HEALTHY, **({"parameters": parameters} | values))
 
 
-def diagnostics(name, level, message):
-    kept = tuple(d for d in HEALTHY.diagnostics if d.name != name)
-    return (*kept, Diagnostic(name, level, message))
+def diagnostics(name, level, message, **values):
+    return (*without(name), Diagnostic(name, level, message, values))
+
+
+def without(name):
+    return tuple(d for d in HEALTHY.diagnostics if d.name != name)
 
 
 def worst(snapshot, name):
@@ -118,12 +140,55 @@ FAILS = [
     ("workspace", {"ee_pose": ((0.5, 0.0, 0.9), "base")}, "outside"),
     ("workspace", {"ee_pose": None}, "remap"),
     ("device joy", {"diagnostics": diagnostics("arbiter: device joy", 1, "never moved")}, "move it"),
-    ("device", {"diagnostics": HEALTHY.diagnostics[:1]}, "devices"),
+    ("device", {"diagnostics": without("arbiter: device joy")}, "devices"),
     ("stop", {"stop": True}, "safe"),
     ("control", {"control": None}, "start it"),
     ("control", {"control": (4, "not finite")}, "not finite"),
     ("watchdog", {"diagnostics": diagnostics("watchdog: arbiter", 2, "silent")}, "silent"),
     ("servo", {"hold": "Servo is not there: start servo_node"}, "start servo_node"),
+    ("servo", {"hold": None}, "moveit.launch.yaml"),
+    ("servo", {"holds": Traffic("/hold", 1, 0.0, 0, 1)}, "has died"),
+    ("servo", {"diagnostics": without("servo_adapter: servo")}, "no diagnostics"),
+    (
+        "servo",
+        {"diagnostics": diagnostics("servo_adapter: servo", 1, "", state="unknown")},
+        "not confirmed its pause",
+    ),
+    (
+        "servo",
+        {
+            "diagnostics": diagnostics(
+                "servo_adapter: servo", 1, "", state="paused", command_type_selected="false"
+            )
+        },
+        "command type",
+    ),
+    (
+        "servo",
+        {"hold": "", "diagnostics": diagnostics("servo_adapter: servo", 0, "", state="running")},
+        "command type",
+    ),
+    ("publishers", {"holds": Traffic("/hold", 50, 4.9, 2, 1)}, "/hold"),
+    ("publishers", {"observation": Traffic("/observation", 50, 4.9, 2, 3)}, "expected one"),
+    ("publishers", {"policy_action": Traffic("/policy_action", 50, 4.9, 2, 1)}, "expected one"),
+    ("publishers", {"pose": Traffic("/tip", 500, 4.99, 2, 2)}, "/tip"),
+    ("publishers", {"command_publishers": frozenset({"arbiter", "teleop"})}, "teleop can command"),
+    ("reset", {"diagnostics": without("reset_by_planning: reset")}, "reset_service"),
+    (
+        "reset",
+        {"diagnostics": diagnostics("reset_by_planning: reset", 2, "a human has to act")},
+        "has to act",
+    ),
+    ("arbiter_alive", {"alive": Traffic("/arbiter_alive")}, "nothing on"),
+    ("ee_pose", {"pose": Traffic("/tip", 20, 4.9, 1, 2)}, "3.9 Hz"),
+    ("ee_pose age", {"pose_age": (0.01, 0.5)}, "0.500 s old"),
+    ("ee_pose age", {"pose_age": (-0.5, -0.4)}, "future"),
+    ("images", {"image_problems": ("image 0: all pixels are the same",)}, "the same"),
+    (
+        "weights",
+        {"weights": (7, {"state_dim": 6, "action_dim": 3, "images": [[64, 64, 3]]})},
+        "cameras of [(64, 64)]",
+    ),
 ]  # fmt: skip
 
 
@@ -138,12 +203,18 @@ def test_each_trouble_fails_its_own_check_and_says_what_to_do(name, change, word
 WARNS = [
     ("recording", {"parameters": {k: v for k, v in HEALTHY.parameters.items() if k != "recorder"}}),
     ("weights", {"weights": None, "policy_version": 0}),
-    ("speed", {"ARBITER_linear_scale": 0.8}),
+    ("speed", {"ARBITER_linear_scale": 0.8, "ARBITER_max_linear_speed": 0.5}),
     ("acceleration", {"ARBITER_max_linear_deceleration": 0.0}),
     ("workspace", {"ARBITER_workspace_min": []}),
     ("control", {"control": (2, "the policy drives")}),
-    ("watchdog", {"diagnostics": HEALTHY.diagnostics[:2]}),
-    ("servo", {"hold": None}),
+    ("speed", {"ARBITER_max_linear_speed": 0.0}),
+    ("turning", {"ARBITER_angular_scale": 3.0, "ARBITER_max_angular_speed": 3.0}),
+    ("turning", {"ARBITER_max_angular_speed": 0.0}),
+    ("turning acceleration", {"ARBITER_max_angular_acceleration": 0.0}),
+    ("ee_pose age", {"ARBITER_pose_latency": 0.01}),
+    ("hold_timeout", {"ARBITER_hold_timeout": 0.0}),
+    ("watchdog", {"diagnostics": without("watchdog: arbiter")}),
+    ("servo", {"hold": None, "moveit": False}),
     ("servo status", {"diagnostics": diagnostics("servo_adapter: servo status", 1, "close")}),
 ]
 
@@ -154,6 +225,41 @@ def test_what_only_deserves_a_thought_warns_and_fails_only_when_strict(name, cha
     assert worst(snapshot, name)[0] is Verdict.WARN
     assert doctor.exit_code(check(snapshot), strict=False) == 0
     assert doctor.exit_code(check(snapshot), strict=True) == 1
+
+
+def test_without_an_axis_that_turns_its_limits_are_not_asked_for():
+    off = {"ARBITER_axes": ["x", "y", "z"], "ARBITER_max_angular_speed": 0.0}
+    assert all(not f.name.startswith("turning") for f in check(changed(**off)))
+
+
+def test_without_moveit_nothing_is_asked_of_it():
+    """The arm of a robot that is driven by a controller of its own."""
+    kept = tuple(d for d in HEALTHY.diagnostics if "servo" not in d.name and "reset" not in d.name)
+    alone = changed(moveit=False, hold=None, holds=Traffic("/hold"), diagnostics=kept)
+    assert doctor.exit_code(check(alone), strict=False) == 0
+
+
+def test_a_trajectory_output_is_silent_while_the_arm_stands_and_a_velocity_output_is_not():
+    silent = Traffic("/joint_trajectory", 0, 0.0, 1, 1)
+    found = check(changed(ARBITER_output="joint_trajectory", command=silent))
+    assert {f.name: f.verdict for f in found}["robot"] is Verdict.PASS
+    assert all(f.name not in ("command", "speed") for f in found)
+    silent = Traffic("/joint_command", 0, 0.0, 1, 1)
+    verdict, words = worst(changed(ARBITER_output="joint_velocity", command=silent), "command")
+    assert verdict is Verdict.FAIL and "/joint_command" in words
+
+
+@pytest.mark.parametrize(
+    ("image", "word"),
+    [
+        ((2, 1, "rgb8", [1, 2, 3, 4, 5, 6]), ""),
+        ((2, 1, "bgr8", [1, 2, 3, 4, 5, 6]), "rgb8"),
+        ((2, 1, "rgb8", [1, 2, 3]), "3 bytes, expected 6"),
+        ((2, 1, "rgb8", [0] * 6), "lens cap"),
+    ],
+)
+def test_images_that_cannot_be_learned_from_are_seen(image, word):
+    assert (word in image_problem(*image)) if word else not image_problem(*image)
 
 
 def test_in_lock_step_rates_and_limits_are_not_judged():

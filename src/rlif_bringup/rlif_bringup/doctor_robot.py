@@ -1,0 +1,276 @@
+"""The doctor's checks of what is between the arbiter and the arm: commands, pose, limits, Servo. No ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlif_bringup.doctor_findings import (
+    CLOCKS,
+    OK_LEVEL,
+    ONE_CLOCK,
+    WARN_LEVEL,
+    Finding,
+    failed,
+    one_publisher,
+    passed,
+    rate_finding,
+    warned,
+)
+from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot
+
+UNARMED = ("DISARMED", "FAULT")
+OURS = frozenset({"arbiter", "watchdog"})  # who may command the robot
+SLOWEST = 0.8  # of the configured rate
+SERVO_RATE = 30.0  # Hz; three commands within Servo's incoming_command_timeout of 0.1 s
+HOLD_RATE = 5.0  # Hz; servo_adapter repeats itself at 10
+FAST, FAST_TURN = (
+    0.25,
+    1.0,
+)  # m/s, rad/s that a collaborating arm should not exceed without a thought
+TURNS = frozenset({"roll", "pitch", "yaw"})
+
+
+def check_command(s: Snapshot) -> Iterator[Finding]:
+    rate = s.parameter("arbiter", "command_rate", 50.0)
+    output = s.parameter("arbiter", "output", "twist")
+    if output != "joint_trajectory":  # which is silent while the arm stands
+        advice = "is the arbiter overloaded? See docs/arbiter.md on latency"
+        yield from rate_finding("command", s, s.command, SLOWEST * rate, advice)
+    if output == "twist" and rate < SERVO_RATE and not s.lock_step:
+        yield failed(
+            "command_rate",
+            f"{rate:g} Hz",
+            f"Servo drops commands older than 0.1 s: use {SERVO_RATE:g} Hz or more",
+        )
+    if s.command.subscribers:
+        yield passed("robot", f"{s.command.subscribers} listening on {s.command.name}")
+    elif s.command.count or output == "joint_trajectory":
+        yield failed(
+            "robot",
+            f"nobody listens on {s.command.name}",
+            "start Servo or the controller, or remap it in topics.launch.yaml",
+        )
+    yield from _others(s)
+
+
+def _others(s: Snapshot) -> Iterator[Finding]:
+    strangers = sorted(s.command_publishers - OURS)
+    if strangers:
+        yield failed(
+            "publishers",
+            f"{', '.join(strangers)} can command the robot too, on {s.command.name}",
+            "end it: what it sends passes no limit, and the arbiter knows nothing of it",
+        )
+    if s.state in UNARMED and s.command_moves:
+        yield failed(
+            "zeros",
+            "commands that are not zero although the arbiter is not armed",
+            f"somebody else publishes on {s.command.name}: stop it",
+        )
+
+
+def check_frames(s: Snapshot) -> Iterator[Finding]:
+    base = s.parameter("observer", "base_frame", "")
+    frame = s.parameter("arbiter", "command_frame", "")
+    if s.boxed and base and frame != base:
+        yield failed(
+            "frames",
+            f"command_frame is {frame!r}, base_frame {base!r}",
+            "the workspace box needs commands in the base frame",
+        )
+    elif s.ee_pose and base and s.ee_pose[1] != base:
+        yield failed(
+            "frames",
+            f"ee_pose comes in {s.ee_pose[1]!r}, base_frame is {base!r}",
+            "publish it in the base frame, or correct base_frame",
+        )
+    elif s.command_frames and frame and s.command_frames != {frame}:
+        yield failed(
+            "frames", f"commands come in {sorted(s.command_frames)}", f"expected {frame!r} only"
+        )
+    elif frame:
+        yield passed("frames", f"commands in {frame!r}, poses in {base!r}")
+
+
+def check_pose(s: Snapshot) -> Iterator[Finding]:
+    """What the box goes by: there, often, fresh, from one publisher."""
+    if not s.boxed or s.ee_pose is None:
+        return  # the box says so
+    yield from one_publisher(s.pose)
+    if s.lock_step:
+        return
+    timeout = s.parameter("arbiter", "pose_timeout", 0.3)
+    advice = "raise its publish rate: the arbiter holds after pose_timeout without one"
+    yield from rate_finding("ee_pose", s, s.pose, 2.0 / timeout, advice)
+    if s.pose_age is None or s.sim_time:
+        return
+    (least, greatest), latency = s.pose_age, s.parameter("arbiter", "pose_latency", 0.0)
+    if least < -CLOCKS:
+        yield failed("ee_pose age", f"poses come {-least:.3f} s from the future", ONE_CLOCK)
+    elif greatest > timeout:
+        yield failed("ee_pose age", f"poses are {greatest:.3f} s old when they come", ONE_CLOCK)
+    elif greatest > latency:
+        yield warned(
+            "ee_pose age",
+            f"poses are up to {greatest:.3f} s old when they come, pose_latency is {latency:g} s",
+            "set pose_latency above it: the box looks that far ahead",
+        )
+    else:
+        yield passed("ee_pose age", f"poses are at most {greatest:.3f} s old when they come")
+
+
+def check_limits(s: Snapshot) -> Iterator[Finding]:
+    joints = s.parameter("arbiter", "output", "twist") != "twist"
+    if "arbiter" not in s.parameters or s.lock_step or joints:
+        return  # a joint output does not start without its limits
+    turns = TURNS & set(s.parameter("arbiter", "axes", []))
+    for kind, name, unit, fast in (
+        ("linear", "speed", "m/s", FAST),
+        ("angular", "turning", "rad/s", FAST_TURN),
+    ):
+        if kind == "linear" or turns:
+            yield from _speed(s, kind, name, unit, fast)
+            yield from _acceleration(s, kind, unit)
+    yield from _box(s)
+
+
+def _speed(s: Snapshot, kind: str, name: str, unit: str, fast: float) -> Iterator[Finding]:
+    scale = s.parameter("arbiter", f"{kind}_scale", 0.0)
+    scale *= s.parameter("arbiter", "speed_scale", 1.0)
+    limit = s.parameter("arbiter", f"max_{kind}_speed", 0.0)
+    words = f"up to {scale:.2f} {unit} per axis"
+    if not limit:
+        yield warned(name, f"{words}, max_{kind}_speed is off", f"set it, in {unit} of the norm")
+    elif min(scale, limit) > fast:
+        yield warned(name, words, "begin with speed_scale 0.3")
+    else:
+        yield passed(name, f"{words}, {limit:g} {unit} in all")
+
+
+def _acceleration(s: Snapshot, kind: str, unit: str) -> Iterator[Finding]:
+    name = "acceleration" if kind == "linear" else "turning acceleration"
+    names = (f"max_{kind}_acceleration", f"max_{kind}_deceleration")
+    off = [n for n in names if not s.parameter("arbiter", n, 0.0)]
+    if off:
+        given = "0.5 and 1.0" if kind == "linear" else "2.0 and 4.0"
+        yield warned(name, f"{', '.join(off)} off", f"set them, e.g. {given} {unit}^2")
+    else:
+        yield passed(name, "limited")
+
+
+def _box(s: Snapshot) -> Iterator[Finding]:
+    low = s.parameter("arbiter", "workspace_min", [])
+    high = s.parameter("arbiter", "workspace_max", [])
+    if not low or not high:
+        yield warned("workspace", "no box", "set workspace_min and workspace_max around the task")
+    elif s.ee_pose is None:
+        yield failed("workspace", "no ee_pose", "the box needs it: remap it in topics.launch.yaml")
+    else:
+        where = s.ee_pose[0]
+        inside = all(a <= v <= b for a, v, b in zip(low, where, high, strict=True))
+        words = "(" + ", ".join(f"{v:.3f}" for v in where) + ") m"
+        if inside:
+            yield passed("workspace", f"the end effector is inside, at {words}")
+        else:
+            yield failed(
+                "workspace",
+                f"the end effector is at {words}, outside of the box",
+                "drive it inside by the robot's own means, or correct the box",
+            )
+
+
+def check_watchdog(s: Snapshot) -> Iterator[Finding]:
+    if s.lock_step:
+        return
+    found = [d for d in s.diagnostics if "watchdog: " in d.name]
+    if not found:
+        yield warned(
+            "watchdog", "there is none", "start it: nobody else stops the robot if the arbiter dies"
+        )
+    for d in found:
+        if d.level == OK_LEVEL:
+            yield passed("watchdog", d.message)
+        else:
+            yield failed("watchdog", d.message, "see the log of the arbiter, and docs/arbiter.md")
+
+
+def check_servo(s: Snapshot) -> Iterator[Finding]:
+    """The adapter is there, still speaks, and has heard from Servo what it says of it."""
+    if s.hold is None:
+        yield from _no_adapter(s)
+        return
+    yield from one_publisher(s.holds)  # an empty word of one would take back the other's reason
+    adapter = _status(s, "servo")
+    if not s.lock_step and s.holds.rate < HOLD_RATE:
+        yield failed(
+            "servo",
+            f"hold was said {s.holds.count} times in {s.seconds:.0f} s, expected 10 Hz",
+            "servo_adapter hangs or has died: start it again",
+        )
+    elif s.hold and not s.waits_for_arm:
+        yield failed("servo", s.hold, "see docs/moveit.md")
+    elif adapter is None:
+        yield failed(
+            "servo", f"{s.hold or 'nothing'} on hold, but no diagnostics", "start servo_adapter"
+        )
+    elif s.waits_for_arm and adapter.values.get("state") != "paused":
+        yield failed("servo", "Servo has not confirmed its pause", "look at the log of servo_node")
+    elif adapter.values.get("command_type_selected") != "true":
+        yield failed(
+            "servo",
+            "Servo has not confirmed the command type",
+            "check servo_interface and command_type against the installed MoveIt",
+        )
+    else:
+        yield passed("servo", s.hold or "Servo follows the arbiter")
+    if not s.lock_step and not s.parameter("arbiter", "hold_timeout", 0.0):
+        yield warned(
+            "hold_timeout",
+            "off: the policy drives on if servo_adapter dies",
+            "set it in robot.yaml, e.g. to 0.5 s",
+        )
+    status = _status(s, "servo status")
+    if status is not None and status.level == WARN_LEVEL:
+        yield warned("servo status", status.message, "drive the arm away from there")
+
+
+def _no_adapter(s: Snapshot) -> Iterator[Finding]:
+    if s.moveit:
+        yield failed(
+            "servo",
+            "no servo_adapter, and this set-up is one with MoveIt",
+            "start moveit.launch.yaml with the same robot and namespace",
+        )
+    elif not s.lock_step:
+        yield warned(
+            "servo",
+            "no servo_adapter",
+            "with MoveIt Servo start it (rlif_moveit); without, nothing tells of its halts",
+        )
+
+
+def check_reset(s: Snapshot) -> Iterator[Finding]:
+    """Whoever moves the arm between episodes."""
+    found = [d for d in s.diagnostics if "reset_by_planning: " in d.name]
+    if s.moveit and not found and s.parameter("episode", "reset_service", False):
+        yield failed(
+            "reset",
+            "no reset_by_planning, and reset_service is true",
+            "start moveit.launch.yaml, or set reset_service false and reset by hand",
+        )
+    for d in found:
+        if d.level == OK_LEVEL:
+            yield passed("reset", d.message)
+        else:
+            yield failed("reset", d.message, "see docs/moveit.md on resets")
+    if (found or s.hold is not None) and not s.lock_step and not s.alive.count:
+        yield failed(
+            "arbiter_alive",
+            f"nothing on {s.alive.name}",
+            "resets and servo_adapter wait for it: is the arbiter there, and not another topic's?",
+        )
+
+
+def _status(s: Snapshot, name: str) -> Diagnostic | None:
+    """Of servo_adapter."""
+    return next((d for d in s.diagnostics if d.name.endswith(f"servo_adapter: {name}")), None)
