@@ -3,7 +3,8 @@
 Subscribes
     control_state  rlif_msgs/ControlState  the arm is moved in HOLD only, and stopped when that ends
     arbiter_alive  std_msgs/Header         ... or when the arbiter dies
-    stop           std_msgs/Bool           true: the arm is stopped, with or without an arbiter (latched)
+    stop           std_msgs/Bool           true: the arm is stopped, with or without an arbiter
+                                           (latched); more of them by parameter
 Services
     reset          std_srvs/Trigger        plans and moves; answers when the arm is there, or why not
     reset_by_hand  std_srvs/Trigger        a human has put the arm to its start
@@ -20,6 +21,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -79,6 +82,7 @@ PARAMETERS = (
     Param("pause_timeout", 3.0, "s that pausing Servo may take", 0.1, 30.0),
     Param("use_servo", True, "pause Servo by `pause_servo` of servo_adapter; false: no Servo here"),
     Param("arbiter_timeout", 0.5, "s without a sign of the arbiter until the arm stops", 0.1, 10.0),
+    Param("stop_topics", ["stop"], "std_msgs/Bool; as the arbiter's", items=str),
     Param("require_hold", True, "move only while the arbiter is in HOLD; false: no arbiter here"),
     Param("seed", 0, "of the spread; 0: another one each time", 0, 2**31 - 1),
 )  # fmt: skip
@@ -122,7 +126,7 @@ class ResetNode(Node):
         self._planner = planner(self, p)
         self._state: State | None = None
         self._life = LifeSign(p["arbiter_timeout"])
-        self._stop = False
+        self._stops: set[str] = set()  # topics on which a stop stands
         self._arbiter_says = self._said = ""
         self._require_hold: bool = p["require_hold"]
         self._pause_timeout: float = p["pause_timeout"]
@@ -139,8 +143,8 @@ class ResetNode(Node):
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE_1)
         # Twice, as the arbiter does: what was latched, and publishers of any other quality of service.
-        for qos in (LATCHED, SENSOR):
-            self.create_subscription(Bool, "stop", self._on_stop, qos)
+        for topic, qos in product(p["stop_topics"], (LATCHED, SENSOR)):
+            self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         group = ReentrantCallbackGroup()  # a reset waits; everything else goes on
         self.create_service(Trigger, "reset", self._on_reset, callback_group=group)
@@ -160,8 +164,12 @@ class ResetNode(Node):
         self._watch()  # first: this sign may be another arbiter's
         self._life.heard(time.monotonic())
 
-    def _on_stop(self, m: Bool) -> None:
-        self._stop = m.data
+    def _on_stop(self, topic: str, m: Bool) -> None:
+        """Among several publishers nobody takes a stop back, as in the arbiter."""
+        if m.data:
+            self._stops.add(topic)
+        elif self.count_publishers(self.resolve_topic_name(topic)) <= 1:
+            self._stops.discard(topic)
         self._watch()
 
     def _watch(self) -> None:
@@ -173,8 +181,9 @@ class ResetNode(Node):
             self._core.stop(problem)
 
     def _may_move(self) -> str:
-        if self._stop:
-            return "the stop signal is on: publish false on stop when it is safe"
+        if self._stops:
+            names = ", ".join(sorted(self._stops))
+            return f"the stop signal on {names} is on: let its only publisher say false when it is safe"
         if not self._require_hold:
             return ""
         dead = self._life.problem(time.monotonic())

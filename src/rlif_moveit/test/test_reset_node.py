@@ -157,8 +157,8 @@ def test_a_reset_does_not_outlive_the_arbiter(bench, rig):
 
 
 def test_the_stop_topic_stops_the_arm_without_an_arbiter(bench, rig):
-    _, planner, call = rig()
-    stop = bench.node.create_publisher(Bool, "stop", 10)
+    _, planner, call = rig(stop_topics=["stop", "pedal"])
+    stop = bench.node.create_publisher(Bool, "pedal", 10)
     done = moving(bench, planner)
     stop.publish(Bool(data=True))
     bench.until(done.done, "the answer")

@@ -55,9 +55,27 @@ def test_devices_are_named_and_configured_with_names_that_exist(name):
 
 
 @pytest.mark.parametrize("name", SET_UPS)
+def test_a_stop_button_is_at_hand_and_no_button_has_two_meanings(name):
+    found = values(CONFIG / name / "robot.yaml")
+    for device in found["devices"]:
+        given = found[device]
+        rows = device_parameters(device, given["preset"], PRESETS[given["preset"]], 0.5)
+        p = {row.name.split(".", 1)[1]: row.default for row in rows} | given
+        buttons = [v for key, v in p.items() if key.endswith("_button") and v >= 0]
+        assert p["stop_button"] >= 0 and len(set(buttons)) == len(buttons)
+
+
+@pytest.mark.parametrize("name", SET_UPS)
+def test_the_end_of_the_adapter_is_noticed(name):
+    """`hold` comes ten times a second; three of them may be lost."""
+    assert 0.3 <= values(CONFIG / name / "robot.yaml")["hold_timeout"] <= 1.0
+
+
+@pytest.mark.parametrize("name", SET_UPS)
 def test_every_limit_is_set_and_the_state_has_a_scale_for_each_entry(name):
     found = values(CONFIG / name / "robot.yaml")
-    limits = [row.name for row in ARBITER if row.name.startswith("max_") and "jerk" not in row.name]
+    limits = [row.name for row in ARBITER if row.name.startswith(("max_linear", "max_angular"))]
+    limits = [name for name in limits if "jerk" not in name]
     for limit in (*limits, "workspace_min", "workspace_max"):
         assert found[limit], f"{limit} is off"
     assert 0.0 < found["speed_scale"] <= 0.5
