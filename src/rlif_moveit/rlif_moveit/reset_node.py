@@ -50,6 +50,7 @@ from .reset_procedure import Planner, ResetProcedure
 from .waiting import within
 
 PLANNERS = ("move_group", "moveit_py")
+INSIST = 0.5  # s between two cancels of the same motion
 WATCH = 0.05  # s between two looks at whether the arm may still be moved
 PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
@@ -152,6 +153,7 @@ class ResetNode(Node):
         self.create_service(Trigger, "reset_again", self._on_again)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH, self._watch, clock=steady)
+        self.create_timer(INSIST, self._core.insist, clock=steady)
         self.create_timer(1.0, self._report, clock=steady)
 
     # ---- the arbiter

@@ -130,6 +130,11 @@ class ResetProcedure:
             self._stopped = reason
             self.planner.cancel()
 
+    def insist(self) -> None:
+        """Call it now and then: a cancel may be lost, or refused, and is repeated until the motion ends."""
+        if self._busy and self._stopped:
+            self.planner.cancel()
+
     def by_hand(self) -> tuple[bool, str]:
         """A human has put the arm to its start: the next reset is done."""
         if self._busy:
