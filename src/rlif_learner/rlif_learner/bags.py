@@ -1,58 +1,28 @@
 """Steps out of bags, with nothing but the bag: definitions come from the bag itself, no ROS.
 
-An unfinished bag (a killed recorder) is read through a repaired copy in a temporary directory.
+What cannot be used of a bag is left out, named with file, topic and time, and counted.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import ReaderError
 
-from rlif_learner.bags_repair import BagError, mcap_files, repair_bag, unfinished_files
+from rlif_learner.bags_open import STEP_TYPE, open_bag, read_messages, require_types
+from rlif_learner.bags_repair import BagError, mcap_files
 from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import StepRecord
 
-STEP_TYPE = "rlif_msgs/msg/Step"
+MAX_NOTES = 20  # of one kind; the others are counted
 
 __all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_paths", "open_bag", "read_steps"]
-
-
-@contextmanager
-def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
-    """A reader of one bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
-
-    `notes` takes what a person should know. BagError names the file and what to do.
-    """
-    if not path.exists():
-        raise BagError(f"{path}: there is no such bag")
-    with ExitStack() as stack:
-        cut = unfinished_files(path)
-        readable = path
-        if cut or (path.is_dir() and not (path / "metadata.yaml").exists() and mcap_files(path)):
-            temporary = stack.enter_context(TemporaryDirectory(prefix="rlif-bag-"))
-            readable = Path(temporary) / "repaired"
-            report = repair_bag(path, readable)
-            if notes is not None:
-                names = ", ".join(f"{k}: {v}" for k, v in report.cut.items()) or "no metadata.yaml"
-                notes.append(
-                    f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes "
-                    "it whole for good"
-                )
-        try:
-            reader = stack.enter_context(AnyReader([readable]))
-        except (AnyReaderError, ReaderError, OSError, AssertionError) as error:
-            raise BagError(f"{path}: not a readable bag: {error}") from error
-        yield reader
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
@@ -92,6 +62,7 @@ def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Con
             f"{path}: found no Steps{f' on {topic}' if topic else ''}, only {there}. A bag of "
             "something else becomes one of Steps with `rlif relabel --mapping`"
         )
+    require_types(reader, path, steps)
     if not topic and len(topics) > 1:
         raise BagError(f"{path}: found Steps on {topics}; name one of them with --topic")
     return steps
@@ -110,51 +81,73 @@ class StepReader:
     images: bool = True
     notes: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    _said: Counter[str] = field(default_factory=Counter)
+    _topic: str = ""
 
     def raw(self) -> Iterator[tuple[int, bytes]]:
         """Log time in ns and the serialised Step, as recorded."""
         with open_bag(self.path, self.notes) as reader:
             connections = step_connections(reader, self.path, self.topic)
-            for _, stamp, data in reader.messages(connections):
+            for _, stamp, data in read_messages(reader, self.path, connections, self.notes):
                 yield stamp, bytes(data)
 
     def messages(self) -> Iterator[tuple[int, Any]]:
         """Log time in ns and the deserialised message (of the rosbags library)."""
         with open_bag(self.path, self.notes) as reader:
             connections = step_connections(reader, self.path, self.topic)
-            for connection, stamp, data in reader.messages(connections):
+            self._topic = connections[0].topic
+            for connection, stamp, data in read_messages(
+                reader, self.path, connections, self.notes
+            ):
                 try:
                     message: Any = reader.deserialize(data, connection.msgtype)
                 except (AnyReaderError, ValueError, IndexError) as error:
-                    self._skip("not readable", connection.topic, stamp, str(error))
+                    self._skip("not readable", stamp, str(error))
                     continue
                 yield stamp, message
 
     def __iter__(self) -> Iterator[StepRecord]:
-        sequence = -1
+        previous: StepRecord | None = None
         for stamp, message in self.messages():
             if not self.images:
                 message.images = []
             try:
                 record = record_from_message(message)
             except ValueError as error:
-                self._skip("not valid", self.topic or "Steps", stamp, str(error))
+                self._skip("not valid", stamp, str(error))
                 continue
             if not (np.isfinite(record.state).all() and np.isfinite(record.action).all()):
                 where = f"step {record.step_index} of episode {record.episode_id}"
-                self._skip("not finite", self.topic or "Steps", stamp, where)
+                self._skip("not finite", stamp, where)
                 continue
-            if record.sequence <= sequence:
-                self.notes.append(
-                    f"{self.path}: at {stamp} ns the sequence goes from {sequence} to "
-                    f"{record.sequence}: recorded by more than one recorder"
-                )
-            sequence = record.sequence
+            self._look(record, previous, stamp)
+            previous = record
             yield record
 
-    def _skip(self, why: str, topic: str, stamp: int, detail: str) -> None:
+    def _look(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
+        """Say what is odd about a Step that is used all the same."""
+        if previous is not None and record.sequence <= previous.sequence:
+            self._say(
+                "order", stamp,
+                f"the sequence goes from {previous.sequence} to {record.sequence}: the clock was "
+                "set back while it was recorded, or by more than one recorder; nothing is learned "
+                "across",
+            )  # fmt: skip
+        begins = record.is_first or previous is None or record.episode_id != previous.episode_id
+        if record.is_last and begins:
+            self._say("empty", stamp, f"episode {record.episode_id} is empty: nothing but its end")
+
+    def _skip(self, why: str, stamp: int, detail: str) -> None:
         self.skipped[why] += 1
-        self.notes.append(f"{self.path}: {topic} at {stamp} ns left out, {why}: {detail}")
+        self._say(why, stamp, f"left out, {why}: {detail}")
+
+    def _say(self, kind: str, stamp: int, words: str) -> None:
+        """A note, unless there are many of its kind already: a bag may be full of them."""
+        self._said[kind] += 1
+        if self._said[kind] <= MAX_NOTES:
+            self.notes.append(f"{self.path}: {self._topic} at {stamp} ns: {words}")
+        if self._said[kind] == MAX_NOTES:
+            self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
 
 
 def read_steps(path: Path | str, topic: str = "") -> Iterator[StepRecord]:

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReaderError
 
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
 from rlif_learner.bags import BagError, open_bag
 from rlif_learner.bags_mapping import TopicMapping, command_values
+from rlif_learner.bags_open import read_messages, require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_policy.features import (
     FeatureError,
@@ -40,12 +41,29 @@ _NO_ACTION = np.zeros(0, np.float32)
 class ForeignReport:
     """What became of a foreign bag. refused: messages by topic; gaps: ticks by what was missing"""
 
+    bag: str = ""
     steps: int = 0
     episodes: int = 0
     clipped: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     gaps: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+
+    def note(self, where: str, stamp: int, words: str) -> None:
+        """A line that names file, topic and time."""
+        self.notes.append(f"{self.bag}: {where} at {stamp} ns: {words}")
+
+    def refuse(self, topic: str, stamp: int, words: str) -> None:
+        """Count a message that cannot be used; the first of each topic is named."""
+        if not self.refused[topic]:
+            self.note(topic, stamp, f"the first refused: {words}")
+        self.refused[topic] += 1
+
+    def gap(self, where: str, stamp: int, why: str, words: str) -> None:
+        """Count a tick that gives no step; the first of each kind is named."""
+        if not self.gaps[why]:
+            self.note(where, stamp, f"no step, the first time: {words}")
+        self.gaps[why] += 1
 
     def lines(self) -> list[str]:
         return [
@@ -121,15 +139,15 @@ class ForeignSteps:
 
     def __init__(self, mapping: TopicMapping, report: ForeignReport) -> None:
         self.mapping, self.report = mapping, report
-        names = [*mapping.layout.sources, *mapping.cameras]
-        ages = dict.fromkeys(names, round(mapping.max_age * 1e9))
-        self._layout, self._samples = mapping.layout, LatestSamples(ages)
-        self._readings = _Readings(mapping)
+        self._layout = mapping.layout
+        self._forget()
         self._tracker = InterventionTracker(InterventionConfig(release_dwell=mapping.release_dwell))
         self._sources = {topic: name for name, topic in mapping.sources.items()}
         self._sources |= {topic: name for name, topic in mapping.cameras.items()}
         self._period = round(1e9 / mapping.control_rate)
         self._engaged = mapping.driver.get("always") == "operator"
+        self._unknown_driver = ""  # why nobody knows who drives; empty: it is known
+        self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
         self._policy: np.ndarray | None = None
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
         self._in_force = (0, np.zeros(len(mapping.axes)))  # in the last tick that had a command
@@ -141,14 +159,26 @@ class ForeignSteps:
         self._episode, self._index, self._sequence = 0, 0, 0
         self._last_onset, self._any = 0, False  # whether this episode has a Step
 
+    def _forget(self) -> None:
+        """Begin with nothing seen yet."""
+        names = [*self._layout.sources, *self.mapping.cameras]
+        self._samples = LatestSamples(dict.fromkeys(names, round(self.mapping.max_age * 1e9)))
+        self._readings = _Readings(self.mapping)
+        self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
+
     def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
         """One message, logged at `stamp` (ns)."""
+        yield from self._watch_clock(topic, stamp)
+        stamp += self._shift
+        self._newest = stamp
         while 0 <= self._next <= stamp:
             yield from self._begin_tick(self._next)
         try:
             if topic in self._sources:
                 source = self._sources[topic]
                 self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
+                if source in self.mapping.cameras:
+                    self._taken[source] = _header_stamp(message)
             if topic == self.mapping.driver_topic:
                 self._read_driver(message)
             if topic == self.mapping.command:
@@ -158,20 +188,34 @@ class ForeignSteps:
         if topic == self.mapping.success and self._next >= 0:
             yield from self._end(stamp, Outcome.SUCCESS)
 
-    def finish(self, stamp: int) -> Iterator[tuple[int, StepRecord]]:
-        """The bag is over at `stamp`."""
+    def finish(self) -> Iterator[tuple[int, StepRecord]]:
+        """The bag is over."""
         if self._next >= 0:
-            yield from self._end(stamp, Outcome.TRUNCATED)
+            yield from self._end(self._newest, Outcome.TRUNCATED)
+
+    def _watch_clock(self, topic: str, stamp: int) -> Iterator[tuple[int, StepRecord]]:
+        """Time that jumps ends the episode; what was seen before it says nothing any more."""
+        passed = stamp + self._shift - self._newest
+        if not self._newest or 0 <= passed <= self.mapping.episode_gap * 1e9:
+            return
+        self.report.note(topic, stamp, f"time jumps by {passed / 1e9:+.3f} s")
+        if passed > 0:
+            return  # a silence, which ends the episode by itself
+        if self._next >= 0:
+            yield from self._end(self._newest, Outcome.TRUNCATED)
+        self._forget()
+        self._shift = self._newest - stamp + self._period  # the Steps' own time goes on
 
     def _refuse(self, topic: str, stamp: int, error: Exception) -> None:
         if topic in self._sources:
             self._samples.refuse(self._sources[topic], str(error))
-        if not self.report.refused[topic]:
-            self.report.notes.append(f"{topic} at {stamp} ns, the first refused: {error}")
-        self.report.refused[topic] += 1
+        if topic == self.mapping.driver_topic:
+            self._unknown_driver = str(error)
+        self.report.refuse(topic, stamp - self._shift, str(error))
 
     def _read_driver(self, message: Any) -> None:
         driver = self.mapping.driver
+        self._unknown_driver = ""
         if "joy" in driver:
             self._engaged = bool(message.buttons[driver["button"]])
         elif "flag" in driver:
@@ -213,18 +257,42 @@ class ForeignSteps:
             self._tick.commands.append(self._command[1])
 
     def _observe(self, now: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]] | None:
+        """State and images at `now`; None where they cannot be used, which is counted."""
+        recorded = now - self._shift
         problems = self._samples.problems(now, now)
         for problem in problems:
-            self.report.gaps[f"{problem.source} missing, stale or refused"] += 1
-        if problems:
+            why = f"{problem.source} missing, stale or refused"
+            self.report.gap(self._topic_of(problem.source), recorded, why, problem.reason)
+        apart = self._cameras_apart()
+        if apart:
+            topics = ", ".join(self.mapping.cameras.values())
+            self.report.gap(topics, recorded, "cameras out of step", apart)
+        if self._unknown_driver:
+            why = "who drove is not known"
+            self.report.gap(self.mapping.driver_topic, recorded, why, self._unknown_driver)
+        if problems or apart or self._unknown_driver:
             return None
         values = self._samples.values
         try:
             state = self._layout.compute(values)
         except FeatureError as error:
-            self.report.gaps[f"state {str(error).split(':')[0]}"] += 1
+            why = f"state {str(error).split(':')[0]}"
+            topics = ", ".join(self._topic_of(name) for name in self._layout.sources)
+            self.report.gap(topics, recorded, why, str(error))
             return None
         return state, tuple(values[name] for name in self.mapping.cameras)
+
+    def _topic_of(self, source: str) -> str:
+        return self.mapping.sources.get(source) or self.mapping.cameras[source]
+
+    def _cameras_apart(self) -> str:
+        """How far the newest images are apart, in words; empty: not too far, or not known."""
+        taken = [stamp for stamp in self._taken.values() if stamp]
+        apart = (max(taken) - min(taken)) / 1e9 if len(taken) > 1 else 0.0
+        limit = self.mapping.max_camera_skew
+        if not 0.0 < limit < apart:
+            return ""
+        return f"taken {apart:.3f} s apart, expected at most {limit:.3f} s (max_camera_skew)"
 
     def _close_tick(self) -> Iterator[tuple[int, StepRecord]]:
         tick, self._tick = self._tick, None
@@ -287,11 +355,12 @@ class ForeignSteps:
             final = None if observed is None else _Tick(now, *observed)
         self._idle, self._next = [], -1
         self._tracker.end()
-        if final is None:
-            self.report.notes.append(
-                f"episode {self._episode} has no last step: nothing to observe at {now} ns"
-            )
-        elif self._any:
+        where, recorded = f"episode {self._episode}", now - self._shift
+        if not self._any:
+            self.report.note(where, recorded, "is empty: none of its ticks gave a step")
+        elif final is None:
+            self.report.note(where, recorded, "has no last step: nothing to observe")
+        else:
             yield final.start, self._step(
                 state=final.state, images=final.images, source=0, onset=False, intervention_id=0,
                 action=_NO_ACTION, is_last=True, outcome=int(outcome),
@@ -310,10 +379,20 @@ class ForeignSteps:
         return step
 
 
+def _header_stamp(message: Any) -> int:
+    """ns; 0: the message has none."""
+    stamp = getattr(getattr(message, "header", None), "stamp", None)
+    return 0 if stamp is None else int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
 def foreign_steps(
     path: Path, mapping: TopicMapping, report: ForeignReport
 ) -> Iterator[tuple[int, StepRecord]]:
-    """Stamps (ns) and Steps of a foreign bag. BagError names topics that are not in it."""
+    """Stamps (ns) and Steps of a foreign bag.
+
+    BagError names topics that are not in it, and those of a type that nobody knows.
+    """
+    report.bag = str(path)
     with open_bag(path, report.notes) as reader:
         used = mapping.topics
         connections = [c for c in reader.connections if c.topic in used]
@@ -324,21 +403,13 @@ def foreign_steps(
                 + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
                 + f"; there are {sorted({c.topic for c in reader.connections})}"
             )
-        steps, stamp = ForeignSteps(mapping, report), 0
-        for connection, stamp, data in reader.messages(connections):
-            message = _decoded(reader, connection, data, stamp, report)
-            if message is not None:
-                yield from steps.feed(connection.topic, stamp, message)
-        yield from steps.finish(stamp)
-
-
-def _decoded(
-    reader: AnyReader, connection: Any, data: bytes, stamp: int, report: ForeignReport
-) -> Any:
-    try:
-        return reader.deserialize(data, connection.msgtype)
-    except (AnyReaderError, ValueError, IndexError) as error:
-        if not report.refused[connection.topic]:
-            report.notes.append(f"{connection.topic} at {stamp} ns cannot be decoded: {error}")
-        report.refused[connection.topic] += 1
-        return None
+        require_types(reader, path, connections)
+        steps = ForeignSteps(mapping, report)
+        for connection, stamp, data in read_messages(reader, path, connections, report.notes):
+            try:
+                message = reader.deserialize(data, connection.msgtype)
+            except (AnyReaderError, ValueError, IndexError) as error:
+                report.refuse(connection.topic, stamp, f"cannot be decoded: {error}")
+                continue
+            yield from steps.feed(connection.topic, stamp, message)
+        yield from steps.finish()

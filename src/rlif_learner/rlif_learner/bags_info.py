@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from rlif_learner.bags import STEP_TYPE, StepReader, open_bag
+from rlif_learner.bags_open import read_messages
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 _GAP = 5.0  # times the median period: a longer silence is called a gap
@@ -59,7 +62,7 @@ class StepSummary:
         ]
 
 
-def topic_lines(stamps: dict[str, list[int]], types: dict[str, str]) -> list[str]:
+def topic_lines(stamps: Mapping[str, Sequence[int]], types: dict[str, str]) -> list[str]:
     """One line per topic: messages, rate, longest gap."""
     lines = []
     for topic in sorted(types):
@@ -79,17 +82,21 @@ def topic_lines(stamps: dict[str, list[int]], types: dict[str, str]) -> list[str
 def describe_bag(path: Path) -> list[str]:
     """Topics with counts, rates and gaps; episodes and take-overs if there are Steps."""
     notes: list[str] = []
-    stamps: dict[str, list[int]] = {}
+    stamps: dict[str, array[int]] = {}
     with open_bag(path, notes) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
-        backwards: Counter[str] = Counter()
-        for connection, stamp, _ in reader.messages():
-            times = stamps.setdefault(connection.topic, [])
+        jumps: dict[str, tuple[int, int]] = {}  # how often time goes back, and first where (ns)
+        for connection, stamp, _ in read_messages(reader, path, reader.connections, notes):
+            times = stamps.setdefault(connection.topic, array("q"))
             if times and stamp < times[-1]:
-                backwards[connection.topic] += 1
+                count, first = jumps.get(connection.topic, (0, stamp))
+                jumps[connection.topic] = (count + 1, first)
             times.append(stamp)
     lines = [f"{path}: {sum(map(len, stamps.values()))} messages", *topic_lines(stamps, types)]
-    lines += [f"  {topic}: time jumps back {n} times" for topic, n in backwards.items()]
+    lines += [
+        f"  {path}: {topic}: time jumps back {count} times, first to {first} ns"
+        for topic, (count, first) in jumps.items()
+    ]
     for topic in sorted(t for t, kind in types.items() if kind == STEP_TYPE):
         steps = StepReader(path, topic, images=False)
         summary = StepSummary()

@@ -7,6 +7,7 @@ base_frame: base                        # of poses
 max_age: 0.2                            # s that a sample may be old
 sources: {ee_pose: /arm/pose, wrench: /arm/wrench}   # what the features need: topic
 cameras: {wrist: /camera/image_raw}     # name: topic; in this order
+max_camera_skew: 0.2                    # s that their images may be apart, by their headers; 0: any
 image_width: 128
 image_height: 128
 command: /arm/twist                     # TwistStamped, Twist, or a Float32/64MultiArray
@@ -54,6 +55,7 @@ class TopicMapping:
     base_frame: str = "base"
     max_age: float = 0.2
     cameras: Mapping[str, str] = field(default_factory=dict)
+    max_camera_skew: float = 0.2
     image_width: int = 128
     image_height: int = 128
     linear_scale: float = 0.1
@@ -68,6 +70,8 @@ class TopicMapping:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
                 raise ValueError(f"{name}: found {value!r}, expected a number above 0")
+        if not 0.0 <= self.max_camera_skew < math.inf:
+            raise ValueError(f"max_camera_skew: found {self.max_camera_skew!r}, expected 0 or more")
         needed = set(self.layout.sources)
         if needed != set(self.sources):
             raise ValueError(

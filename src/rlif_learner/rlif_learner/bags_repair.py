@@ -18,6 +18,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+_ZSTD = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 _MAGIC = b"\x89MCAP0\r\n"
 # What the library raises where a file ends in the middle of a record.
 _CUT = (
@@ -111,7 +112,10 @@ class _Copy:
             self._by_channel[record.id] = self._connection(record)
         elif isinstance(record, Message):
             connection = self._by_channel[record.channel_id]
-            self._writer.write(connection, record.log_time, record.data)
+            data = record.data
+            if data.startswith(_ZSTD):  # recorded with `--compression-mode message`
+                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+            self._writer.write(connection, record.log_time, data)
             self.kept[connection.topic] += 1
 
     def _connection(self, channel: Channel) -> Connection:

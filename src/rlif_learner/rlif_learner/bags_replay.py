@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rosbags.highlevel import AnyReaderError
+
 from rlif_learner.bags import STEP_TYPE, BagError, open_bag, step_connections
+from rlif_learner.bags_open import read_messages
 from rlif_learner.bags_write import step_typestore
 
 BLOCK = 100  # Steps between two waits for DDS to have delivered them
@@ -68,13 +71,16 @@ class Window:
         return self.behind < self.size
 
 
-def recorded_steps(path: Path, topic: str = "") -> Iterator[tuple[int, bytes, bool]]:
+def recorded_steps(
+    path: Path, topic: str = "", notes: list[str] | None = None
+) -> Iterator[tuple[int, bytes, bool]]:
     """Log time (ns), the bytes as recorded, and whether it is one of evaluation.
 
-    BagError if the bag's Step is another message than the installed one: its bytes would lie.
+    What is not whole is left out, and said in `notes`. BagError if the bag's Step is another
+    message than the installed one: its bytes would lie.
     """
     store = step_typestore()
-    notes: list[str] = []
+    notes = [] if notes is None else notes
     with open_bag(path, notes) as reader:
         connections = step_connections(reader, path, topic)
         found, expected = (s.hash_rihs01(STEP_TYPE) for s in (reader.typestore, store))
@@ -83,6 +89,10 @@ def recorded_steps(path: Path, topic: str = "") -> Iterator[tuple[int, bytes, bo
                 f"{path}: its {STEP_TYPE} is {found[:24]}…, installed is {expected[:24]}…: it was "
                 "recorded by another version; `rlif train` can read it, replay cannot"
             )
-        for connection, stamp, data in reader.messages(connections):
-            message = reader.deserialize(data, connection.msgtype)
+        for connection, stamp, data in read_messages(reader, path, connections, notes):
+            try:
+                message = reader.deserialize(data, connection.msgtype)
+            except (AnyReaderError, ValueError, IndexError) as error:
+                notes.append(f"{path}: {connection.topic} at {stamp} ns left out: {error}")
+                continue
             yield stamp, bytes(data), bool(getattr(message, "evaluation", False))

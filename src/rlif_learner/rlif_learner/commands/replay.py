@@ -121,9 +121,11 @@ def run(arguments: argparse.Namespace) -> int:
         node = Replayer(arguments.namespace, arguments.patience, context)
         node.wait_for_learner()
         for bag in bags:
-            pace = Pace(rate)
-            for stamp, data, evaluation in recorded_steps(bag, arguments.topic):
+            pace, notes = Pace(rate), list[str]()
+            for stamp, data, evaluation in recorded_steps(bag, arguments.topic, notes):
                 node.send(stamp, data, evaluation, pace)
+            for note in notes:
+                print(f"note: {note}", file=sys.stderr)
             print(f"{bag}: {node.count} Steps so far")
         node.finish()
     except (BagError, ReplayError, ValueError) as error:

@@ -1,0 +1,210 @@
+"""Opening a bag and reading its messages: what is damaged in it is said, never silently dropped.
+
+Definitions come from the bag. Where it has none, as SQLite bags up to Humble, they are those of
+the distribution that recorded it, and of the packages that are installed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from rlif_learner.bags_repair import BagError, mcap_files, repair_bag, unfinished_files
+
+STEP_TYPE = "rlif_msgs/msg/Step"
+_WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
+
+
+@contextmanager
+def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
+    """A reader of one bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
+
+    An unfinished bag (a killed recorder) is read through a repaired copy in a temporary directory.
+    `notes` takes what a person should know. BagError names the file and what to do.
+    """
+    if not path.exists():
+        raise BagError(f"{path}: there is no such bag")
+    with ExitStack() as stack:
+        readable = path
+        why = _unfinished(path)
+        if why:
+            temporary = stack.enter_context(TemporaryDirectory(prefix="rlif-bag-"))
+            readable = Path(temporary) / "repaired"
+            report = repair_bag(path, readable)
+            if notes is not None:
+                names = ", ".join(f"{k}: {v}" for k, v in report.cut.items()) or why
+                notes.append(
+                    f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes "
+                    "it whole for good"
+                )
+        store = _fallback_types(readable)
+        try:
+            reader = stack.enter_context(AnyReader([readable], default_typestore=store))
+        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
+            raise BagError(f"{path}: not a readable bag: {_words(error)}") from error
+        _complete_types(reader, store)
+        yield reader
+
+
+def read_messages(
+    reader: AnyReader, path: Path, connections: Collection[Connection], notes: list[str]
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """Connection, log time (ns) and bytes of the messages, by log time.
+
+    At damage it ends; a note tells where that was, and how many messages should have followed.
+    """
+    found, stamp = 0, 0
+    messages = reader.messages(connections)
+    while True:
+        try:
+            connection, stamp, data = next(messages)
+        except StopIteration:
+            problem = ""
+            break
+        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
+            problem = _words(error)
+            break
+        found += 1
+        yield connection, stamp, data
+    lost = sum(c.msgcount for c in connections) - found
+    if problem or lost > 0:
+        topics = ", ".join(sorted({c.topic for c in connections}))
+        notes.append(
+            f"{path}: {topics}: damaged after {stamp} ns ({problem or 'the index promises more'}); "
+            f"{max(0, lost)} of {found + max(0, lost)} messages cannot be read"
+        )
+
+
+def require_types(reader: AnyReader, path: Path, connections: Collection[Connection]) -> None:
+    """BagError names the topics whose type nobody knows."""
+    unknown = sorted(
+        {f"{c.topic} ({c.msgtype})" for c in connections
+         if c.msgtype not in reader.typestore.fielddefs}
+    )  # fmt: skip
+    if unknown:
+        raise BagError(
+            f"{path}: no definition of the type of {', '.join(unknown)}, in the bag or installed; "
+            "source a workspace that has it"
+        )
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _unfinished(path: Path) -> str:
+    """Why a bag has to be repaired before it is read; empty: it need not be."""
+    files = mcap_files(path)
+    if unfinished_files(path):
+        return "no end"
+    if not path.is_dir() or not files:
+        return ""
+    metadata = path / "metadata.yaml"
+    if not metadata.exists():
+        return "no metadata.yaml"
+    # Killed between two files, or before the last metadata.yaml: it lacks what came last.
+    try:
+        content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+        known = content["rosbag2_bagfile_information"]
+        listed = {Path(p).name for p in known["relative_file_paths"]}
+        if listed == {f.name for f in files} and known["message_count"] == _counted(files):
+            return ""
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        return f"metadata.yaml is damaged: {_words(error)}"
+    return "metadata.yaml is older than the files" if "rlif" in _libraries(files) else ""
+
+
+def _counted(files: Collection[Path]) -> int:
+    """Messages by the files' own statistics; -1 where one has none."""
+    total = 0
+    for file in files:
+        with file.open("rb") as stream:
+            try:
+                summary = make_reader(stream).get_summary()
+            except (McapError, ValueError, EOFError, OSError):
+                return -1
+        if summary is None or summary.statistics is None:
+            return -1
+        total += summary.statistics.message_count
+    return total
+
+
+def _libraries(files: Collection[Path]) -> set[str]:
+    """Which programs wrote these files."""
+    found = set()
+    for file in files:
+        with file.open("rb") as stream:
+            try:
+                found.add(make_reader(stream).get_header().library)
+            except (McapError, ValueError, EOFError, OSError):
+                continue
+    return found
+
+
+def _fallback_types(path: Path) -> Typestore | None:
+    """Common messages of the distribution that recorded the bag; None for ROS 1, which has all."""
+    if path.suffix == ".bag":
+        return None
+    name = _WITHOUT_NAME
+    metadata = path / "metadata.yaml"
+    if metadata.is_file():
+        try:
+            content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+            name = content["rosbag2_bagfile_information"].get("ros_distro") or name
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+            pass  # the reader says what is wrong with it
+    known = {store.value for store in Stores}
+    return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
+
+
+def _complete_types(reader: AnyReader, store: Typestore | None) -> None:
+    """Types of topics that came without a definition, where they can be had."""
+    for connection in reader.connections:
+        kind = connection.msgtype
+        if kind in reader.typestore.fielddefs or store is None:
+            continue
+        if kind not in store.fielddefs:
+            _add_installed(store, kind)
+        if kind in store.fielddefs:
+            new = {k: v for k, v in store.fielddefs.items() if k not in reader.typestore.fielddefs}
+            reader.typestore.register(new)
+
+
+def _add_installed(store: Typestore, kind: str) -> None:
+    """The type `package/msg/Name` and those it uses, from the installed packages, if all are."""
+    found: dict[str, str] = {}
+    todo = [kind]
+    try:
+        while todo:
+            name = todo.pop()
+            package, _, short = name.split("/")
+            text = (Path(get_package_share_directory(package)) / "msg" / f"{short}.msg").read_text()
+            found[name] = text
+            types = get_types_from_msg(text, name)
+            used = {t for _, fields in types.values() for t in _named(fields)}
+            todo += [t for t in used if t not in store.fielddefs and t not in found]
+        for name, text in found.items():
+            store.register(get_types_from_msg(text, name))
+    except (PackageNotFoundError, LookupError, OSError, ValueError, TypesysError):
+        return  # `require_types` names the topic
+
+
+def _named(fields: object) -> Iterator[str]:
+    """Names of message types in a library's description of fields."""
+    if isinstance(fields, str):
+        if fields.count("/") == 2:
+            yield fields
+    elif isinstance(fields, (list, tuple)):
+        for part in fields:
+            yield from _named(part)

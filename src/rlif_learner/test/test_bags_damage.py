@@ -1,0 +1,314 @@
+"""Bags that are damaged, odd or of an old distribution: each said by file, topic and time."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
+
+from rlif_learner.bags import MAX_NOTES, BagError, StepReader
+from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
+from rlif_learner.bags_info import describe_bag
+from rlif_learner.bags_repair import repair_bag
+from rlif_learner.bags_replay import recorded_steps
+from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
+from rlif_learner.commands import bag as bag_command
+from rlif_learner.steps import Outcome, StepRecord
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        f"damage_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+own: Any = _load("test_bags")
+foreign: Any = _load("test_bags_foreign")
+SECOND = foreign.SECOND
+
+
+def data_file(bag: Path) -> Path:
+    return next(f for f in bag.iterdir() if f.suffix != ".yaml")
+
+
+def damage(file: Path, at: float, size: int = 200) -> None:
+    data = bytearray(file.read_bytes())
+    start = int(len(data) * at)
+    for index in range(start, min(len(data), start + size)):
+        data[index] ^= 0x5A
+    file.write_bytes(bytes(data))
+
+
+def old_sqlite(path: Path, messages: list[Any]) -> Path:
+    """A bag as Humble records it: no definitions, metadata of version 5."""
+    foreign.write(path, messages, StoragePlugin.SQLITE3)
+    database = sqlite3.connect(data_file(path))
+    database.execute("drop table message_definitions")
+    database.execute("drop table schema")
+    database.execute("alter table topics drop column type_description_hash")
+    database.commit()
+    database.close()
+    metadata = path / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    information = content["rosbag2_bagfile_information"]
+    information["version"] = 5
+    for name in ("ros_distro", "custom_data"):
+        information.pop(name, None)
+    for entry in information["topics_with_message_count"]:
+        entry["topic_metadata"].pop("type_description_hash")
+    metadata.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_bag_of_humble_without_definitions_is_read(tmp_path: Path) -> None:
+    plain, _ = foreign.convert(foreign.write(tmp_path / "new", foreign.session(5)))
+    steps, report = foreign.convert(old_sqlite(tmp_path / "old", foreign.session(5)))
+    assert [s.state.tolist() for s in steps] == [s.state.tolist() for s in plain]
+    assert foreign.drivers(steps) == foreign.drivers(plain) and not report.notes
+    assert any("/arm/pose" in line for line in describe_bag(tmp_path / "old"))
+
+
+def test_a_type_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    bag = old_sqlite(tmp_path / "old", foreign.session(5))
+    database = sqlite3.connect(data_file(bag))
+    database.execute("update topics set type = 'lab_msgs/msg/Stick' where name = '/joy'")
+    database.commit()
+    database.close()
+    text = (bag / "metadata.yaml").read_text()
+    (bag / "metadata.yaml").write_text(text.replace("sensor_msgs/msg/Joy", "lab_msgs/msg/Stick"))
+    with pytest.raises(BagError, match=r"/joy \(lab_msgs/msg/Stick\)"):
+        foreign.convert(bag)
+    assert describe_bag(bag), "its topics are listed all the same"
+
+
+def test_a_definition_in_an_unknown_language_is_named(tmp_path: Path) -> None:
+    with (tmp_path / "odd.mcap").open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start(profile="ros2", library="test")
+        schema = writer.register_schema("lab_msgs/msg/Stick", "protobuf", b"?")
+        writer.add_message(
+            writer.register_channel("/stick", "cdr", schema), 1, b"\x00\x01\x00\x00", 1
+        )
+        writer.finish()
+    with pytest.raises(BagError, match=r"odd\.mcap.*protobuf"):
+        describe_bag(tmp_path / "odd.mcap")
+
+
+def test_damage_inside_a_finished_bag_is_said(tmp_path: Path) -> None:
+    """The library skips to the end of such a chunk without a word."""
+    steps = own.make_episodes(200, images=True)
+    bag = own.write_bag(tmp_path / "bag", steps)
+    damage(data_file(bag), 0.5, 3000)
+    reader = StepReader(bag)
+    found = list(reader)
+    note = next(n for n in reader.notes if "damaged" in n)
+    left_out = sum(reader.skipped.values())
+    assert 0 < len(found) < len(steps) and str(bag) in note and "/replay" in note
+    assert f"{len(steps) - len(found) - left_out} of {len(steps)} messages cannot be read" in note
+    assert len([*recorded_steps(bag)]) <= len(found) + left_out
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.STORAGE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.8])
+def test_damage_in_compressed_bags_ends_in_a_line(
+    tmp_path: Path, mode: CompressionMode, where: float
+) -> None:
+    bag = foreign.write(tmp_path / "bag", foreign.session(40), StoragePlugin.MCAP, mode)
+    damage(data_file(bag), where)
+    report = ForeignReport()
+    try:
+        steps, report = foreign.convert(bag)
+    except BagError as error:
+        assert str(bag) in str(error)
+    else:
+        said = report.notes or foreign.drivers(steps)[-1] == "|"
+        assert said and (report.notes or len(steps) == 41)
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.FILE])
+def test_a_truncated_bag_is_refused_by_name_or_read_up_to_there(
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    bag = foreign.write(tmp_path / "bag", foreign.session(40), plugin, mode)
+    file = data_file(bag)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    parser = argparse.ArgumentParser()
+    bag_command.add_arguments(parser)
+    assert bag_command.run(parser.parse_args(["info", str(bag)])) == 1
+    assert str(bag) in capsys.readouterr().err
+
+
+def test_file_compression_is_read(tmp_path: Path) -> None:
+    plain, _ = foreign.convert(foreign.write(tmp_path / "plain", foreign.session(5)))
+    for plugin in StoragePlugin:
+        bag = foreign.write(
+            tmp_path / plugin.name, foreign.session(5), plugin, CompressionMode.FILE
+        )
+        steps, report = foreign.convert(bag)
+        assert foreign.drivers(steps) == foreign.drivers(plain) and not report.notes
+
+
+def test_messages_that_were_compressed_one_by_one_are_repaired(tmp_path: Path) -> None:
+    bag = foreign.write(
+        tmp_path / "bag", foreign.session(5), StoragePlugin.MCAP, CompressionMode.MESSAGE
+    )
+    expected, _ = foreign.convert(bag)
+    repair_bag(bag, tmp_path / "whole")
+    steps, report = foreign.convert(tmp_path / "whole")
+    assert foreign.drivers(steps) == foreign.drivers(expected) and not report.refused
+
+
+def test_metadata_that_is_older_than_the_file_hides_no_topic(tmp_path: Path) -> None:
+    """Killed after the end of a file and before the last metadata.yaml."""
+    from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic
+
+    now = [0.0]
+    writer = BagWriter(BagConfig(tmp_path / "bag", required_free_mib=0), clock=lambda: now[0])
+    store = step_typestore()
+    text, _ = store.generate_msgdef("rlif_msgs/msg/Step", ros_version=2)
+    writer.flush_if_due()
+    stale = (tmp_path / "bag/metadata.yaml").read_text()
+    topic = Topic("/replay", "rlif_msgs/msg/Step", text, store.hash_rihs01("rlif_msgs/msg/Step"))
+    writer.add_topic(topic)
+    steps = own.make_episodes(1)
+    for step in steps:
+        writer.write("/replay", step.sequence, step_bytes(store, step, step.sequence))
+    writer.close()
+    (tmp_path / "bag/metadata.yaml").write_text(stale)
+    reader = StepReader(tmp_path / "bag")
+    own.assert_equal_steps(list(reader), steps)
+    assert any("metadata.yaml is older" in note for note in reader.notes)
+
+
+def write_with(path: Path, steps: list[StepRecord], broken: dict[int, bytes]) -> Path:
+    """A bag of Steps, with other bytes after those steps."""
+    with StepWriter(path) as writer:
+        for step in steps:
+            writer.write(step, step.sequence * own.PERIOD)
+            if step.sequence in broken:
+                stamp = step.sequence * own.PERIOD + 1
+                writer._writer.write(writer._connection, stamp, broken[step.sequence])
+    return path
+
+
+def test_a_step_that_is_not_readable_is_left_out_of_all(tmp_path: Path) -> None:
+    steps = own.make_episodes(1)
+    bag = write_with(tmp_path / "bag", steps, {1: b"\x00\x01\x00\x00abc", 3: b""})
+    reader, notes = StepReader(bag), list[str]()
+    own.assert_equal_steps(list(reader), steps)
+    assert reader.skipped == {"not readable": 2}
+    assert f"{bag}: /replay at {own.PERIOD + 1} ns" in reader.notes[0]
+    assert len(list(recorded_steps(bag, notes=notes))) == len(steps) and len(notes) == 2
+
+
+def test_many_of_a_kind_are_counted_and_not_all_named(tmp_path: Path) -> None:
+    steps = [replace(s, state=np.full(3, np.nan, np.float32)) for s in own.make_episodes(20)]
+    reader = StepReader(own.write_bag(tmp_path / "bag", steps))
+    assert not list(reader) and reader.skipped == {"not finite": 120}
+    assert len(reader.notes) == MAX_NOTES + 1
+
+
+def test_an_episode_of_nothing_but_its_end_is_said(tmp_path: Path) -> None:
+    steps = own.make_episodes(1)
+    end = own.make_step(6, 0, 0, episode=2)
+    reader = StepReader(own.write_bag(tmp_path / "bag", [*steps, end]))
+    assert len(list(reader)) == 7
+    assert f"at {SECOND + 6 * own.PERIOD} ns: episode 2 is empty" in reader.notes[0]
+
+
+def test_a_clock_that_was_set_back_is_said(tmp_path: Path) -> None:
+    with StepWriter(tmp_path / "bag") as writer:
+        for step in own.make_episodes(2):
+            back = 3 * SECOND if step.sequence >= 4 else 0
+            writer.write(step, 10 * SECOND + step.sequence * own.PERIOD - back)
+    reader = StepReader(tmp_path / "bag")
+    assert len(list(reader)) == 12 and "the clock was set back" in reader.notes[0]
+
+
+# ---- of a foreign bag
+
+
+def camera(name: str, stamp: int, taken: int) -> Any:
+    kind = "sensor_msgs/msg/Image"
+    image = foreign.TYPES[kind](
+        header=foreign.header(taken), height=2, width=2, encoding="mono8", is_bigendian=0, step=2,
+        data=np.zeros(4, np.uint8),
+    )  # fmt: skip
+    return f"/{name}", stamp, kind, image
+
+
+def two_cameras(lag: int) -> list[Any]:
+    messages = foreign.session(5)
+    for centi in range(0, 250, 5):
+        stamp = SECOND + (centi - 50) * SECOND // 100 - 3_000_000
+        messages += [camera("left", stamp, stamp), camera("right", stamp + 1, stamp - lag)]
+    return sorted(messages, key=lambda m: m[1])
+
+
+CAMERAS = {"cameras": {"l": "/left", "r": "/right"}, "image_width": 2, "image_height": 2}
+
+
+def test_two_cameras_out_of_step_give_no_step(tmp_path: Path) -> None:
+    steps, report = foreign.convert(foreign.write(tmp_path / "good", two_cameras(0)), **CAMERAS)
+    assert len(steps) == 6 and not report.gaps
+    bag = foreign.write(tmp_path / "bad", two_cameras(SECOND // 2))
+    steps, report = foreign.convert(bag, **CAMERAS)
+    assert not steps and set(report.gaps) == {"cameras out of step"}
+    assert f"{bag}: /left, /right at " in report.notes[0] and "0.500 s apart" in report.notes[0]
+    assert "is empty" in report.notes[-1]
+    steps, _ = foreign.convert(bag, **CAMERAS, max_camera_skew=0.0)
+    assert len(steps) == 6
+
+
+def test_a_driver_that_cannot_be_read_is_nobody(tmp_path: Path) -> None:
+    """Steps of which nobody knows who drove must not become the policy's."""
+    bag = foreign.write(tmp_path / "bag", foreign.session(5))
+    steps, report = foreign.convert(bag, driver={"joy": "/joy", "button": 9})
+    assert not steps and set(report.gaps) == {"who drove is not known"}
+    assert any(f"{bag}: /joy at " in note for note in report.notes)
+
+
+def test_values_that_are_not_finite_leave_a_gap(tmp_path: Path) -> None:
+    broken = foreign.pose(SECOND + 2 * SECOND // 10 - 1, float("nan"))
+    messages = sorted([*foreign.session(5), broken], key=lambda m: m[1])
+    steps, report = foreign.convert(foreign.write(tmp_path / "bag", messages))
+    assert [s.step_index for s in steps] == [0, 1, 3, 4, 5]
+    assert sum(report.gaps.values()) == 1 and "/arm/pose at " in report.notes[0]
+
+
+def test_time_that_jumps_back_begins_a_new_episode() -> None:
+    """Two files of one bag, the clock was set back in between."""
+    report = ForeignReport(bag="bag")
+    steps, found = ForeignSteps(foreign.mapping(), report), []
+    for part in range(2):
+        for topic, stamp, _, message in foreign.session(5):
+            found += steps.feed(topic, stamp + (1 - part) * 3600 * SECOND, message)
+    found += steps.finish()
+    stamps = [stamp for stamp, _ in found]
+    assert stamps == sorted(stamps) and report.episodes == 2
+    assert [s.outcome for _, s in found if s.is_last] == [Outcome.TRUNCATED] * 2
+    assert len(found) == 12
+    assert [n for n in report.notes if "time jumps by -3" in n and " at 498000000 ns" in n]
+
+
+def test_a_silence_of_everything_is_said(tmp_path: Path) -> None:
+    late = [(t, s + 100 * SECOND, k, m) for t, s, k, m in foreign.session(5)]
+    bag = foreign.write(tmp_path / "bag", foreign.session(5) + late)
+    steps, report = foreign.convert(bag)
+    assert report.episodes == 2 and any("time jumps by +9" in note for note in report.notes)
