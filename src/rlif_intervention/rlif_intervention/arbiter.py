@@ -7,6 +7,7 @@ per command period; `observe` closes the tick before and returns its Decision.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -14,10 +15,11 @@ from .arbiter_types import NO_EPISODE, ArbiterConfig, Command, Episode, PolicyIn
 from .arbitration import ControlMachine, ControlState, Event
 from .devices import NEVER, Device, DeviceRack, Reading
 from .gripper import AS_IT_IS, Gripper
-from .interventions import Intervention, InterventionTracker
+from .interventions import EPSILON, Intervention, InterventionTracker
 from .joint_limits import JointLimitConfig, JointLimiter
 from .limits import Limited, Limiter, Vector, shape_problem
 from .policy_hold import PolicyHold
+from .reckoning import MeasuredPosition
 from .ticks import Decision, InterventionChange, Source, Tick
 
 
@@ -46,8 +48,11 @@ class Arbiter:
         self._observed = NEVER
         self._policy: PolicyInput | None = None
         self._version = 0
-        self._position: Vector | None = None
-        self._posed = NEVER
+        needed = config.limits.needs, config.limits.needed_for
+        size, latency = config.limits.position_size, config.limits.latency
+        self._pose = MeasuredPosition(*needed, size, latency, config.pose_timeout)
+        self._latest = NEVER  # time of the last command
+        self._armed_since: float | None = None  # time of the first command after arming
         self._lost_device: Device | None = None  # silent or locked while it drove
         self._lost_reason = ""
         self._last_onset = 0
@@ -93,8 +98,8 @@ class Arbiter:
         """Seconds since the last message of each input; infinite: never."""
         policy = self._policy.received if self._policy else NEVER
         ages = {"observation": now - self._observed, "policy_action": now - policy}
-        if self.config.limits.needs:
-            ages[self.config.limits.needs] = now - self._posed
+        if self._pose.needed:
+            ages[self._pose.needed] = now - self._pose.received
         return ages | {f"device {d.name}": now - d.received for d in self.rack.devices}
 
     def take_limit_counts(self) -> dict[str, int]:
@@ -107,7 +112,8 @@ class Arbiter:
     def observe(self, tick: int, stamp: int, now: float) -> Decision | None:
         """Begin a tick. Returns the Decision of the tick before, if that was of an episode."""
         decision = self.close_tick()
-        self._tick = Tick(tick, stamp, gripper=self._gripper is not None)
+        scale = self.limiter.speed_scale
+        self._tick = Tick(tick, stamp, speed_scale=scale, gripper=self._gripper is not None)
         self._observed = now
         self._admit_tick()
         self._attach_policy()
@@ -159,10 +165,13 @@ class Arbiter:
     def pose(self, position: Vector, now: float) -> None:
         """Measured position of the end effector (3,) in m, base frame, or of the joints (n,) in rad.
 
-        One that is not finite is as good as none, and becomes stale.
+        It may be `pose_latency` old.
         """
-        if shape_problem(position, self.config.limits.position_size) is None:
-            self._position, self._posed = position, now
+        self._pose.put(position, now)
+
+    def refuse_pose(self, reason: str, now: float) -> None:
+        """A measured position that cannot be used, e.g. in another frame."""
+        self._pose.refuse(reason, now)
 
     def begin_episode(self, id: int, start: int, max_steps: int) -> None:
         """An episode runs: the first observation at or after `start` (ns) is its step 0."""
@@ -182,12 +191,23 @@ class Arbiter:
         if end is not None and tick and tick.episode_id and tick.stamp >= end:
             tick.episode_id = 0
 
-    def stop(self, on: bool) -> None:
-        """The stop signal."""
+    def stop(self, on: bool, topic: str = "stop", publishers: int = 1) -> None:
+        """A stop signal. `publishers`: how many there are on its topic.
+
+        Who said a word is not known. So among several nobody can take a stop back: the "false" of
+        one may not be the word of the one that said "true".
+        """
+        cause = f"stop signal {topic}"
         if on:
-            self.fault("stop", "the stop signal is on", by_human=True)
+            self.fault(cause, f"the stop signal on {topic} is on", by_human=True)
+        elif publishers > 1 and cause in self._causes:
+            self._causes[cause] = (
+                f"the stop signal on {topic} was on, and {publishers} publish there: who says false "
+                "now cannot be told. End all but one, let that one say false, and give each a topic "
+                "of its own (stop_topics)"
+            )
         else:
-            self._causes.pop("stop", None)
+            self._causes.pop(cause, None)
 
     def fault(self, cause: str, reason: str, by_human: bool = False) -> None:
         """Latch FAULT. A named cause must be gone before a human can re-arm."""
@@ -216,6 +236,8 @@ class Arbiter:
         self._version = 0
         self._lost_device = None
         changed = self._machine.handle(Event.ARM, "armed")
+        if changed:
+            self._armed_since = None
         return True, "armed" if changed else f"it is armed already: {self.state.name}"
 
     def leave(self) -> None:
@@ -226,17 +248,19 @@ class Arbiter:
 
     def output(self, now: float) -> Command:
         """What to send for the next command period, after all limits."""
+        now = self._forward(now)
         changes: list[InterventionChange] = []
-        over = self._episode_over()
+        over, lost = self._episode_over(), self._pose.problem(now)
         driving = self.rack.driving(now)
         if over:
             self._machine.handle(Event.EPISODE_OVER, over)
         elif self._hold:
             self._machine.handle(Event.DEVICE_LOST, self._hold)
-        elif self.config.label_only:
-            self._follow_label(driving, now, changes)
-        else:
-            self._follow_operator(driving, now, changes)
+        elif lost:
+            self._machine.handle(Event.POSE_LOST, lost)
+        elif not self._just_armed(now):
+            follow = self._follow_label if self.config.label_only else self._follow_operator
+            follow(driving, now, changes)
         self._follow_inputs(over or self._missing(now))
         marked_only = self.config.label_only and self.state is ControlState.POLICY and not over
         if self.state is not ControlState.OPERATOR and not marked_only:
@@ -245,6 +269,23 @@ class Arbiter:
         gripper = self._gripper.target if self._gripper else AS_IT_IS
         reference = limited.reference
         return Command(limited.twist, limited.action, source, tuple(changes), gripper, reference)
+
+    def _forward(self, now: float) -> float:
+        """Time never goes back in here: what is old would look fresh until it has caught up.
+
+        Back by less than two periods is the order in which a clock and its stamps arrive.
+        """
+        back = self._latest - now
+        if 0.0 < back <= 2.0 * self.config.limits.period:
+            return self._latest
+        if back > 0.0 and math.isfinite(back):
+            self.fault("", f"the clock went back by {back:.2f} s: was a simulation restarted?")
+            self._observed, self._policy = NEVER, None
+            self._pose.forget()
+            for device in self.rack.devices:
+                device.reading, device.received = None, NEVER
+        self._latest = now
+        return now
 
     def _follow_operator(
         self, driving: Device | None, now: float, changes: list[InterventionChange]
@@ -284,9 +325,11 @@ class Arbiter:
     def _drive(self, driving: Device | None, now: float) -> tuple[Limited, Source]:
         """The action of whoever has control, through the limits, into the tick."""
         asked, source = self._asked(driving)
-        position = self._position if self._pose_problem(now) is None else None
         motion = asked[:-1] if self._gripper else asked
-        limited = self.limiter.drive(motion, position) if asked else self.limiter.brake()
+        limited = (
+            self.limiter.drive(motion, *self._pose.now(now)) if asked else self.limiter.brake()
+        )
+        self._pose.sent(self.config.limits.velocity(limited.twist), now)
         if self._gripper:
             grasp = self._grasp(self._gripper, asked, source, now)
             limited = replace(limited, action=(*limited.action, grasp))
@@ -295,6 +338,7 @@ class Arbiter:
         if self._tick:
             held = self.state not in (ControlState.POLICY, ControlState.OPERATOR)
             self._tick.add(limited, source, asked, held)
+            self._tick.speed_scale = self.limiter.speed_scale
         return limited, source
 
     def _grasp(self, gripper: Gripper, asked: Vector, source: Source, now: float) -> float:
@@ -337,7 +381,8 @@ class Arbiter:
     def _missing(self, now: float) -> str | None:
         """What keeps the policy from driving; None: nothing."""
         c, policy = self.config, self._policy
-        held = self._hold or self._policy_hold.problem(now)
+        held = self._hold or self._pose.problem(now) or self._just_armed(now)
+        held = held or self._policy_hold.problem(now)
         if held:
             return held
         if now - self._observed > c.observation_timeout:
@@ -348,15 +393,16 @@ class Arbiter:
             return f"no action from the policy for more than {c.policy_timeout} s: is it alive?"
         if self._tick and self._tick.stamp - policy.stamp > c.policy_timeout * 1e9:
             return f"the policy lags by more than {c.policy_timeout} s: is its machine too slow?"
-        problem = self._pose_problem(now) or (self._lost_reason if self._lost_device else None)
-        return problem or (self.rack.problem(now) if c.require_operator else None)
+        if self._lost_device:
+            return self._lost_reason
+        return self.rack.problem(now) if c.require_operator else None
 
-    def _pose_problem(self, now: float) -> str | None:
-        c = self.config
-        needed = c.limits.needs
-        if needed and now - self._posed > c.pose_timeout:
-            return f"no {needed} for more than {c.pose_timeout} s: {c.limits.needed_for}"
-        return None
+    def _just_armed(self, now: float) -> str:
+        """Arming leads to no motion, whatever runs already: time to see what is about to happen."""
+        if self._armed_since is None:
+            self._armed_since = now
+        left = self._armed_since + self.config.arm_dwell - now
+        return f"armed; nobody drives for {self.config.arm_dwell} s" if left > EPSILON else ""
 
     def _lose(self, device: Device, now: float) -> bool:
         """Whether a device that drives can no longer; the policy stays out until its release."""

@@ -24,6 +24,7 @@ def decision_message(d: ticks.Decision) -> Decision:
         blocked=d.blocked,
         limits=",".join(d.limits),
         policy_version=d.policy_version,
+        speed_scale=d.speed_scale,
     )
     message.header.stamp = to_msg(d.stamp)
     return message

@@ -6,9 +6,10 @@ Subscribes
     joy            sensor_msgs/Joy             what the operator does; the arm button (other devices
                                                by parameter: rlif_intervention.device_inputs)
     episode        rlif_msgs/Episode           when to drive (latched)
-    ee_pose        geometry_msgs/PoseStamped   only with a workspace box
+    ee_pose        geometry_msgs/PoseStamped   only with a workspace box; in command_frame
     joint_states   sensor_msgs/JointState      only with a joint output
-    stop           std_msgs/Bool               true: FAULT (latched)
+    stop           std_msgs/Bool               true: FAULT (latched); more of them by parameter,
+                                               one for each that may stop
     hold           std_msgs/String             why the policy must not drive, e.g. Servo has halted;
                                                empty: it may (latched)
 Publishes
@@ -33,6 +34,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -65,7 +68,7 @@ from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
 from .cadence import Cadence
-from .device_inputs import Handlers, make_rack
+from .device_inputs import ANY_PUBLISHER, Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import PeriodMeter, arbiter_statuses
@@ -85,6 +88,7 @@ class ArbiterNode(Node):
         p = declare(self, PARAMETERS)
         config = arbiter_config(p)
         self._joints = config.limits.axes if p["output"] != "twist" else ()
+        self._frame: str = p["command_frame"]
         self._now = clock_of(self)
         self._core = Arbiter(config, self._make_rack(p))
         self._core.limiter.speed_scale = p["speed_scale"]
@@ -100,7 +104,7 @@ class ArbiterNode(Node):
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
         self._output = make_output(self, p["output"], config.limits, p["command_frame"])
         self._advertise(with_gripper=config.gripper is not None)
-        self._subscribe(config.limits.needs)
+        self._subscribe(config.limits.needs, p["stop_topics"])
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (
             (p["control_rate"], self._idle)
@@ -124,7 +128,9 @@ class ArbiterNode(Node):
             arrived=self._on_device_arrived,
         )
         axes, timeout = tuple(p["axes"]), p["device_timeout"]
-        return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers)
+        # In lock-step one lost Joy holds up the world, and the simulated operator is reliable.
+        qos = RELIABLE if p["lock_step"] else ANY_PUBLISHER
+        return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers, qos)
 
     def _advertise(self, with_gripper: bool) -> None:
         self._gripper = (
@@ -137,13 +143,13 @@ class ArbiterNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
-    def _subscribe(self, needs: str) -> None:
+    def _subscribe(self, needs: str, stops: Sequence[str]) -> None:
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         # Twice: what was latched before this node, and publishers of any other quality of service.
-        for qos in (LATCHED, qos_profile_sensor_data):
-            self.create_subscription(Bool, "stop", self._on_stop, qos)
+        for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
+            self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
         self.create_subscription(String, "hold", self._on_hold, LATCHED)
         if needs == "ee_pose":
             self.create_subscription(PoseStamped, needs, self._on_pose, RELIABLE)
@@ -202,10 +208,20 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_pose(self, message: PoseStamped) -> None:
-        p = message.pose.position
-        self._core.pose((p.x, p.y, p.z), self._now())
+        p, found = message.pose.position, message.header.frame_id
+        stamp = to_ns(message.header.stamp)
+        # In lock-step the clock of its stamp may come later.
+        now = max(self._now(), stamp * 1e-9) if self._lock_step else self._now()
+        if found == self._frame:
+            self._core.pose((p.x, p.y, p.z), now)
+        else:
+            self._core.refuse_pose(
+                f"ee_pose is in frame {found!r}, expected {self._frame!r} (command_frame): the "
+                "workspace box means nothing there",
+                now,
+            )
         if self._lock_step:
-            self._lock_step.arrived("ee_pose", to_ns(message.header.stamp))
+            self._lock_step.arrived("ee_pose", stamp)
             self._step_if_ready()
 
     def _on_joints(self, message: JointState) -> None:
@@ -225,8 +241,9 @@ class ArbiterNode(Node):
     def _on_hold(self, message: String) -> None:
         self._core.hold_policy(message.data, self._now())
 
-    def _on_stop(self, message: Bool) -> None:
-        self._core.stop(message.data)
+    def _on_stop(self, topic: str, message: Bool) -> None:
+        publishers = self.count_publishers(self.resolve_topic_name(topic))
+        self._core.stop(message.data, topic, publishers)
         self._say_state()
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -238,7 +255,10 @@ class ArbiterNode(Node):
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
             if parameter.name == "speed_scale":
-                self._core.limiter.speed_scale = parameter.value
+                try:
+                    self._core.limiter.speed_scale = parameter.value
+                except ValueError as problem:
+                    return SetParametersResult(successful=False, reason=str(problem))
         return SetParametersResult(successful=True)
 
     # ---- outputs, in real time

@@ -29,7 +29,7 @@ PARAMETERS = (
     Param("command_frame", "base", "frame_id of the commands; the base frame of the robot"),
     Param("output", "twist", "kind of command", choices=OUTPUTS),
     Param("control_rate", 10.0, "Hz of observations and decisions", 0.5, 100.0),
-    Param("command_rate", 50.0, "Hz of commands, not in lock-step", 5.0, 500.0),
+    Param("command_rate", 100.0, "Hz of commands, not in lock-step", 5.0, 500.0),
     Param("observation_timeout", 0.3, "s without an observation until HOLD", 0.01, 10.0),
     Param("policy_timeout", 0.3, "s without an action of the policy until HOLD", 0.01, 10.0),
     Param(
@@ -55,6 +55,7 @@ PARAMETERS = (
     ),
     Param("require_operator", True, "without a live operator device the policy does not drive"),
     Param("label_only", False, "a take-over is only marked; the policy keeps control"),
+    Param("arm_dwell", 1.0, "s of zeros after arming; none in lock-step", 0.0, 10.0),
     Param("release_dwell", 0.2, "s of zeros after a release before the policy goes on", 0.0, 10.0),
     Param("minimum_length", 0.0, "s that an intervention lasts at least", 0.0, 10.0),
     Param("speed_scale", 1.0, "factor on all speeds, for first runs", 0.01, 1.0, live=True),
@@ -67,7 +68,13 @@ PARAMETERS = (
     Param("max_linear_jerk", 0.0, "m/s^3 while driving; 0: off", 0.0, 1000.0),
     Param("workspace_min", [], "m; x, y, z of the end effector, base frame; empty: no box"),
     Param("workspace_max", [], "m; x, y, z of the end effector, base frame; empty: no box"),
-    Param("pose_latency", 0.05, "s; look-ahead for the age of ee_pose", 0.0, 1.0),
+    Param(
+        "pose_latency",
+        0.05,
+        "s that ee_pose may be old when it arrives, plus what a command needs to act",
+        0.0,
+        1.0,
+    ),
     Param("joint_scale", 0.5, "joint output: rad/s of an action of 1", 0.001, 5.0),
     Param("max_joint_velocity", [], "joint output: rad/s, one for each joint of axes"),
     Param("max_joint_acceleration", [], "joint output: rad/s^2 while driving, for each joint"),
@@ -89,6 +96,7 @@ PARAMETERS = (
     Param("lock_step_timeout", 2.0, "s of wall time that one step may take", 0.1, 60.0),
     Param("devices", ["joy"], "names of operator devices; each has parameters NAME.*"),
     Param("locks", [], "names of locks; each has parameters NAME.*", items=str),
+    Param("stop_topics", ["stop"], "std_msgs/Bool; one for each publisher that may stop the arm"),
     Param(
         "stall_timeout", 0.25, "s that the arbiter may stand still itself, else FAULT", 0.1, 10.0
     ),
@@ -100,6 +108,8 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
     axes = motion_axes(p["axes"])
     if not p["command_frame"]:
         raise ValueError("command_frame is empty; Servo refuses commands without a frame")
+    if not p["stop_topics"] or len(set(p["stop_topics"])) != len(p["stop_topics"]):
+        raise ValueError(f"stop_topics is {p['stop_topics']}; expected one or more, each once")
     if p["require_operator"] and not p["devices"]:
         raise ValueError("devices is empty and require_operator true: name a device, or set false")
     return ArbiterConfig(
@@ -116,6 +126,7 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
         hold_timeout=p["hold_timeout"],
         require_operator=p["require_operator"],
         label_only=p["label_only"],
+        arm_dwell=0.0 if p["lock_step"] else p["arm_dwell"],
     )
 
 

@@ -22,6 +22,7 @@ class ArbiterConfig:
     require_operator: without a live operator device the policy does not drive
     label_only: a take-over is marked in the data, and the policy keeps control
     hold_timeout: of `hold`; 0: nobody is expected to speak there
+    arm_dwell: s after arming in which nobody drives
     """
 
     limits: LimitConfig | JointLimitConfig = field(default_factory=LimitConfig)
@@ -33,12 +34,15 @@ class ArbiterConfig:
     require_operator: bool = True
     label_only: bool = False
     hold_timeout: float = 0.0
+    arm_dwell: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("observation_timeout", "policy_timeout", "pose_timeout"):
             value = getattr(self, name)
             if not math.isfinite(value) or value <= 0.0:
                 raise ValueError(f"{name} is {value}; expected seconds above 0")
+        if not math.isfinite(self.arm_dwell) or self.arm_dwell < 0.0:
+            raise ValueError(f"arm_dwell is {self.arm_dwell}; expected seconds, 0 or more")
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ class Decision:
     blocked: bool
     limits: tuple[str, ...]
     policy_version: int
+    speed_scale: float = 1.0  # of the last command
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Tick:
 
     number: int
     stamp: int
+    speed_scale: float = 1.0  # in force when it began, then with each command
     gripper: bool = False  # the last entry of an action is latched: no motion, and no mean
     episode_id: int = 0
     step_index: int = 0
@@ -119,4 +121,5 @@ class Tick:
             blocked=not any(self._motion(executed)) and (self.asked or self.held),
             limits=tuple(self.limits),
             policy_version=self.policy_version,
+            speed_scale=self.speed_scale,
         )

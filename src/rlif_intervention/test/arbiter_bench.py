@@ -27,6 +27,7 @@ class Bench:
         self.ms = 0
         self.tick = 0
         self.action = POLICY
+        self.pose = None  # what ee_pose says with every command; None: nothing
         self.observing = self.thinking = self.holding = True
         self.decisions, self.changes, self.outputs = [], [], []
 
@@ -43,6 +44,8 @@ class Bench:
                 self.arbiter.device_reading("joy", reading, self.now)
             if self.ms % 100 == 0:
                 self._tick()
+            if self.pose is not None:
+                self.arbiter.pose(self.pose, self.now)
             command = self.arbiter.output(self.now)
             self.outputs.append((self.ms, command.twist, command.source))
             self.changes += command.changes

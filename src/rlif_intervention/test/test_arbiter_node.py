@@ -7,8 +7,10 @@ import math
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
@@ -157,7 +159,7 @@ class RealTime:
 
 def test_real_time_commands_come_at_the_command_rate_freshly_stamped(make_graph):
     graph = make_graph(lock_step=False)
-    real = RealTime(graph)
+    real = RealTime(graph, command_rate=50.0)
     real.drive()
     decisions(graph, 5)
     graph.world.seen["command"].clear()
@@ -221,9 +223,7 @@ def test_zeros_are_the_last_words_of_the_process(make_graph, number):
     timer = world.create_timer(
         0.1, lambda: (setattr(world, "stamp", world.get_clock().now().nanoseconds), world.move())
     )
-    code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
-    arguments = ["--ros-args", "-p", "stall_timeout:=10.0", "-p", "policy_timeout:=1.0"]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    process = arbiter_process()
     try:
         graph.until(lambda: state(graph) is not None, what="the arbiter's process")
         assert graph.arm().success
@@ -245,6 +245,143 @@ def test_zeros_are_the_last_words_of_the_process(make_graph, number):
         process.wait(10)
 
 
+def arbiter_process():
+    code = "from rlif_intervention.arbiter_node import main; raise SystemExit(main())"
+    arguments = ["--ros-args", "-p", "stall_timeout:=10.0", "-p", "policy_timeout:=1.0"]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments])
+
+
+def test_an_arbiter_that_was_killed_while_armed_comes_back_disarmed(make_graph):
+    """Whatever is latched on the topics, an episode that runs and its own last state among it."""
+    graph = make_graph(lock_step=False)
+    world = graph.world
+    seen = world.seen
+
+    def move():
+        world.stamp = world.get_clock().now().nanoseconds
+        world.move()
+
+    def moving():
+        return seen["command"] and seen["command"][-1].twist.linear.x > 0.0
+
+    timer = world.create_timer(0.1, move)
+    processes = [arbiter_process()]
+    try:
+        graph.until(lambda: state(graph) is not None, what="the arbiter's process")
+        assert graph.arm().success
+        world.run_episode(1, start=world.get_clock().now().nanoseconds)
+        graph.until(moving, what="motion")
+        processes[0].kill()
+        graph.until(lambda: processes[0].poll() == -signal.SIGKILL, what="its end")
+        graph.until(lambda: world.count_publishers("command") == 0, 40.0, what="the graph to know")
+        seen["control_state"].clear()
+        seen["command"].clear()
+        processes.append(arbiter_process())
+        graph.until(lambda: len(seen["command"]) >= 100, what="a second of commands")
+        assert {s.state for s in seen["control_state"]} == {ControlState.DISARMED}
+        assert not any(c.twist.linear.x for c in seen["command"])
+        assert graph.arm().success, "a human arms: the episode of before runs on"
+        graph.until(moving, what="motion again")
+    finally:
+        timer.cancel()
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(10)
+
+
+def test_diagnostics_have_a_status_per_concern_once_a_second(make_graph):
+    graph = make_graph(lock_step=False)
+    arrays, times = [], []
+
+    def collect(message):
+        arrays.append(message)
+        times.append(time.monotonic())
+
+    graph.world.create_subscription(DiagnosticArray, "/diagnostics", collect, RELIABLE)
+    RealTime(graph, workspace_min=[-1.0] * 3, workspace_max=[1.0] * 3)
+    graph.until(lambda: len(arrays) >= 4, what="four reports")
+    concerns = ("control", "limits", "observation", "policy", "ee_pose", "device joy", "commands")
+    for array in arrays:
+        assert [s.name for s in array.status] == [f"arbiter: {c}" for c in concerns]
+    found = {s.name.removeprefix("arbiter: "): s for s in arrays[-1].status}
+    assert found["control"].message.startswith("DISARMED")
+    assert found["ee_pose"].level == DiagnosticStatus.STALE
+    assert found["observation"].level == DiagnosticStatus.OK
+    stamps = [to_ns(a.header.stamp) for a in arrays]
+    periods = [(b - a) / 1e9 for a, b in itertools.pairwise(stamps)]
+    assert sum(periods) / len(periods) == pytest.approx(1.0, abs=0.3)
+
+
+def test_a_pose_in_another_frame_is_none_and_its_frame_is_named(make_graph):
+    graph = make_graph(lock_step=False)
+    poses = graph.world.create_publisher(PoseStamped, "ee_pose", RELIABLE)
+    frame = ["base"]
+
+    def publish_pose():
+        message = PoseStamped()
+        message.header.frame_id = frame[0]
+        poses.publish(message)
+
+    timer = graph.world.create_timer(0.02, publish_pose)
+    box = {"workspace_min": [-1.0] * 3, "workspace_max": [1.0] * 3, "pose_timeout": 1.0}
+    RealTime(graph, **box).drive()
+    frame[0] = "world"
+    graph.until(lambda: state(graph) == ControlState.HOLD, what="HOLD")
+    words = graph.world.seen["control_state"][-1].reason
+    assert "'world'" in words and "'base'" in words and "command_frame" in words
+    frame[0] = "base"
+    graph.until(lambda: state(graph) == ControlState.POLICY, what="POLICY again")
+    timer.cancel()
+
+
+def test_arming_in_a_running_episode_leads_to_zeros_for_the_dwell(make_graph):
+    graph = make_graph(lock_step=False)
+    RealTime(graph)
+    graph.world.run_episode(1, start=graph.world.get_clock().now().nanoseconds)
+    graph.until(lambda: len(graph.world.seen["command"]) >= 20, what="commands")
+    assert graph.arm().success
+    armed = graph.world.get_clock().now().nanoseconds
+    graph.until(lambda: state(graph) == ControlState.POLICY, what="POLICY")
+    driven = [c for c in graph.world.seen["command"] if c.twist.linear.x]
+    assert all(to_ns(c.header.stamp) > armed + 800_000_000 for c in driven)
+
+
+def test_a_second_publisher_of_stop_does_not_take_back_what_the_first_has_said(make_graph):
+    graph = make_graph(lock_step=False)
+    world = graph.world
+    first, second = (world.create_publisher(Bool, "stop", LATCHED) for _ in range(2))
+    real = RealTime(graph)
+    real.drive()
+    graph.until(
+        lambda: real.node.count_publishers("stop") == 2 and second.get_subscription_count() == 2,
+        what="both publishers",
+    )
+    first.publish(Bool(data=True))
+    graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
+    second.publish(Bool(data=False))
+    graph.until(lambda: "2 publish there" in graph.arm().message, what="a refusal that says why")
+    world.destroy_publisher(first)
+    graph.until(lambda: real.node.count_publishers("stop") == 1, what="the first to be gone")
+    assert not graph.arm().success, "nobody has said since that it is safe"
+    second.publish(Bool(data=False))
+    graph.until(lambda: graph.arm().success, what="armed again")
+
+
+def test_each_stop_topic_stops_and_must_be_off_before_arming(make_graph):
+    graph = make_graph(lock_step=False)
+    door, belt = (graph.world.create_publisher(Bool, t, LATCHED) for t in ("door", "belt"))
+    real = RealTime(graph, stop_topics=["stop", "door", "belt"])
+    real.drive()
+    graph.until(lambda: belt.get_subscription_count() == 2, what="subscriptions")
+    door.publish(Bool(data=True))
+    belt.publish(Bool(data=False))
+    graph.until(lambda: state(graph) == ControlState.FAULT, what="FAULT")
+    assert "door" in graph.arm().message
+    door.publish(Bool(data=False))
+    graph.until(lambda: graph.arm().success, what="armed again")
+
+
 def test_a_stop_that_was_latched_before_the_arbiter_started_counts(make_graph):
     graph = make_graph(lock_step=False)
     graph.world.create_publisher(Bool, "stop", LATCHED).publish(Bool(data=True))
@@ -261,7 +398,8 @@ def test_speed_scale_changes_while_it_runs_and_is_recorded(make_graph):
     assert not node.set_parameters([Parameter("speed_scale", value=2.0)])[0].successful
     found = decisions(graph, len(graph.world.seen["decision"]) + 3)[-1]
     assert found.executed_action[0] == pytest.approx(0.25) and found.limits == "speed_scale"
-    assert found.policy_action[0] == 0.5
+    assert found.policy_action[0] == 0.5 and found.speed_scale == pytest.approx(0.5)
+    assert graph.world.seen["decision"][0].speed_scale == 1.0
 
 
 def test_the_workspace_box_stops_the_arm_before_its_face(make_graph):
@@ -274,6 +412,7 @@ def test_the_workspace_box_stops_the_arm_before_its_face(make_graph):
         x[0] += moved
         message = PoseStamped()
         message.header.stamp = to_msg(world.stamp)
+        message.header.frame_id = "base"
         message.pose.position.x = x[0]
         poses.publish(message)
 

@@ -10,6 +10,8 @@ import pytest
 
 from rlif_intervention.arbitration import ControlState
 from rlif_intervention.devices import Lock, Reading
+from rlif_intervention.limits import LimitConfig
+from rlif_intervention.ticks import Source
 
 _SPEC = importlib.util.spec_from_file_location(
     "arbiter_bench", Path(__file__).with_name("arbiter_bench.py")
@@ -141,3 +143,133 @@ def test_it_is_known_whether_a_human_ended_it(cause):
     bench.arbiter.stop(False)
     bench.run(100)
     assert bench.arbiter.arm(True)[0] and not bench.arbiter.by_human
+
+
+BOX = LimitConfig(workspace_min=(-1.0,) * 3, workspace_max=(1.0,) * 3)
+
+
+def boxed(hand=False, **config):
+    """A box, poses as they should be, and whoever `hand` says drives."""
+    bench = Bench(limits=BOX, pose_timeout=0.3, **config)
+    bench.pose = (0.0, 0.0, 0.0)
+    return bench.driving(hand=hand)
+
+
+def test_an_operator_whose_pose_is_lost_gets_hold_and_leaves_no_steps_of_zeros_behind():
+    """Pitfall: hold stored zero "expert" actions."""
+    bench = boxed(hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR and any(bench.outputs[-1][1])
+    bench.pose, lost = None, bench.ms
+    bench.run(1000, hand=True)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "no ee_pose for more than 0.3 s" in bench.arbiter.reason
+    assert not any(bench.outputs[-1][1]) and bench.outputs[-1][2] is Source.NONE
+    held = [d for d in bench.decisions if d.stamp >= (lost + 400) * MS]
+    assert held and all(d.source is Source.NONE and d.blocked for d in held)
+    assert all(not d.intervention_id and d.operator_action == () for d in held)
+    bench.pose = (0.0, 0.0, 0.0)
+    bench.run(200, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR
+    driven = [d for d in bench.decisions if d.source is Source.OPERATOR]
+    assert driven and all(any(d.executed_action) for d in driven)
+    assert [c.started for c in bench.changes] == [True, False, True]
+
+
+@pytest.mark.parametrize("hand", [False, True])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda a, now: a.refuse_pose("ee_pose is in frame 'world'", now), "frame 'world'"),
+        (lambda a, now: a.pose((math.nan, 0.0, 0.0), now), "ee_pose is not finite"),
+        (lambda a, now: a.pose((0.0, 0.0), now), "ee_pose has 2 entries"),
+    ],
+)
+def test_a_pose_that_cannot_be_used_holds_and_is_named_although_good_ones_come_too(
+    hand, spoil, words
+):
+    bench = boxed(hand=hand)
+    for _ in range(20):
+        spoil(bench.arbiter, bench.now)
+        bench.run(20, hand=hand)
+        assert bench.arbiter.state is ControlState.HOLD and words in bench.arbiter.reason
+        assert not any(bench.outputs[-1][1])
+    bench.run(400, hand=hand)
+    assert bench.arbiter.state in (ControlState.POLICY, ControlState.OPERATOR)
+
+
+@pytest.mark.parametrize("hand", [False, True])
+@pytest.mark.parametrize("before", ["disarmed", "fault"])
+def test_after_arming_in_a_running_episode_nobody_drives_for_the_dwell(hand, before):
+    bench = Bench(arm_dwell=0.5)
+    bench.arbiter.begin_episode(1, 0, 0)
+    if before == "fault":
+        bench.arbiter.arm(True)
+        bench.run(1000, hand=hand)
+        assert any(bench.outputs[-1][1])
+        bench.arbiter.fault("", "something")
+    bench.run(200, hand=hand)
+    assert bench.arbiter.arm(True)[0]
+    armed = bench.ms
+    bench.run(1000, hand=hand)
+    motion = [ms for ms, twist, _ in bench.outputs if ms >= armed and any(twist)]
+    assert motion[0] == armed + 500
+    assert all(s is Source.NONE for ms, _, s in bench.outputs if armed <= ms < armed + 500)
+    held = [d for d in bench.decisions if armed * MS <= d.stamp < (armed + 400) * MS]
+    assert held and all(d.source is Source.NONE and not d.intervention_id for d in held)
+
+
+def test_the_dwell_is_named_and_arming_what_is_armed_begins_no_other():
+    bench = Bench(arm_dwell=0.5)
+    bench.arbiter.begin_episode(1, 0, 0)
+    bench.run(100)
+    bench.arbiter.arm(True)
+    bench.run(200)
+    assert bench.arbiter.state is ControlState.HOLD and "0.5 s" in bench.arbiter.reason
+    bench.run(400)
+    bench.arbiter.arm(True)
+    bench.run(20)
+    assert bench.arbiter.state is ControlState.POLICY and any(bench.outputs[-1][1])
+
+
+def test_among_several_publishers_of_stop_none_takes_back_what_another_has_said():
+    bench = Bench().driving()
+    bench.arbiter.stop(True, "stop", publishers=2)
+    bench.arbiter.stop(False, "stop", publishers=2)
+    bench.run(100)
+    success, words = bench.arbiter.arm(True)
+    assert not success and "2 publish" in words and "stop_topics" in words
+    assert bench.arbiter.state is ControlState.FAULT
+    bench.arbiter.stop(False, "stop", publishers=1)  # the other one was ended
+    assert bench.arbiter.state is ControlState.FAULT and bench.arbiter.arm(True)[0]
+
+
+def test_each_topic_of_stop_is_a_cause_of_its_own():
+    bench = Bench().driving()
+    bench.arbiter.stop(True, "stop")
+    bench.arbiter.stop(True, "door/open")
+    bench.arbiter.stop(False, "stop")
+    success, words = bench.arbiter.arm(True)
+    assert not success and "door/open" in words
+    bench.arbiter.stop(False, "door/open")
+    assert bench.arbiter.arm(True)[0]
+
+
+@pytest.mark.parametrize("hand", [False, True])
+def test_a_clock_that_goes_back_is_a_fault_and_makes_nothing_old_look_fresh(hand):
+    bench = Bench().driving(hand=hand)
+    bench.arbiter.output(bench.now - 0.02)  # stamps and their clock come in any order
+    assert bench.arbiter.state in (ControlState.POLICY, ControlState.OPERATOR)
+    command = bench.arbiter.output(bench.now - 0.25)
+    assert bench.arbiter.state is ControlState.FAULT and not any(command.twist)
+    assert "went back by 0.2" in bench.arbiter.reason
+    ages = bench.arbiter.ages(bench.now)
+    assert all(math.isinf(age) for age in ages.values())
+
+
+def test_the_speed_scale_in_force_is_in_the_decision():
+    bench = Bench().driving()
+    bench.arbiter.limiter.speed_scale = 0.25
+    bench.run(300)
+    assert [d.speed_scale for d in bench.decisions][0] == 1.0
+    assert bench.decisions[-1].speed_scale == 0.25
+    assert bench.decisions[-1].executed_action == pytest.approx((0.125, 0.0, 0.0))
