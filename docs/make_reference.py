@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).with_name("reference.md")
-ORDER = ("observer", "policy", "arbiter", "episode", "recorder", "learner", "watchdog")
+ORDER = ("observer", "policy", "arbiter", "episode", "recorder", "learner", "watchdog", "gripper")
 _HEADING = re.compile(r"(Subscribes|Publishes|Services|Calls)\b(.*)")
 _ROW = re.compile(r"    (\S+(?:, \S+)*)\s+(\w+/\w+)\s*(.*)")
 

@@ -23,6 +23,7 @@ setup(
             "episode = rlif_intervention.episode_node:main",
             "recorder = rlif_intervention.recorder_node:main",
             "watchdog = rlif_intervention.watchdog_node:main",
+            "gripper = rlif_intervention.gripper_node:main",
         ]
     },
 )

@@ -80,6 +80,31 @@ def test_with_lock_step_nothing_waits_for_the_last_observation(
     assert parameters(real_time["episode"])["settle_time"] >= 0.2
 
 
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_the_gripper_is_driven_where_it_is_asked_for(
+    set_up: str, environment: Mapping[str, str]
+) -> None:
+    def graph(**arguments: str) -> dict[str, Process]:
+        given = {"robot": set_up, "run_directory": "run", **arguments}
+        return nodes("robot.launch.yaml", environment, **given)
+
+    assert "gripper" not in graph()
+    assert parameters(graph(gripper="true")["gripper"])["gripper_output"] == "action"
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
+def test_the_watchdog_knows_what_the_arbiter_puts_out(
+    set_up: str, environment: Mapping[str, str]
+) -> None:
+    """Zeros of another kind than the commands would stop nothing."""
+    graph = nodes("robot.launch.yaml", environment, robot=set_up, run_directory="run")
+    arbiter, watchdog = parameters(graph["arbiter"]), parameters(graph["watchdog"])
+    assert watchdog["output"] == arbiter["output"]
+    assert watchdog["axes"] == arbiter["axes"]
+    if set_up != "sim":  # which is usually in lock-step, without a watchdog
+        assert watchdog["timeout"] > arbiter["stall_timeout"]
+
+
 def test_without_a_learner_no_episode_waits_for_one(environment: Mapping[str, str]) -> None:
     def paces(**arguments: str) -> bool:
         graph = nodes("sim.launch.yaml", environment, **arguments)

@@ -6,33 +6,25 @@ one is missing when a node needs it. Tests hand in stand-ins of the same shape.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rlif_node.optional import MissingInterfacesError, require
 from std_msgs.msg import Int8
 
 from .servo_status import Dialect
 
+__all__ = [
+    "COMMAND_TYPES",
+    "MissingInterfacesError",
+    "ServoInterfaces",
+    "require",
+    "servo_interfaces",
+]
+
 # Values of moveit_msgs/srv/ServoCommandType.
 COMMAND_TYPES = {"joint_jog": 0, "twist": 1}
-
-
-class MissingInterfacesError(ValueError):
-    """A package of messages is not installed; the message says which, and how to get it."""
-
-
-def require(package: str, module: str, needed_for: str) -> Any:
-    """The module `package.module`, e.g. moveit_msgs.msg."""
-    try:
-        return importlib.import_module(f"{package}.{module}")
-    except ImportError as error:
-        debian = package.replace("_", "-")
-        raise MissingInterfacesError(
-            f"{needed_for} needs the package {package}, which is not there ({error}): install it "
-            f"with `sudo apt install ros-$ROS_DISTRO-{debian}`, or source the workspace that has it"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""Packages of messages that not everybody has: imported when a node asks, and missed in words."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class MissingInterfacesError(ValueError):
+    """A package of messages is not installed; the message says which, and how to get it."""
+
+
+def require(package: str, module: str, needed_for: str) -> Any:
+    """The module `package.module`, e.g. moveit_msgs.msg."""
+    try:
+        return importlib.import_module(f"{package}.{module}")
+    except ImportError as error:
+        debian = package.replace("_", "-")
+        raise MissingInterfacesError(
+            f"{needed_for} needs the package {package}, which is not there ({error}): install it "
+            f"with `sudo apt install ros-$ROS_DISTRO-{debian}`, or source the workspace that has it"
+        ) from error
