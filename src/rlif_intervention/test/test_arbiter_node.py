@@ -141,7 +141,7 @@ class RealTime:
         self.graph, self.world = graph, graph.world
         # Patient, since a loaded machine may let a test stand still for a while.
         defaults = {"release_dwell": 0.2, "device_timeout": 1.0, "policy_timeout": 0.5}
-        defaults |= {"stall_timeout": 10.0, "observation_timeout": 1.0}
+        defaults |= {"stall_timeout": 10.0, "observation_timeout": 1.0, "arm_dwell": 0.0}
         self.node = graph.add(ArbiterNode(params(**(defaults | values))))
         self.timer = self.world.create_timer(0.1, self.tick)
         graph.until(lambda: state(graph) == ControlState.DISARMED, what="DISARMED at start")
@@ -337,7 +337,7 @@ def test_a_pose_in_another_frame_is_none_and_its_frame_is_named(make_graph):
 
 def test_arming_in_a_running_episode_leads_to_zeros_for_the_dwell(make_graph):
     graph = make_graph(lock_step=False)
-    RealTime(graph)
+    RealTime(graph, arm_dwell=1.0)
     graph.world.run_episode(1, start=graph.world.get_clock().now().nanoseconds)
     graph.until(lambda: len(graph.world.seen["command"]) >= 20, what="commands")
     assert graph.arm().success

@@ -81,6 +81,7 @@ class Driver(Node):
             policy_action=[0.25, -0.25],
             executed_action=[0.2, -0.2],
             policy_version=9,
+            speed_scale=0.25,
         )
         message.header.stamp = to_msg(tick * PERIOD)
         self.decision.publish(message)
@@ -170,6 +171,7 @@ def test_the_bag_holds_the_steps_and_the_topics(
     }  # fmt: skip
     assert list(found["/joy"][0].buttons) == [1, 0]
     assert [s.sequence for s in found["/replay"]] == list(range(6))
+    assert {d.speed_scale for d in found["/decision"]} == {0.25}
     with AnyReader([tmp_path / "bag"]) as reader:
         raw = [bytes(d) for c, _, d in reader.messages() if c.topic == "/replay"]
     assert [deserialize_message(d, Step) for d in raw] == graph.driver.steps
