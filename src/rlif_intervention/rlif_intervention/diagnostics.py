@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .arbiter import Arbiter
 from .arbitration import ControlState
-from .devices import Device
+from .devices import Device, DeviceRack
 
 
 class Level(enum.IntEnum):
@@ -66,7 +66,7 @@ def arbiter_statuses(core: Arbiter, now: float) -> list[Status]:
     found.append(_age("policy", ages["policy_action"], c.policy_timeout))
     if c.limits.needs:
         found.append(_age(c.limits.needs, ages[c.limits.needs], c.pose_timeout))
-    return found + [_device(d, now) for d in core.rack.devices]
+    return found + [_device(core.rack, d, now) for d in core.rack.devices]
 
 
 def _control(core: Arbiter) -> Status:
@@ -93,9 +93,15 @@ def _age(name: str, age: float, timeout: float) -> Status:
     return Status(name, level, message, {"age_s": f"{age:.3f}"})
 
 
-def _device(device: Device, now: float) -> Status:
+def _device(rack: DeviceRack, device: Device, now: float) -> Status:
     name = f"device {device.name}"
     status = _age(name, now - device.received, device.timeout)
+    lock = rack.lock_on(device, now)
+    if lock is not None:
+        return Status(name, Level.WARN, f"locked by {lock.name}: {status.message}", status.values)
+    if device.idle(now):
+        words = "silent and let go, taken as there (idle_ok): unplugged, it looks the same"
+        return Status(name, Level.OK, words, status.values)
     if status.level is Level.OK and not device.moved:
         words = "alive, but never moved: move it once, and check its driver if this stays"
         return Status(name, Level.WARN, words, status.values)

@@ -146,3 +146,15 @@ def test_without_idle_ok_a_keyboard_is_gone_while_it_is_silent():
     values = KEYS | {"keys__idle_ok": False}
     replay = Replay(**values, keys__timeout=1.0).play(load("keyboard_by_motion"), until=4.6)
     assert replay.states(1.11, 1.19) == {"HOLD"}
+
+
+def test_what_is_reported_of_a_silent_keyboard_and_of_a_locked_one():
+    replay = Replay(**KEYS, locks=["pause"]).play(load("keyboard_by_motion")[:1], until=1.1)
+
+    def status():
+        found = arbiter_statuses(replay.core, replay.now)
+        return next(s for s in found if s.name == "device keys")
+
+    assert status().level is Level.OK and "unplugged, it looks the same" in status().message
+    replay.core.rack.locks[0].update(True, replay.now)
+    assert status().level is Level.WARN and "locked by pause" in status().message
