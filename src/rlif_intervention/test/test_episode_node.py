@@ -279,5 +279,8 @@ def test_a_human_who_aborts_ends_the_episode_as_a_failure_with_the_reason(make_g
         stop.publish(Bool(data=True))
     report = reports(graph, Episode.ENDED)[0]
     assert report.outcome == Episode.OUTCOME_FAILURE and report.steps >= 2
-    words = {"arm service": "aborted: disarmed", "stop topic": "aborted: the stop signal is on"}
+    words = {
+        "arm service": "aborted: disarmed",
+        "stop topic": "aborted: the stop signal on stop is on",
+    }
     assert report.reason == words[means]
