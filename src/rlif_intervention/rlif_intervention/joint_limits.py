@@ -59,7 +59,8 @@ class JointLimitConfig:
             self._check_entries(name)
         if not (math.isfinite(self.scale) and self.scale > 0.0):
             raise ValueError(f"joint_scale is {self.scale}; expected rad/s above 0")
-        if not 0.0 < self.period <= self.horizon or self.latency < 0.0 or self.max_lead < 0.0:
+        ordered = 0.0 < self.period <= self.horizon < math.inf
+        if not (ordered and 0.0 <= self.latency < math.inf and 0.0 <= self.max_lead < math.inf):
             raise ValueError(
                 f"period is {self.period}, horizon {self.horizon}, latency {self.latency}, max_lead "
                 f"{self.max_lead}; expected 0 < period <= horizon, the others 0 or more"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rlif_intervention.cadence import MARGIN, SLEW, Cadence
 
 PERIOD = 0.01

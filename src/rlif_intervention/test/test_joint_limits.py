@@ -183,12 +183,21 @@ def test_each_trajectory_ends_at_rest_within_the_deceleration(velocity, referenc
         ({"position_max": (math.inf, 0.5)}, "position_max is"),
         ({"scale": 0.0}, "joint_scale"),
         ({"horizon": 0.01}, "period <= horizon"),
+        ({"horizon": math.inf}, "period <= horizon"),
+        ({"latency": math.nan}, "latency nan"),
+        ({"max_lead": math.nan}, "max_lead nan"),
         ({"max_lead": 0.04, "latency": 0.05}, "max_joint_lead is 0.04.*0.040 rad"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         config(**changes)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, 1.5])
+def test_a_speed_scale_that_is_none_is_refused(bad):
+    with pytest.raises(ValueError, match="speed_scale is"):
+        JointLimiter(config()).speed_scale = bad
 
 
 def test_positions_are_found_by_name_and_other_joints_messages_are_left():
