@@ -1,81 +1,38 @@
-"""Steps as plain arrays of transitions (npz), and back: for other programs, and as prior data.
+"""Arrays of observations and actions as Steps: prior data from wherever there are demonstrations.
 
-    observations, next_observations  float32 [n, state_dim]
-    actions                          float32 [n, action_dim]
-    rewards                          float32 [n], of the label scheme
-    terminals, timeouts              bool [n]: ended in success; ended otherwise, to be bootstrapped
-    episode_ids, step_indices        uint32 [n]
-    sources, onsets                  uint8 [n] (1 policy, 2 operator, 0 nobody), bool [n]
+Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what tells the episodes
+apart: `episode_ids`, `terminals` (ended in success) or `timeouts`. Where there are, these are used:
+`next_observations`, `sources` (1 policy, 2 operator, 0 nobody) or `interventions`, `onsets`,
+`outcomes`, `evaluations`, `step_indices`, and images: see bags_npz.py, which writes such arrays.
 
-Read back, `rewards` count for nothing: labels come from who drove. Needed are observations and
-actions, and what tells the episodes apart: episode_ids, or terminals and timeouts.
+`rewards` count for nothing: labels come from who drove.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from rlif_learner.bags import BagError
-from rlif_learner.bags_relabel import episodes_of
-from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Outcome, Source, StepRecord, discards, follows
+from rlif_learner.bags_export import optional
+from rlif_learner.bags_npz import IMAGES
+from rlif_learner.steps import Outcome, Source, StepRecord
 
 TOLERANCE = 1e-6  # of actions beyond [-1, 1]
+HDF5 = (".hdf5", ".h5")
 
 
-def transitions(
-    steps: Iterable[StepRecord], scheme: str = "onset", evaluation: bool = False
-) -> dict[str, np.ndarray]:
-    """All transitions of `steps`, in order; those of evaluation only if asked for.
+class Images(Protocol):
+    """The images that belong to arrays. final: whether the last observation of an episode has any."""
 
-    Discarded episodes are left out.
-    """
-    rows: list[dict[str, Any]] = []
-    for episode in episodes_of(s for s in steps if evaluation or not s.evaluation):
-        if discards(episode[-1]):
-            continue
-        rewards, terminals = label_rewards(episode, scheme)
-        for i, (step, following) in enumerate(zip(episode, episode[1:], strict=False)):
-            if follows(following, step):
-                rows.append(
-                    {
-                        "observations": step.state,
-                        "actions": step.action,
-                        "next_observations": following.state,
-                        "rewards": rewards[i],
-                        "terminals": terminals[i],
-                        "timeouts": following.is_last and not terminals[i],
-                        "episode_ids": step.episode_id,
-                        "step_indices": step.step_index,
-                        "sources": step.source,
-                        "onsets": step.onset,
-                    }
-                )
-    kinds = {
-        "observations": np.float32, "actions": np.float32, "next_observations": np.float32,
-        "rewards": np.float32, "terminals": np.bool_, "timeouts": np.bool_,
-        "episode_ids": np.uint32, "step_indices": np.uint32, "sources": np.uint8,
-        "onsets": np.bool_,
-    }  # fmt: skip
-    if not rows:
-        raise BagError("there is no transition to export; evaluation is left out unless asked for")
-    return {name: np.asarray([row[name] for row in rows], kind) for name, kind in kinds.items()}
+    final: bool
 
-
-def write_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """As npz, complete or not at all. BagError if the file exists."""
-    if path.exists():
-        raise BagError(f"{path} exists already; name another output")
-    partial = path.with_name(f".partial-{path.name}")
-    content: dict[str, Any] = dict(arrays)
-    with partial.open("wb") as stream:
-        np.savez_compressed(stream, **content)
-    partial.replace(path)
+    def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """For each of the rows, one image a camera; then, if `final`, those of what came after."""
 
 
 @dataclass(frozen=True)
@@ -96,24 +53,35 @@ class ImportConfig:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, without any code in it. BagError if it is none."""
+    """The arrays of an npz or HDF5 file but the images, without any code in it. BagError if none."""
     try:
+        if path.suffix in HDF5:
+            return _read_hdf5(path)
         with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+            return {name: data[name] for name in data.files if not name.startswith(IMAGES)}
     except (OSError, ValueError, AttributeError) as error:
-        raise BagError(f"{path}: not a readable npz file of plain arrays: {error}") from error
+        raise BagError(f"{path}: not a readable file of plain arrays: {error}") from error
+
+
+def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    """As D4RL lays it out: arrays at the top, groups beside them."""
+    with optional("h5py").File(path, "r") as file:
+        return {name: item[()] for name, item in file.items() if hasattr(item, "dtype")}
 
 
 def steps_from_arrays(
-    arrays: Mapping[str, np.ndarray], config: ImportConfig, sequence: int = 0
+    arrays: Mapping[str, np.ndarray],
+    config: ImportConfig,
+    sequence: int = 0,
+    images: Images | None = None,
 ) -> Iterator[StepRecord]:
-    """The Steps of the arrays' episodes; T transitions are T + 1 of them.
+    """The Steps of the arrays' episodes, numbered from 1; T transitions are T + 1 of them.
 
     sequence: of the first Step. ValueError names the array that is wrong, and where.
     """
     count = _check(arrays, config)
     for number, (start, stop) in enumerate(_episodes(arrays, count), start=1):
-        for step in _episode(arrays, config, start, stop, number, sequence):
+        for step in _episode(arrays, config, (start, stop), number, sequence, images):
             yield step
             sequence = step.sequence + 1
 
@@ -124,7 +92,8 @@ def _check(arrays: Mapping[str, np.ndarray], config: ImportConfig) -> int:
         raise ValueError(f"found no {missing}, only {sorted(arrays)}")
     count = len(arrays["observations"])
     known = ("observations", "next_observations", "actions", "terminals", "timeouts",
-             "episode_ids", "sources", "onsets")  # fmt: skip
+             "episode_ids", "step_indices", "sources", "interventions", "onsets", "outcomes",
+             "evaluations", "image_rows")  # fmt: skip
     for name in known:
         if name in arrays and len(arrays[name]) != count:
             raise ValueError(f"{name}: found {len(arrays[name])} rows, expected {count}")
@@ -159,12 +128,16 @@ def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[in
             ends |= arrays[name].astype(bool)
     if "episode_ids" in arrays:
         ends[:-1] |= arrays["episode_ids"][1:] != arrays["episode_ids"][:-1]
+    if "step_indices" in arrays:  # behind a gap nothing is the next observation of anything
+        ends[:-1] |= np.diff(arrays["step_indices"].astype(np.int64)) != 1
     ends[-1] = True
     stops = (np.flatnonzero(ends) + 1).tolist()
     return zip([0, *stops[:-1]], stops, strict=True)
 
 
 def _outcome(arrays: Mapping[str, np.ndarray], config: ImportConfig, last: int) -> Outcome:
+    if "outcomes" in arrays and arrays["outcomes"][last]:
+        return Outcome(int(arrays["outcomes"][last]))
     if "terminals" in arrays and arrays["terminals"][last]:
         return Outcome.SUCCESS
     if "timeouts" in arrays and arrays["timeouts"][last]:
@@ -172,38 +145,45 @@ def _outcome(arrays: Mapping[str, np.ndarray], config: ImportConfig, last: int) 
     return config.outcome
 
 
+def _source(arrays: Mapping[str, np.ndarray], config: ImportConfig, row: int) -> Source:
+    if "sources" in arrays:
+        return Source(int(arrays["sources"][row]))
+    if "interventions" in arrays:
+        return Source.OPERATOR if arrays["interventions"][row] else Source.POLICY
+    return config.driver
+
+
 def _episode(
-    arrays: Mapping[str, np.ndarray], config: ImportConfig, start: int, stop: int, number: int,
-    sequence: int,
-) -> Sequence[StepRecord]:  # fmt: skip
-    following = arrays.get("next_observations")
-    driven = stop - start if following is not None else stop - start - 1
-    states = [arrays["observations"][start + i] for i in range(driven)]
-    states.append(arrays["observations"][stop - 1] if following is None else following[stop - 1])
-    steps: list[StepRecord] = []
-    for i, state in enumerate(states):
-        last = i == driven
-        source = Source.NONE if last else config.driver
-        if not last and "sources" in arrays:
-            source = Source(int(arrays["sources"][start + i]))
-        begins = source == Source.OPERATOR and (i == 0 or steps[-1].source != Source.OPERATOR)
+    arrays: Mapping[str, np.ndarray], config: ImportConfig, rows: tuple[int, int], number: int,
+    sequence: int, images: Images | None,
+) -> Iterator[StepRecord]:  # fmt: skip
+    """Without what came after the last action, that action has no successor and is left out."""
+    start, stop = rows
+    whole = "next_observations" in arrays and (images is None or images.final)
+    driven = stop - start if whole else stop - start - 1
+    pictures = None if images is None else images.of(start, stop)
+    previous = Source.NONE
+    for i in range(driven + 1):
+        row, last = start + i, i == driven
+        source = Source.NONE if last else _source(arrays, config, row)
+        onset = source == Source.OPERATOR and previous != Source.OPERATOR
         if "onsets" in arrays and not last:
-            begins = bool(arrays["onsets"][start + i])
-        action = np.zeros(0) if last else arrays["actions"][start + i] / config.action_scale
-        steps.append(
-            StepRecord(
-                sequence=sequence + i,
-                episode_id=number,
-                step_index=i,
-                is_first=i == 0,
-                is_last=last,
-                outcome=_outcome(arrays, config, stop - 1) if last else Outcome.RUNNING,
-                source=source,
-                onset=begins,
-                intervention_id=number if source == Source.OPERATOR else 0,
-                evaluation=False,
-                state=np.asarray(state, np.float32),
-                action=np.clip(np.asarray(action, np.float32), -1.0, 1.0),
-            )
+            onset = bool(arrays["onsets"][row])
+        state = arrays["observations"][row] if row < stop else arrays["next_observations"][stop - 1]
+        action = np.zeros(0) if last else arrays["actions"][row] / config.action_scale
+        yield StepRecord(
+            sequence=sequence + i,
+            episode_id=number,
+            step_index=i,
+            is_first=i == 0,
+            is_last=last,
+            outcome=_outcome(arrays, config, stop - 1) if last else Outcome.RUNNING,
+            source=source,
+            onset=onset,
+            intervention_id=number if source == Source.OPERATOR else 0,
+            evaluation="evaluations" in arrays and bool(arrays["evaluations"][min(row, stop - 1)]),
+            state=np.asarray(state, np.float32),
+            action=np.clip(np.asarray(action, np.float32), -1.0, 1.0),
+            images=() if pictures is None else next(pictures),
         )
-    return steps
+        previous = source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,17 +40,25 @@ def step_typestore() -> Typestore:
     return store
 
 
-def step_bytes(store: Typestore, record: StepRecord, stamp: int, frame: str = "") -> bytes:
-    """The Step of a record as CDR; `stamp` in ns. What a record does not hold stays empty."""
+def step_bytes(
+    store: Typestore, record: StepRecord, stamp: int, frame: str = "", cameras: Sequence[str] = ()
+) -> bytes:
+    """The Step of a record as CDR; `stamp` in ns. What a record does not hold stays empty.
+
+    cameras: names for the images, in their order
+    """
     types = store.types
     sec, nanosec = divmod(stamp, 1_000_000_000)
-    header = types["std_msgs/msg/Header"](
-        types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec), frame_id=frame
-    )
+    time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
+
+    def header(frame_id: str) -> Any:
+        return types["std_msgs/msg/Header"](time, frame_id=frame_id)
+
+    names = [*cameras, *[frame] * (len(record.images) - len(cameras))]
     empty = np.zeros(0, np.float32)
     action = np.asarray(record.action, np.float32)
     message = types[STEP_TYPE](
-        header=header,
+        header=header(frame),
         sequence=record.sequence,
         tick=record.sequence,
         episode_id=record.episode_id,
@@ -59,7 +68,10 @@ def step_bytes(store: Typestore, record: StepRecord, stamp: int, frame: str = ""
         outcome=record.outcome,
         evaluation=record.evaluation,
         state=np.asarray(record.state, np.float32),
-        images=[_image(store, header, image) for image in record.images],
+        images=[
+            _image(store, header(name), image)
+            for name, image in zip(names, record.images, strict=True)
+        ],
         source=record.source,
         policy_action=action if record.source == 1 else empty,
         operator_action=action if record.source == 2 else empty,
@@ -110,9 +122,10 @@ class StepWriter:
         )
         return self
 
-    def write(self, record: StepRecord, stamp: int) -> None:
-        """Append one Step, observed and logged at `stamp` (ns)."""
-        self._writer.write(self._connection, stamp, step_bytes(self._store, record, stamp))
+    def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
+        """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images."""
+        data = step_bytes(self._store, record, stamp, cameras=cameras)
+        self._writer.write(self._connection, stamp, data)
         self.count += 1
 
     def __exit__(

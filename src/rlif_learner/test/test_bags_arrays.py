@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlif_learner.bags import read_steps
-from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays, transitions
+from rlif_learner.bags import BagError, read_steps
+from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
+from rlif_learner.bags_export import optional
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command
 from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Outcome, Source
+from rlif_learner.steps import Outcome, Source, StepRecord
 
 
 def _load_helpers() -> Any:
@@ -39,10 +41,17 @@ def run(command: Any, *words: object) -> int:
     return int(command.run(parser.parse_args([str(w) for w in words])))
 
 
-def test_transitions_are_those_of_the_buffer() -> None:
+def export(tmp_path: Path, steps: list[StepRecord], *options: object) -> dict[str, np.ndarray]:
+    """The arrays of an export of these Steps."""
+    helpers.write_bag(tmp_path / "bag", steps)
+    assert run(export_command, tmp_path / "bag", "-o", tmp_path / "out.npz", *options) == 0
+    return dict(np.load(tmp_path / "out.npz"))
+
+
+def test_transitions_are_those_of_the_buffer(tmp_path: Path) -> None:
     steps = helpers.make_episodes(3)
     steps.pop(8)
-    arrays = transitions(steps)
+    arrays = export(tmp_path, steps)
     buffer = ReplayBuffer(100, 3, 2)
     buffer.add_episode(steps)
     rows = np.flatnonzero(buffer.columns["valid"])
@@ -53,27 +62,134 @@ def test_transitions_are_those_of_the_buffer() -> None:
     assert np.array_equal(arrays["next_observations"], buffer.columns["state"][rows + 1])
 
 
-def test_a_time_limit_is_no_terminal() -> None:
+def test_a_gap_ends_an_episode_there_and_back_again(tmp_path: Path) -> None:
+    """PITFALLS: next states crossed what they must not cross."""
+    steps = helpers.make_episodes(1, length=8)
+    steps.pop(4)
+    arrays = export(tmp_path, steps)
+    assert arrays["episode_ids"].tolist() == [1] * 3 + [2] * 3
+    assert arrays["timeouts"].tolist() == [False, False, True, False, False, False]
+    assert run(import_command, tmp_path / "out.npz", "-o", tmp_path / "again") == 0
+    found = [(s.episode_id, s.state[1], s.is_last) for s in read_steps(tmp_path / "again")]
+    assert found == [
+        (1, 0, False), (1, 1, False), (1, 2, False), (1, 3, True),
+        (2, 5, False), (2, 6, False), (2, 7, False), (2, 8, True),
+    ]  # fmt: skip
+
+
+def test_a_time_limit_is_no_terminal(tmp_path: Path) -> None:
     """PITFALLS: time limits stored as terminal."""
     steps = helpers.make_episodes(1)
     steps[-1] = helpers.make_step(5, 5, 5, outcome=Outcome.TRUNCATED)
-    arrays = transitions(steps)
+    arrays = export(tmp_path, steps)
     assert not arrays["terminals"].any() and arrays["timeouts"].tolist() == [False] * 4 + [True]
 
 
-def test_evaluation_is_left_out_unless_asked_for() -> None:
+def test_a_failure_labels_the_same_after_a_round_trip(tmp_path: Path) -> None:
+    steps = helpers.make_episodes(1, length=2)
+    steps[-1] = replace(steps[-1], outcome=Outcome.FAILURE)
+    assert export(tmp_path, steps)["rewards"].tolist() == [0.0, -1.0]
+    assert run(import_command, tmp_path / "out.npz", "-o", tmp_path / "again") == 0
+    assert label_rewards(list(read_steps(tmp_path / "again")))[0].tolist() == [0.0, -1.0, 0.0]
+
+
+def test_evaluation_is_left_out_unless_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = [helpers.make_step(i, i, 5, evaluation=True) for i in range(6)]
-    assert len(transitions(steps, evaluation=True)["rewards"]) == 5
-    with pytest.raises(RuntimeError, match="no transition"):
-        transitions(steps)
+    arrays = export(tmp_path, steps, "--evaluation")
+    assert len(arrays["rewards"]) == 5 and arrays["evaluations"].all()
+    assert run(import_command, tmp_path / "out.npz", "-o", tmp_path / "again") == 0
+    assert all(step.evaluation for step in read_steps(tmp_path / "again"))
+    assert run(export_command, tmp_path / "bag", "-o", tmp_path / "none.npz") == 1
+    assert "no transition" in capsys.readouterr().err
+    assert not (tmp_path / "none.npz").exists()
 
 
-def test_discarded_episodes_are_left_out() -> None:
+def test_discarded_episodes_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = helpers.make_episodes(2)
-    kept = transitions(steps[:6])
     steps[-1] = replace(steps[-1], outcome=Outcome.DISCARDED)
-    found = transitions(steps)
-    assert found["episode_ids"].tolist() == kept["episode_ids"].tolist()
+    assert export(tmp_path, steps)["episode_ids"].tolist() == [1] * 5
+    assert "left out, discarded: 1 episodes" in capsys.readouterr().out
+
+
+def test_an_action_that_nobody_asked_for_is_not_a_number(tmp_path: Path) -> None:
+    arrays = export(tmp_path, helpers.make_episodes(1))
+    operator = arrays["interventions"]
+    assert operator.tolist() == [False] * 3 + [True] * 2
+    assert np.isnan(arrays["operator_actions"][~operator]).all()
+    assert np.isnan(arrays["policy_actions"][operator]).all()
+    assert np.array_equal(arrays["operator_actions"][operator], arrays["actions"][operator])
+
+
+def test_a_function_of_the_users_labels(tmp_path: Path) -> None:
+    scheme = ("--scheme", "rlif_learner.bags_relabel:shared_blame", "--set", "blame_steps=2")
+    assert export(tmp_path, helpers.make_episodes(1), *scheme)["rewards"].tolist() == [
+        0.0, -0.5, -0.5, 0.0, 0.0,
+    ]  # fmt: skip
+
+
+def test_images_go_there_and_back_again(tmp_path: Path) -> None:
+    steps = helpers.make_episodes(3, images=True)
+    arrays = export(tmp_path, steps)
+    assert arrays["images.camera_0"].shape == (18, 4, 6, 3)
+    rows = arrays["image_rows"]
+    assert np.array_equal(
+        arrays["images.camera_1"][rows, 0, 0, 0], arrays["observations"][:, 0] + 1
+    )
+    assert run(import_command, tmp_path / "out.npz", "-o", tmp_path / "again") == 0
+    helpers.assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
+
+
+def test_images_can_be_left_out(tmp_path: Path) -> None:
+    steps = helpers.make_episodes(1, images=True)
+    assert not any("image" in name for name in export(tmp_path, steps, "--no-images"))
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bags = [helpers.write_bag(tmp_path / "a", helpers.make_episodes(2))]
+    other = [replace(s, state=s.state[:2]) for s in helpers.make_episodes(1)]
+    bags.append(helpers.write_bag(tmp_path / "b", other))
+    assert run(export_command, *bags, "-o", tmp_path / "out.npz") == 1
+    assert "b: found Steps of {'state': 2" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_an_output_is_never_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(tmp_path, helpers.make_episodes(1))
+    assert run(export_command, tmp_path / "bag", "-o", tmp_path / "out.npz") == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_library_that_is_missing_is_named_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BagError, match='pip install --group export.*pip install "av"'):
+        optional("av")
+
+
+def test_arrays_of_d4rl_are_read(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install --group export")
+    with h5py.File(tmp_path / "demos.hdf5", "w") as file:
+        for name, array in demonstrations().items():
+            file[name] = array
+        file.create_group("metadata")
+    assert run(import_command, tmp_path / "demos.hdf5", "-o", tmp_path / "bag") == 0
+    assert len(list(read_steps(tmp_path / "bag"))) == 7
+
+
+def test_images_of_demonstrations_without_a_last_one(tmp_path: Path) -> None:
+    pictures = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, 3)
+    np.savez(tmp_path / "demos.npz", **demonstrations(), **{"images.top": pictures})
+    assert run(import_command, tmp_path / "demos.npz", "-o", tmp_path / "bag") == 0
+    found = list(read_steps(tmp_path / "bag"))
+    assert [s.images[0].flat[0] for s in found] == [0, 1, 2, 3, 4]
+    assert [s.is_last for s in found] == [False, False, True, False, True]
 
 
 def test_there_and_back_again(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""Convert bags to other formats.
+"""Convert bags to other formats: each episode with its labels, images and who drove.
 
-  rlif export BAG... -o OUT.npz     transitions as plain arrays (see rlif_learner/bags_arrays.py)
+  rlif export BAG... -o OUT.npz                        plain arrays of transitions
+  rlif export BAG... -o DIR --format lerobot           LeRobot dataset v3.0: parquet and mp4
+  rlif export BAG... -o DIR/NAME-v0 --format minari    Minari dataset, for offline RL
 
-Images are left out: transitions are of the state.
+The format is that of the output's name where --format is not given: npz for .npz. The columns are
+listed in docs/bags.md. The bags stay as they are; discarded episodes are left out, those of
+evaluation too unless asked for. Beyond npz, libraries are needed: `pip install --group export`.
 """
 
 from __future__ import annotations
@@ -11,40 +15,71 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
+from rlif_learner.bags import BagError, bag_paths
+from rlif_learner.bags_export import ExportConfig, ExportReader
+from rlif_learner.bags_lerobot import LeRobotConfig, write_lerobot
+from rlif_learner.bags_minari import MinariConfig, write_minari
+from rlif_learner.bags_npz import write_npz
+from rlif_learner.bags_video import CODECS
+from rlif_learner.commands.relabel import parse_parameters
 
-from rlif_learner.bags import BagError, StepReader, bag_paths
-from rlif_learner.bags_arrays import transitions, write_arrays
-from rlif_learner.labels import SCHEMES
-
-FORMATS = ("npz",)
+FORMATS = ("npz", "lerobot", "minari")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--format", choices=FORMATS, default="npz")
-    parser.add_argument("--scheme", choices=SCHEMES, default="onset", help="of the rewards")
-    parser.add_argument("--evaluation", action="store_true", help="episodes of evaluation as well")
-    parser.add_argument("--topic", default="", help="of the Steps, where there are several")
+    add = parser.add_argument
+    add("bags", nargs="+", type=Path, metavar="BAG")
+    add("-o", "--output", type=Path, required=True, help="file or directory; it must not exist")
+    add("--format", choices=FORMATS, help="default: npz for a name that ends in .npz")
+    add("--scheme", default="onset", help="of the rewards: onset, every_step or module:function")
+    add(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="parameter of the function; the value is JSON",
+    )  # fmt: skip
+    add("--evaluation", action="store_true", help="episodes of evaluation as well")
+    add("--no-images", action="store_true", help="leave the cameras out")
+    add("--topic", default="", help="of the Steps, where there are several")
+    lerobot = parser.add_argument_group("lerobot")
+    lerobot.add_argument("--task", default=LeRobotConfig.task, help="what was to be done, in words")
+    lerobot.add_argument("--fps", type=float, default=0.0, help="default: the rate of the Steps")
+    lerobot.add_argument("--robot", default=LeRobotConfig.robot, help="its type, for the metadata")
+    lerobot.add_argument(
+        "--codec", choices=CODECS, default="h264",
+        help="of the videos; lossless: the same pixels, and larger files",
+    )  # fmt: skip
+    minari = parser.add_argument_group("minari")
+    minari.add_argument("--author", default="", help="for the metadata")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where that is not possible."""
+    """Exit code 1 with one line on stderr where that is not possible; then there is no output."""
     try:
-        parts = []
-        for bag in bag_paths(arguments.bags):
-            reader = StepReader(bag, arguments.topic, images=False)
-            parts.append(transitions(reader, arguments.scheme, arguments.evaluation))
-            if len(parts) > 1:  # episodes of several bags must not share a number
-                parts[-1]["episode_ids"] += parts[-2]["episode_ids"].max()
-            for note in reader.notes:
-                print(f"note: {note}")
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        write_arrays(arrays, arguments.output)
+        config = ExportConfig(
+            arguments.scheme,
+            parse_parameters(arguments.parameters),
+            arguments.topic,
+            arguments.evaluation,
+            not arguments.no_images,
+        )
+        reader = ExportReader(bag_paths(arguments.bags), config)
+        _write(reader, arguments)
     except (BagError, ValueError, OSError) as error:
         print(f"rlif export: {error}", file=sys.stderr)
         return 1
-    episodes = len(np.unique(arrays["episode_ids"]))
-    print(f"{len(arrays['rewards'])} transitions of {episodes} episodes: {arguments.output}")
+    for line in reader.lines():
+        print(line)
+    print(f"{reader.transitions} transitions of {reader.runs} episodes: {arguments.output}")
     return 0
+
+
+def _write(reader: ExportReader, arguments: argparse.Namespace) -> None:
+    kind = arguments.format or ("npz" if arguments.output.suffix == ".npz" else "")
+    if kind == "npz":
+        write_npz(reader, arguments.output)
+    elif kind == "lerobot":
+        config = LeRobotConfig(arguments.task, arguments.fps, arguments.codec, arguments.robot)
+        write_lerobot(reader, arguments.output, config)
+    elif kind == "minari":
+        write_minari(reader, arguments.output, MinariConfig(arguments.author))
+    else:
+        raise ValueError(f"--format: found none, expected one of {list(FORMATS)}")

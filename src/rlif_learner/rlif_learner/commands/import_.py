@@ -1,24 +1,36 @@
 """Convert other formats to a bag of Steps, as prior data.
 
-  rlif import FILE.npz... -o BAG     arrays of observations and actions
+  rlif import FILE.npz... -o BAG     arrays of observations and actions; .hdf5 as D4RL has them
+  rlif import DIR... -o BAG          LeRobot datasets v3.0, Minari datasets
 
-Rewards in the file count for nothing: the labels come from who drove.
+Rewards in the data count for nothing: the labels come from who drove. Actions must lie in [-1, 1]:
+--action-scale divides them. What is read beyond these, docs/bags.md lists.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from rlif_learner.bags import BagError
-from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
+from rlif_learner.bags_arrays import Images, ImportConfig, read_arrays, steps_from_arrays
+from rlif_learner.bags_lerobot import ACTION, STATE
+from rlif_learner.bags_lerobot_read import LeRobotReader, is_lerobot
+from rlif_learner.bags_minari import cameras_of, is_minari, read_minari
+from rlif_learner.bags_npz import IMAGES, NpzImages
 from rlif_learner.bags_write import StepWriter
 from rlif_learner.steps import Outcome, Source
 
 DRIVERS = {"operator": Source.OPERATOR, "policy": Source.POLICY}
 OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
+RATE = 10.0  # Hz, of what does not say
+
+Part = tuple[Mapping[str, np.ndarray], Images | None]  # arrays of one or more episodes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--driver", choices=DRIVERS, default="operator", help="where the file does not say")
     add("--outcome", choices=OUTCOMES, default="truncated", help="where the file does not say")
     add("--action-scale", type=float, default=1.0, help="what is 1 in an action")
-    add("--rate", type=float, default=10.0, help="Hz; steps are stamped so far apart")
+    add(
+        "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
+    )
+    add("--state-key", default=STATE, help="the feature of a LeRobot dataset that is the state")
+    add("--action-key", default=ACTION, help="the feature of a LeRobot dataset that is the action")
+    add("--no-images", action="store_true", help="leave the cameras out")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 with one line on stderr where that is not possible; then there is no bag."""
     try:
-        if not arguments.rate > 0.0:
+        if arguments.rate is not None and not arguments.rate > 0.0:
             raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
         config = ImportConfig(
             DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
         )
         with StepWriter(arguments.output) as writer:
-            episodes = _write(arguments.files, config, writer, round(1e9 / arguments.rate))
+            episodes = _write_all(arguments, config, writer)
     except (BagError, ValueError, OSError) as error:
         print(f"rlif import: {error}", file=sys.stderr)
         return 1
@@ -48,15 +65,49 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(files: list[Path], config: ImportConfig, writer: StepWriter, period: int) -> int:
+@dataclass(frozen=True)
+class Origin:
+    """A file or dataset: its parts, the names of its cameras, its rate in Hz."""
+
+    parts: Iterator[Part]
+    cameras: tuple[str, ...]
+    rate: float = RATE
+
+
+def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
+    """BagError where it is of no known kind."""
+    if is_lerobot(path):
+        reader = LeRobotReader(path, arguments.state_key, arguments.action_key)
+        for note in reader.notes(not arguments.no_images):
+            print(f"note: {note}")
+        return Origin(iter(reader), reader.cameras, reader.fps)
+    if is_minari(path):
+        return Origin(read_minari(path), cameras_of(path))
+    if path.is_dir():
+        raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
+    arrays = read_arrays(path)
+    images = NpzImages(path, arrays) if path.suffix == ".npz" else None
+    if images is None or not images.cameras:
+        return Origin(iter([(arrays, None)]), ())
+    return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
+
+
+def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: StepWriter) -> int:
     """Number of episodes, which are counted through all files."""
-    episodes = 0
-    for file in files:
-        before = episodes
+    episodes, stamp = 0, 0
+    for path in arguments.files:
         try:
-            for step in steps_from_arrays(read_arrays(file), config, writer.count):
-                episodes = before + step.episode_id
-                writer.write(replace(step, episode_id=episodes), (1 + writer.count) * period)
+            origin = open_origin(path, arguments)
+            period = round(1e9 / (arguments.rate or origin.rate))
+            for arrays, images in origin.parts:
+                before = episodes
+                pictures = None if arguments.no_images else images
+                cameras = () if pictures is None else origin.cameras
+                for step in steps_from_arrays(arrays, config, writer.count, pictures):
+                    episodes, stamp = before + step.episode_id, stamp + period
+                    number = episodes if step.intervention_id else 0
+                    step = replace(step, episode_id=episodes, intervention_id=number)
+                    writer.write(step, stamp, cameras)
         except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+            raise ValueError(f"{path}: {error}") from error
     return episodes
