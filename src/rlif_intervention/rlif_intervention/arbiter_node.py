@@ -68,7 +68,7 @@ from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
 from .cadence import Cadence
-from .device_inputs import ANY_PUBLISHER, Handlers, make_rack
+from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import PeriodMeter, arbiter_statuses
@@ -128,9 +128,7 @@ class ArbiterNode(Node):
             arrived=self._on_device_arrived,
         )
         axes, timeout = tuple(p["axes"]), p["device_timeout"]
-        # In lock-step one lost Joy holds up the world, and the simulated operator is reliable.
-        qos = RELIABLE if p["lock_step"] else ANY_PUBLISHER
-        return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers, qos)
+        return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers)
 
     def _advertise(self, with_gripper: bool) -> None:
         self._gripper = (

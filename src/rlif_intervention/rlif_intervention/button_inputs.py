@@ -14,7 +14,7 @@ from rlif_node.parameters import Param, declare
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Joy
 
-from .device_inputs import ANY_PUBLISHER, device_parameters, preset_of, subscribe_lock
+from .device_inputs import device_parameters, device_qos, preset_of, subscribe_lock
 from .devices import (
     ButtonEdges,
     ButtonMemory,
@@ -57,7 +57,7 @@ class ButtonInputs:
     def _subscribe(self, name: str) -> Device:
         """Declare what is needed of the device's table, and listen where it has buttons."""
         preset = preset_of(self._node, name)
-        rows = ("kind", "topic", "priority", *(f"{b}_button" for b in self._wanted))
+        rows = ("kind", "topic", "priority", "best_effort", *(f"{b}_button" for b in self._wanted))
         table = device_parameters(name, *preset, timeout=1.0)
         p = declare(self._node, [row for row in table if row.name.split(".", 1)[1] in rows])
         buttons = tuple((b, p[f"{name}.{b}_button"]) for b in self._wanted)
@@ -67,7 +67,8 @@ class ButtonInputs:
             layout = JoyLayout(buttons=buttons)
             memory = ButtonMemory(highest + 1 if kind == "motion" else 0)
             heard = partial(self._on_joy, name, layout, memory, ButtonEdges())
-            self._node.create_subscription(Joy, p[f"{name}.topic"], heard, ANY_PUBLISHER)
+            qos = device_qos(kind, p[f"{name}.best_effort"])
+            self._node.create_subscription(Joy, p[f"{name}.topic"], heard, qos)
         return Device(name, p[f"{name}.priority"])
 
     def _on_joy(

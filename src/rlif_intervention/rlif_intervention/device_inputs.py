@@ -8,7 +8,7 @@ A device NAME out of the parameter `devices` has the parameters NAME.kind, NAME.
     twist          deadman_topic, or by motion       geometry_msgs/Twist (spacenav/twist)
     twist_stamped  deadman_topic, or by motion       geometry_msgs/TwistStamped
 
-Subscribed to best effort, which hears publishers of either kind. docs/devices.md explains the rest.
+Joy is subscribed to reliably: a tap of the stop button must not be lost. docs/devices.md explains it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,14 @@ from .presets import PRESETS, Preset
 KINDS = ("joy", "motion", "twist", "twist_stamped")
 # Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node
 # may send 1000 messages a second, and says only in one of them that a button went down.
-ANY_PUBLISHER = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+DEPTH = 200
+
+
+def device_qos(kind: str, best_effort: bool) -> QoSProfile:
+    """Of the messages of a device: a tap must not be lost, and the next twist replaces a lost one."""
+    loose = best_effort or kind.startswith("twist")
+    policies = ReliabilityPolicy
+    return QoSProfile(depth=DEPTH, reliability=policies.BEST_EFFORT if loose else policies.RELIABLE)
 
 
 def device_parameters(
@@ -72,6 +79,9 @@ def device_parameters(
         Param("slow", p.slow, "factor while the turbo button is up, if there is one", 0.01, 1.0),
         Param("motion_on", 0.15, "take-over by motion: deflection from which it begins", 0.01, 1.0),
         Param("motion_off", 0.05, "take-over by motion: deflection below which it ends", 0.0, 1.0),
+        Param(
+            "best_effort", False, "hear a best-effort Joy too: taps may be lost; twists always so"
+        ),
         Param("idle_ok", False, "it sends only when it is used: silence at rest is no failure"),
         Param("deadman_topic", "", "std_msgs/Bool, true: held; empty: take-over by motion"),
         *(
@@ -126,7 +136,6 @@ class DeviceInput:
         timeout: float,
         now: Callable[[], float],
         handlers: Handlers,
-        qos: QoSProfile = ANY_PUBLISHER,
     ) -> None:
         preset = preset_of(node, name)
         names = tuple(a for a in axes if a not in (*AXES, GRIPPER)) or AXES
@@ -153,9 +162,10 @@ class DeviceInput:
         self._broken = False
         if self._by_button and p["deadman_button"] < 0:
             raise ValueError(f"{name}.deadman_button is -1; a device of kind joy needs one")
-        self._subscribe(node, p, qos)
+        self._subscribe(node, p)
 
-    def _subscribe(self, node: Node, p: dict[str, Any], qos: QoSProfile) -> None:
+    def _subscribe(self, node: Node, p: dict[str, Any]) -> None:
+        qos = device_qos(p["kind"], p["best_effort"])
         message, callback = {
             "joy": (Joy, self._on_joy),
             "motion": (Joy, self._on_joy),
@@ -259,7 +269,6 @@ def make_rack(
     timeout: float,
     now: Callable[[], float],
     handlers: Handlers,
-    qos: QoSProfile = ANY_PUBLISHER,
 ) -> DeviceRack:
     """All devices and locks that the parameters name."""
 
@@ -276,6 +285,6 @@ def make_rack(
             handlers.pressed(name, counts)
 
     masked = replace(handlers, pressed=pressed)
-    devices = [DeviceInput(node, name, axes, timeout, now, masked, qos).device for name in names]
+    devices = [DeviceInput(node, name, axes, timeout, now, masked).device for name in names]
     rack = DeviceRack(devices, [subscribe_lock(node, name, now) for name in locks])
     return rack

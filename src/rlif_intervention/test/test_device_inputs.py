@@ -14,7 +14,13 @@ from rlif_node.qos import LATCHED, RELIABLE, SENSOR
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
-from rlif_intervention.device_inputs import Handlers, device_parameters, lock_parameters, make_rack
+from rlif_intervention.device_inputs import (
+    Handlers,
+    device_parameters,
+    device_qos,
+    lock_parameters,
+    make_rack,
+)
 from rlif_intervention.presets import PRESETS, Preset
 
 AXES = ("x", "y", "yaw")
@@ -141,13 +147,22 @@ def test_turbo_of_a_preset_is_full_speed_and_without_it_is_slow(make_graph, name
 @pytest.mark.parametrize("kind", ["joy", "twist", "twist_stamped"])
 def test_a_device_whose_driver_publishes_best_effort_is_heard(make_graph, kind):
     graph = make_graph()
-    b = Bench(graph, ["it"], it__kind=kind)
+    b = Bench(graph, ["it"], it__kind=kind, it__best_effort=kind == "joy")
     message = {"twist": Twist, "twist_stamped": TwistStamped}.get(kind, Joy)()
     if kind == "joy":
         message = joy(*[0.0] * 6, buttons=[1, 0, 0, 0])
     publisher = graph.world.create_publisher(type(message), "it", qos_profile_sensor_data)
     graph.until(lambda: publisher.get_subscription_count() >= 1, what="a subscription")
     graph.until(lambda: publisher.publish(message) or b.readings, what="a reading")
+
+
+def test_a_joy_is_heard_reliably_unless_asked_otherwise():
+    """Regression: best effort for all devices could lose a tap of the stop button."""
+    reliability = [
+        device_qos(kind, loose).reliability.name
+        for kind, loose in (("joy", False), ("motion", False), ("joy", True), ("twist", False))
+    ]
+    assert reliability == ["RELIABLE", "RELIABLE", "BEST_EFFORT", "BEST_EFFORT"]
 
 
 def test_a_lock_masks_a_device(make_graph):
