@@ -229,7 +229,7 @@ def test_a_gripper_axis_is_commanded_and_recorded(make_graph):
         ({"max_joint_velocity": []}, "max_velocity is .*one finite number for each"),
         ({"workspace_min": [0.0] * 3, "workspace_max": [1.0] * 3}, "the box bounds twists"),
         ({"lock_step": True}, "the simulated arm takes output twist"),
-        ({"output": "joint_trajectory", "trajectory_horizon": 0.02}, "trajectory_horizon is 0.02"),
+        ({"output": "joint_trajectory", "trajectory_horizon": 0.01}, "trajectory_horizon is 0.01"),
         ({"axes": ["gripper", "elbow"]}, "expected gripper once, as the last"),
         ({"axes": ["gripper"]}, "expected names of joints"),
     ],
