@@ -10,10 +10,13 @@ episode and the parameters, that returns rewards (float32 [n]) and terminals (bo
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +93,26 @@ class Relabelling:
             sys.path.append("")  # as `python` does: a file in the current directory is a module
         try:
             found = getattr(importlib.import_module(module), name)
+            inspect.signature(found).bind((), **self.parameters)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"scheme {self.scheme!r}: {error}") from error
-        return lambda steps: found(steps, **self.parameters)
+        except TypeError as error:  # in the words of Python: which parameter is not one of it
+            raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
+        return partial(_called, found, self)
+
+
+def _called(
+    function: Scheme, work: Relabelling, steps: Sequence[StepRecord]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a user's function returns. ValueError says where in it something went wrong."""
+    try:
+        return function(steps, **work.parameters)
+    except Exception as error:  # noqa: BLE001 - not ours: it may raise anything, and that is said
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"scheme {work.scheme!r} failed on episode {steps[0].episode_id}: "
+            f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+        ) from error
 
 
 def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
@@ -194,14 +214,21 @@ class _Rows:
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
     """What the labels were made of: equal means that they need not be made again."""
-    files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
     return {
-        "bag": str(bag.resolve()),
-        "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},
+        **source_files(bag),
         "scheme": work.scheme,
         "parameters": dict(work.parameters),
         "dwell": work.dwell,
         "topic": work.topic,
+    }
+
+
+def source_files(bag: Path) -> dict[str, Any]:
+    """A bag by its path, and the sizes and times of its files."""
+    files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
+    return {
+        "bag": str(bag.resolve()),
+        "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},
     }
 
 
@@ -237,10 +264,10 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
     }
     text = json.dumps({"of": about, "report": vars(report)})
     output.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{target.name}")
-    with partial.open("wb") as stream:
+    unfinished = target.with_name(f".partial-{target.name}")
+    with unfinished.open("wb") as stream:
         np.savez_compressed(stream, about=np.array(text), **columns)
-    partial.replace(target)
+    unfinished.replace(target)
     return report
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -145,20 +148,19 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
     if output.exists():
         raise BagError(f"{output} exists already; name another output")
     partial = output.with_name(f".partial-{output.name}")
-    if partial.exists():
-        raise BagError(f"{partial} is left from a repair that was interrupted: remove it first")
+    remove_abandoned(partial)
     cut: dict[str, str] = {}
     writer = Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP)
     if compress:
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    with writer:
+    with writer, DirectoryLock(partial):
         copy = _Copy(writer)
         for file in files:
             copy.begin_file()
             for record in _whole_records(file, cut):
                 copy.take(record)
     if not copy.kept:
-        _remove(partial)
+        remove_bag(partial)
         raise BagError(f"{source}: holds no whole message; {cut}")
     rename_bag(partial, output)
     return RepairReport(dict(copy.kept), cut)
@@ -178,7 +180,43 @@ def rename_bag(partial: Path, output: Path) -> None:
     partial.rename(output)
 
 
-def _remove(bag: Path) -> None:
+def remove_bag(bag: Path) -> None:
     for file in bag.iterdir():
         file.unlink()
     bag.rmdir()
+
+
+class DirectoryLock:
+    """Marks a directory as being written by this process; whatever ends it, the mark goes too."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise
+        except OSError as error:  # a network file system without locks: no mark, then
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL):
+                self.close()
+                raise
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove_abandoned(partial: Path) -> None:
+    """Remove what a killed process left of an unfinished bag. BagError while one writes it."""
+    if not partial.exists():
+        return
+    try:
+        with DirectoryLock(partial):
+            remove_bag(partial)
+    except BlockingIOError:
+        raise BagError(f"{partial} is being written by another process") from None

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rlif_learner.bags import STEP_TYPE, BagError
-from rlif_learner.bags_repair import rename_bag
+from rlif_learner.bags_repair import DirectoryLock, remove_abandoned, remove_bag, rename_bag
 from rlif_learner.steps import StepRecord
 
 REPLAY_TOPIC = "/replay"
@@ -107,8 +107,7 @@ class StepWriter:
             raise BagError(f"{output} exists already; name another output")
         self.output, self.topic = output, topic
         self._partial = output.with_name(f".partial-{output.name}")
-        if self._partial.exists():
-            raise BagError(f"{self._partial} is left from a run that was interrupted: remove it")
+        remove_abandoned(self._partial)
         self._store = step_typestore()
         self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
         if compress:
@@ -117,6 +116,7 @@ class StepWriter:
 
     def __enter__(self) -> StepWriter:
         self._writer.open()
+        self._lock = DirectoryLock(self._partial)
         self._connection = self._writer.add_connection(
             self.topic, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
         )
@@ -134,11 +134,12 @@ class StepWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._writer.close()
-            rename_bag(self._partial, self.output)
-            return
-        self._writer.abort()
-        for file in self._partial.iterdir():
-            file.unlink()
-        self._partial.rmdir()
+        try:
+            if kind is None:
+                self._writer.close()
+                rename_bag(self._partial, self.output)
+                return
+            self._writer.abort()
+            remove_bag(self._partial)
+        finally:
+            self._lock.close()

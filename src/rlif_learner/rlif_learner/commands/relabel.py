@@ -5,6 +5,7 @@
                                               Steps, as bags in OUT, then the labels of these
   rlif relabel --describe BAG...              what is in the bags, and a mapping to start from
 
+--jobs N does N bags at a time, --ray ADDRESS does them on a cluster; --plots draws each episode.
 `rlif train BAG... --labels OUT` learns from them. A second call goes on where the first one ended.
 """
 
@@ -13,16 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
-from rlif_learner.bags_foreign import ForeignReport, foreign_steps
 from rlif_learner.bags_info import describe_bag
+from rlif_learner.bags_jobs import Job, JobResult, run_jobs
 from rlif_learner.bags_mapping import TopicMapping, starter
-from rlif_learner.bags_relabel import Relabelling, RelabelReport, labels_path, relabel_bag
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags_relabel import Relabelling, RelabelReport, labels_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--topic", default="", help="of the Steps, where there are several")
     parser.add_argument("--jobs", type=int, default=1, help="bags at the same time")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="do the bags on this Ray cluster; local: on one of this machine alone",
+    )  # fmt: skip
+    parser.add_argument("--plots", action="store_true", help="a picture for each episode, too")
     parser.add_argument("--mapping", type=Path, help="what the topics of foreign bags mean")
     parser.add_argument("--describe", action="store_true", help="say what is in the bags, only")
 
@@ -65,22 +69,30 @@ def run(arguments: argparse.Namespace) -> int:
             for bag in bags:
                 print("\n".join([*describe_bag(bag), *_starter_lines(bag)]))
             return 0
-        if arguments.output is None:
-            raise ValueError("found no -o OUT, expected the directory of the labels")
-        work = Relabelling(
-            arguments.scheme,
-            parse_parameters(arguments.parameters),
-            arguments.dwell,
-            arguments.topic,
-        )
-        work.function()  # one that does not exist is refused before anything is read
-        _refuse_equal_names(bags, arguments.output)
-        if arguments.mapping is not None:
-            bags = _convert_all(bags, arguments.output, TopicMapping.read(arguments.mapping))
+        jobs = _jobs(bags, arguments)
+        results = []
+        for result in run_jobs(jobs, arguments.jobs, arguments.ray):
+            results.append(result)
+            _say(result)
     except (BagError, ValueError) as error:
         print(f"rlif relabel: {error}", file=sys.stderr)
         return 1
-    return _relabel_all(bags, arguments.output, work, max(1, arguments.jobs))
+    return _write_report(results, arguments.output)
+
+
+def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
+    """One for each bag. What is asked wrongly is refused here, before anything is read."""
+    if arguments.output is None:
+        raise ValueError("found no -o OUT, expected the directory of the labels")
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs: found {arguments.jobs}, expected at least 1")
+    parameters = parse_parameters(arguments.parameters)
+    work = Relabelling(arguments.scheme, parameters, arguments.dwell, arguments.topic)
+    work.function()
+    output = arguments.output.absolute()  # a job may run in another directory
+    _refuse_equal_names(bags, output)
+    mapping = None if arguments.mapping is None else TopicMapping.read(arguments.mapping)
+    return [Job(bag.absolute(), output, work, mapping, arguments.plots) for bag in bags]
 
 
 def _starter_lines(bag: Path) -> list[str]:
@@ -92,33 +104,6 @@ def _starter_lines(bag: Path) -> list[str]:
     return ["a mapping to start from, for --mapping:", "", starter(types)]
 
 
-def _convert_all(bags: list[Path], output: Path, mapping: TopicMapping) -> list[Path]:
-    """Bags of Steps in `output`, of those that can be converted; the others are named."""
-    output.mkdir(parents=True, exist_ok=True)
-    converted = []
-    for bag in bags:
-        target = output / (bag.stem if bag.is_file() else bag.name)
-        if target.exists():
-            print(f"{target}: converted before")
-            converted.append(target)
-            continue
-        report = ForeignReport()
-        try:
-            with StepWriter(target) as writer:
-                for stamp, step in foreign_steps(bag, mapping, report):
-                    writer.write(step, stamp)
-                if not writer.count:
-                    raise BagError(f"{bag}: gave no Step; " + "; ".join(report.lines()))
-        except BagError as error:
-            print(f"rlif relabel: {error}", file=sys.stderr)
-            continue
-        print("\n".join([f"{bag} -> {target}", *report.lines()]))
-        converted.append(target)
-    if len(converted) < len(bags):
-        raise BagError(f"{len(bags) - len(converted)} of {len(bags)} bags cannot be converted")
-    return converted
-
-
 def _refuse_equal_names(bags: list[Path], output: Path) -> None:
     seen: dict[Path, Path] = {}
     for bag in bags:
@@ -128,30 +113,24 @@ def _refuse_equal_names(bags: list[Path], output: Path) -> None:
         seen[target] = bag
 
 
-def _try(bag: Path, output: Path, work: Relabelling) -> RelabelReport | str:
-    try:
-        return relabel_bag(bag, output, work)
-    except (BagError, ValueError, TypeError) as error:
-        return f"{bag}: {error}"
+def _say(result: JobResult) -> None:
+    if result.conversion is not None:
+        print("\n".join(result.conversion.lines()))
+    if result.report is not None:
+        print("\n".join(report_lines(result.report)))
+    if result.plots:
+        print(f"  plots: {result.plots}")
+    if result.error:
+        print(f"rlif relabel: {result.error}", file=sys.stderr)
 
 
-def _relabel_all(bags: list[Path], output: Path, work: Relabelling, jobs: int) -> int:
-    count = len(bags)
-    if jobs == 1 or count == 1:
-        results = [_try(bag, output, work) for bag in bags]
-    else:
-        with ProcessPoolExecutor(min(jobs, count)) as pool:
-            results = list(pool.map(_try, bags, [output] * count, [work] * count))
-    failed = [r for r in results if isinstance(r, str)]
-    done = [r for r in results if isinstance(r, RelabelReport)]
-    for report in done:
-        print("\n".join(report_lines(report)))
-    for line in failed:
-        print(f"rlif relabel: {line}", file=sys.stderr)
-    if done:
-        text = json.dumps([vars(r) for r in done], indent=1)
-        (output / "report.json").write_text(text, encoding="utf-8")
-        print(f"{len(done)} of {count} bags labelled, {len(failed)} refused: {output}/report.json")
+def _write_report(results: list[JobResult], output: Path) -> int:
+    failed = sum(bool(r.error) for r in results)
+    done, count = len(results) - failed, len(results)
+    text = json.dumps([r.entry() for r in results], indent=1)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "report.json").write_text(text, encoding="utf-8")
+    print(f"{done} of {count} bags labelled, {failed} refused: {output}/report.json")
     return 1 if failed else 0
 
 

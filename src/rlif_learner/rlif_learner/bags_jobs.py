@@ -1,0 +1,100 @@
+"""Relabelling many bags: one after another, in processes side by side, or on a Ray cluster.
+
+A job is one bag, and knows all it needs: wherever it runs, the files and the report are the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlif_learner.bags import BagError
+from rlif_learner.bags_convert import Conversion, convert_bag
+from rlif_learner.bags_mapping import TopicMapping
+from rlif_learner.bags_relabel import Relabelling, RelabelReport, relabel_bag
+
+
+@dataclass(frozen=True)
+class Job:
+    """mapping: of a bag that this suite did not record; plots: one picture for each episode."""
+
+    bag: Path
+    output: Path
+    work: Relabelling
+    mapping: TopicMapping | None = None
+    plots: bool = False
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """error: why there is no report; empty: there is one."""
+
+    bag: str
+    error: str = ""
+    conversion: Conversion | None = None
+    report: RelabelReport | None = None
+    plots: str = ""  # directory
+
+    def entry(self) -> dict[str, Any]:
+        """Of report.json."""
+        values: dict[str, Any] = {"bag": self.bag}
+        values |= {"error": self.error} if self.error else {}
+        values |= vars(self.report) if self.report is not None else {}
+        if self.conversion is not None:
+            values["conversion"] = asdict(self.conversion.report)
+        return values
+
+
+def run_job(job: Job) -> JobResult:
+    """Never raises for what is wrong with the bag, the scheme or the disk: the result says it."""
+    conversion = None
+    try:
+        bag = job.bag
+        if job.mapping is not None:
+            conversion = convert_bag(bag, job.output, job.mapping)
+            bag = conversion.target
+        report = relabel_bag(bag, job.output, job.work)
+        plots = ""
+        if job.plots:
+            from rlif_learner.bags_plot import plot_episodes  # matplotlib takes long to import
+
+            plots = str(plot_episodes(bag, job.output, job.work))
+        return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
+    except (BagError, ValueError, TypeError, OSError) as error:
+        return JobResult(str(job.bag), f"{job.bag}: {error}", conversion)
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int = 1, ray_address: str | None = None
+) -> Iterator[JobResult]:
+    """Results in the order of the jobs. BagError where Ray is asked for and cannot be had."""
+    if ray_address is not None:
+        from rlif_learner.bags_ray import run_on_ray
+
+        yield from run_on_ray(run_job, jobs, ray_address)
+    elif workers <= 1 or len(jobs) <= 1:
+        yield from map(run_job, jobs)
+    else:
+        yield from _side_by_side(jobs, workers)
+
+
+def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
+    # Not forked: a process may have threads by now.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        waiting = [(job, pool.submit(run_job, job)) for job in jobs]
+        for job, future in waiting:
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield lost(job, "a worker process died; is there memory for so many --jobs?")
+
+
+def lost(job: Job, why: str) -> JobResult:
+    """Of a job whose worker is gone."""
+    return JobResult(str(job.bag), f"{job.bag}: {why} Run it again: what is done stays done")
