@@ -7,6 +7,7 @@ other, stops the recording, and nothing else.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,25 @@ class BagStatus:
     waiting: int
     bytes_written: int
     error: str
+
+
+class LogClock:
+    """The time of day in ns, read once and then counted by a steady clock.
+
+    Set back while it records, the machine's clock would put the messages into another order: all
+    readers sort by these times.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = time.time_ns,
+        steady: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._steady = steady
+        self._offset = wall() - steady()
+
+    def __call__(self) -> int:
+        return self._offset + self._steady()
 
 
 class BagRecorder:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from rlif_node.stamps import to_ns
 
 from rlif_msgs.msg import Decision, Episode, Observation, Step
 
-from .bag_recorder import BagRecorder, BagStatus
+from .bag_recorder import BagRecorder, BagStatus, LogClock
 from .bag_writer import COMPRESSIONS, BagConfig, BagError, BagWriter, Topic, qos_profile
 from .join import Driven, Joined, Phase, Seen, Stage, StepJoin
 from .message_definitions import definition, type_hash
@@ -62,17 +63,17 @@ _LATCHED_TYPES = frozenset(
     f"rlif_msgs/msg/{name}"
     for name in ("ControlState", "Episode", "LearnerStatus", "PolicyWeights")
 )
-_BEST_EFFORT_TYPES = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
+# Cameras offer either. Reliable is asked for first: then nothing is lost where it is offered.
+_OFTEN_BEST_EFFORT = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
 _TICK = 0.2  # s; of the timer that looks for deadlines, errors and new publishers
 
 
 def subscription_qos(type_name: str, modest: bool = False) -> QoSProfile:
-    """What a topic of this type is usually offered with; `modest`: what fits any offer."""
+    """The most that a topic of this type may be offered with; `modest`: what fits any offer."""
     latched = type_name in _LATCHED_TYPES and not modest
-    best_effort = type_name in _BEST_EFFORT_TYPES or modest
     return QoSProfile(
         depth=100,
-        reliability=ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
+        reliability=ReliabilityPolicy.BEST_EFFORT if modest else ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
 
@@ -151,6 +152,7 @@ class RecorderNode(Node):
             p["join_capacity"], p["final_timeout"], p["max_gap"] / p["control_rate"]
         )
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._log_time = LogClock()
         self._topics: dict[str, Topic] = {}
         self._types = {
             self.resolve_topic_name(name): kind
@@ -162,7 +164,8 @@ class RecorderNode(Node):
         self._bag = self._open_bag(p) if p["bag_directory"] else None
         # Only now: episodes begin when it is seen, and nothing is recorded without the bag.
         self._replay = self.create_publisher(Step, "replay", REPLAY)
-        self._said_error, self._said_lost, self._lost_by_middleware = "", 0, 0
+        self._said_error, self._said_lost = "", 0
+        self._lost_by_middleware: Counter[str] = Counter()
         self._kinds = dict(self._types)
         self._raw: dict[str, Subscription] = {}
         self._refused: set[str] = set()
@@ -220,12 +223,12 @@ class RecorderNode(Node):
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=lambda _: self._refused.add(name),
-                message_lost=self._on_message_lost,
+                message_lost=partial(self._on_message_lost, name),
             ),
         )
 
-    def _on_message_lost(self, info: Any) -> None:
-        self._lost_by_middleware += info.total_count_change
+    def _on_message_lost(self, name: str, info: Any) -> None:
+        self._lost_by_middleware[name] += info.total_count_change
 
     def _take_what_is_offered(self) -> None:
         """Subscribe again, modestly, where a publisher offers less than was asked for."""
@@ -234,9 +237,13 @@ class RecorderNode(Node):
             old = self._raw[name]
             if old.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT:
                 continue
-            self.get_logger().warning(
-                f"{name} is offered with another QoS than usual: subscribed as best effort, volatile"
+            words = (
+                f"{name} is offered with less than was asked for: taken as best effort, volatile"
             )
+            if self._kinds[name] in _OFTEN_BEST_EFFORT:
+                self.get_logger().info(words)
+            else:
+                self.get_logger().warning(words)
             self.destroy_subscription(old)
             self._listen(name, self._kinds[name], old.callback, modest=True)
 
@@ -252,7 +259,7 @@ class RecorderNode(Node):
             topic = self._topics[name] = Topic(
                 name, kind, definition(kind), type_hash(kind), _offered(self, name, fallback)
             )
-        self._bag.record(topic, time.time_ns(), data)
+        self._bag.record(topic, self._log_time(), data)
 
     def _write_and(self, name: str, callback: Callable[[bytes], None], data: bytes) -> None:
         self._write(name, data)
@@ -297,7 +304,7 @@ class RecorderNode(Node):
     def _say_status(self) -> None:
         """Log what is new, publish diagnostics."""
         status = self._bag.status() if self._bag else None
-        lost = (status.lost if status else 0) + self._lost_by_middleware
+        lost = (status.lost if status else 0) + self._lost_by_middleware.total()
         if status and status.error and status.error != self._said_error:
             self._said_error = status.error
             self.get_logger().error(f"{status.error}; the Steps still reach the learner")
@@ -305,7 +312,7 @@ class RecorderNode(Node):
             by_topic = self._bag.lost() if self._bag else {}
             self.get_logger().error(
                 f"{lost} messages lost so far: {by_topic} the disk was too slow for, "
-                f"{self._lost_by_middleware} never reached this node"
+                f"{dict(self._lost_by_middleware)} never reached this node"
             )
         self._said_lost = lost
         self._diagnostics.publish(self._diagnostic(status, lost))

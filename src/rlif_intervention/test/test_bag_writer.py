@@ -19,7 +19,7 @@ from mcap.records import Chunk, Message
 from mcap.stream_reader import StreamReader
 from rosbags.highlevel import AnyReader
 
-from rlif_intervention.bag_recorder import BagRecorder
+from rlif_intervention.bag_recorder import BagRecorder, LogClock
 from rlif_intervention.bag_writer import BagConfig, BagError, BagWriter, Topic, qos_profile
 
 BOOL = Topic(
@@ -296,6 +296,14 @@ def test_closing_writes_all_that_waits(tmp_path: Path) -> None:
     status = recorder.close()
     assert (status.written, status.lost, status.error) == (5000, 0, "")
     assert [d for _, _, d in read_all(tmp_path / "bag")] == [int_message(i) for i in range(5000)]
+
+
+def test_the_log_time_does_not_follow_a_clock_that_is_set_back() -> None:
+    wall, steady = [1_000], [50]
+    clock = LogClock(lambda: wall[0], lambda: steady[0])
+    assert clock() == 1_000
+    wall[0], steady[0] = 10, 60
+    assert clock() == 1_010
 
 
 def test_chunks_are_small(tmp_path: Path) -> None:

@@ -191,6 +191,26 @@ def test_a_topic_with_another_qos_is_recorded_all_the_same(
     graph.until(sent_and_written, what="a best-effort topic in the bag")
 
 
+@pytest.mark.parametrize(
+    "offered", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT], ids=lambda p: p.name
+)
+def test_a_camera_is_taken_as_reliably_as_it_is_offered(
+    graph: Any, recorder: Start, tmp_path: Path, offered: ReliabilityPolicy
+) -> None:
+    """Best effort in any case lost images that a reliable camera would have sent again."""
+    camera = graph.driver.create_publisher(Image, "image", QoSProfile(depth=5, reliability=offered))
+    node = recorder(
+        bag_directory=str(tmp_path / "bag"), topics=["image"], types=["sensor_msgs/msg/Image"]
+    )
+
+    def sent_and_written() -> bool:
+        camera.publish(Image())
+        return bool(node._bag and node._bag.status().written)
+
+    graph.until(sent_and_written, what="an image in the bag")
+    assert node._raw["/image"].qos_profile.reliability == offered
+
+
 def test_a_full_disk_leaves_the_learner_its_steps(
     graph: Any, recorder: Start, tmp_path: Path
 ) -> None:
