@@ -20,6 +20,7 @@ import numpy as np
 
 from rlif_learner.bags import BagError, StepReader
 from rlif_learner.bags_relabel import Relabelling
+from rlif_learner.bags_repair import DirectoryLock
 from rlif_learner.steps import Outcome, Source, StepRecord, discards, follows
 
 NOT_DRIVEN = "no transition"
@@ -258,26 +259,36 @@ def _check_images(run: Run) -> None:
 @contextmanager
 def new_directory(output: Path) -> Iterator[Path]:
     """A directory to fill, that appears as `output` when it is complete, or not at all."""
-    partial = partial_path(output)
-    partial.mkdir()
-    try:
+    with partial_directory(output) as partial:
         yield partial
         _refuse_existing(output)
         partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
 
 
-def partial_path(output: Path) -> Path:
-    """Where `output` is written to until it is complete. BagError if either exists."""
+@contextmanager
+def partial_directory(output: Path) -> Iterator[Path]:
+    """Where to prepare `output`; whatever is there in the end is removed.
+
+    What a killed process left there goes first. BagError where `output` exists, or another process
+    is writing it.
+    """
     _refuse_existing(output)
-    partial = output.with_name(f".partial-{output.name}")
-    if partial.exists():
-        raise BagError(f"{partial} is left from a run that was interrupted: remove it")
     if not output.parent.is_dir():
         raise BagError(f"{output.parent}: there is no such directory")
-    return partial
+    partial = output.with_name(f".partial-{output.name}")
+    partial.mkdir(exist_ok=True)
+    try:
+        lock = DirectoryLock(partial)
+    except BlockingIOError:
+        raise BagError(f"{partial} is being written by another process") from None
+    with lock:
+        try:
+            for left in partial.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial
+        finally:
+            if partial.exists():
+                shutil.rmtree(partial)
 
 
 def _refuse_existing(output: Path) -> None:

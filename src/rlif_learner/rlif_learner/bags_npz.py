@@ -22,13 +22,12 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from rlif_learner.bags import BagError
-from rlif_learner.bags_export import ExportReader, Run, partial_path
+from rlif_learner.bags_export import ExportReader, Run, partial_directory
 
 IMAGES = "images."
 
@@ -49,23 +48,17 @@ def write_npz(reader: ExportReader, output: Path) -> None:
 
     Holds one episode in memory at a time: rows wait in files beside the output until all are there.
     """
-    partial = partial_path(output)
-    try:
-        with TemporaryDirectory(prefix=".partial-", dir=output.parent) as directory:
-            rows = _Rows(Path(directory))
-            with rows:
-                frames = 0
-                for run in reader:
-                    rows.append(run_arrays(run, reader.runs, frames))
-                    frames += len(run) + 1
-            if not rows.counts:
-                why = "; ".join(reader.lines())
-                raise BagError(f"there is no transition to export{': ' * bool(why)}{why}")
-            rows.compress(partial)
-        partial.rename(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with partial_directory(output) as partial:
+        with _Rows(partial) as rows:
+            frames = 0
+            for run in reader:
+                rows.append(run_arrays(run, reader.runs, frames))
+                frames += len(run) + 1
+        if not rows.counts:
+            why = "; ".join(reader.lines())
+            raise BagError(f"there is no transition to export{': ' * bool(why)}{why}")
+        rows.compress(partial / output.name)
+        (partial / output.name).rename(output)
 
 
 class _Rows:
@@ -84,10 +77,13 @@ class _Rows:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}.rows"
+
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
-        for number, (name, array) in enumerate(arrays.items()):
+        for name, array in arrays.items():
             if name not in self._files:
-                path = self.directory / str(number)
+                path = self._path(name)
                 self._files[name] = self._stack.enter_context(path.open("wb"))
                 self.kinds[name] = (array.dtype, array.shape[1:])
             self._files[name].write(np.ascontiguousarray(array).tobytes())
@@ -96,7 +92,7 @@ class _Rows:
     def compress(self, path: Path) -> None:
         """All of them as an npz file."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for number, (name, (dtype, shape)) in enumerate(self.kinds.items()):
+            for name, (dtype, shape) in self.kinds.items():
                 header = {
                     "descr": np.lib.format.dtype_to_descr(dtype),
                     "fortran_order": False,
@@ -104,7 +100,7 @@ class _Rows:
                 }
                 with (
                     archive.open(f"{name}.npy", "w", force_zip64=True) as out,
-                    (self.directory / str(number)).open("rb") as raw,
+                    self._path(name).open("rb") as raw,
                 ):
                     start = io.BytesIO()
                     np.lib.format.write_array_header_1_0(start, header)

@@ -15,6 +15,7 @@ import pytest
 from rlif_learner.bags import BagError, read_steps
 from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
 from rlif_learner.bags_export import optional
+from rlif_learner.bags_repair import DirectoryLock
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command
@@ -163,6 +164,21 @@ def test_an_output_is_never_written_over(
     export(tmp_path, helpers.make_episodes(1))
     assert run(export_command, tmp_path / "bag", "-o", tmp_path / "out.npz") == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_what_a_killed_export_left_is_no_obstacle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = tmp_path / ".partial-out.npz"
+    (left / "videos").mkdir(parents=True)
+    (left / "observations.rows").write_bytes(b"half")
+    export(tmp_path, helpers.make_episodes(1))
+    assert not left.exists()
+    (tmp_path / "out.npz").unlink()
+    left.mkdir()
+    with DirectoryLock(left):
+        assert run(export_command, tmp_path / "bag", "-o", tmp_path / "out.npz") == 1
+    assert "is being written by another process" in capsys.readouterr().err
 
 
 def test_a_library_that_is_missing_is_named_with_its_remedy(
