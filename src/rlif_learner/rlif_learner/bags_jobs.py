@@ -76,7 +76,7 @@ def run_jobs(
     if ray_address is not None:
         from rlif_learner.bags_ray import run_on_ray
 
-        yield from run_on_ray(run_job, jobs, ray_address)
+        yield from run_on_ray(run_job, lost, jobs, ray_address)
     elif workers <= 1 or len(jobs) <= 1:
         yield from map(run_job, jobs)
     else:

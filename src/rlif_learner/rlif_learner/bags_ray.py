@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from rlif_learner.bags import BagError
 
-if TYPE_CHECKING:
-    from rlif_learner.bags_jobs import Job, JobResult
-
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 LOCAL = "local"  # in the place of an address: a cluster of this machine alone, for this run
 INSTALL = "pip install 'ray==2.60.0'"
 _KNOCK_SECONDS = 5.0
@@ -35,11 +34,15 @@ def import_ray() -> Any:
 
 
 def run_on_ray(
-    run: Callable[[Job], JobResult], jobs: Sequence[Job], address: str
-) -> Iterator[JobResult]:
-    """Results in the order of the jobs. BagError where there is no cluster at `address`."""
-    from rlif_learner.bags_jobs import lost
+    run: Callable[[Job], Result],
+    lost: Callable[[Job, str], Result],
+    jobs: Sequence[Job],
+    address: str,
+) -> Iterator[Result]:
+    """Results in the order of the jobs; `lost` makes that of a job whose worker is gone.
 
+    BagError where there is no cluster at `address`.
+    """
     ray = import_ray()
     settings: dict[str, Any] = {"address": address, "log_to_driver": False}
     if address == LOCAL:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from rlif_learner.bags_relabel import episodes_of
+from rlif_learner.bags_relabel import Scheme, episodes_of
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord
 
@@ -53,11 +53,11 @@ class EpisodeView:
 
 
 def view_of(
-    steps: Sequence[StepRecord], scheme: str = "onset", frames: int = 8, camera: int = 0
+    steps: Sequence[StepRecord], scheme: Scheme = label_rewards, frames: int = 8, camera: int = 0
 ) -> EpisodeView:
     """The view of one episode. ValueError for a camera that is not in the Steps."""
     driven = [s for s in steps if not s.is_last]
-    rewards = label_rewards(steps, scheme)[0]
+    rewards = np.asarray(scheme(steps)[0])
     count = max(len(s.images) for s in steps)
     if count and not 0 <= camera < count:
         raise ValueError(f"camera: found {camera}, expected one of {list(range(count))}")
@@ -76,7 +76,7 @@ def view_of(
 
 
 def views(
-    steps: Iterable[StepRecord], wanted: range | None = None, scheme: str = "onset",
+    steps: Iterable[StepRecord], wanted: range | None = None, scheme: Scheme = label_rewards,
     frames: int = 8, camera: int = 0,
 ) -> Iterator[EpisodeView]:  # fmt: skip
     """Views of the episodes, those with an id in `wanted` only."""

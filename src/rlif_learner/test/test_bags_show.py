@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import builtins
 import html.parser
 import importlib.util
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlif_learner.bags_show import COLOURS, html_page, view_of, views
+from rlif_learner.bags_show import COLOURS, NEGATIVE, html_page, view_of, views
 from rlif_learner.commands import show as show_command
 from rlif_learner.steps import Outcome, Source
 
@@ -124,3 +129,91 @@ def test_nothing_to_draw_is_said(
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
     assert run(bag, "-o", tmp_path, *words) == 1
     assert message in capsys.readouterr().err
+
+
+def test_labels_of_a_function_with_its_parameters(tmp_path: Path) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    scheme = ("--scheme", "rlif_learner.bags_relabel:shared_blame", "--set", "blame_steps=2")
+    assert run(bag, "-o", tmp_path, *scheme) == 0
+    assert len(Page((tmp_path / "bag.html").read_text()).all("path")) == 2
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+PAINT = (30, 180, 60)  # of the cameras' frames
+
+
+def near(pixels: np.ndarray, colour: tuple[int, ...] | str) -> np.ndarray:
+    """Where a picture has this colour, give or take what JPEG does to it."""
+    if isinstance(colour, str):
+        colour = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return (np.abs(pixels.astype(int) - colour) < 12).all(axis=2)
+
+
+@pytest.mark.skipif(BROWSER is None, reason=f"found no browser; looked for {', '.join(BROWSERS)}")
+def test_a_real_browser_shows_what_is_in_the_page(tmp_path: Path) -> None:
+    """Frames are decoded, the timeline has its proportions, the label stands where it belongs."""
+    image = np.full((48, 64, 3), PAINT, np.uint8)
+    steps = [replace(s, images=(image,)) for s in helpers.make_episodes(1)]
+    bag = helpers.write_bag(tmp_path / "bag", steps)
+    assert BROWSER is not None and run(bag, "-o", tmp_path) == 0
+    screenshot = tmp_path / "page.png"
+    result = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,500",
+         "--enable-logging=stderr", f"--screenshot={screenshot}",
+         (tmp_path / "bag.html").resolve().as_uri()],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert result.returncode == 0 and screenshot.exists(), result.stderr[-2000:]
+    assert "CONSOLE" not in result.stderr, "the page has nothing to complain about"
+    pixels = np.asarray(Image.open(screenshot).convert("RGB"))
+    assert near(pixels, PAINT).sum() > 20_000, "the frames"
+    rows = near(pixels, COLOURS[Source.OPERATOR]).sum(axis=1)
+    bar = int(np.argmax(rows))  # a row through the timeline; the legend's square is smaller
+    policy, operator = (near(pixels, COLOURS[s])[bar] for s in (Source.POLICY, Source.OPERATOR))
+    assert policy.sum() / operator.sum() == pytest.approx(3 / 2, rel=0.05)
+    assert np.flatnonzero(policy).max() < np.flatnonzero(operator).min()
+    label = near(pixels, NEGATIVE)[bar - 20 : bar]
+    columns = np.flatnonzero(label.any(axis=0))
+    left = np.flatnonzero(policy).min()
+    step = policy.sum() / 3
+    assert left + 2 * step - 2 <= columns.min() and columns.max() <= left + 3 * step + 2
+
+
+def test_without_rerun_the_command_that_installs_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *more: Any, **options: Any) -> Any:
+        if name == "rerun":
+            raise ImportError("No module named 'rerun'")
+        return real(name, *more, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    assert run(bag, "-o", tmp_path / "out", "--rerun") == 1
+    assert "pip install 'rerun-sdk" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("rerun") is None,
+    reason="Rerun is not installed (pip install rerun-sdk)",
+)
+def test_a_file_for_rerun_holds_all_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(3, images=True))
+    file = tmp_path / "out.rrd"
+    words = (bag, "-o", tmp_path / "out", "--episodes", "2-3", "--rerun", file)
+    assert run(*words) == 0 and str(file) in capsys.readouterr().out
+    from rerun.chunk import RrdReader
+
+    rows: Counter[str] = Counter()
+    for chunk in RrdReader(file).stream():
+        rows[str(chunk.entity_path)] += chunk.num_rows
+    expected = {"camera_0": 12, "camera_1": 12, "state": 12, "action": 10, "reward": 10,
+                "driver": 10, "events": 4}  # fmt: skip
+    assert {k.strip("/"): n for k, n in rows.items() if k.strip("/") in expected} == expected
+    assert run(*words) == 1, "never written over"

@@ -1,8 +1,9 @@
 """Draw the episodes of a bag: frames, who drove, labels, outcome.
 
-  rlif show BAG [-o DIR] [--episodes 3 | --episodes 10-20] [--last N]
+  rlif show BAG [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
 
-Writes BAG.png and BAG.html, a page that holds all it shows.
+Writes BAG.png and BAG.html, a page that holds all it shows. --rerun opens the episodes in Rerun
+as well, where that is installed; with a name it writes a file for Rerun instead.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections import deque
 from pathlib import Path
 
 from rlif_learner.bags import BagError, StepReader
+from rlif_learner.bags_relabel import Relabelling, Scheme
+from rlif_learner.bags_rerun import import_rerun, show_in_rerun
 from rlif_learner.bags_show import EpisodeView, draw_png, html_page, views
-from rlif_learner.labels import SCHEMES
+from rlif_learner.commands.relabel import parse_parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=int, default=20, help="so many at most, the last ones")
     parser.add_argument("--camera", type=int, default=0, help="of the Steps, from 0")
     parser.add_argument("--frames", type=int, default=8, help="per episode")
-    parser.add_argument("--scheme", choices=SCHEMES, default="onset")
+    parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="parameter of the function; the value is JSON",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rerun", nargs="?", const="", metavar="FILE.rrd",
+        help="open the episodes in Rerun, or write them into this file",
+    )  # fmt: skip
     parser.add_argument("--topic", default="", help="of the Steps, where there are several")
 
 
@@ -39,13 +50,15 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.last < 1 or arguments.frames < 1:
             raise ValueError("--last and --frames: expected at least 1")
+        if arguments.rerun is not None:
+            import_rerun()  # one that is not there is said before anything is read
+        scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
         reader = StepReader(arguments.bag, arguments.topic)
-        found = views(
-            reader, arguments.episodes, arguments.scheme, arguments.frames, arguments.camera
-        )
+        found = views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera)
         shown: list[EpisodeView] = list(deque(found, maxlen=arguments.last))
         if not shown:
             raise ValueError(f"{arguments.bag}: found no such episode")
+        rerun = _rerun(arguments, {view.id for view in shown}, scheme)
     except (BagError, ValueError) as error:
         print(f"rlif show: {error}", file=sys.stderr)
         return 1
@@ -56,5 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     page.write_text(html_page(shown, name), encoding="utf-8")
     for note in reader.notes:
         print(f"note: {note}")
-    print(f"{len(shown)} episodes: {png} {page}")
+    print(f"{len(shown)} episodes: {png} {page} {rerun}".rstrip())
     return 0
+
+
+def _rerun(arguments: argparse.Namespace, wanted: set[int], scheme: Scheme) -> str:
+    """Where Rerun has the episodes; empty: it was not asked for."""
+    if arguments.rerun is None:
+        return ""
+    file = Path(arguments.rerun) if arguments.rerun else None
+    steps = StepReader(arguments.bag, arguments.topic)
+    show_in_rerun(steps, wanted, scheme, arguments.bag.resolve().name, file)
+    return str(file or "(open in Rerun)")
