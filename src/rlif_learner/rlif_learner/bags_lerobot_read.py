@@ -106,20 +106,28 @@ class LeRobotReader:
         last, episodes = final_images(self.root), self._episodes()
         for number, columns in self._rows():
             episode = next(episodes, {"episode_index": None, "length": None})
-            found, expected = (
-                (number, len(columns[self._action])),
-                tuple(episode[name] for name in ("episode_index", "length")),
-            )
-            if found != expected:
-                raise BagError(
-                    f"{self.root}: found data of episode and length {found}, expected {expected} as "
-                    "in meta/episodes; the dataset is incomplete"
-                )
+            length = len(self._need(columns, self._action))
+            self._check(number, length, episode)
             pictures = {key: columns.pop(key) for key in self._keys if key in columns}
             ends = tuple(image for _, _, image in _take(last, episode, len(self._keys)))
-            frames = self._frames(episode, columns["timestamp"], pictures)
+            frames = self._frames(episode, self._need(columns, "timestamp"), pictures)
             arrays = self._arrays(columns)
             yield arrays, LeRobotImages(frames, ends) if self._keys else None
+        for episode in episodes:
+            self._check(None, None, episode)
+
+    def _check(self, number: int | None, length: int | None, episode: Mapping[str, Any]) -> None:
+        expected = (episode["episode_index"], episode["length"])
+        if (number, length) != expected:
+            raise BagError(
+                f"{self.root}: found data of episode {number} with {length} rows, expected "
+                f"{expected[0]} with {expected[1]} as in meta/episodes; the dataset is incomplete"
+            )
+
+    def _need(self, found: Mapping[str, Any], name: str) -> Any:
+        if name not in found:
+            raise BagError(f"{self.root}: found no column {name!r}, only {sorted(found)}")
+        return found[name]
 
     def close(self) -> None:
         for video in self._videos.values():
@@ -165,7 +173,9 @@ class LeRobotReader:
         arrays = {
             name: columns[key].reshape(count, -1) for key, name in VECTORS.items() if key in columns
         }
-        arrays["observations"] = columns[self._state].reshape(count, -1)
+        if self._state != STATE:  # the next one is of observation.state
+            arrays.pop("next_observations", None)
+        arrays["observations"] = self._need(columns, self._state).reshape(count, -1)
         arrays["actions"] = columns[self._action].reshape(count, -1)
         arrays |= {name: columns[key] for key, (name, _) in SCALARS.items() if key in columns}
         return {name: array for name, array in arrays.items() if name not in LEFT_OUT}
@@ -176,12 +186,12 @@ class LeRobotReader:
         streams = []
         for key in self._keys:
             if key in self._videos:
-                path = self.root / self._video.format(
-                    video_key=key,
-                    chunk_index=episode[f"videos/{key}/chunk_index"],
-                    file_index=episode[f"videos/{key}/file_index"],
+                chunk, file, first = (
+                    self._need(episode, f"videos/{key}/{name}")
+                    for name in ("chunk_index", "file_index", "from_timestamp")
                 )
-                at = (episode[f"videos/{key}/from_timestamp"] + times.reshape(-1)).tolist()
+                relative = self._video.format(video_key=key, chunk_index=chunk, file_index=file)
+                path, at = self.root / relative, (first + times.reshape(-1)).tolist()
                 streams.append(self._videos[key].frames(path, at, 0.5 / self.fps))
             else:
                 streams.append(map(_picture, pictures[key]))

@@ -195,6 +195,40 @@ def test_without_final_images_the_last_action_is_left_out(
     assert sum(1 for _ in read_steps(tmp_path / "states")) == 14
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            "data/chunk-000/file-001.parquet",
+            "found data of episode None with None rows, expected 1",
+        ),
+        ("data/chunk-000/file-000.parquet", "found data of episode 1 with 6 rows, expected 0"),
+        ("videos/observation.images.side/chunk-000/file-001.mp4", "not a readable video"),
+    ],
+)
+def test_a_dataset_with_a_file_missing_gives_no_bag(
+    tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from rlif_learner import bags_lerobot
+
+    monkeypatch.setattr(bags_lerobot, "DATA_MIB", 0)
+    monkeypatch.setattr(bags_lerobot, "VIDEO_MIB", 0)
+    dataset = export(tmp_path, episodes(2))
+    (dataset / damage).unlink()
+    assert run(import_command, dataset, "-o", tmp_path / "again") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_another_feature_as_state(tmp_path: Path) -> None:
+    dataset = export(tmp_path, helpers.make_episodes(2))
+    words = ("-o", tmp_path / "again", "--state-key", "policy_action")
+    assert run(import_command, dataset, *words) == 0
+    found = list(read_steps(tmp_path / "again"))
+    assert len(found) == 10 and {len(step.state) for step in found} == {2}
+
+
 def test_statistics_of_parts_are_those_of_the_whole() -> None:
     rows = np.random.default_rng(0).normal(size=(50, 3))
     running = RunningStats()
