@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any
     options: dict[str, Any] = {}
     if "jpeg_encoding" in inspect.signature(storage_of.new).parameters:
         options["jpeg_encoding"] = False
-    elif any(min(image.shape[:2]) >= 32 for image in images.values()):
+    elif images:
+        _check_jpeg(images)
         notes.append("this version of Minari stores images as JPEG: they are not the same pixels")
     return storage_of.new(
         path,
@@ -81,6 +82,16 @@ def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any
         action_space=spaces.Box(-1.0, 1.0, action.shape, np.float32),
         **options,
     )
+
+
+def _check_jpeg(images: Mapping[str, np.ndarray]) -> None:
+    """Minari before 0.5.4 writes any image as JPEG, and reads only large coloured ones back."""
+    for name, image in images.items():
+        if min(image.shape[:2]) < 32 or image.shape[2] != 3:
+            raise BagError(
+                f"camera {name}: found an image of {image.shape}; Minari before 0.5.4 cannot store "
+                "grey ones, or smaller ones than 32x32: update it, or export with --no-images"
+            )
 
 
 def _about(name: str, reader: ExportReader, config: MinariConfig) -> dict[str, Any]:

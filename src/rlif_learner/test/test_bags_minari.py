@@ -74,6 +74,8 @@ def test_there_and_back_again(tmp_path: Path) -> None:
 def test_images_keep_their_pixels_and_order(
     tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not hasattr(minari.dataset.minari_storage.MinariStorage, "jpeg_encoding"):
+        pytest.skip("this version of Minari stores images as JPEG")
     random = np.random.default_rng(0)
     steps = [
         replace(s, images=tuple(random.integers(0, 256, (2, size, size, 3), np.uint8)))
@@ -82,10 +84,18 @@ def test_images_keep_their_pixels_and_order(
     dataset = export(tmp_path, steps)
     episode = load(dataset, monkeypatch)[0]
     assert set(episode.observations) == {"state", "images"}
-    if size >= 32 and not hasattr(minari.dataset.minari_storage.MinariStorage, "jpeg_encoding"):
-        pytest.skip("this version of Minari stores images as JPEG")
     assert run(import_command, dataset, "-o", tmp_path / "again") == 0
     helpers.assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
+
+
+def test_images_that_an_old_version_cannot_read_back_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = minari.dataset.minari_storage.MinariStorage
+    monkeypatch.setattr(storage, "new", lambda data_path, **spaces: pytest.fail("was written"))
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1, images=True))
+    assert run(export_command, bag, "-o", tmp_path / "peg-v0", "--format", "minari") == 1
+    assert "camera camera_0: found an image of (4, 6, 3)" in capsys.readouterr().err
 
 
 def test_a_name_that_is_no_id_is_refused(
