@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -202,6 +203,27 @@ def test_relabelling_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> Non
         found = read_labels(Path(one.report.output)).columns
         expected = read_labels(Path(two.report.output)).columns
         assert all(np.array_equal(found[k], expected[k]) for k in expected)
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+from rlif_learner.bags_relabel import Relabelling, relabel_bag
+relabel_bag(Path(sys.argv[1]), Path(sys.argv[2]), Relabelling())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_bag(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    peaks = []
+    for episodes in (20, 500):  # 3 and 70 MiB
+        with StepWriter(tmp_path / f"bag{episodes}") as writer:
+            for step in own.make_episodes(episodes):
+                writer.write(replace(step, images=(image, image)), step.sequence * own.PERIOD)
+        words = [sys.executable, "-c", _PEAK, str(tmp_path / f"bag{episodes}"), str(tmp_path)]
+        peaks.append(int(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 25_000, f"KiB: {peaks}"
 
 
 def test_without_ray_the_command_that_installs_it_is_named(
