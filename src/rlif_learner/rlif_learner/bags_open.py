@@ -7,7 +7,7 @@ the distribution that recorded it, and of the packages that are installed here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,7 +15,7 @@ import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
-from rosbags.highlevel import AnyReader
+from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -48,12 +48,26 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
                     f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes "
                     "it whole for good"
                 )
-        store = _fallback_types(readable)
         try:
-            reader = stack.enter_context(AnyReader([readable], default_typestore=store))
+            reader = stack.enter_context(_reader(readable))
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
             raise BagError(f"{path}: not a readable bag: {_words(error)}") from error
-        _complete_types(reader, store)
+        _complete_types(reader, readable)
+        yield reader
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[AnyReader]:
+    """The library's, with types to fall back on only where the bag has none: they take time."""
+    reader = AnyReader([path])
+    try:
+        reader.open()
+    except AnyReaderError as error:
+        if "no type definitions" not in str(error):
+            raise
+        reader = AnyReader([path], default_typestore=_fallback_types(path))
+        reader.open()
+    with closing(reader):
         yield reader
 
 
@@ -152,10 +166,8 @@ def _libraries(files: Collection[Path]) -> set[str]:
     return found
 
 
-def _fallback_types(path: Path) -> Typestore | None:
-    """Common messages of the distribution that recorded the bag; None for ROS 1, which has all."""
-    if path.suffix == ".bag":
-        return None
+def _fallback_types(path: Path) -> Typestore:
+    """Common messages of the distribution that recorded the bag."""
     name = _WITHOUT_NAME
     metadata = path / "metadata.yaml"
     if metadata.is_file():
@@ -168,12 +180,13 @@ def _fallback_types(path: Path) -> Typestore | None:
     return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
 
 
-def _complete_types(reader: AnyReader, store: Typestore | None) -> None:
+def _complete_types(reader: AnyReader, path: Path) -> None:
     """Types of topics that came without a definition, where they can be had."""
-    for connection in reader.connections:
-        kind = connection.msgtype
-        if kind in reader.typestore.fielddefs or store is None:
-            continue
+    missing = {c.msgtype for c in reader.connections} - set(reader.typestore.fielddefs)
+    if not missing or not reader.is2:
+        return
+    store = _fallback_types(path)
+    for kind in sorted(missing):
         if kind not in store.fielddefs:
             _add_installed(store, kind)
         if kind in store.fielddefs:
