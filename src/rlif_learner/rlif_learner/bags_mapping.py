@@ -172,7 +172,8 @@ def starter(types: Mapping[str, str]) -> str:
 
     sources = {name: first(kind) for name, kind in _GUESSES if first(kind)}
     joy, flag = first("sensor_msgs/msg/Joy"), first("std_msgs/msg/Bool")
-    images = [t for t in sorted(types) if types[t] == "sensor_msgs/msg/Image"]
+    cameras = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+    images = [t for t in sorted(types) if types[t] in cameras]
     driver: dict[str, Any] = {"always": "operator"}
     if joy or flag:
         driver = {"joy": joy, "button": 0} if joy else {"flag": flag}
@@ -183,7 +184,8 @@ def starter(types: Mapping[str, str]) -> str:
         "base_frame": "base",
         "sources": sources,
         "cameras": {f"camera{i}": topic for i, topic in enumerate(images)},
-        "command": first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist"),
+        "command": first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist")
+        or first("std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray"),
         "axes": ["x", "y", "z"],
         "linear_scale": 0.1,
         "driver": driver,

@@ -6,6 +6,8 @@ the distribution that recorded it, and of the packages that are installed here.
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -48,6 +50,12 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
                     f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes "
                     "it whole for good"
                 )
+        elif logs := _write_ahead_logs(path):
+            temporary = stack.enter_context(TemporaryDirectory(prefix="rlif-bag-"))
+            readable = _merged(path, Path(temporary))
+            if notes is not None:
+                names = ", ".join(log.name for log in logs)
+                notes.append(f"{path} was not closed; read with its write-ahead log ({names})")
         try:
             reader = stack.enter_context(_reader(readable))
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
@@ -137,6 +145,29 @@ def _unfinished(path: Path) -> str:
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
         return f"metadata.yaml is damaged: {_words(error)}"
     return "metadata.yaml is older than the files" if "rlif" in _libraries(files) else ""
+
+
+def _write_ahead_logs(path: Path) -> list[Path]:
+    """What a killed `ros2 bag record` left beside its SQLite files: messages not yet in them."""
+    logs = path.glob("*.db3-wal") if path.is_dir() else [path.with_name(f"{path.name}-wal")]
+    return [log for log in logs if log.suffix == ".db3-wal" and log.exists() and log.stat().st_size]
+
+
+def _merged(path: Path, directory: Path) -> Path:
+    """A copy of a SQLite bag with what is in its logs; the source stays as it is."""
+    copy = directory / path.name
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        for file in path.parent.glob(f"{path.name}*"):
+            shutil.copy(file, directory)
+    for file in [copy] if copy.is_file() else copy.glob("*.db3"):
+        try:
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("pragma wal_checkpoint(truncate)")
+        except sqlite3.DatabaseError as error:
+            raise BagError(f"{path}: not a readable bag: {file.name}: {error}") from error
+    return copy
 
 
 def _counted(files: Collection[Path]) -> int:

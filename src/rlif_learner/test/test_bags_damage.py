@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rlif_learner.bags import MAX_NOTES, BagError, StepReader
 from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
 from rlif_learner.bags_info import describe_bag
+from rlif_learner.bags_mapping import starter
 from rlif_learner.bags_repair import repair_bag
 from rlif_learner.bags_replay import recorded_steps
 from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
@@ -194,6 +196,44 @@ def test_metadata_that_is_older_than_the_file_hides_no_topic(tmp_path: Path) -> 
     reader = StepReader(tmp_path / "bag")
     own.assert_equal_steps(list(reader), steps)
     assert any("metadata.yaml is older" in note for note in reader.notes)
+
+
+def test_a_sqlite_bag_that_was_killed_is_read_with_its_log(tmp_path: Path) -> None:
+    """Its last messages are in a file beside it, which the library does not look at."""
+    bag = foreign.write(tmp_path / "bag", foreign.session(5), StoragePlugin.SQLITE3)
+    expected, _ = foreign.convert(bag)
+    file = data_file(bag)
+    database = sqlite3.connect(file)
+    database.execute("pragma journal_mode = wal")
+    rows = database.execute("select * from messages where timestamp > ?", (SECOND,)).fetchall()
+    database.execute("delete from messages where timestamp > ?", (SECOND,))
+    database.commit()
+    database.execute("pragma wal_checkpoint(truncate)")
+    marks = ", ".join("?" * len(rows[0]))
+    database.executemany(f"insert into messages values ({marks})", rows)
+    database.commit()
+    killed = tmp_path / "killed"
+    shutil.copytree(bag, killed)
+    database.close()
+    before = {f.name: f.read_bytes() for f in killed.iterdir()}
+    steps, report = foreign.convert(killed)
+    assert foreign.drivers(steps) == foreign.drivers(expected)
+    assert any("write-ahead log" in note for note in report.notes)
+    single, _ = foreign.convert(data_file_of(killed))
+    assert foreign.drivers(single) == foreign.drivers(expected)
+    assert {f.name: f.read_bytes() for f in killed.iterdir()} == before
+
+
+def data_file_of(bag: Path) -> Path:
+    return next(bag.glob("*.db3"))
+
+
+def test_a_guess_takes_what_it_can_read(tmp_path: Path) -> None:
+    text = starter(
+        {"/c": "sensor_msgs/msg/CompressedImage", "/u": "std_msgs/msg/Float64MultiArray"}
+    )
+    guess = yaml.safe_load(text)
+    assert guess["cameras"] == {"camera0": "/c"} and guess["command"] == "/u"
 
 
 def write_with(path: Path, steps: list[StepRecord], broken: dict[int, bytes]) -> Path:
