@@ -37,6 +37,7 @@ class Hands:
             "pad.priority": 10,
             "mouse.preset": "spacemouse",
             "mouse.priority": 50,
+            "mouse.best_effort": True,
             "locks": ["pause"],
             "pause.priority": 10,
             "device_timeout": 1.0,

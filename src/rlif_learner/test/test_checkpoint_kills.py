@@ -62,7 +62,7 @@ class Moments:
 
     def watch(self, patch):
         for owner, name in (
-            (RLPD, "critic_step"), (RLPD, "actor_step"), (ReplayBuffer, "add_step"),
+            (RLPD, "learn"), (RLPD, "actor_step"), (ReplayBuffer, "add_step"),
             (os, "fsync"), (os, "rename"), (Path, "replace"),
             (shutil, "rmtree"), (os, "unlink"), (Path, "unlink"),
         ):  # fmt: skip
