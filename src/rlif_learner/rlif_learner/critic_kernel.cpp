@@ -524,30 +524,26 @@ struct Blocks {
 template <class F>
 void critic_steps_in(const Shape& s, const State& state, const Rates& rates, const Batches& b,
                      Sums* sums, int64_t* done) {
-  const Blocks blocks(b.rows, b.subset_size, s.threads);
-  std::vector<float> next(b.subset_size * b.rows);
-  struct Step {
-    Tasks values, gradients, adam;
+  std::vector<float> next(b.subset_size * b.rows);  // values of the next states, of the subset
+  std::vector<std::unique_ptr<Tasks>> gradients, moves;
+  for (long n = 0; n <= b.steps; n++) {
+    gradients.push_back(std::make_unique<Tasks>(s.critics));
+    moves.push_back(std::make_unique<Tasks>(s.critics));
+  }
+  // What step n needs of target critic e, if it is in that step's subset.
+  const auto look_ahead = [&](long n, long e) {
+    for (long j = 0; n < b.steps && j < b.subset_size; j++)
+      if (b.subset[n * b.subset_size + j] == e)
+        values_of<F>(Critic{s, state.target, e}, b.next_inputs + n * b.rows * s.inputs, b.rows,
+                     next.data() + j * b.rows);
   };
-  std::vector<std::unique_ptr<Step>> steps;
-  for (long i = 0; i < b.steps; i++)
-    steps.push_back(std::make_unique<Step>(
-        Step{Tasks(b.subset_size * blocks.count), Tasks(s.critics), Tasks(s.critics)}));
 #pragma omp parallel num_threads(s.threads)
   {
     const long thread = omp_get_thread_num(), threads = omp_get_num_threads();
     std::vector<float> target(b.rows);
-    for (long n = 0; n < b.steps; n++) {
-      Step& step = *steps[n];
-      const float* inputs = b.inputs + n * b.rows * s.inputs;
-      const float* next_inputs = b.next_inputs + n * b.rows * s.inputs;
-      step.values.work(thread, threads, [&](long task) {
-        const long j = task / blocks.count, from = task % blocks.count * blocks.height;
-        values_of<F>(Critic{s, state.target, b.subset[n * b.subset_size + j]},
-                     next_inputs + from * s.inputs, std::min(blocks.height, b.rows - from),
-                     next.data() + j * b.rows + from);
-      });
+    moves[b.steps]->work(thread, threads, [&](long e) { look_ahead(0, e); });
 #pragma omp barrier
+    for (long n = 0; n < b.steps; n++) {
       for (long r = 0; r < b.rows; r++) {
         float least = next[r];
         for (long j = 1; j < b.subset_size; j++) {
@@ -557,17 +553,18 @@ void critic_steps_in(const Shape& s, const State& state, const Rates& rates, con
         target[r] = b.rewards[n * b.rows + r] + b.discounts[n * b.rows + r] * least;
       }
       Sums* found = sums + n * s.critics;
-      step.gradients.work(thread, threads, [&](long e) {
-        found[e] = loss_gradients<F>(Critic{s, state.values, e}, inputs, target.data(), b.rows,
-                                     state.gradients);
+      gradients[n]->work(thread, threads, [&](long e) {
+        found[e] = loss_gradients<F>(Critic{s, state.values, e}, b.inputs + n * b.rows * s.inputs,
+                                     target.data(), b.rows, state.gradients);
       });
 #pragma omp barrier
       // All threads see the same sums: either all go on or none does, and no weight has changed.
       if (!std::all_of(found, found + s.critics, [](const Sums& sum) { return sum.finite(); })) break;
-      step.adam.work(thread, threads, [&](long e) {
+      moves[n]->work(thread, threads, [&](long e) {
         each_part(Critic{s, state.values, e}, [&](long begin, long length) {
           adam_part(begin, length, state, rates, b.sizes[n], b.corrections[n]);
         });
+        look_ahead(n + 1, e);  // its target is in this core's cache now
       });
 #pragma omp barrier
       if (thread == 0) *done = n + 1;
