@@ -29,7 +29,8 @@ HDF5 = (".hdf5", ".h5")
 class Images(Protocol):
     """The images that belong to arrays. final: whether the last observation of an episode has any."""
 
-    final: bool
+    @property
+    def final(self) -> bool: ...
 
     def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
         """For each of the rows, one image a camera; then, if `final`, those of what came after."""

@@ -216,8 +216,14 @@ class _Dataset:
         sizes |= {"next_observations": sizes["observations"]}
         sizes |= dict.fromkeys(ASKED, sizes["actions"])
         self.videos = [
-            _Videos(root, IMAGES + name, VideoFormat(Fraction(fps), *image.shape, config.codec))
-            for name, image in zip(run.cameras, run.frames[0].record.images, strict=True)
+            _Videos(
+                root,
+                IMAGES + name,
+                VideoFormat(Fraction(fps), height, width, channels, codec=config.codec),
+            )  # fmt: skip
+            for name, (height, width, channels) in zip(
+                run.cameras, (image.shape for image in run.frames[0].record.images), strict=True
+            )
         ]
         self.features = features(sizes, self.videos, fps)
         arrow = optional("pyarrow")
