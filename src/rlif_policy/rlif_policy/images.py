@@ -1,37 +1,45 @@
-"""Camera images as the policy sees them: rgb8, resized. No ROS."""
+"""Camera images as the policy sees them: rgb8, a region of what came, resized. No ROS."""
 
 from __future__ import annotations
 
+import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
 
-# Encoding to (bytes per pixel, which of them are red, green and blue).
-ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
-    "8UC1": (1, (0, 0, 0)),
-    "8UC3": (3, (2, 1, 0)),
-}
+from rlif_policy.image_encodings import (
+    DEPTHS,
+    ENCODINGS,
+    ImageError,
+    RawImage,
+    check_bytes,
+    to_pillow,
+)
 
+__all__ = ["ENCODINGS", "CameraSpec", "ImageError", "PackedImage", "Picture", "RawImage",
+           "check_image", "to_rgb", "unpack"]  # fmt: skip
 
-class ImageError(ValueError):
-    """An image that is not what was configured; the message names both."""
+FILES = ("JPEG", "PNG")  # what the data of a CompressedImage may be
 
 
 @dataclass(frozen=True)
 class CameraSpec:
-    """What a camera sends (width, height) and what goes into observations (out_…), in pixels."""
+    """What a camera sends (width, height) and what goes into observations (out_…), in pixels.
+
+    roi: x, y, width, height of what is used; empty: all
+    depth_range: what is 1 and what is 255 in a depth image, in m; empty: it sends none
+    """
 
     name: str
     width: int
     height: int
     out_width: int
     out_height: int
+    roi: tuple[int, ...] = ()
+    depth_range: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("width", "height", "out_width", "out_height"):
@@ -39,53 +47,152 @@ class CameraSpec:
                 raise ValueError(
                     f"camera {self.name}: {field} is {getattr(self, field)}, expected at least 1"
                 )
+        if self.roi and (len(self.roi) != 4 or not self._inside(*self.roi)):
+            raise ValueError(
+                f"camera {self.name}: roi is {list(self.roi)}, expected [x, y, width, height] "
+                f"within {self.width}x{self.height} pixels"
+            )
+        near_far = self.depth_range
+        if near_far and not (len(near_far) == 2 and 0.0 <= near_far[0] < near_far[1] < np.inf):
+            raise ValueError(
+                f"camera {self.name}: depth_range is {list(near_far)}, expected [nearest, "
+                "farthest] in m"
+            )
+
+    def _inside(self, x: int, y: int, width: int, height: int) -> bool:
+        fits = x + width <= self.width and y + height <= self.height
+        return x >= 0 and y >= 0 and width >= 1 and height >= 1 and fits
+
+    @property
+    def region(self) -> tuple[int, int, int, int]:
+        """x, y, width, height of what is used."""
+        x, y, width, height = self.roi or (0, 0, self.width, self.height)
+        return x, y, width, height
+
+    @property
+    def depth(self) -> tuple[float, float] | None:
+        return (self.depth_range[0], self.depth_range[1]) if self.depth_range else None
 
 
 @dataclass(frozen=True)
-class RawImage:
-    """As it came: nothing is converted before a tick needs it. step: bytes per row."""
+class PackedImage:
+    """A JPEG or PNG file, as it came. width, height: as the file's head says.
+
+    form: `format` of the CompressedImage: "jpeg", or with image_transport
+    "rgb8; jpeg compressed bgr8", what it was and what it is
+    """
 
     width: int
     height: int
-    encoding: str
-    step: int
-    data: np.ndarray  # uint8 [height * step]
+    form: str
+    data: np.ndarray  # uint8 [bytes of the file]
+
+    @classmethod
+    def of(cls, form: str, data: np.ndarray) -> PackedImage:
+        """Reads the file's head only. ImageError: it is no JPEG or PNG."""
+        if "compressedDepth" in form:
+            raise ImageError(
+                f"format is {form!r}, expected JPEG or PNG: take a depth image with transport raw"
+            )
+        width, height = _opened(form, data).size
+        return cls(width, height, form, data)
 
 
-def check_image(image: RawImage, camera: CameraSpec) -> None:
-    """ImageError unless `image` has the configured size, a known encoding and all its bytes."""
+Picture = RawImage | PackedImage
+
+
+def _opened(form: str, data: np.ndarray) -> PillowImage.Image:
+    try:
+        with warnings.catch_warnings():  # of a size that is refused anyway
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            return PillowImage.open(io.BytesIO(data.tobytes()), formats=FILES)
+    except (UnidentifiedImageError, PillowImage.DecompressionBombError, OSError) as error:
+        raise ImageError(
+            f"{data.size} bytes of format {form!r} are no JPEG or PNG file: {error}"
+        ) from error
+
+
+def unpack(image: PackedImage) -> RawImage:
+    """The pixels of the file; ImageError if it is broken."""
+    picture = _opened(image.form, image.data)
+    wanted, _, rest = (part.strip() for part in image.form.partition(";"))
+    try:
+        if picture.mode.startswith("I;16"):
+            pixels, encoding = np.asarray(picture, "<u2"), "mono16"
+        elif picture.mode == "L":
+            pixels, encoding = np.asarray(picture), "mono8"
+        else:
+            pixels, encoding = np.asarray(picture.convert("RGB")), "rgb8"
+            # image_transport writes files from BGR; one that says RGB has the two exchanged.
+            if "compressed rgb" in rest:
+                encoding = "bgr8"
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's, for files that end too early
+        raise ImageError(
+            f"{image.data.size} bytes of {image.form!r} are broken: {error}"
+        ) from error
+    if encoding.startswith("mono") and _is_mosaic_or_depth(wanted, pixels.itemsize):
+        encoding = wanted
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(image.height, -1)
+    return RawImage(image.width, image.height, encoding, rows.shape[1], rows.reshape(-1))
+
+
+def _is_mosaic_or_depth(encoding: str, itemsize: int) -> bool:
+    """Whether grey pixels of so many bytes are really colours behind a filter, or distances."""
+    bits = str(8 * itemsize)
+    return encoding in ENCODINGS and (
+        (encoding.startswith("bayer_") and encoding.endswith(bits))
+        or (encoding in DEPTHS and encoding.startswith(bits))
+    )
+
+
+def check_image(image: Picture, camera: CameraSpec) -> None:
+    """ImageError, naming the camera, unless `image` has the configured size and all its bytes.
+
+    Of a packed image only its size is checked: its pixels show when it is unpacked.
+    """
     if (image.width, image.height) != (camera.width, camera.height):
         raise ImageError(
             f"camera {camera.name} sends {image.width}x{image.height}, expected "
             f"{camera.width}x{camera.height}: set camera.{camera.name}.width and .height, or the "
             "driver's resolution"
         )
-    if image.encoding not in ENCODINGS:
+    if isinstance(image, PackedImage):
+        return
+    try:
+        check_bytes(image)
+    except ImageError as error:
+        raise ImageError(f"camera {camera.name}: {error}") from error
+    if image.encoding in DEPTHS and not camera.depth_range:
         raise ImageError(
-            f"camera {camera.name} sends encoding {image.encoding!r}, expected one of "
-            f"{', '.join(ENCODINGS)}"
-        )
-    pixel = ENCODINGS[image.encoding][0]
-    if image.step < pixel * image.width or image.data.size != image.step * image.height:
-        raise ImageError(
-            f"camera {camera.name}: {image.data.size} bytes in rows of {image.step} are no "
-            f"{image.width}x{image.height} image of {image.encoding}"
+            f"camera {camera.name} sends {image.encoding}, a depth image, expected colours: set "
+            f"camera.{camera.name}.depth_range to [nearest, farthest] in m"
         )
 
 
-def to_rgb(image: RawImage, camera: CameraSpec) -> np.ndarray:
+def to_rgb(image: Picture, camera: CameraSpec) -> np.ndarray:
     """uint8 [out_height, out_width, 3], contiguous. ImageError as in `check_image`."""
     check_image(image, camera)
-    pixel, order = ENCODINGS[image.encoding]
-    rows = image.data.reshape(image.height, image.step)[:, : pixel * image.width]
-    pixels = rows.reshape(image.height, image.width, pixel)
-    if order != (0, 1, 2) or pixel != 3:
-        pixels = pixels[:, :, order]
-    pixels = np.ascontiguousarray(pixels)
+    if isinstance(image, PackedImage):
+        image = _unpack_for(image, camera)
+    try:
+        pixels = to_pillow(image, camera.region, camera.depth)
+    except ImageError as error:
+        raise ImageError(f"camera {camera.name}: {error}") from error
     size = (camera.out_width, camera.out_height)
-    if size == (image.width, image.height):
-        return pixels
-    smaller = size[0] <= image.width and size[1] <= image.height
-    # A mean over each pixel's area: fast, and no aliasing, where the image becomes smaller.
-    method = PillowImage.Resampling.BOX if smaller else PillowImage.Resampling.BILINEAR
-    return np.asarray(PillowImage.fromarray(pixels).resize(size, method))
+    if size != pixels.size:
+        smaller = size[0] <= pixels.width and size[1] <= pixels.height
+        # A mean over each pixel's area: fast, and no aliasing, where the image becomes smaller.
+        method = PillowImage.Resampling.BOX if smaller else PillowImage.Resampling.BILINEAR
+        pixels = pixels.resize(size, method)
+    resized = np.asarray(pixels)
+    return resized if resized.ndim == 3 else np.repeat(resized[:, :, None], 3, axis=2)
+
+
+def _unpack_for(image: PackedImage, camera: CameraSpec) -> RawImage:
+    """`unpack`, and the checks that had to wait for it."""
+    try:
+        raw = unpack(image)
+    except ImageError as error:
+        raise ImageError(f"camera {camera.name}: {error}") from error
+    check_image(raw, camera)
+    return raw

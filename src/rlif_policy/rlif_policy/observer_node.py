@@ -6,11 +6,14 @@ Subscribes, as far as the configured features and cameras need them
     object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
     wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
     camera/NAME/image      sensor_msgs/Image              for each of `cameras`, if `images`
+    camera/NAME/image/compressed  sensor_msgs/CompressedImage  instead, with `transport: compressed`
 Publishes
     observation            rlif_msgs/Observation          once per tick; none if a source is missing
-    /diagnostics           diagnostic_msgs/DiagnosticArray  1 Hz: each source, its age, what is wrong
+    /diagnostics           diagnostic_msgs/DiagnosticArray  1 Hz: each source, its age, what is wrong;
+                           of a camera also its rate, and counts of images received, refused, missed
 
 It ticks at `control_rate` on ROS time; in lock-step, when all sources have a sample of one stamp.
+docs/cameras.md says what a camera may send and which of its faults stop the observations.
 """
 
 from __future__ import annotations
@@ -31,9 +34,10 @@ from rlif_node.parameters import Param, declare
 from rlif_node.qos import RELIABLE, SENSOR
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from rlif_msgs.msg import Observation
+from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
 from rlif_policy.features import (
     FeatureError,
     JointOrder,
@@ -43,7 +47,14 @@ from rlif_policy.features import (
     Wrench,
     unit_quaternion,
 )
-from rlif_policy.images import CameraSpec, ImageError, RawImage, check_image, to_rgb
+from rlif_policy.images import (
+    CameraSpec,
+    ImageError,
+    PackedImage,
+    Picture,
+    RawImage,
+    check_image,
+)
 from rlif_policy.sampling import LatestSamples, Problem, Ticks
 
 PARAMETERS = (
@@ -57,27 +68,52 @@ PARAMETERS = (
     Param("image_height", 128, "pixels of the images in observations", 8, 4096),
     Param("max_age", 0.2, "s that a sample may be old", 0.001, 10.0),
     Param("camera_max_age", 0.3, "s that an image may be old", 0.001, 10.0),
+    Param("max_camera_skew", 0.2, "s that the cameras' images may be apart; 0: any", 0.0, 10.0),
+    Param("frozen_frames", 5, "equal images in a row that are a fault; 0: never", 0, 1000),
+    Param("black_level", 8, "of 255; an image with all pixels below is black", 1, 255),
+    Param("black_frames", 5, "black images in a row that are a fault; 0: never", 0, 1000),
     Param("lock_step", False, "one tick per set of samples of one stamp (simulation)"),
 )
+
+
+def camera_parameters(name: str) -> tuple[Param, ...]:
+    """What is declared for each of `cameras`."""
+    prefix = f"camera.{name}."
+    return (
+        Param(prefix + "width", 128, "pixels that it sends", 8, 8192),
+        Param(prefix + "height", 128, "pixels that it sends", 8, 8192),
+        Param(
+            prefix + "transport", "raw", "Image or CompressedImage", choices=("raw", "compressed")
+        ),
+        Param(prefix + "roi", [], "x, y, width, height that are used; empty: all", items=int),
+        Param(prefix + "depth_range", [], "nearest and farthest in m, of a depth camera"),
+    )
+
+
+COMPRESSED = "/compressed"  # end of a topic of CompressedImage
 DIAGNOSTICS_PERIOD = 1.0  # s of wall time
 REMIND = 5.0  # s of wall time between two words on what is wrong
 PATIENCE = 3.0  # s of wall time after the start before the first one: others are starting too
 
 
 class ObserverNode(Node):
-    """Shell around `LatestSamples`, `StateLayout` and `to_rgb`."""
+    """Shell around `LatestSamples`, `StateLayout` and a `CameraFeed` for each camera."""
 
     def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
         super().__init__("observer", parameter_overrides=list(overrides))
         value = declare(self, PARAMETERS)
         self._frame: str = value["base_frame"]
         self._lock_step: bool = value["lock_step"]
-        self._layout = StateLayout(tuple(value["features"]), tuple(value["joints"]))
-        self._cameras = self._declare_cameras(value)
-        ages = dict.fromkeys(self._layout.sources, round(value["max_age"] * 1e9))
-        camera_age = round(value["camera_max_age"] * 1e9)
-        ages |= {camera_topic(camera.name): camera_age for camera in self._cameras}
         sim_time = bool(self.get_parameter("use_sim_time").value)
+        self._layout = StateLayout(tuple(value["features"]), tuple(value["joints"]))
+        # A rendered picture has no noise: while nothing moves, the next one is the same.
+        simulated = sim_time or self._lock_step
+        frozen = 0 if simulated else value["frozen_frames"]
+        limits = CameraLimits(frozen, value["black_frames"], value["black_level"])
+        self._cameras = self._declare_cameras(value, limits)  # by topic
+        ages = dict.fromkeys(self._layout.sources, round(value["max_age"] * 1e9))
+        ages |= dict.fromkeys(self._cameras, round(value["camera_max_age"] * 1e9))
+        self._max_skew = round(value["max_camera_skew"] * 1e9)
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
@@ -94,21 +130,20 @@ class ObserverNode(Node):
             self.create_timer(1.0 / value["control_rate"], self._tick)
         self.get_logger().info(
             f"state of {self._layout.state_dim}: {', '.join(self._layout.features)}; cameras: "
-            f"{', '.join(camera.name for camera in self._cameras) or 'none'}"
+            f"{', '.join(camera.spec.name for camera in self._cameras.values()) or 'none'}"
         )
 
-    def _declare_cameras(self, value: dict[str, Any]) -> list[CameraSpec]:
+    def _declare_cameras(
+        self, value: dict[str, Any], limits: CameraLimits
+    ) -> dict[str, CameraFeed]:
         if not value["images"]:
-            return []
-        cameras = []
+            return {}
+        cameras = {}
         for name in value["cameras"]:
-            table = (
-                Param(f"camera.{name}.width", 128, "pixels that it sends", 8, 8192),
-                Param(f"camera.{name}.height", 128, "pixels that it sends", 8, 8192),
-            )
-            width, height = declare(self, table).values()
+            width, height, transport, roi, depth = declare(self, camera_parameters(name)).values()
             size = (value["image_width"], value["image_height"])
-            cameras.append(CameraSpec(name, width, height, *size))
+            spec = CameraSpec(name, width, height, *size, tuple(roi), tuple(depth))
+            cameras[camera_topic(name, transport)] = CameraFeed(spec, limits)
         if not cameras:
             raise ValueError("cameras: found none, expected names, because images is true")
         return cameras
@@ -125,20 +160,26 @@ class ObserverNode(Node):
         for source in self._layout.sources:
             kind, read = kinds[source]
             self.create_subscription(kind, source, self._receiver(source, read), qos)
-        for camera in self._cameras:
-            topic = camera_topic(camera.name)
-            receive = self._receiver(topic, image_reader(camera))
-            self.create_subscription(Image, topic, receive, qos)
+        for topic, camera in self._cameras.items():
+            packed = topic.endswith(COMPRESSED)
+            receive = self._receiver(topic, (read_packed if packed else read_raw)(camera.spec))
+            self.create_subscription(CompressedImage if packed else Image, topic, receive, qos)
 
     def _receiver(self, source: str, read: Callable[[Any], Any]) -> Callable[[Any], None]:
+        camera = self._cameras.get(source)
+
         def receive(message: Any) -> None:
+            stamp, received = to_ns(message.header.stamp), time.monotonic_ns()
             try:
                 value = read(message)
             except (FeatureError, ImageError) as problem:
                 self._samples.refuse(source, str(problem))
+                if camera is not None:
+                    camera.watch.refuse(stamp)
                 return
-            stamp = to_ns(message.header.stamp)
-            self._samples.put(source, value, stamp, time.monotonic_ns())
+            self._samples.put(source, value, stamp, received)
+            if camera is not None:
+                camera.watch.arrived(stamp, received, value.data)
             if self._lock_step and self._ticks.due(self._samples.common_stamp()):
                 self._tick()
 
@@ -170,6 +211,7 @@ class ObserverNode(Node):
     def _tick(self) -> None:
         now = self.get_clock().now().nanoseconds
         tick = self._ticks.advance()
+        self._convert_images()
         self._problems = self._current_problems(now, time.monotonic_ns())
         if not self._problems:
             try:
@@ -178,12 +220,34 @@ class ObserverNode(Node):
                 self._problems = [Problem("state", str(problem))]
         self._say(self._problems)
 
+    def _convert_images(self) -> None:
+        """The newest image of each camera, though something else may be missing: it is watched."""
+        values = self._samples.values
+        for topic, camera in self._cameras.items():
+            if topic in values:
+                camera.look(values[topic])
+
     def _current_problems(self, now: int, steady_now: int) -> list[Problem]:
         if self._lock_step:
-            return self._samples.absent()
-        if now == 0:
+            found = self._samples.absent()
+        elif now == 0:
             return [Problem("/clock", "nothing received yet, and use_sim_time is true")]
-        return self._samples.problems(now, steady_now)
+        else:
+            found = self._samples.problems(now, steady_now)
+        return merged(found + self._camera_problems(now, steady_now))
+
+    def _camera_problems(self, now: int, steady_now: int) -> list[Problem]:
+        found = [
+            Problem(topic, camera.watch.fault)
+            for topic, camera in self._cameras.items()
+            if camera.watch.fault
+        ]
+        stamps = {topic: self._samples.stamp(topic) for topic in self._cameras}
+        apart = out_of_step(stamps, self._max_skew)
+        if apart is not None:
+            topic, words = apart
+            found.append(Problem(topic, words, self._samples.age(topic, now, steady_now)))
+        return found
 
     def _observation(self, tick: int, now: int) -> Observation:
         values = self._samples.values
@@ -194,8 +258,8 @@ class ObserverNode(Node):
         message.state = array.array("f", self._layout.compute(values).tobytes())
         if self._cameras:
             message.images = [
-                image_message(values[camera_topic(camera.name)], camera, message.header.stamp)
-                for camera in self._cameras
+                image_message(camera.pixels, camera.spec.name, message.header.stamp)
+                for camera in self._cameras.values()
             ]
         return message
 
@@ -221,19 +285,23 @@ class ObserverNode(Node):
         current += [p for p in self._problems if p.source == "state"]
         self._say(current)
         found = {problem.source: problem for problem in current}
-        names = (*self._layout.sources, *(camera_topic(c.name) for c in self._cameras))
+        names = (*self._layout.sources, *self._cameras)
         report = DiagnosticArray()
         report.header.stamp = to_msg(now)
         report.status = [
             diagnostic(self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady))
             for n in names
         ]
+        for status, name in zip(report.status, names, strict=True):
+            if name in self._cameras:
+                status.values += camera_values(self._cameras[name].watch, steady)
         report.status += [diagnostic(p.source, p, None) for p in current if p.source not in names]
         self._diagnostics.publish(report)
 
 
-def camera_topic(name: str) -> str:
-    return f"camera/{name}/image"
+def camera_topic(name: str, transport: str = "raw") -> str:
+    """As image_transport names them."""
+    return f"camera/{name}/image" + (COMPRESSED if transport == "compressed" else "")
 
 
 def read_wrench(message: WrenchStamped) -> Wrench:
@@ -241,25 +309,64 @@ def read_wrench(message: WrenchStamped) -> Wrench:
     return Wrench((force.x, force.y, force.z), (torque.x, torque.y, torque.z))
 
 
-def image_reader(camera: CameraSpec) -> Callable[[Image], RawImage]:
+def read_raw(camera: CameraSpec) -> Callable[[Image], Picture]:
     """Checks at once, converts at the tick only: a camera may send more than is used."""
 
-    def read(message: Image) -> RawImage:
+    def read(message: Image) -> Picture:
         data = np.frombuffer(message.data, dtype=np.uint8)
-        raw = RawImage(message.width, message.height, message.encoding, message.step, data)
+        raw = RawImage(
+            message.width, message.height, message.encoding, message.step, data,
+            bool(message.is_bigendian),
+        )  # fmt: skip
         check_image(raw, camera)
         return raw
 
     return read
 
 
-def image_message(raw: RawImage, camera: CameraSpec, stamp: Any) -> Image:
-    pixels = to_rgb(raw, camera)
+def read_packed(camera: CameraSpec) -> Callable[[CompressedImage], Picture]:
+    """The same; of a file, its head is checked at once."""
+
+    def read(message: CompressedImage) -> Picture:
+        data = np.frombuffer(message.data, dtype=np.uint8)
+        try:
+            packed = PackedImage.of(message.format, data)
+        except ImageError as error:
+            raise ImageError(f"camera {camera.name}: {error}") from error
+        check_image(packed, camera)
+        return packed
+
+    return read
+
+
+def image_message(pixels: np.ndarray, name: str, stamp: Any) -> Image:
     height, width, _ = pixels.shape
     message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-    message.header.stamp, message.header.frame_id = stamp, camera.name
+    message.header.stamp, message.header.frame_id = stamp, name
     message.data = array.array("B", pixels.tobytes())
     return message
+
+
+def merged(problems: list[Problem]) -> list[Problem]:
+    """One for each source, with all its reasons; the first one's age."""
+    by_source: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_source.setdefault(problem.source, []).append(problem)
+    return [
+        Problem(source, "; ".join(p.reason for p in several), several[0].age)
+        for source, several in by_source.items()
+    ]
+
+
+def camera_values(watch: CameraWatch, now: int) -> list[KeyValue]:
+    """For the diagnostics. now: steady time in ns."""
+    values = {
+        "rate_hz": f"{watch.rate(now):.1f}",
+        "received": str(watch.received),
+        "refused": str(watch.refused),
+        "missed": str(watch.missed),
+    }
+    return [KeyValue(key=key, value=value) for key, value in values.items()]
 
 
 def diagnostic(topic: str, problem: Problem | None, age: int | None) -> DiagnosticStatus:

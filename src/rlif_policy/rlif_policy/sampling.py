@@ -61,6 +61,10 @@ class LatestSamples:
         """The newest value of each source that has one."""
         return {name: sample.value for name, sample in self._samples.items()}
 
+    def stamp(self, source: str) -> int:
+        """Of the newest sample, ROS time in ns; 0: there is none, or its sender set none."""
+        return self._samples[source].stamp if source in self._samples else 0
+
     def age(self, source: str, now: int, steady_now: int) -> int | None:
         """ns since the newest sample was measured; None: there is none.
 
