@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
+from bag_episodes import run
 
 from rlif_learner.bags import BagError, read_steps
 from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
@@ -21,25 +21,6 @@ from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord
-
-
-def _load_helpers() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "bag_helpers", Path(__file__).with_name("test_bags.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load_helpers()
-
-
-def run(command: Any, *words: object) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return int(command.run(parser.parse_args([str(w) for w in words])))
 
 
 def export(tmp_path: Path, steps: list[StepRecord], *options: object) -> dict[str, np.ndarray]:

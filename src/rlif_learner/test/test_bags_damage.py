@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shutil
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import bag_episodes as own
+import bag_sessions as foreign
 import numpy as np
 import pytest
 import yaml
@@ -27,19 +27,6 @@ from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
 from rlif_learner.commands import bag as bag_command
 from rlif_learner.steps import Outcome, StepRecord
 
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        f"damage_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-own: Any = _load("test_bags")
-foreign: Any = _load("test_bags_foreign")
 SECOND = foreign.SECOND
 
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bag_episodes as own
 import numpy as np
 import pytest
 import yaml
+from bag_sessions import (
+    BY_COMMAND,
+    BY_HAND,
+    MAPPING,
+    SECOND,
+    TYPES,
+    convert,
+    drivers,
+    joy,
+    mapping,
+    pose,
+    session,
+    twist,
+    write,
+)
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
 from rlif_learner.bags import BagError, StepReader
@@ -19,101 +35,7 @@ from rlif_learner.bags_foreign import ForeignReport, foreign_steps
 from rlif_learner.bags_mapping import TopicMapping, starter
 from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Outcome, StepRecord
-
-STORE = get_typestore(Stores.ROS2_HUMBLE)
-TYPES = STORE.types
-SECOND = 1_000_000_000
-MAPPING: dict[str, Any] = {
-    "control_rate": 10.0,
-    "features": ["ee_position"],
-    "base_frame": "world",
-    "sources": {"ee_pose": "/arm/pose"},
-    "command": "/arm/twist",
-    "axes": ["x", "z"],
-    "linear_scale": 0.1,
-    "driver": {"joy": "/joy", "button": 4},
-    "release_dwell": 0.15,
-    "episode_gap": 1.0,
-}
-Message = tuple[str, int, str, Any]
-
-
-def mapping(**changes: Any) -> TopicMapping:
-    values = {**MAPPING, **changes}
-    return TopicMapping(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def header(stamp: int, frame: str = "world") -> Any:
-    time = TYPES["builtin_interfaces/msg/Time"](sec=stamp // SECOND, nanosec=stamp % SECOND)
-    return TYPES["std_msgs/msg/Header"](stamp=time, frame_id=frame)
-
-
-def pose(stamp: int, x: float, frame: str = "world") -> Message:
-    point = TYPES["geometry_msgs/msg/Point"](x=x, y=0.0, z=0.5)
-    turn = TYPES["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
-    value = TYPES["geometry_msgs/msg/Pose"](position=point, orientation=turn)
-    kind = "geometry_msgs/msg/PoseStamped"
-    return "/arm/pose", stamp, kind, TYPES[kind](header=header(stamp, frame), pose=value)
-
-
-def twist(stamp: int, x: float, topic: str = "/arm/twist") -> Message:
-    vector = TYPES["geometry_msgs/msg/Vector3"]
-    value = TYPES["geometry_msgs/msg/Twist"](
-        linear=vector(x=x, y=9.0, z=-x), angular=vector(x=0.0, y=0.0, z=0.0)
-    )
-    kind = "geometry_msgs/msg/TwistStamped"
-    return topic, stamp, kind, TYPES[kind](header=header(stamp), twist=value)
-
-
-def joy(stamp: int, pressed: bool) -> Message:
-    kind = "sensor_msgs/msg/Joy"
-    buttons = np.array([0, 0, 0, 0, int(pressed)], np.int32)
-    message = TYPES[kind](header=header(stamp), axes=np.zeros(2, np.float32), buttons=buttons)
-    return "/joy", stamp, kind, message
-
-
-# The joystick is 1 ms ahead: one reading of it marks the whole of tick 3. Two ticks are dwell.
-BY_HAND = "pppoooo..p|"
-BY_COMMAND = "ppppooo..p|"
-
-
-def session(ticks: int = 10, operator: range = range(4, 7)) -> list[Message]:
-    """Poses and joystick at 100 Hz, commands at 50 Hz from 1 s on; x is the tick's number."""
-    messages: list[Message] = []
-    for centi in range((ticks + 20) * 10):
-        stamp = SECOND + (centi - 50) * SECOND // 100
-        tick = (centi - 50) // 10
-        messages.append(pose(stamp - 2_000_000, tick))
-        messages.append(joy(stamp - 1_000_000, tick in operator))
-        if 0 <= tick < ticks and centi % 2 == 0:
-            messages.append(twist(stamp, 0.02 if tick in operator else 0.05))
-    return messages
-
-
-def write(
-    path: Path, messages: list[Message], plugin: StoragePlugin = StoragePlugin.MCAP,
-    mode: CompressionMode = CompressionMode.NONE,
-) -> Path:  # fmt: skip
-    writer = Writer(path, version=8, storage_plugin=plugin)
-    writer.set_compression(mode, CompressionFormat.ZSTD)
-    with writer:
-        connections: dict[str, Any] = {}
-        for topic, stamp, kind, message in messages:
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
-            data = STORE.serialize_cdr(message, kind)
-            writer.write(connections[topic], stamp, data)
-    return path
-
-
-def convert(path: Path, **changes: Any) -> tuple[list[StepRecord], ForeignReport]:
-    report = ForeignReport()
-    return [s for _, s in foreign_steps(path, mapping(**changes), report)], report
-
-
-def drivers(steps: list[StepRecord]) -> str:
-    return "".join(".po"[s.source] if not s.is_last else "|" for s in steps)
+from rlif_learner.steps import Outcome
 
 
 def test_a_session_becomes_one_episode(tmp_path: Path) -> None:
@@ -264,10 +186,7 @@ def mapping_file(tmp_path: Path) -> Iterator[Path]:
     yield path
 
 
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    relabel_command.add_arguments(parser)
-    return relabel_command.run(parser.parse_args([str(w) for w in words]))
+run = partial(own.run, relabel_command)
 
 
 def test_the_command_makes_bags_of_steps_and_their_labels(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import importlib.util
 import json
@@ -11,40 +10,25 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import bag_episodes as own
+import bag_sessions as foreign
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from rlif_learner.bags import BagError, read_steps
 from rlif_learner.bags_jobs import Job, run_job
 from rlif_learner.bags_relabel import Relabelling, read_labels
 from rlif_learner.bags_repair import DirectoryLock, remove_abandoned
 from rlif_learner.bags_write import StepWriter
 from rlif_learner.commands import relabel as relabel_command
 
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        f"jobs_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-own: Any = _load("test_bags")
-foreign: Any = _load("test_bags_foreign")
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    relabel_command.add_arguments(parser)
-    return relabel_command.run(parser.parse_args([str(w) for w in words]))
+run = partial(own.run, relabel_command)
 
 
 @pytest.fixture
@@ -94,7 +78,7 @@ def test_a_conversion_resumes_after_a_kill(tmp_path: Path, mapping_file: Path) -
     (left / ".partial-s0.mcap").write_bytes(b"half")
     (tmp_path / "out/s0.conversion.json").write_text("{}")
     assert run(bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
-    assert not left.exists() and len(list(own.read_steps(tmp_path / "out/s0"))) == 6
+    assert not left.exists() and len(list(read_steps(tmp_path / "out/s0"))) == 6
 
 
 def test_steps_of_another_mapping_are_not_taken_for_those_of_this_one(
@@ -113,9 +97,9 @@ def test_a_bag_that_somebody_writes_is_left_alone(tmp_path: Path) -> None:
     steps = own.make_episodes(1)
     with StepWriter(tmp_path / "bag") as writer:
         writer.write(steps[0], 0)
-        with pytest.raises(own.BagError, match="being written"):
+        with pytest.raises(BagError, match="being written"):
             StepWriter(tmp_path / "bag")
-    assert len(list(own.read_steps(tmp_path / "bag"))) == 1
+    assert len(list(read_steps(tmp_path / "bag"))) == 1
     (tmp_path / "left").mkdir()
     remove_abandoned(tmp_path / "left")
     assert not (tmp_path / "left").exists()
@@ -172,7 +156,9 @@ def test_a_picture_for_each_episode(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 _KILLED = """
 import os, sys
+from functools import partial
 from pathlib import Path
+from rlif_learner.bags import BagError, read_steps
 from rlif_learner.bags_jobs import Job, run_job
 from rlif_learner.bags_relabel import Relabelling
 work = Relabelling("rlif_learner.bags_relabel:shared_blame")
@@ -207,6 +193,7 @@ def test_relabelling_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> Non
 
 _PEAK = """
 import resource, sys
+from functools import partial
 from pathlib import Path
 from rlif_learner.bags_relabel import Relabelling, relabel_bag
 relabel_bag(Path(sys.argv[1]), Path(sys.argv[2]), Relabelling())

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
+from bag_episodes import run
 
 from rlif_learner.bags import BagError, StepReader, read_steps
 from rlif_learner.bags_lerobot_read import LeRobotReader
@@ -31,18 +32,6 @@ HEIGHT, WIDTH = 48, 64
 CAMERAS = ("wrist", "side")
 # Of the h264 videos, in levels of 0 to 255, for pictures with smooth ramps and sharp edges.
 MEAN_ERROR = 4.0
-
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers, commands = _load("test_bags"), _load("test_bags_arrays")
-run = commands.run
 
 
 def picture(number: int, camera: int, height: int = HEIGHT, channels: int = 3) -> np.ndarray:

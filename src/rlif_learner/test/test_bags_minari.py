@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
+from bag_episodes import run
 
 from rlif_learner.bags import read_steps
 from rlif_learner.commands import export as export_command
@@ -18,18 +19,6 @@ from rlif_learner.steps import Outcome, StepRecord
 HINT = "is not installed: pip install --group export"
 minari = pytest.importorskip("minari", reason=f"minari {HINT}")
 pytest.importorskip("h5py", reason=f"h5py {HINT}")
-
-
-def _load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers, commands = _load("test_bags"), _load("test_bags_arrays")
-run = commands.run
 
 
 def export(tmp_path: Path, steps: list[StepRecord], *options: object) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,24 +27,7 @@ from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import SCHEMES, label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord
 
-
-def _load_helpers() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "bag_helpers", Path(__file__).with_name("test_bags.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load_helpers()
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    relabel_command.add_arguments(parser)
-    return relabel_command.run(parser.parse_args([str(w) for w in words]))
+run = partial(helpers.run, relabel_command)
 
 
 def steps_of(drivers: str) -> list[StepRecord]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
 
@@ -17,19 +16,6 @@ from rlif_learner.bags import BagError, StepReader
 from rlif_learner.bags_replay import Pace, Window, recorded_steps
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.step_messages import record_from_message
-
-
-def _load_helpers() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "bag_helpers", Path(__file__).with_name("test_bags.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load_helpers()
 
 
 def test_the_pace_is_the_recorded_one_times_the_rate() -> None:
@@ -138,9 +124,7 @@ def learner() -> Iterator[Any]:
 def replay(*words: object) -> int:
     from rlif_learner.commands import replay as command
 
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args([str(w) for w in words]))
+    return helpers.run(command, *words)
 
 
 def test_the_learner_has_the_same_buffer_as_live(learner: Any, tmp_path: Path) -> None:

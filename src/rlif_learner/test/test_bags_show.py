@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import html.parser
 import importlib.util
@@ -10,9 +9,11 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,24 +22,7 @@ from rlif_learner.bags_show import COLOURS, NEGATIVE, html_page, view_of, views
 from rlif_learner.commands import show as show_command
 from rlif_learner.steps import Outcome, Source
 
-
-def _load_helpers() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "bag_helpers", Path(__file__).with_name("test_bags.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load_helpers()
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    show_command.add_arguments(parser)
-    return show_command.run(parser.parse_args([str(w) for w in words]))
+run = partial(helpers.run, show_command)
 
 
 class Page(html.parser.HTMLParser):

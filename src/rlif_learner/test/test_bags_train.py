@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
-import importlib.util
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bag_episodes as helpers
 import numpy as np
 import pytest
 
@@ -22,25 +22,10 @@ from rlif_learner.commands import train as train_command
 from rlif_learner.optim import NonFiniteError
 from rlif_policy.stored_actor import read_actor
 
-
-def _load_helpers() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "bag_helpers", Path(__file__).with_name("test_bags.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-helpers = _load_helpers()
 SMALL = {"hidden": (8,), "settings": {"hidden": [8], "ensemble_size": 2, "utd": 1}}
 
 
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    train_command.add_arguments(parser)
-    return train_command.run(parser.parse_args([str(w) for w in words]))
+run = partial(helpers.run, train_command)
 
 
 def loaded(data: Data, **settings: Any) -> Any:
