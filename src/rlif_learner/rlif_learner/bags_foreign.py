@@ -18,9 +18,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rosbags.highlevel import AnyReaderError
 
+from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
+from rlif_intervention.ticks import Source as Driver
 from rlif_learner.bags import BagError, open_bag
-from rlif_learner.bags_mapping import TopicMapping, command_values
+from rlif_learner.bags_commands import command_values, gripper_asked
+from rlif_learner.bags_mapping import TopicMapping
 from rlif_learner.bags_open import read_messages, require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_policy.features import (
@@ -132,6 +135,13 @@ class _Tick:
     images: tuple[np.ndarray, ...]
     commands: list[np.ndarray] = field(default_factory=list)
     engaged: bool = False
+    gripper: float = 0.0  # what was commanded last when the tick ended
+    grasped: bool = False  # whether that changed in it
+
+    @property
+    def acted(self) -> bool:
+        """Whether anything was commanded in it."""
+        return bool(self.commands) or self.grasped
 
 
 class ForeignSteps:
@@ -150,7 +160,8 @@ class ForeignSteps:
         self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
         self._policy: np.ndarray | None = None
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
-        self._in_force = (0, np.zeros(len(mapping.axes)))  # in the last tick that had a command
+        self._newest_act = 0  # ns; of a command, or of a change of the gripper
+        self._in_force = (0, np.zeros(len(mapping.motion)))  # in the last tick that had a command
         self._tick: _Tick | None = None
         # Ticks without a command: steps if another command follows, else beyond the episode.
         # None: one without an observation.
@@ -164,6 +175,9 @@ class ForeignSteps:
         names = [*self._layout.sources, *self.mapping.cameras]
         self._samples = LatestSamples(dict.fromkeys(names, round(self.mapping.max_age * 1e9)))
         self._readings = _Readings(self.mapping)
+        # The bag has what was commanded: nothing is held back here for a time.
+        config = GripperConfig(threshold=self.mapping.gripper_threshold, interval=0.0)
+        self._gripper = Gripper(config)
         self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
 
     def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
@@ -181,6 +195,8 @@ class ForeignSteps:
                     self._taken[source] = _header_stamp(message)
             if topic == self.mapping.driver_topic:
                 self._read_driver(message)
+            if topic == self.mapping.gripper.get("topic"):
+                self._take_gripper(stamp, gripper_asked(message, self.mapping))
             if topic == self.mapping.command:
                 self._take_command(stamp, command_values(message, self.mapping))
         except (FeatureError, ImageError, ValueError, AttributeError, IndexError) as error:
@@ -230,6 +246,7 @@ class ForeignSteps:
             difference = float(np.abs(values - self._policy).max())
             self._engaged = difference > self.mapping.driver["threshold"]
         self._command = (stamp, values)
+        self._newest_act = stamp
         if self._next < 0:
             self._episode, self._index, self._any = self._episode + 1, 0, False
             self._next = stamp
@@ -237,11 +254,21 @@ class ForeignSteps:
             self._tick.commands.append(values)
             self._tick.engaged |= self._engaged
 
+    def _take_gripper(self, stamp: int, asked: float) -> None:
+        """A change is a command like another, but begins no episode."""
+        before = self._gripper.target
+        target = self._gripper.drive(asked, Driver.OPERATOR, stamp * 1e-9)
+        if self._next < 0 or target == before:
+            return
+        self._newest_act = stamp
+        if self._tick is not None:
+            self._tick.gripper, self._tick.grasped = target, True
+
     def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
         """Close the open tick, and open the one at `start`."""
         yield from self._close_tick()
         assert self._command is not None
-        if start - self._command[0] > self.mapping.episode_gap * 1e9:
+        if start - self._newest_act > self.mapping.episode_gap * 1e9:
             yield from self._end(start, Outcome.TRUNCATED)
             return
         self._next = start + self._period
@@ -253,6 +280,7 @@ class ForeignSteps:
         # What a difference to the policy said holds for the command that differed only.
         holds = began or "policy" not in self.mapping.driver
         self._tick = _Tick(start, *observed, engaged=self._engaged and holds)
+        self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
             self._tick.commands.append(self._command[1])
 
@@ -299,7 +327,7 @@ class ForeignSteps:
         if tick is None:
             return
         self._idle.append(tick)
-        if tick.commands:
+        if tick.acted:
             yield from self._release_idle()
 
     def _release_idle(self) -> Iterator[tuple[int, StepRecord]]:
@@ -314,9 +342,11 @@ class ForeignSteps:
                 self._in_force = (tick.start, np.mean(tick.commands, axis=0))
             stamp, action = self._in_force
             if tick.start - stamp > self.mapping.max_age * 1e9:
-                action = np.zeros(len(self.mapping.axes))  # the robot stands
+                action = np.zeros(len(self.mapping.motion))  # the robot stands
             clipped = np.clip(action, -1.0, 1.0)
             self.report.clipped += bool((clipped != action).any())
+            if self.mapping.gripper:
+                clipped = np.append(clipped, tick.gripper)
             source, onset, number = self._drive(tick)
             yield tick.start, self._step(
                 state=tick.state, images=tick.images, source=int(source), onset=onset,
@@ -336,11 +366,11 @@ class ForeignSteps:
         current = self._tracker.current
         if current is not None:  # inside the dwell the steps are nobody's, as live
             return Source.NONE, False, current.id
-        return (Source.POLICY if tick.commands else Source.NONE), False, 0
+        return (Source.POLICY if tick.acted else Source.NONE), False, 0
 
     def _end(self, now: int, outcome: Outcome) -> Iterator[tuple[int, StepRecord]]:
         """End the episode. Its final observation is the first one after the last command."""
-        if outcome == Outcome.SUCCESS and self._tick is not None and not self._tick.commands:
+        if outcome == Outcome.SUCCESS and self._tick is not None and not self._tick.acted:
             self._tick = None  # nothing was done in it: no step
         yield from self._close_tick()
         if outcome == Outcome.SUCCESS:

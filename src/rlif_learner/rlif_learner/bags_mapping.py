@@ -11,9 +11,17 @@ max_camera_skew: 0.2                    # s that their images may be apart, by t
 image_width: 128
 image_height: 128
 command: /arm/twist                     # TwistStamped, Twist, or a Float32/64MultiArray
-axes: [x, y, z]                         # entries of an action
-linear_scale: 0.1                       # m/s of an action of 1
-angular_scale: 0.5                      # rad/s; a MultiArray is divided by linear_scale
+output: twist                           # as the arbiter's; with joint_velocity or joint_trajectory
+                                        # JointTrajectory, JointJog, JointState or a MultiArray
+axes: [x, y, z]                         # entries of an action; or names of joints, in the order of
+                                        # a MultiArray; the last may be gripper
+linear_scale: 0.1                       # m/s of an action of 1; a MultiArray is divided by it
+angular_scale: 0.5                      # rad/s of an action of 1
+joint_scale: 0.5                        # rad/s of an action of 1, with joints
+gripper: {topic: /grip, open: 0.08, closed: 0.0}   # of the axis gripper: what its positions mean in
+                                        # a number, a flag or a GripperCommand; with `joint: NAME`
+                                        # in a JointState or JointTrajectory
+gripper_threshold: 0.5                  # as the arbiter's
 driver: {joy: /joy, button: 4}          # or {flag: /manual} (Bool), {policy: /policy/twist,
                                         # threshold: 0.05}, {always: operator}, {always: policy}
 release_dwell: 0.2                      # s, as the arbiter's
@@ -24,7 +32,7 @@ success: ""                             # topic; a message ends the episode in s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,8 +40,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from rlif_intervention.gripper import AXIS as GRIPPER
+from rlif_intervention.gripper import GripperConfig
 from rlif_policy.features import StateLayout
 
+OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")  # of the arbiter
 AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 _DRIVERS = {
     frozenset({"joy", "button"}), frozenset({"flag"}), frozenset({"policy", "threshold"}),
@@ -58,15 +69,19 @@ class TopicMapping:
     max_camera_skew: float = 0.2
     image_width: int = 128
     image_height: int = 128
+    output: str = "twist"
     linear_scale: float = 0.1
     angular_scale: float = 0.5
+    joint_scale: float = 0.5
+    gripper: Mapping[str, Any] = field(default_factory=dict)
+    gripper_threshold: float = 0.5
     release_dwell: float = 0.2
     episode_gap: float = 2.0
     success: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("control_rate", "max_age", "linear_scale", "angular_scale", "episode_gap",
-                     "image_width", "image_height"):  # fmt: skip
+        for name in ("control_rate", "max_age", "linear_scale", "angular_scale", "joint_scale",
+                     "episode_gap", "image_width", "image_height"):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
                 raise ValueError(f"{name}: found {value!r}, expected a number above 0")
@@ -78,9 +93,8 @@ class TopicMapping:
                 f"sources: found topics for {sorted(self.sources)}, expected them for "
                 f"{sorted(needed)}, which the features need"
             )
-        unknown = [axis for axis in self.axes if axis not in AXES]
-        if unknown or not self.axes:
-            raise ValueError(f"axes: found {list(self.axes)}, expected some of {list(AXES)}")
+        self._check_axes()
+        self._check_gripper()
         if frozenset(self.driver) not in _DRIVERS:
             expected = " or ".join(sorted("{" + ", ".join(sorted(d)) + "}" for d in _DRIVERS))
             raise ValueError(f"driver: found {sorted(self.driver)}, expected {expected}")
@@ -90,6 +104,47 @@ class TopicMapping:
             )
         if not self.command:
             raise ValueError("command: found no topic, expected that of the commands to the robot")
+
+    def _check_axes(self) -> None:
+        if self.output not in OUTPUTS:
+            raise ValueError(f"output: found {self.output!r}, expected one of {list(OUTPUTS)}")
+        axes = list(self.axes)
+        if not self.motion or len(set(axes)) < len(axes):
+            raise ValueError(f"axes: found {axes}, expected one or more, each once")
+        if GRIPPER in self.motion:
+            raise ValueError(f"axes: found {axes}, expected {GRIPPER} as the last of them")
+        twists = [axis for axis in self.motion if axis in AXES]
+        if self.output == "twist" and len(twists) < len(self.motion):
+            raise ValueError(
+                f"axes: found {axes}, expected some of {list(AXES)}, or with output "
+                "joint_velocity names of joints"
+            )
+        if self.output != "twist" and twists:
+            raise ValueError(f"axes: found {axes}, expected joints with output {self.output}")
+
+    def _check_gripper(self) -> None:
+        GripperConfig(threshold=self.gripper_threshold)
+        if bool(self.gripper) != (self.axes[-1] == GRIPPER):
+            raise ValueError(
+                f"gripper: found {dict(self.gripper)} and axes {list(self.axes)}, expected both "
+                f"`gripper` and {GRIPPER} as the last of the axes, or neither"
+            )
+        if not self.gripper:
+            return
+        if set(self.gripper) - {"joint"} != {"topic", "open", "closed"}:
+            raise ValueError(
+                f"gripper: found {sorted(self.gripper)}, expected topic, open and closed, and "
+                "joint where it is one of several"
+            )
+        ends = [self.gripper["open"], self.gripper["closed"]]
+        numbers = all(isinstance(e, (int, float)) and math.isfinite(e) for e in ends)
+        if not numbers or ends[0] == ends[1]:
+            raise ValueError(f"gripper: found open and closed {ends}, expected two numbers")
+
+    @property
+    def motion(self) -> tuple[str, ...]:
+        """The axes without the gripper."""
+        return self.axes[:-1] if self.axes and self.axes[-1] == GRIPPER else self.axes
 
     @property
     def layout(self) -> StateLayout:
@@ -106,16 +161,20 @@ class TopicMapping:
         used = {topic: name for name, topic in self.sources.items()}
         used |= {topic: f"camera {name}" for name, topic in self.cameras.items()}
         used[self.command] = "command"
-        for topic, name in ((self.driver_topic, "driver"), (self.success, "success")):
+        others = ((self.gripper.get("topic", ""), "gripper"), (self.driver_topic, "driver"),
+                  (self.success, "success"))  # fmt: skip
+        for topic, name in others:
             if topic:
                 used[topic] = name
         return used
 
     @property
     def scales(self) -> np.ndarray:
-        """Of the entries of an action, [action_dim]."""
+        """Of the entries of an action, without the gripper, [motion_dim]."""
+        if self.output != "twist":
+            return np.full(len(self.motion), self.joint_scale)
         return np.array(
-            [self.linear_scale if a in AXES[:3] else self.angular_scale for a in self.axes]
+            [self.linear_scale if a in AXES[:3] else self.angular_scale for a in self.motion]
         )
 
     @classmethod
@@ -137,24 +196,6 @@ class TopicMapping:
             raise ValueError(f"mapping {path}: {error}") from error
 
 
-def command_values(message: Any, mapping: TopicMapping) -> np.ndarray:
-    """The action of a command message, not yet clipped: float64 [action_dim]. ValueError."""
-    twist = getattr(message, "twist", message)
-    if hasattr(twist, "linear"):
-        parts = (twist.linear, twist.angular)
-        by_axis = dict(zip(AXES, [v for p in parts for v in (p.x, p.y, p.z)], strict=True))
-        values = np.array([by_axis[axis] for axis in mapping.axes]) / mapping.scales
-    elif hasattr(message, "data"):
-        values = np.atleast_1d(np.asarray(message.data, np.float64)) / mapping.linear_scale
-    else:
-        raise ValueError("neither a twist nor an array of numbers")
-    if values.shape != (len(mapping.axes),):
-        raise ValueError(f"found {values.size} values, expected {len(mapping.axes)} (axes)")
-    if not np.isfinite(values).all():
-        raise ValueError(f"not finite: {values.tolist()}")
-    return values
-
-
 _GUESSES = (
     ("ee_pose", "geometry_msgs/msg/PoseStamped"),
     ("joint_states", "sensor_msgs/msg/JointState"),
@@ -164,8 +205,14 @@ _FEATURE_OF = {"ee_pose": "ee_position", "joint_states": "joint_positions",
                "wrench": "wrench_force"}  # fmt: skip
 
 
-def starter(types: Mapping[str, str]) -> str:
-    """A mapping file to begin with, guessed from the types of a bag's topics."""
+_JOINT_COMMANDS = ("trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/JointJog")
+
+
+def starter(types: Mapping[str, str], joints: Sequence[str] = ()) -> str:
+    """A mapping file to begin with, guessed from the types of a bag's topics.
+
+    joints: names in the bag's joint states, in their order
+    """
 
     def first(*kinds: str) -> str:
         return next((t for t in sorted(types) if types[t] in kinds), "")
@@ -177,17 +224,26 @@ def starter(types: Mapping[str, str]) -> str:
     driver: dict[str, Any] = {"always": "operator"}
     if joy or flag:
         driver = {"joy": joy, "button": 0} if joy else {"flag": flag}
+    twist = first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist")
+    array = first("std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray")
+    motion: dict[str, Any] = {
+        "command": twist or array, "axes": ["x", "y", "z"], "linear_scale": 0.1,
+    }  # fmt: skip
+    if not twist and first(*_JOINT_COMMANDS):
+        motion = {
+            "command": first(*_JOINT_COMMANDS),
+            "output": "joint_velocity",
+            "axes": list(joints) or ["joint1"],
+            "joint_scale": 0.5,
+        }
     content = {
         "control_rate": 10.0,
         "features": [_FEATURE_OF[name] for name in sources],
-        "joints": [],
+        "joints": list(joints),
         "base_frame": "base",
         "sources": sources,
         "cameras": {f"camera{i}": topic for i, topic in enumerate(images)},
-        "command": first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist")
-        or first("std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray"),
-        "axes": ["x", "y", "z"],
-        "linear_scale": 0.1,
+        **motion,
         "driver": driver,
         "release_dwell": 0.2,
         "episode_gap": 2.0,

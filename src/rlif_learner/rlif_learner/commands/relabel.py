@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rosbags.highlevel import AnyReader, AnyReaderError
+
 from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_jobs import Job, JobResult, run_jobs
@@ -99,9 +101,24 @@ def _starter_lines(bag: Path) -> list[str]:
     """A mapping for a bag without Steps."""
     with open_bag(bag) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
+        joints = _joint_names(reader)
     if STEP_TYPE in types.values():
         return []
-    return ["a mapping to start from, for --mapping:", "", starter(types)]
+    return ["a mapping to start from, for --mapping:", "", starter(types, joints)]
+
+
+def _joint_names(reader: AnyReader) -> list[str]:
+    """Of the first joint states; none where there are none, or they cannot be read."""
+    states = [c for c in reader.connections if c.msgtype == "sensor_msgs/msg/JointState"]
+    if not states:
+        return []
+    for connection, _, data in reader.messages(states[:1]):
+        try:
+            message: Any = reader.deserialize(data, connection.msgtype)
+        except (AnyReaderError, ValueError, IndexError):
+            break
+        return list(message.name)
+    return []
 
 
 def _refuse_equal_names(bags: list[Path], output: Path) -> None:
