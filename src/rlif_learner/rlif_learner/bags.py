@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from rosbags.interfaces import Connection
 from rlif_learner.bags_open import STEP_TYPE, open_bag, read_messages, require_types
 from rlif_learner.bags_repair import BagError, mcap_files
 from rlif_learner.step_messages import record_from_message
-from rlif_learner.steps import StepRecord
+from rlif_learner.steps import Outcome, StepRecord
 
+EPISODE_TYPE = "rlif_msgs/msg/Episode"
 MAX_NOTES = 20  # of one kind; the others are counted
 
 __all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_paths", "open_bag", "read_steps"]
@@ -68,9 +69,24 @@ def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Con
     return steps
 
 
+def episode_connections(reader: AnyReader, steps: str) -> list[Connection]:
+    """The connections of the Episodes that go with the Steps on the topic `steps`."""
+    namespace = steps.rpartition("/")[0]
+    return [
+        c
+        for c in reader.connections
+        if c.msgtype == EPISODE_TYPE
+        and c.topic.rpartition("/")[0] == namespace
+        and c.msgtype in reader.typestore.fielddefs
+    ]
+
+
 @dataclass
 class StepReader:
     """Steps of one bag, in order. Steps that cannot be used are left out, named and counted.
+
+    An episode that the Episode topic calls discarded, and whose last Step is not in the bag, ends
+    with one that says so: nothing of it is learned from.
 
     topic: of the Steps; empty: the only one there is
     images: False leaves the images out of the records
@@ -83,6 +99,7 @@ class StepReader:
     skipped: Counter[str] = field(default_factory=Counter)
     _said: Counter[str] = field(default_factory=Counter)
     _topic: str = ""
+    _discarded: set[int] = field(default_factory=set)  # episodes, by the newest message on each
 
     def raw(self) -> Iterator[tuple[int, bytes]]:
         """Log time in ns and the serialised Step, as recorded."""
@@ -96,18 +113,30 @@ class StepReader:
         with open_bag(self.path, self.notes) as reader:
             connections = step_connections(reader, self.path, self.topic)
             self._topic = connections[0].topic
+            connections += episode_connections(reader, self._topic)
             for connection, stamp, data in read_messages(
                 reader, self.path, connections, self.notes
             ):
                 try:
                     message: Any = reader.deserialize(data, connection.msgtype)
                 except (AnyReaderError, ValueError, IndexError) as error:
-                    self._skip("not readable", stamp, str(error))
+                    self._skip("not readable", stamp, str(error), connection.topic)
                     continue
-                yield stamp, message
+                if connection.msgtype == EPISODE_TYPE:
+                    self._hear(message)
+                else:
+                    yield stamp, message
+
+    def _hear(self, episode: Any) -> None:
+        """Episodes are numbered anew when their node is: the newest word on a number counts."""
+        if episode.outcome == Outcome.DISCARDED:
+            self._discarded.add(episode.id)
+        else:
+            self._discarded.discard(episode.id)
 
     def __iter__(self) -> Iterator[StepRecord]:
         previous: StepRecord | None = None
+        stamp = 0
         for stamp, message in self.messages():
             if not self.images:
                 message.images = []
@@ -120,9 +149,27 @@ class StepReader:
                 where = f"step {record.step_index} of episode {record.episode_id}"
                 self._skip("not finite", stamp, where)
                 continue
+            if record.is_first or previous is None or record.episode_id != previous.episode_id:
+                yield from self._lost_end(previous, stamp)
             self._look(record, previous, stamp)
             previous = record
             yield record
+        yield from self._lost_end(previous, stamp)
+
+    def _lost_end(self, last: StepRecord | None, stamp: int) -> Iterator[StepRecord]:
+        """The last Step of a discarded episode, if it is missing after `last`."""
+        if last is None or last.is_last or last.episode_id not in self._discarded:
+            return
+        self._say(
+            "discarded", stamp,
+            f"episode {last.episode_id} was discarded, says the Episode topic; its last Step is "
+            "missing",
+        )  # fmt: skip
+        yield replace(
+            last, sequence=last.sequence + 1, step_index=last.step_index + 1, is_first=False,
+            is_last=True, outcome=Outcome.DISCARDED, source=0, onset=False, intervention_id=0,
+            action=np.zeros(0, np.float32),
+        )  # fmt: skip
 
     def _look(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
         """Say what is odd about a Step that is used all the same."""
@@ -137,15 +184,15 @@ class StepReader:
         if record.is_last and begins:
             self._say("empty", stamp, f"episode {record.episode_id} is empty: nothing but its end")
 
-    def _skip(self, why: str, stamp: int, detail: str) -> None:
+    def _skip(self, why: str, stamp: int, detail: str, topic: str = "") -> None:
         self.skipped[why] += 1
-        self._say(why, stamp, f"left out, {why}: {detail}")
+        self._say(why, stamp, f"left out, {why}: {detail}", topic)
 
-    def _say(self, kind: str, stamp: int, words: str) -> None:
+    def _say(self, kind: str, stamp: int, words: str, topic: str = "") -> None:
         """A note, unless there are many of its kind already: a bag may be full of them."""
         self._said[kind] += 1
         if self._said[kind] <= MAX_NOTES:
-            self.notes.append(f"{self.path}: {self._topic} at {stamp} ns: {words}")
+            self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {words}")
         if self._said[kind] == MAX_NOTES:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
 
