@@ -39,15 +39,15 @@ SETTINGS = {
 }
 
 
-def start(start_node, run_directory, sent, roi, used) -> dict[str, object]:
+def parameters(run_directory, sent, roi, used) -> dict[str, dict[str, object]]:
     images = {"images": True}
-    sides = dict(zip(("image_width", "image_height"), sent, strict=True))
+    sides = dict(zip(("camera_width", "camera_height"), sent, strict=True))
     observer = images | dict(zip(("image_width", "image_height"), used, strict=True))
     for name in CAMERAS:
         observer |= {f"camera.{name}.width": sent[0], f"camera.{name}.height": sent[1]}
         observer |= {f"camera.{name}.roi": list(roi)} if roi else {}
     lock = {"lock_step": True}
-    parameters = {
+    return {
         "robot": lock | images | sides,
         "operator": lock,
         "observer": lock | observer,
@@ -56,17 +56,18 @@ def start(start_node, run_directory, sent, roi, used) -> dict[str, object]:
         "episode": {"auto_start": True, "max_steps": 10},
         "recorder": {"bag_directory": str(run_directory / "bag")},
     }
-    return {
-        name: start_node(
-            package,
-            name,
-            files=[CONFIG / f"{file}.yaml", CONFIG / "sim" / "robot.yaml"],
-            remap={"servo_node/delta_twist_cmds": "command"} if name == "robot" else None,
-            use_sim_time=name != "robot",
-            **parameters[name],
-        )
-        for name, (package, file) in NODES.items()
-    }
+
+
+def start(start_node, name, values) -> object:
+    package, file = NODES[name]
+    return start_node(
+        package,
+        name,
+        files=[CONFIG / f"{file}.yaml", CONFIG / "sim" / "robot.yaml"],
+        remap={"servo_node/delta_twist_cmds": "command"} if name == "robot" else None,
+        use_sim_time=name != "robot",
+        **values,
+    )
 
 
 def listen(node, specs: dict[str, CameraSpec]) -> tuple[Pictures, list[Step]]:
@@ -118,7 +119,11 @@ def test_a_batch_has_the_pictures_of_the_camera_to_the_last_bit(
     sent, roi, used = SETTINGS[setting]
     specs = {name: CameraSpec(name, *sent, *used, roi) for name in CAMERAS}
     pictures, steps = listen(ros_node, specs)
-    running = start(start_node, tmp_path, sent, roi, used)
+    values = parameters(tmp_path, sent, roi, used)
+    running = {"robot": start(start_node, "robot", values["robot"])}
+    # What the cameras send before they know this test would be missing below.
+    spin_until(lambda: any(len(seen) == 2 for seen in pictures.values()), "pictures", 60.0)
+    running |= {name: start(start_node, name, values[name]) for name in NODES if name != "robot"}
 
     def enough() -> bool:
         for name, process in running.items():
