@@ -1,29 +1,46 @@
 """The actor's forward pass in NumPy: several times faster than torch for one small state.
 
-The weights are those of `networks.Actor`; a test holds the two together.
+The weights are those of `networks.Actor`; a test holds the two together. What the policy sees is
+encoded by torch, where convolutions are fast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from rlif_policy.encoders import ImageEncoder
 from rlif_policy.networks import LOG_STD_MAX, LOG_STD_MIN, PolicySpec
 
 NORM_EPS = 1e-6
+ENCODER = "encoder."  # names of the encoder's weights begin so
 
 
 class StateError(ValueError):
-    """A state that the policy cannot answer; the message says why."""
+    """A state, or an image, that the policy cannot answer; the message says why."""
 
 
 class NumpyActor:
-    """Tanh-Gaussian policy of fixed weights. Its noise comes from the generator passed in."""
+    """Tanh-Gaussian policy of fixed weights. Its noise comes from the generator passed in.
 
-    def __init__(self, spec: PolicySpec, tensors: Mapping[str, Tensor]) -> None:
-        weights = {name: value.numpy().copy() for name, value in tensors.items()}
+    `trunk`: the pretrained weights of a frozen trunk (pretrained.py), which are not among `tensors`.
+    """
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        tensors: Mapping[str, Tensor],
+        trunk: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._encoder = load_encoder(spec, tensors, trunk)
+        weights = {
+            name: value.numpy().copy()
+            for name, value in tensors.items()
+            if not name.startswith(ENCODER)
+        }
         self.spec = spec
         self._offset, self._scale = weights["normaliser.offset"], weights["normaliser.scale"]
         self._layers = [
@@ -36,13 +53,24 @@ class NumpyActor:
         ]
         self._head = (weights["head.weight"], weights["head.bias"])
 
-    def act(self, state: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """The action, float32 [action_dim] in [-1, 1], for a state [state_dim] in SI units.
+    def act(
+        self,
+        state: np.ndarray,
+        rng: np.random.Generator | None = None,
+        images: Sequence[np.ndarray] = (),
+    ) -> np.ndarray:
+        """The action, float32 [action_dim] in [-1, 1], for a state [state_dim] in SI units and an
+        image, uint8 [height, width, channels], of each camera.
 
-        Without `rng` the mean (deterministic). StateError for a wrong length, or values that are
-        not finite.
+        Without `rng` the mean (deterministic). StateError for a wrong length, values that are not
+        finite, or images that are missing or of another size.
         """
         check_state(state, self.spec.state_dim)
+        if self._encoder is not None:
+            check_images(images, self.spec)
+            with torch.inference_mode():
+                seen = self._encoder([torch.from_numpy(image) for image in images])
+            state = np.concatenate([state, seen.numpy()])
         hidden = (state - self._offset) / self._scale
         for i, (weight, bias) in enumerate(self._layers):
             hidden = weight @ hidden + bias
@@ -63,6 +91,37 @@ class NumpyActor:
 def layer_norm(values: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.ndarray:
     centred = values - values.mean()
     return centred / np.sqrt((centred * centred).mean() + NORM_EPS) * gain + shift
+
+
+def load_encoder(
+    spec: PolicySpec, tensors: Mapping[str, Tensor], trunk: Mapping[str, Tensor] | None
+) -> ImageEncoder | None:
+    """The encoder with these weights; None where the policy sees nothing."""
+    if spec.encoder is None:
+        return None
+    encoder = ImageEncoder(spec.encoder, spec.images, torch.Generator())
+    own = {
+        name.removeprefix(ENCODER): value
+        for name, value in tensors.items()
+        if name.startswith(ENCODER)
+    }
+    encoder.load_state_dict(own, strict=False)
+    if not spec.encoder.frozen:
+        encoder.mark_loaded()
+    elif trunk is not None:
+        encoder.load_trunk(trunk)
+    return encoder
+
+
+def check_images(images: Sequence[np.ndarray], spec: PolicySpec) -> None:
+    """StateError naming what was found and what was expected."""
+    found = tuple(tuple(image.shape) for image in images)
+    if found != spec.images:
+        raise StateError(
+            f"the observation has images of {found}, expected {spec.images} (height, width, "
+            "channels): the observer's cameras, image_width and image_height must be those that the "
+            "policy was made for"
+        )
 
 
 def check_state(state: np.ndarray, state_dim: int) -> None:

@@ -1,8 +1,9 @@
 """The policy: what it is made of (`PolicySpec`) and the network itself (`Actor`).
 
 The actor is a tanh-Gaussian multi-layer perceptron, as in SAC and RLPD. It carries its own
-normaliser of the state, so that a set of weights is complete: state in SI units in, action in
-[-1, 1] out.
+normaliser of the state and its own image encoder, so that a set of weights is complete: state in SI
+units and images in, action in [-1, 1] out. With images the perceptrons of actor and critics see the
+*wide* state: the state and, beside it, what the encoder made of the images.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -19,8 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rlif_policy.encoders import EncoderSpec, ImageEncoder
+
 LOG_STD_MIN = -20.0
 LOG_STD_MAX = 2.0
+TRUNKS = "encoder.trunks."  # names of the weights of the encoder's trunks begin so
 
 
 def _positive_int(name: str, value: Any) -> None:
@@ -42,6 +46,7 @@ class PolicySpec:
     images: tuple[tuple[int, int, int], ...] = ()  # (height, width, channels) of each camera
     state_offset: tuple[float, ...] = ()  # subtracted from the state, per entry; empty: 0
     state_scale: tuple[float, ...] = ()  # then divided by, per entry; empty: 1
+    encoder: EncoderSpec | None = None  # of the images; None where there are none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -63,6 +68,12 @@ class PolicySpec:
                 )
             for size in image:
                 _positive_int("images", size)
+        if isinstance(self.encoder, Mapping):
+            object.__setattr__(self, "encoder", EncoderSpec.from_mapping(self.encoder))
+        if bool(self.images) != (self.encoder is not None):
+            raise ValueError(
+                f"images: found {self.images} with encoder {self.encoder}, expected both or neither"
+            )
         self._check_normaliser()
 
     def _check_normaliser(self) -> None:
@@ -80,9 +91,18 @@ class PolicySpec:
         if any(value <= 0.0 for value in self.state_scale):
             raise ValueError(f"state_scale: found {self.state_scale!r}, expected values above 0")
 
+    @property
+    def wide_dim(self) -> int:
+        """Entries of the state and of what the encoder makes of the images."""
+        features = self.encoder.features * len(self.images) if self.encoder is not None else 0
+        return self.state_dim + features
+
     def to_json(self) -> str:
         """The spec as canonical JSON: equal specs give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = asdict(self)
+        if self.encoder is None:
+            del values["encoder"]  # as those were written that know none
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> PolicySpec:
@@ -108,7 +128,10 @@ class PolicySpec:
 
 
 class StateNormaliser(nn.Module):
-    """(state - offset) / scale with fixed numbers: not trained, but part of the weights."""
+    """(state - offset) / scale with fixed numbers: not trained, but part of the weights.
+
+    Of a wide state the part that the encoder made is left as it is.
+    """
 
     offset: Tensor
     scale: Tensor
@@ -117,8 +140,9 @@ class StateNormaliser(nn.Module):
         super().__init__()
         offset = spec.state_offset or (0.0,) * spec.state_dim
         scale = spec.state_scale or (1.0,) * spec.state_dim
-        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        beside = spec.wide_dim - spec.state_dim
+        self.register_buffer("offset", torch.tensor((*offset, *(0.0,) * beside)))
+        self.register_buffer("scale", torch.tensor((*scale, *(1.0,) * beside)))
         self._identity = not spec.state_offset and not spec.state_scale
 
     def forward(self, state: Tensor) -> Tensor:
@@ -133,19 +157,20 @@ def xavier_uniform_(weight: Tensor, fan_in: int, fan_out: int, generator: torch.
 
 
 class Actor(nn.Module):
-    """Tanh-Gaussian policy: state [..., state_dim] to an action [..., action_dim] in (-1, 1).
+    """Tanh-Gaussian policy: wide state [..., wide_dim] to an action [..., action_dim] in (-1, 1).
 
-    `seed` fixes the initial weights and the noise of `act`.
+    `seed` fixes the initial weights and the noise of `act`. Without images a state is a wide state;
+    with them, `widen` makes one. `trunk`: pretrained weights of the encoder's trunk (pretrained.py).
     """
 
-    def __init__(self, spec: PolicySpec, seed: int = 0) -> None:
+    def __init__(
+        self, spec: PolicySpec, seed: int = 0, trunk: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
-        if spec.images:
-            raise ValueError(f"images: found {spec.images}, expected none: no encoder exists yet")
         self.spec = spec
         self.generator = torch.Generator().manual_seed(seed)
         self.normaliser = StateNormaliser(spec)
-        widths = (spec.state_dim, *spec.hidden)
+        widths = (spec.wide_dim, *spec.hidden)
         linears = [
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in zip(widths, widths[1:], strict=False)
         ]
@@ -161,6 +186,39 @@ class Actor(nn.Module):
         # Both halves of the head are drawn as if they were a layer each.
         xavier_uniform_(self.head.weight, widths[-1], spec.action_dim, self.generator)
         nn.init.zeros_(self.head.bias)
+        self.encoder: ImageEncoder | None = None
+        if spec.encoder is not None:
+            self.encoder = ImageEncoder(spec.encoder, spec.images, self.generator)
+            if trunk is not None:
+                self.encoder.load_trunk(trunk)
+
+    def decision_parameters(self) -> list[nn.Parameter]:
+        """Those of the perceptron alone, without the encoder's."""
+        encoder = () if self.encoder is None else self.encoder.parameters()
+        seeing = {id(parameter) for parameter in encoder}
+        return [parameter for parameter in self.parameters() if id(parameter) not in seeing]
+
+    def carried(self) -> dict[str, Tensor]:
+        """The weights that make this policy, by name: all but those of a frozen trunk."""
+        frozen = self.encoder is not None and self.encoder.spec.frozen
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not (frozen and name.startswith(TRUNKS))
+        }
+
+    def load_carried(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `carried`: a frozen trunk stays as it is."""
+        _, unknown = self.load_state_dict(tensors, strict=False)
+        missing = sorted(set(self.carried()) - set(tensors))
+        if missing or unknown:
+            raise ValueError(f"weights: missing {missing}, unknown {unknown}")
+
+    def widen(self, state: Tensor, images: Sequence[Tensor] = ()) -> Tensor:
+        """[..., wide_dim] of a state [..., state_dim] and the images, as ImageEncoder takes them."""
+        if self.encoder is None:
+            return state
+        return torch.cat([state, self.encoder(images)], dim=-1)
 
     def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the tanh, each [..., action_dim]."""
@@ -184,8 +242,14 @@ class Actor(nn.Module):
         return squash(mean, log_std, noise)
 
     @torch.no_grad()
-    def act(self, state: np.ndarray, deterministic: bool = True) -> np.ndarray:
-        """The action [action_dim] in [-1, 1], float32, for one state [state_dim] in SI units.
+    def act(
+        self,
+        state: np.ndarray,
+        deterministic: bool = True,
+        images: Sequence[np.ndarray] = (),
+    ) -> np.ndarray:
+        """The action [action_dim] in [-1, 1], float32, for one state [state_dim] in SI units and one
+        image, uint8 [height, width, channels], of each camera.
 
         ValueError for a state of another shape or with a value that is not finite.
         """
@@ -199,6 +263,7 @@ class Actor(nn.Module):
             )
         like = self.head.weight
         tensor = torch.from_numpy(found).to(device=like.device, dtype=like.dtype)
+        tensor = self.widen(tensor, [torch.from_numpy(i).to(like.device) for i in images])
         action = torch.tanh(self.forward(tensor)[0]) if deterministic else self.sample(tensor)[0]
         return action.float().cpu().numpy()
 

@@ -6,7 +6,8 @@ Subscribes
 Publishes
     policy_action  rlif_msgs/PolicyAction    of the same tick and stamp; none where it cannot answer
 
-Before any weights it does what `initial` says. Nothing here depends on the learner being alive.
+Before any weights it does what `initial` says. Nothing here depends on the learner being alive. The
+weights of a frozen encoder are not sent: it loads them itself, from `encoder_weights`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import array
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,13 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.running import run
+from sensor_msgs.msg import Image
+from torch import Tensor
 
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
 from rlif_policy.networks import PolicySpec
+from rlif_policy.pretrained import check_fingerprint, load_trunk
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import WeightsError, unpack_weights
 
@@ -37,6 +41,9 @@ PARAMETERS = (
     Param("state_dim", 0, "entries of the state; 0: as the first weights say", 0, 10_000),
     Param("hidden", [], "widths of the hidden layers; empty: as the first weights say", items=int),
     Param("checkpoint", "", "folder to start from: a checkpoint, or a run; empty: none"),
+    Param(
+        "encoder_weights", "torchvision", "of a frozen encoder, as the learner's: see pretrained.py"
+    ),
     Param("deterministic", False, "the mean instead of a sample: for evaluation", live=True),
     Param("initial", "hold", "before any weights", choices=("hold", "random")),
     Param("initial_scale", 0.3, "size of the random actions, in [-1, 1]", 0.0, 1.0),
@@ -58,6 +65,8 @@ class PolicyNode(Node):
         self._hidden: tuple[int, ...] = tuple(value["hidden"])
         self._deterministic: bool = value["deterministic"]
         self._rng = np.random.default_rng(value["seed"])
+        self._encoder_weights: str = value["encoder_weights"]
+        self._trunk: Mapping[str, Tensor] | None = None  # of a frozen encoder, loaded once
         self._initial = initial_policy(
             value["initial"], self._action_dim, value["initial_scale"], self._rng
         )
@@ -76,9 +85,18 @@ class PolicyNode(Node):
     def _start_from(self, path: Path) -> None:
         stored = read_actor(path)
         self._check_spec(stored.spec)
-        self._actor, self._spec = NumpyActor(stored.spec, stored.tensors), stored.spec
+        self._actor, self._spec = self._make_actor(stored.spec, stored.tensors), stored.spec
         self._version = stored.version
         self.get_logger().info(f"starts from {stored.path}, version {stored.version}")
+
+    def _make_actor(self, spec: PolicySpec, tensors: Mapping[str, Tensor]) -> NumpyActor:
+        """ValueError for a frozen encoder whose weights cannot be had, or are others."""
+        encoder = spec.encoder
+        if encoder is not None and encoder.frozen and self._trunk is None:
+            trunk = load_trunk(encoder, self._encoder_weights)
+            check_fingerprint(encoder, trunk, self._encoder_weights)
+            self._trunk = trunk
+        return NumpyActor(spec, tensors, self._trunk)
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -89,7 +107,7 @@ class PolicyNode(Node):
     def _on_observation(self, message: Observation) -> None:
         state = np.frombuffer(message.state, dtype=np.float32)
         try:
-            action = self._decide(state)
+            action = self._decide(state, message.images)
         except StateError as problem:
             self._complain(str(problem))
             return
@@ -98,10 +116,12 @@ class PolicyNode(Node):
         answer.policy_version = self._version
         self._publisher.publish(answer)
 
-    def _decide(self, state: np.ndarray) -> np.ndarray:
+    def _decide(self, state: np.ndarray, images: Sequence[Image]) -> np.ndarray:
         """float32 [action_dim] in [-1, 1]. StateError for a state of another network."""
         if self._actor is not None:
-            return self._actor.act(state, None if self._deterministic else self._rng)
+            rng = None if self._deterministic else self._rng
+            seen = [pixels(image) for image in images] if self._actor.spec.images else ()
+            return self._actor.act(state, rng, seen)
         if self._state_dim:
             check_state(state, self._state_dim)
         return self._initial()
@@ -114,7 +134,7 @@ class PolicyNode(Node):
                 raise WeightsError(f"spec_hash is {message.spec_hash}, expected {spec.hash()}")
             self._check_spec(spec)
             tensors = unpack_weights(bytes(message.data), message.sha256, spec)
-            actor = NumpyActor(spec, tensors)
+            actor = self._make_actor(spec, tensors)
         except ValueError as problem:  # WeightsError is one
             self.get_logger().error(
                 f"weights of version {message.version} refused, version {self._version} stays: "
@@ -146,6 +166,17 @@ class PolicyNode(Node):
         if words != self._said or now - self._said_at > REMIND:
             self._said, self._said_at = words, now
             self.get_logger().error(f"no action: {words}")
+
+
+def pixels(image: Image) -> np.ndarray:
+    """uint8 [height, width, 3] of an observation's image, which is rgb8 without padding."""
+    data = np.frombuffer(image.data, dtype=np.uint8)
+    if image.encoding != "rgb8" or data.size != image.height * image.width * 3:
+        raise StateError(
+            f"the observation has an image of {data.size} bytes of {image.encoding}, expected "
+            f"{image.width}x{image.height} of rgb8"
+        )
+    return data.reshape(image.height, image.width, 3)
 
 
 def main() -> None:

@@ -92,26 +92,30 @@ def _read_checkpoint(folder: Path) -> StoredActor:
     state_file = folder / "state.safetensors"
     data = _read_checked(state_file, manifest["state_sha256"])
     try:
-        flat = load(data).get("actor")
+        state = load(data)
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{state_file} is not safetensors: {error}") from error
-    if flat is None:
+    if "actor" not in state:
         raise WeightsError(f"{state_file}: found no tensor `actor`, expected the policy's weights")
-    tensors = _unflatten(flat, spec, state_file)
+    tensors = _unflatten(state, spec, state_file)
     version = int(manifest.get("extra", {}).get("policy_version", 0))
     return StoredActor(spec, tensors, version, folder)
 
 
-def _unflatten(flat: Tensor, spec: PolicySpec, file: Path) -> dict[str, Tensor]:
-    actor = Actor(spec)
-    size = sum(p.numel() for p in actor.parameters())
+def _unflatten(state: dict[str, Tensor], spec: PolicySpec, file: Path) -> dict[str, Tensor]:
+    """The perceptron lies in one vector, the encoder under the names of its tensors."""
+    actor, flat = Actor(spec), state["actor"]
+    parameters = actor.decision_parameters()
+    size = sum(p.numel() for p in parameters)
     if flat.shape != (size,):
         raise WeightsError(
             f"{file}: the actor has {flat.numel()} weights, expected {size} of {spec.to_json()}"
         )
     with torch.no_grad():
-        vector_to_parameters(flat, actor.parameters())
-    tensors = {name: value.detach() for name, value in actor.state_dict().items()}
+        vector_to_parameters(flat, parameters)
+    tensors = {name: value.detach() for name, value in actor.carried().items()}
+    encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
+    tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")} | encoder
     check_tensors(tensors, spec)
     return tensors
 

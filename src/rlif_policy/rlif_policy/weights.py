@@ -17,8 +17,9 @@ class WeightsError(ValueError):
 
 
 def expected_tensors(spec: PolicySpec) -> dict[str, Tensor]:
-    """Name to tensor, with the shapes and dtypes of an actor of this spec."""
-    return {name: value.detach() for name, value in Actor(spec).state_dict().items()}
+    """Name to tensor, with the shapes and dtypes of an actor of this spec; a frozen trunk, which is
+    never sent, left out."""
+    return {name: value.detach() for name, value in Actor(spec).carried().items()}
 
 
 def pack_weights(actor: Actor, spec: PolicySpec) -> tuple[bytes, str]:
@@ -29,7 +30,7 @@ def pack_weights(actor: Actor, spec: PolicySpec) -> tuple[bytes, str]:
     """
     tensors = {
         name: value.detach().to(device="cpu", dtype=torch.float32).contiguous().clone()
-        for name, value in actor.state_dict().items()
+        for name, value in actor.carried().items()
     }
     check_tensors(tensors, spec)
     data = save(tensors, metadata={"spec_hash": spec.hash()})
@@ -37,7 +38,7 @@ def pack_weights(actor: Actor, spec: PolicySpec) -> tuple[bytes, str]:
 
 
 def unpack_weights(data: bytes, sha256: str, spec: PolicySpec) -> dict[str, Tensor]:
-    """The inverse of `pack_weights`, for `Actor.load_state_dict`.
+    """The inverse of `pack_weights`, for `Actor.load_carried`.
 
     WeightsError if the bytes are damaged, or if names, shapes, dtypes or values are not those of
     a network of `spec`.
