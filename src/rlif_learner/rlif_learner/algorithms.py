@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlif_learner.bc import BC
 from rlif_learner.config import ImitationConfig, RLPDConfig
@@ -31,21 +32,24 @@ def make_algorithm(
     spec: PolicySpec,
     seed: int,
     device: str = "cpu",
+    trunk: Mapping[str, Tensor] | None = None,
 ) -> Algorithm:
     """The algorithm of this name with `settings`. ValueError names what does not exist.
 
-    `device`: one of DEVICES, of RLPD; the baselines are small enough for the processor.
+    `device`: one of DEVICES, of RLPD; the baselines are small enough for the processor. `trunk`:
+    pretrained weights of the image encoder's trunk, if it has some.
 
     DAgger is not among them: it needs an expert that is asked in every state, which no graph has.
     """
     if name == "rlpd":
         return RLPD(
-            RLPDConfig.from_mapping(settings, preset), spec, seed, device=find_device(device)
-        )
+            RLPDConfig.from_mapping(settings, preset), spec, seed, device=find_device(device),
+            trunk=trunk,
+        )  # fmt: skip
     if name == "bc":
-        return BC(ImitationConfig.from_mapping(settings), spec, seed)
+        return BC(ImitationConfig.from_mapping(settings), spec, seed, trunk)
     if name == "hg_dagger":
-        return HGDAgger(ImitationConfig.from_mapping(settings), spec, seed)
+        return HGDAgger(ImitationConfig.from_mapping(settings), spec, seed, trunk)
     if name == "dagger":
         raise ValueError(
             "algorithm: found 'dagger', which asks an expert in every state and so cannot run from "

@@ -23,7 +23,7 @@ from rlif_learner.steps import Outcome, StepRecord
 EPISODE_TYPE = "rlif_msgs/msg/Episode"
 MAX_NOTES = 20  # of one kind; the others are counted
 
-__all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_paths", "open_bag", "read_steps"]
+__all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_name", "bag_paths", "open_bag", "read_steps"]
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
@@ -43,6 +43,17 @@ def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
             )
         found += inside
     return found
+
+
+def bag_name(bag: Path) -> str:
+    """What is made of a bag is called after this: its name, without the ending of a file.
+
+    Each run has a directory `bag`: one that is called so goes by the name of the run.
+    """
+    if bag.is_file():
+        return bag.stem
+    whole = bag.resolve()  # `.` has a name too
+    return whole.parent.name if whole.name == "bag" and whole.parent.name else whole.name
 
 
 def _is_bag(path: Path) -> bool:

@@ -55,6 +55,8 @@ class ImportConfig:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz or HDF5 file but the images, without any code in it. BagError if none."""
+    if not path.exists():
+        raise BagError(f"{path}: there is no such file or dataset")
     try:
         if path.suffix in HDF5:
             return _read_hdf5(path)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlif_learner.bags import BagError
+from rlif_learner.bags import BagError, bag_name
 from rlif_learner.bags_foreign import ForeignReport, foreign_steps
 from rlif_learner.bags_mapping import TopicMapping
 from rlif_learner.bags_relabel import source_files
@@ -35,7 +35,7 @@ class Conversion:
 
 def converted_path(bag: Path, output: Path) -> Path:
     """Where the Steps of `bag` lie."""
-    return output / (bag.stem if bag.is_file() else bag.name)
+    return output / bag_name(bag)
 
 
 def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:

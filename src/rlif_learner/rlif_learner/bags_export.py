@@ -273,8 +273,7 @@ def partial_directory(output: Path) -> Iterator[Path]:
     is writing it.
     """
     _refuse_existing(output)
-    if not output.parent.is_dir():
-        raise BagError(f"{output.parent}: there is no such directory")
+    output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".partial-{output.name}")
     partial.mkdir(exist_ok=True)
     try:

@@ -6,9 +6,11 @@ A job is one bag, and knows all it needs: wherever it runs, the files and the re
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +89,28 @@ def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
     # Not forked: a process may have threads by now.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        waiting = [(job, pool.submit(run_job, job)) for job in jobs]
-        for job, future in waiting:
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield lost(job, "a worker process died; is there memory for so many --jobs?")
+        with _ctrl_c_blocked():  # the workers begin here, and inherit it
+            waiting = [(job, pool.submit(run_job, job)) for job in jobs]
+        try:
+            for job, future in waiting:
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    yield lost(job, "a worker process died; is there memory for so many --jobs?")
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal: this one tells the others, in one line."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def lost(job: Job, why: str) -> JobResult:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags import BagError, StepReader
+from rlif_learner.bags import BagError, StepReader, bag_name
 from rlif_learner.labels import SCHEMES, label_rewards
 from rlif_learner.steps import Source, StepRecord, discards, follows
 
@@ -234,7 +234,7 @@ def source_files(bag: Path) -> dict[str, Any]:
 
 def labels_path(bag: Path, output: Path) -> Path:
     """Where the labels of `bag` lie."""
-    return output / f"{bag.stem if bag.is_file() else bag.name}.labels.npz"
+    return output / f"{bag_name(bag)}.labels.npz"
 
 
 def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
@@ -281,6 +281,8 @@ class Labels:
 
 def read_labels(path: Path) -> Labels:
     """BagError if it is no file of labels."""
+    if not path.exists():
+        raise BagError(f"{path}: there are no such labels; `rlif relabel` makes them")
     try:
         with np.load(path, allow_pickle=False) as data:
             about = json.loads(str(data["about"]))

@@ -7,14 +7,14 @@ import fcntl
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 import zstandard
 from mcap.exceptions import McapError
-from mcap.records import Channel, McapRecord, Message, Schema
+from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
@@ -86,6 +86,19 @@ def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
             yield record
 
 
+def _is_compressed(files: Sequence[Path]) -> bool:
+    """Whether the chunks of these files are, by the first that there is."""
+    for file in files:
+        with file.open("rb") as stream:
+            try:
+                for record in StreamReader(stream, emit_chunks=True).records:
+                    if isinstance(record, Chunk):
+                        return bool(record.compression)
+            except _CUT:
+                continue  # what is wrong with it, the copy says
+    return False
+
+
 def _hash(schema: Schema, channel: Channel) -> str:
     known = channel.metadata.get("topic_type_hash", "")
     if known:
@@ -139,6 +152,7 @@ class _Copy:
 def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairReport:
     """Write all whole messages of `source` to the new bag `output`; `source` stays as it is.
 
+    Its chunks are compressed (zstd) with `compress`, and where those of the source are.
     The output appears under its name when it is complete. BagError if there is nothing to read,
     or `output` exists.
     """
@@ -151,7 +165,7 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
     remove_abandoned(partial)
     cut: dict[str, str] = {}
     writer = Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP)
-    if compress:
+    if compress or _is_compressed(files):
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     with writer, DirectoryLock(partial):
         copy = _Copy(writer)

@@ -15,6 +15,7 @@ from rlif_learner.bags import BagError, StepReader
 from rlif_learner.bags_relabel import labels_path, read_labels
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.training import Trainer, TrainingConfig
+from rlif_learner.vision import VisionConfig, make_buffer, make_vision
 from rlif_policy.networks import PolicySpec
 
 
@@ -35,6 +36,7 @@ class OfflineConfig:
     seed: int = 0
     device: str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
+    vision: VisionConfig = field(default_factory=VisionConfig)  # encoder*, cameras, image_*
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> tuple[OfflineConfig, list[str]]:
@@ -43,13 +45,19 @@ class OfflineConfig:
         own = "rlpd" if values.get("algorithm", "rlpd") == "rlpd" else "imitation"
         settings = values.pop(own, {})
         values.pop("imitation" if own == "rlpd" else "rlpd", None)
-        known = {f.name for f in fields(cls)} - {"settings"}
-        used: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in known
-        }
-        return cls(**used, settings=settings), sorted(set(values) - known)
+        known = {f.name for f in fields(cls)} - {"settings", "vision"}
+        seeing = {f.name for f in fields(VisionConfig)}
+
+        def chosen(names: set[str]) -> dict[str, Any]:
+            return {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+                if name in names
+            }
+
+        vision = VisionConfig(**chosen(seeing))
+        left = sorted(set(values) - known - seeing)
+        return cls(**chosen(known), settings=settings, vision=vision), left
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -89,17 +97,19 @@ def _sizes(bag: Path, topic: str) -> tuple[int, int]:
 def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
     """A Trainer of the right sizes with empty buffers. ValueError names a wrong setting."""
     state_dim, action_dim = _sizes(data.bags[0], data.topic)
+    vision = make_vision(config.vision)
     spec = PolicySpec(
-        state_dim, action_dim, tuple(config.hidden), config.layer_norm,
-        state_offset=config.state_offset, state_scale=config.state_scale,
+        state_dim, action_dim, tuple(config.hidden), config.layer_norm, vision.images,
+        config.state_offset, config.state_scale, vision.encoder,
     )  # fmt: skip
     algorithm = make_algorithm(
-        config.algorithm, config.settings, config.preset, spec, config.seed, config.device
-    )
+        config.algorithm, config.settings, config.preset, spec, config.seed, config.device,
+        vision.trunk,
+    )  # fmt: skip
     steps, prior = (max(2, count_steps(bags, data.topic)) for bags in (data.bags, data.prior))
 
     def buffer(capacity: int) -> ReplayBuffer:
-        return ReplayBuffer(capacity, state_dim, action_dim, scheme=config.label_scheme)
+        return make_buffer(capacity, algorithm.actor, scheme=config.label_scheme)
 
     buffers = Buffers(buffer(steps), buffer(prior + steps))
     training = TrainingConfig(
@@ -119,7 +129,7 @@ def load(trainer: Trainer, data: Data, say: Callable[[str], None]) -> None:
     prior = trainer.buffers.prior
     assert prior is not None
     for bag in data.prior:
-        _load_bag(bag, data, say, lambda step: prior.add_step(step), [prior])
+        _load_bag(bag, data, say, trainer.add_to_prior, [prior])
     for bag in data.bags:
         _load_bag(bag, data, say, trainer.receive, [trainer.buffers.online, prior])
         trainer.counts.last_sequence = None  # the next bag counts from anew
@@ -134,7 +144,7 @@ def _load_bag(
 ) -> None:
     labels = None if data.labels is None else read_labels(labels_path(bag, data.labels)).columns
     rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
-    reader = StepReader(bag, data.topic, images=False)
+    reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
     for entry, step in enumerate(reader):
         before = [b.total for b in buffers]
         try:

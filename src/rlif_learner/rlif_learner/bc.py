@@ -8,7 +8,7 @@ drove, as while a person reaches for the device, are not imitated: doing nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from rlif_learner.buffer import DRIVEN, Batch, Buffers
 from rlif_learner.config import ImitationConfig
 from rlif_learner.networks import FlatParameters
 from rlif_learner.optim import FlatAdam, refuse_non_finite
+from rlif_policy.encoders import random_shift
 from rlif_policy.networks import Actor, PolicySpec
 
 
@@ -28,11 +29,21 @@ class BC:
     The spread of the policy is not trained: let it act deterministically.
     """
 
-    def __init__(self, config: ImitationConfig, spec: PolicySpec, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: ImitationConfig,
+        spec: PolicySpec,
+        seed: int = 0,
+        trunk: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """`trunk`: pretrained weights of the image encoder's trunk, where it has some."""
         self.config, self.spec = config, spec
         self.rng = np.random.default_rng(seed)
-        self.actor = Actor(spec, seed)
-        self.flat = FlatParameters(self.actor.parameters())
+        self.actor = Actor(spec, seed, trunk)
+        decision = self.actor.decision_parameters()
+        self._decision_size = sum(parameter.numel() for parameter in decision)
+        encoder = self.actor.encoder
+        self.flat = FlatParameters([*decision, *(encoder.trained() if encoder else ())])
         self.optimiser = FlatAdam(
             self.flat.values,
             config.learning_rate,
@@ -48,6 +59,11 @@ class BC:
         """There are no critics; here for the common interface."""
         return 0
 
+    @property
+    def sees(self) -> bool:
+        """Whether the policy is one of images."""
+        return self.actor.encoder is not None
+
     def draw(self, buffers: Buffers) -> Batch:
         """A batch of what is to be imitated. ValueError if there is nothing."""
         if buffers.prior is None or not buffers.prior.count(DRIVEN):
@@ -55,7 +71,7 @@ class BC:
                 "BC: found no prior data that anybody drove, expected demonstrations to imitate"
             )
         batch_size = self.config.batch_size
-        return buffers.prior.sample(batch_size, self.rng, sources=DRIVEN, images=False)
+        return buffers.prior.sample(batch_size, self.rng, sources=DRIVEN, images=self.sees)
 
     def update(self, buffers: Buffers) -> dict[str, float]:
         """`utd` gradient steps. NonFiniteError names the quantity; that step is not taken."""
@@ -67,7 +83,7 @@ class BC:
 
     def imitate(self, batch: Batch) -> dict[str, float]:
         """One step towards batch.actions in batch.states."""
-        mean, _ = self.actor(batch.states)
+        mean, _ = self.actor(self.actor.widen(batch.states, self._shifted(batch)))
         loss = (torch.tanh(mean) - batch.actions).square().mean()
         self.flat.gradients.zero_()
         loss.backward()
@@ -81,10 +97,23 @@ class BC:
         self.optimiser.step(self.flat.gradients)
         return metrics
 
+    def _shifted(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The images, each moved at random; what a frozen trunk has seen already stays as it is."""
+        most = self.config.random_shift
+        if not most or not self.sees or batch.images[0].is_floating_point():
+            return batch.images
+        moves = self.rng.integers(-most, most + 1, (len(batch.images), len(batch.states), 2))
+        return tuple(
+            random_shift(images, torch.from_numpy(move))
+            for images, move in zip(batch.images, moves, strict=True)
+        )
+
     def state_tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name, shared (not copied)."""
+        encoder = {n: v for n, v in self.actor.carried().items() if n.startswith("encoder.")}
         return {
-            "actor": self.flat.values,
+            **encoder,
+            "actor": self.flat.values[: self._decision_size],
             "first": self.optimiser.first,
             "second": self.optimiser.second,
             "actor_generator": self.actor.generator.get_state(),

@@ -35,7 +35,7 @@ class Batch:
     rewards: Tensor  # float32 [B]
     next_states: Tensor  # float32 [B, state_dim]
     terminals: Tensor  # float32 [B], 1: no value beyond
-    images: tuple[Tensor, ...] = ()  # uint8 [B, height, width, channels] per camera
+    images: tuple[Tensor, ...] = ()  # uint8 [B, height, width, channels] per camera, or features
     next_images: tuple[Tensor, ...] = ()
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -63,6 +63,9 @@ class ReplayBuffer:
     transitions of such episodes `capacity` is N * (T + 1) / T. That row is all that a transition
     costs beyond its own bytes: 1 % where T is 100.
 
+    `images`: the shape of each camera's image, uint8 [height, width, channels]; with `features`, of
+    what a frozen encoder made of it (ImageEncoder.maps), float16, which is kept in its place.
+
     With `memmap_dir` the images lie in files there instead of in memory. A directory belongs to
     one buffer at a time; ValueError if another one, of any process, has it.
     """
@@ -75,11 +78,13 @@ class ReplayBuffer:
         images: tuple[tuple[int, int, int], ...] = (),
         memmap_dir: Path | str | None = None,
         scheme: str = "onset",
+        features: bool = False,
     ) -> None:
         if capacity < 2:
             raise ValueError(f"capacity: found {capacity}, expected at least 2 (a transition)")
         self.capacity, self.state_dim, self.action_dim = capacity, state_dim, action_dim
         self.image_shapes = tuple(tuple(shape) for shape in images)
+        self.image_dtype = np.dtype(np.float16 if features else np.uint8)
         self.columns: dict[str, np.ndarray] = {
             "state": np.zeros((capacity, state_dim), np.float32),
             "action": np.zeros((capacity, action_dim), np.float32),
@@ -92,7 +97,9 @@ class ReplayBuffer:
         if directory is not None:
             weakref.finalize(self, _lock_directory(directory).close)  # held until then
         for i, shape in enumerate(self.image_shapes):
-            self.columns[f"image_{i}"] = _image_column((capacity, *shape), i, directory)
+            self.columns[f"image_{i}"] = _image_column(
+                (capacity, *shape), self.image_dtype, i, directory
+            )
         self.total = 0  # steps ever added; step n lies in row n % capacity
         self._labeller = Labeller(scheme)
         self._valid_counts = [0] * len(Source)  # of valid rows, by source
@@ -236,10 +243,10 @@ class ReplayBuffer:
                 raise ValueError(f"{name} of {where}: found {value}, expected finite numbers")
         shapes = tuple((*image.shape,) for image in step.images)
         types = {image.dtype for image in step.images}
-        if shapes != self.image_shapes or types - {np.dtype(np.uint8)}:
+        if shapes != self.image_shapes or types - {self.image_dtype}:
             raise ValueError(
                 f"images of {where}: found {shapes} of {sorted(map(str, types))}, expected "
-                f"{self.image_shapes} of uint8"
+                f"{self.image_shapes} of {self.image_dtype}"
             )
         return state, action
 
@@ -336,10 +343,12 @@ def _lock_directory(directory: Path) -> IO[bytes]:
     return lock
 
 
-def _image_column(shape: tuple[int, ...], index: int, directory: Path | None) -> np.ndarray:
+def _image_column(
+    shape: tuple[int, ...], dtype: np.dtype, index: int, directory: Path | None
+) -> np.ndarray:
     if directory is None:
-        return np.zeros(shape, np.uint8)
-    return np.memmap(directory / f"image_{index}.bin", np.uint8, mode="w+", shape=shape)
+        return np.zeros(shape, dtype)
+    return np.memmap(directory / f"image_{index}.bin", dtype, mode="w+", shape=shape)
 
 
 @dataclass(frozen=True)

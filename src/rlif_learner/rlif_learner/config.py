@@ -8,6 +8,7 @@ from typing import Any
 
 # Of the matrix products. auto: the processor's fastest of 16 bits, float32 where it has none.
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+ENCODER_GRADIENTS = ("critic", "both")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class RLPDConfig:
     temperature_learning_rate: float = 3e-4
     critic_weight_decay: float = 0.0  # decoupled (AdamW), on the weight matrices only
     precision: str = "float32"  # of the matrix products; weights and optimisers stay float32
+    # With images.
+    encoder_learning_rate: float = 3e-4
+    encoder_gradients: str = "critic"  # whose loss trains the encoder; both: the actor's too
+    random_shift: int = 4  # pixels by which images are moved at most, each way; 0: not at all
+    same_shift: bool = False  # the image after an action is moved as the one before it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -45,10 +51,12 @@ class RLPDConfig:
                 f"subset_size: found {self.subset_size}, expected at most ensemble_size "
                 f"({self.ensemble_size})"
             )
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision: found {self.precision!r}, expected one of {list(PRECISIONS)}"
-            )
+        for name, known in (("precision", PRECISIONS), ("encoder_gradients", ENCODER_GRADIENTS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)!r}, expected one of {list(known)}"
+                )
+        _check_shift(self.random_shift)
 
     def _check_whole_numbers(self) -> None:
         if not self.hidden:
@@ -61,7 +69,7 @@ class RLPDConfig:
         for name, value in named:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: found {value!r}, expected a whole number of at least 1")
-        for name in ("layer_norm", "entropy_in_target"):
+        for name in ("layer_norm", "entropy_in_target", "same_shift"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: found {getattr(self, name)!r}, expected true or false")
 
@@ -75,6 +83,7 @@ class RLPDConfig:
             "initial_temperature": (0.0, infinity, False, False),
             "actor_learning_rate": (0.0, infinity, False, False),
             "critic_learning_rate": (0.0, infinity, False, False),
+            "encoder_learning_rate": (0.0, infinity, False, False),
             "temperature_learning_rate": (0.0, infinity, True, False),
             "critic_weight_decay": (0.0, infinity, True, False),
         }
@@ -105,6 +114,11 @@ class RLPDConfig:
         return {**asdict(self), "hidden": list(self.hidden)}
 
 
+def _check_shift(most: Any) -> None:
+    if isinstance(most, bool) or most not in range(1000):
+        raise ValueError(f"random_shift: found {most!r}, expected a whole number of at least 0")
+
+
 @dataclass(frozen=True)
 class ImitationConfig:
     """Settings of BC, HG-DAgger and DAgger. ValueError names the field."""
@@ -113,12 +127,14 @@ class ImitationConfig:
     batch_size: int = 256
     learning_rate: float = 3e-4
     weight_decay: float = 0.0  # decoupled (AdamW)
+    random_shift: int = 4  # of images, as RLPDConfig's
 
     def __post_init__(self) -> None:
         for name in ("utd", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: found {value!r}, expected a whole number of at least 1")
+        _check_shift(self.random_shift)
         for name, lowest in (("learning_rate", 1e-12), ("weight_decay", 0.0)):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not lowest <= value < float("inf"):

@@ -29,6 +29,7 @@ class Learner(Protocol):
     device: torch.device
     rng: Any
     average_gradients: Any
+    encoder: Any
 
     def draw_batches(self, buffers: Buffers) -> Batch: ...
     def draw_noise(self) -> Any: ...
@@ -123,14 +124,25 @@ class DeviceUpdates:
         """What the graph reads."""
         return (*self._batches.tensors(), *noise_tensors(self._noise))
 
+    def _empty_images(self, leading: tuple[int, int]) -> list[Tensor]:
+        """Of each camera before and after the action, as `Batch` holds them."""
+        encoder = self.learner.encoder
+        if encoder is None:
+            return []
+        shapes = encoder.map_shapes if encoder.spec.frozen else encoder.images
+        dtype = torch.float16 if encoder.spec.frozen else torch.uint8
+        return [
+            torch.zeros(*leading, *shape, dtype=dtype, device=self.device)
+            for shape in (*shapes, *shapes)
+        ]
+
     def _record_graph(self) -> None:
         """Warm up and record; the state is afterwards as it was."""
         learner, config, spec = self.learner, self.learner.config, self.learner.spec
         leading = (config.utd, config.batch_size)
         sizes = [(spec.state_dim,), (spec.action_dim,), (), (spec.state_dim,), ()]
-        self._batches = Batch.from_tensors(
-            torch.zeros(*leading, *size, device=self.device) for size in sizes
-        )
+        plain = [torch.zeros(*leading, *size, device=self.device) for size in sizes]
+        self._batches = Batch.from_tensors([*plain, *self._empty_images(leading)])
         before = {k: v.clone() for k, v in learner.state_tensors().items()}
         values = learner.state_values()
         self._noise = learner.draw_noise()
@@ -149,7 +161,8 @@ class DeviceUpdates:
 
 def noise_tensors(noise: Any) -> tuple[Tensor, ...]:
     """Those that a graph reads; there is no dropout in one."""
-    return (noise.critics.next_action, noise.critics.subset, noise.action)
+    plain = (noise.critics.next_action, noise.critics.subset, noise.action)
+    return plain if noise.shifts is None else (*plain, noise.shifts)
 
 
 def clone(record: Any) -> Any:

@@ -19,7 +19,7 @@ import array
 import sys
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ from rlif_learner.settings import declare_settings
 from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import StepRecord
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
+from rlif_learner.vision import NAMES, VisionConfig, make_buffer, make_vision
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
+from rlif_policy.encoders import POOLINGS
 from rlif_policy.features import StateLayout
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import find_checkpoint
@@ -68,10 +70,20 @@ PARAMETERS = (
     Param("prior_into_online", False, "demonstrations go into the online buffer"),
     Param("capacity", 100_000, "steps that the online buffer holds", 2, 10**8),
     Param("prior_capacity", 20_000, "steps that the prior buffer holds", 2, 10**8),
-    Param("keep_images", False, "keep the cameras' images in the buffers"),
-    Param("cameras", [], "as the observer's, with keep_images", items=str),
-    Param("image_width", 128, "as the observer's, with keep_images", 8, 4096),
-    Param("image_height", 128, "as the observer's, with keep_images", 8, 4096),
+    Param(
+        "encoder", "none", "of the cameras' images; none: the policy sees nothing", choices=NAMES
+    ),
+    Param("encoder_pooling", "spatial_softmax", "of its maps", choices=tuple(POOLINGS)),
+    Param("encoder_features", 64, "numbers that it makes of an image", 1, 4096),
+    Param("encoder_channels", 32, "of the small network's layers", 1, 1024),
+    Param("encoder_embeddings", 8, "of each channel, with spatial_embedding", 1, 256),
+    Param("encoder_shared", False, "one encoder for all cameras; else one for each"),
+    Param("encoder_frozen", False, "of a pretrained one: its trunk stays as it is"),
+    Param("encoder_weights", "torchvision", "of a pretrained one: see rlif_policy/pretrained.py"),
+    Param("keep_images", False, "keep images in the buffers though no encoder looks at them"),
+    Param("cameras", [], "as the observer's", items=str),
+    Param("image_width", 128, "as the observer's", 8, 4096),
+    Param("image_height", 128, "as the observer's", 8, 4096),
     Param("image_directory", "", "keep the images in files there; empty: in memory"),
     Param("publish_every", 50, "updates; 0: at the ends of episodes only", 0, 10**6),
     Param("run_directory", "", "checkpoints and curves, where the next two are empty"),
@@ -97,7 +109,11 @@ class LearnerNode(Node):
         self._value = declare(self, PARAMETERS)
         value = self._value
         self._settings = declare_settings(self, value["algorithm"], value["preset"])
-        self._cameras = tuple(value["cameras"]) if value["keep_images"] else ()
+        names = {field.name for field in fields(VisionConfig)}
+        vision = {name: value[name] for name in names}
+        self._vision_config = VisionConfig(**{**vision, "cameras": tuple(value["cameras"])})
+        self._vision = make_vision(self._vision_config)
+        self._keep_images = value["keep_images"] or self._vision.encoder is not None
         self._store = self._make_store()
         self._scalars = self._make_scalars()
         self._message = ""
@@ -186,17 +202,19 @@ class LearnerNode(Node):
         spec = PolicySpec(
             state_dim, action_dim, tuple(value["hidden"]), value["layer_norm"],
             state_offset=tuple(value["state_offset"]), state_scale=tuple(value["state_scale"]),
+            images=self._vision.images, encoder=self._vision.encoder,
         )  # fmt: skip
         name = value["algorithm"]
         algorithm = make_algorithm(
-            name, self._settings, value["preset"], spec, value["seed"], value["device"]
-        )
-        shapes = ((value["image_height"], value["image_width"], 3),) * len(self._cameras)
+            name, self._settings, value["preset"], spec, value["seed"], value["device"],
+            self._vision.trunk,
+        )  # fmt: skip
+        kept = self._vision_config.images if value["keep_images"] else ()
         scheme, images = value["label_scheme"], value["image_directory"]
 
         def buffer(name: str, capacity: int) -> ReplayBuffer:
-            directory = Path(images, name) if images else None
-            return ReplayBuffer(capacity, state_dim, action_dim, shapes, directory, scheme)
+            directory = str(Path(images, name)) if images else None
+            return make_buffer(capacity, algorithm.actor, kept, directory, scheme)
 
         buffers = Buffers(
             buffer("online", value["capacity"]), buffer("prior", value["prior_capacity"])
@@ -208,7 +226,8 @@ class LearnerNode(Node):
             prior_into_online=value["prior_into_online"],
         )
         self.get_logger().info(
-            f"{name}: state of {state_dim}, action of {action_dim}, hidden {list(spec.hidden)}"
+            f"{name}: state of {state_dim}, action of {action_dim}, hidden {list(spec.hidden)}, "
+            f"encoder {self._vision_config.encoder}"
         )
         return Trainer(algorithm, buffers, config, DATA[name])
 
@@ -217,7 +236,7 @@ class LearnerNode(Node):
         paths = self._value["prior_bags"]
         try:
             for bag in bag_paths(paths) if paths else []:
-                reader = StepReader(bag, images=bool(self._cameras))
+                reader = StepReader(bag, images=self._keep_images)
                 for step in reader:
                     trainer.add_prior(step)
                 for note in reader.notes:
@@ -256,7 +275,7 @@ class LearnerNode(Node):
 
     def _on_step(self, message: Step) -> None:
         try:
-            self._loop.receive(step_record(message, bool(self._cameras)))
+            self._loop.receive(step_record(message, self._keep_images))
         except ValueError as problem:
             where = f"step {message.step_index} of episode {message.episode_id}"
             self._loop.drop(message, f"{where}: {problem}")

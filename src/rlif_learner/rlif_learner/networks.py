@@ -36,7 +36,7 @@ class FlatParameters:
 
 
 class EnsembleCritic(nn.Module):
-    """`size` independent critics Q(s, a): MLPs with LayerNorm and ReLU, as batched matrices.
+    """`size` independent critics Q(s, a) of the wide state (rlif_policy.networks): MLPs with LayerNorm and ReLU, as batched matrices.
 
     Weights have the critic as their first dimension: [size, fan_in, fan_out].
     """
@@ -54,7 +54,7 @@ class EnsembleCritic(nn.Module):
         self.size, self.dropout = config.ensemble_size, config.dropout
         self.layer_norm, self.action_dim = config.layer_norm, spec.action_dim
         self.normaliser = StateNormaliser(spec)
-        widths = (spec.state_dim + spec.action_dim, *config.hidden, 1)
+        widths = (spec.wide_dim + spec.action_dim, *config.hidden, 1)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.gains, self.shifts = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in zip(widths, widths[1:], strict=False):
@@ -86,7 +86,7 @@ class EnsembleCritic(nn.Module):
         subset: Tensor | None = None,
         masks: list[Tensor] | None = None,
     ) -> Tensor:
-        """Values [critics, batch] of states [batch, state_dim] and actions [batch, action_dim].
+        """Values [critics, batch] of states [batch, wide_dim] and actions [batch, action_dim].
 
         `subset`: indices of the critics to use; all without it. `masks`: dropout, one
         [critics, batch, width] per hidden layer, already divided by the share that is kept.

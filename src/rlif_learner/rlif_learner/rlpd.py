@@ -3,13 +3,18 @@
 For each update: `utd` times, a batch (partly from prior data), a target from the minimum of a
 random subset of the target critics, one step of all critics, and the target moves along; then
 one step of the actor up the mean of the critics, and one of the temperature.
+
+With images each batch is first *seen*: the encoder turns its images into features beside the state
+(`see`), shifted at random as in DrQ. Actor and critics share that one encoder. It has no copy that
+lags behind, as in DrQ-v2, and its gradients come from the critics' loss alone, unless
+`encoder_gradients` says both.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +26,7 @@ from rlif_learner.critic_kernel import StepData, make_kernel
 from rlif_learner.device_updates import DeviceUpdates
 from rlif_learner.networks import EnsembleCritic, FlatParameters
 from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
+from rlif_policy.encoders import random_shift
 from rlif_policy.networks import Actor, PolicySpec
 
 __all__ = ["RLPD", "CriticNoise", "NonFiniteError", "Record", "UpdateNoise"]
@@ -51,6 +57,8 @@ class UpdateNoise:
     critics: CriticNoise
     action: Tensor  # [batch, action_dim], standard normal, of the actor's step
     masks: list[Tensor] | None = None  # dropout of the critics in the actor's step
+    # int64 [utd, 2, cameras, batch, 2]: by how much the images before and after the action move
+    shifts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ def device_precision(config: RLPDConfig, device: torch.device) -> bool:
 class RLPD:
     """The algorithm and its state. All randomness comes from generators seeded by `seed`.
 
+    `trunk`: pretrained weights of the image encoder's trunk (rlif_policy.pretrained), where it has some.
     `accelerate`: compiled passes of the critics where there can be some (see critic_kernel.py);
     they are compiled here, so that no update ever waits for a compiler. `device`: "cpu" or "cuda";
     on a GPU nothing in an update waits for the host (see device_updates.py).
@@ -87,13 +96,14 @@ class RLPD:
         seed: int = 0,
         accelerate: bool = True,
         device: str | torch.device = "cpu",
+        trunk: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config, self.spec, self.device = config, spec, torch.device(device)
         self.autocast = device_precision(config, self.device)
         generator = torch.Generator().manual_seed(seed)  # the same weights on every device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
-        self.actor = Actor(spec, seed).to(self.device)
+        self.actor = Actor(spec, seed, trunk).to(self.device)
         self.critic = EnsembleCritic(spec, config, generator, self.device)
         self.target = EnsembleCritic(spec, config, generator, self.device)
         self.target.flat.values.copy_(self.critic.flat.values)
@@ -104,7 +114,7 @@ class RLPD:
         self.target_entropy = (
             -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
         )
-        self.actor_flat = FlatParameters(self.actor.parameters())
+        self.actor_flat = FlatParameters(self.actor.decision_parameters())
         self.actor_optimiser = FlatAdam(self.actor_flat.values, config.actor_learning_rate)
         self.critic_optimiser = FlatAdam(
             self.critic.flat.values,
@@ -115,13 +125,22 @@ class RLPD:
         self.temperature_optimiser = FlatAdam(
             self.log_temperature, config.temperature_learning_rate
         )
+        self.encoder = self.actor.encoder
+        if self.encoder is not None:
+            self.encoder.low_precision = config.precision in ("bfloat16", "auto")
+            self.encoder_flat = FlatParameters(self.encoder.trained())
+            self.encoder_optimiser = FlatAdam(
+                self.encoder_flat.values, config.encoder_learning_rate
+            )
         # False from a step on whose numbers are not finite: nothing changes any more.
         self.healthy = torch.ones((), dtype=torch.bool, device=self.device)
         # Several processes (distributed.py): replaces gradients by their mean over all of them.
         self.average_gradients: Callable[[Tensor], None] | None = None
         self.updates = 0
         self.critic_steps = 0
-        self.kernel = make_kernel(self.critic, config) if accelerate else None
+        # The compiled critics give no gradients to the encoder, beside which they cost little.
+        compiled = accelerate and self.encoder is None
+        self.kernel = make_kernel(self.critic, config) if compiled else None
         self.ahead: DeviceUpdates | None = None
         if self.device.type != "cpu":
             self.ahead = DeviceUpdates(self)
@@ -159,6 +178,8 @@ class RLPD:
 
     def learn(self, batches: Batch, noise: UpdateNoise) -> Record:
         """All of an update, as tensors on the device."""
+        if self.encoder is not None:
+            return self._learn_from_images(batches, noise)
         # The actor stands still during the critic steps: one pass for all of them.
         actions, log_probs = self.next_actions(batches.next_states, noise.critics.next_action)
         if self.kernel is not None and self.average_gradients is None:
@@ -170,6 +191,35 @@ class RLPD:
             ]
             critics = torch.stack(steps)
         return Record(critics, self.actor_step(batches[-1], noise.action, noise.masks))
+
+    def _learn_from_images(self, batches: Batch, noise: UpdateNoise) -> Record:
+        """`learn`, with an encoder that moves at every critic step."""
+        steps = []
+        for i in range(self.config.utd):
+            batch, critics = batches[i], noise.critics.step(i)
+            shifts = None if noise.shifts is None else noise.shifts[i]
+            seen = self.see(batch, shifts)
+            actions = self.next_actions(seen.next_states, critics.next_action)
+            steps.append(self.critic_step(seen, actions, critics))
+        if self.config.encoder_gradients == "both":
+            seen = self.see(batch, shifts)
+        else:
+            seen = replace(seen, states=seen.states.detach())
+        return Record(torch.stack(steps), self.actor_step(seen, noise.action, noise.masks))
+
+    def see(self, batch: Batch, shifts: Tensor | None) -> Batch:
+        """The batch with wide states in place of states and images. Gradients reach the encoder
+        through `states` alone. Images that a frozen trunk has seen already are not shifted."""
+        images, next_images = batch.images, batch.next_images
+        if shifts is not None:
+            images, next_images = (
+                tuple(random_shift(*pair) for pair in zip(pictures, moves, strict=True))
+                for pictures, moves in zip((images, next_images), shifts, strict=True)
+            )
+        states = self.actor.widen(batch.states, images)
+        with torch.no_grad():
+            next_states = self.actor.widen(batch.next_states, next_images)
+        return replace(batch, states=states, next_states=next_states, images=(), next_images=())
 
     def report(self, record: Record, batches: Batch, begun: tuple[int, int]) -> dict[str, float]:
         """The metrics of an update by name; waits for the device. `begun`: what `count` returned.
@@ -203,11 +253,14 @@ class RLPD:
         CRITIC_METRICS."""
         target = self.critic_target(batch, next_actions, noise)
         gradients = self.critic.flat.gradients
+        if self.encoder is not None:
+            self.encoder_flat.gradients.zero_()
         losses = self._critic_loss(batch, target, noise)
         self._average(gradients, losses)
-        metrics = torch.cat([losses, gradients.norm()[None]])
+        metrics = torch.cat([losses, self._norm(gradients)])
         self._check(metrics)
         self.critic_optimiser.step(gradients, self.healthy)
+        self._step_encoder()
         moved = self.target.flat.values.lerp(self.critic.flat.values, self.config.tau)
         replace_where(self.healthy, self.target.flat.values, moved)
         return metrics
@@ -289,15 +342,21 @@ class RLPD:
         loss = (temperature * log_prob - value).mean()
         entropy = -log_prob.detach().mean()
         self.actor_flat.gradients.zero_()
-        loss.backward(inputs=self.actor_flat.parameters)
+        trained, seeing = self.actor_flat.parameters, self.config.encoder_gradients == "both"
+        if self.encoder is not None and seeing:
+            self.encoder_flat.gradients.zero_()
+            trained = [*trained, *self.encoder_flat.parameters]
+        loss.backward(inputs=trained)
         # d/d(log temperature) of temperature * (entropy - target) is that product itself.
         temperature_loss = temperature * (entropy - self.target_entropy)
         gradients, temperature_gradient = self.actor_flat.gradients, temperature_loss.clone()
         losses = torch.stack([loss.detach(), entropy, temperature[0], temperature_loss[0]])
         self._average(gradients, temperature_gradient, losses)
-        metrics = torch.cat([losses, gradients.norm()[None]])
+        metrics = torch.cat([losses, self._norm(gradients, seeing)])
         self._check(metrics)
         self.actor_optimiser.step(gradients, self.healthy)
+        if seeing:
+            self._step_encoder()
         self.temperature_optimiser.step(temperature_gradient, self.healthy)
         return metrics
 
@@ -309,6 +368,18 @@ class RLPD:
         value, slope = self.kernel.input_gradients(self.critic.flat.values, inputs)
         # Same value, same derivative: the second term is zero, its derivative is the slope.
         return value + (slope[:, states.shape[1] :] * (action - action.detach())).sum(dim=-1)
+
+    def _norm(self, gradients: Tensor, seeing: bool = True) -> Tensor:
+        """Of these gradients and, with `seeing`, the encoder's, if there is one; averaged first: [1]"""
+        squared = gradients.square().sum()
+        if self.encoder is not None and seeing:
+            self._average(self.encoder_flat.gradients)
+            squared = squared + self.encoder_flat.gradients.square().sum()
+        return squared.sqrt()[None]
+
+    def _step_encoder(self) -> None:
+        if self.encoder is not None:
+            self.encoder_optimiser.step(self.encoder_flat.gradients, self.healthy)
 
     def draw_noise(self) -> UpdateNoise:
         """The randomness of one update, from the own generator."""
@@ -326,10 +397,22 @@ class RLPD:
             ),
             self._normal(actions[1:]),
             self._masks(config.ensemble_size),
+            self._shifts(),
         )
 
     def _normal(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def _shifts(self) -> Tensor | None:
+        """Of the images of an update; None where nothing is shifted."""
+        config, most = self.config, self.config.random_shift
+        if self.encoder is None or self.encoder.spec.frozen or not most:
+            return None
+        size = (config.utd, 2, len(self.spec.images), config.batch_size, 2)
+        shifts = torch.randint(-most, most + 1, size, generator=self.generator, device=self.device)
+        if config.same_shift:
+            shifts[:, 1] = shifts[:, 0]
+        return shifts
 
     def _masks(self, critics: int, *leading: int) -> list[Tensor] | None:
         dropout = self.config.dropout
@@ -363,6 +446,8 @@ class RLPD:
             "generator": self.generator.get_state(),
             "actor_generator": self.actor.generator.get_state(),
         }
+        carried = self.actor.carried() if self.encoder is not None else {}
+        state |= {name: value for name, value in carried.items() if name.startswith("encoder.")}
         for name, optimiser in self._optimisers().items():
             state[f"{name}_first"], state[f"{name}_second"] = optimiser.first, optimiser.second
         return state
@@ -401,8 +486,11 @@ class RLPD:
         self.updates, self.critic_steps = int(values["updates"]), int(values["critic_steps"])
 
     def _optimisers(self) -> dict[str, FlatAdam]:
-        return {
+        optimisers = {
             "critic_optimiser": self.critic_optimiser,
             "actor_optimiser": self.actor_optimiser,
             "temperature_optimiser": self.temperature_optimiser,
         }
+        if self.encoder is not None:
+            optimisers["encoder_optimiser"] = self.encoder_optimiser
+        return optimisers

@@ -10,9 +10,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from rlif_learner.buffer import DRIVEN, Buffers
@@ -244,6 +245,7 @@ class Trainer:
         sources: tuple[str, ...] = ("prior", "online"),
     ) -> None:
         """sources: what the algorithm draws from, any of which is enough to begin; see SOURCES."""
+        self._see = frozen_features(algorithm.actor)
         self.algorithm, self.buffers, self.config = algorithm, buffers, config
         self._sources = [SOURCES[name] for name in sources]
         self.counts = StepCounts()
@@ -261,7 +263,7 @@ class Trainer:
         if self.counts.episodes < self.config.prior_episodes:
             self.add_prior(step)
         else:
-            self.buffers.online.add_step(step)  # leaves evaluation out
+            self.buffers.online.add_step(self._see(step))  # leaves evaluation out
         self.counts.add(step)
         self.evaluation.add(step)
 
@@ -272,9 +274,16 @@ class Trainer:
     def add_prior(self, step: StepRecord) -> None:
         """One step of a demonstration that was not received: it makes no update due."""
         if self.config.prior_into_online or self.buffers.prior is None:
-            self.buffers.online.add_step(step)
+            self.buffers.online.add_step(self._see(step))
         else:
-            self.buffers.prior.add_step(step)
+            self.add_to_prior(step)
+
+    def add_to_prior(self, step: StepRecord) -> None:
+        """One step into the prior buffer, whatever `prior_into_online` says. ValueError if there is
+        none."""
+        if self.buffers.prior is None:
+            raise ValueError("prior: found no buffer for it, expected Buffers with one")
+        self.buffers.prior.add_step(self._see(step))
 
     @property
     def ready(self) -> bool:
@@ -323,6 +332,29 @@ class Trainer:
     def restore(self, counters: dict[str, Any]) -> None:
         """The inverse of `counters`. KeyError for a checkpoint that holds none."""
         self.counts.load(counters)
+
+
+def frozen_features(actor: Actor) -> Callable[[StepRecord], StepRecord]:
+    """What becomes of a step before it is stored: where the encoder's trunk is frozen, its images give
+    way to what the trunk makes of them, once and for all. ValueError for images of other sizes."""
+    encoder = actor.encoder
+    if encoder is None or not encoder.spec.frozen:
+        return lambda step: step
+
+    def see(step: StepRecord) -> StepRecord:
+        if step.evaluation:
+            return replace(step, images=())
+        shapes = tuple(image.shape for image in step.images)
+        if shapes != encoder.images:
+            raise ValueError(
+                f"images of step {step.step_index} of episode {step.episode_id}: found {shapes}, "
+                f"expected {encoder.images}"
+            )
+        device = encoder.mean.device
+        maps = encoder.maps([torch.from_numpy(image).to(device) for image in step.images])
+        return replace(step, images=tuple(one.cpu().numpy() for one in maps))
+
+    return see
 
 
 class Speed:

@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     repair = parts.add_parser("repair", help="make an unfinished bag whole, as a new bag")
     repair.add_argument("bag", type=Path, metavar="BAG")
     repair.add_argument("-o", "--output", type=Path, required=True)
-    repair.add_argument("--compress", action="store_true", help="zstd chunks in the new bag")
+    repair.add_argument(
+        "--compress",
+        action="store_true",
+        help="zstd chunks in the new bag, too where the old one has none",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

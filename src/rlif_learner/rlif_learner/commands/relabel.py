@@ -126,7 +126,10 @@ def _refuse_equal_names(bags: list[Path], output: Path) -> None:
     for bag in bags:
         target = labels_path(bag, output)
         if target in seen:
-            raise BagError(f"{bag} and {seen[target]} have the same name; relabel them apart")
+            raise BagError(
+                f"{bag} and {seen[target]} would both become {target.name}; relabel them apart, "
+                "with another -o"
+            )
         seen[target] = bag
 
 
@@ -144,11 +147,26 @@ def _say(result: JobResult) -> None:
 def _write_report(results: list[JobResult], output: Path) -> int:
     failed = sum(bool(r.error) for r in results)
     done, count = len(results) - failed, len(results)
-    text = json.dumps([r.entry() for r in results], indent=1)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "report.json").write_text(text, encoding="utf-8")
-    print(f"{done} of {count} bags labelled, {failed} refused: {output}/report.json")
+    path = output / "report.json"
+    entries = _entries_before(path)
+    for result in results:
+        # Labels that are there stay there, and what is known of them, if new ones are refused.
+        old = entries.get(result.bag, {}) if result.error else {}
+        entries[result.bag] = {**old, **result.entry()}
+    unfinished = path.with_name(f".partial-{path.name}")
+    unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
+    unfinished.replace(path)
+    print(f"{done} of {count} bags labelled, {failed} refused: {path}")
     return 1 if failed else 0
+
+
+def _entries_before(path: Path) -> dict[str, dict[str, Any]]:
+    """Of earlier calls with the same output, by bag; none where it is no report."""
+    try:
+        return {entry["bag"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def report_lines(report: RelabelReport) -> list[str]:

@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from rlif_learner.bags import BagError, StepReader
+from rlif_learner.bags import BagError, StepReader, bag_name
 from rlif_learner.bags_relabel import Relabelling, Scheme
 from rlif_learner.bags_rerun import import_rerun, show_in_rerun
 from rlif_learner.bags_show import EpisodeView, draw_png, html_page, views
@@ -40,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def episode_range(text: str) -> range:
-    """3 or 10-20. ValueError otherwise."""
+    """3 or 10-20. ArgumentTypeError otherwise."""
     first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected an id, or two as in 10-20")
     return range(int(first), int(last or first) + 1)
 
 
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"rlif show: {error}", file=sys.stderr)
         return 1
     arguments.output.mkdir(parents=True, exist_ok=True)
-    name = arguments.bag.resolve().name
+    name = bag_name(arguments.bag)
     png, page = arguments.output / f"{name}.png", arguments.output / f"{name}.html"
     draw_png(shown, png)
     page.write_text(html_page(shown, name), encoding="utf-8")
@@ -79,5 +81,5 @@ def _rerun(arguments: argparse.Namespace, wanted: set[int], scheme: Scheme) -> s
         return ""
     file = Path(arguments.rerun) if arguments.rerun else None
     steps = StepReader(arguments.bag, arguments.topic)
-    show_in_rerun(steps, wanted, scheme, arguments.bag.resolve().name, file)
+    show_in_rerun(steps, wanted, scheme, bag_name(arguments.bag), file)
     return str(file or "(open in Rerun)")

@@ -1,0 +1,92 @@
+"""The image encoder as the learner's parameters describe it: its spec, its pretrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from rlif_learner.buffer import ReplayBuffer
+from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
+from rlif_policy.networks import Actor
+from rlif_policy.pretrained import fingerprint, load_trunk
+
+NO_ENCODER = "none"
+NAMES = (NO_ENCODER, *ENCODERS)
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The learner's parameters of the same names. ValueError names the one that is wrong."""
+
+    encoder: str = NO_ENCODER  # one of NAMES
+    encoder_pooling: str = "spatial_softmax"
+    encoder_features: int = 64
+    encoder_shared: bool = False
+    encoder_frozen: bool = False
+    encoder_channels: int = 32
+    encoder_embeddings: int = 8
+    encoder_weights: str = "torchvision"  # of a pretrained trunk: see rlif_policy/pretrained.py
+    cameras: tuple[str, ...] = ()
+    image_width: int = 128
+    image_height: int = 128
+
+    def __post_init__(self) -> None:
+        if self.encoder not in NAMES:
+            raise ValueError(f"encoder: found {self.encoder!r}, expected one of {', '.join(NAMES)}")
+        if self.encoder != NO_ENCODER and not self.cameras:
+            raise ValueError(
+                f"cameras: found none with encoder {self.encoder!r}, expected the observer's names"
+            )
+
+    @property
+    def images(self) -> tuple[Shape, ...]:
+        """(height, width, channels) of each camera's images in observations."""
+        return ((self.image_height, self.image_width, 3),) * len(self.cameras)
+
+
+@dataclass(frozen=True)
+class Vision:
+    """What a policy sees with. trunk: pretrained weights; None: it has none, or sees nothing."""
+
+    encoder: EncoderSpec | None = None
+    images: tuple[Shape, ...] = ()
+    trunk: Mapping[str, Tensor] | None = None
+
+
+def make_vision(config: VisionConfig) -> Vision:
+    """ValueError names the setting that is wrong, or says how pretrained weights can be had."""
+    if config.encoder == NO_ENCODER:
+        return Vision()
+    spec = EncoderSpec(
+        config.encoder, config.encoder_pooling, config.encoder_features, config.encoder_shared,
+        config.encoder_frozen, config.encoder_channels, config.encoder_embeddings,
+    )  # fmt: skip
+    if not spec.pretrained:
+        return Vision(spec, config.images)
+    trunk = load_trunk(spec, config.encoder_weights)
+    if spec.frozen:
+        spec = replace(spec, trunk=fingerprint(trunk))
+    return Vision(spec, config.images, trunk)
+
+
+def make_buffer(
+    capacity: int,
+    actor: Actor,
+    images: tuple[Shape, ...] = (),
+    memmap_dir: str | None = None,
+    scheme: str = "onset",
+) -> ReplayBuffer:
+    """A buffer for the steps of `actor`. images: what to keep where it sees nothing itself.
+
+    Of a frozen trunk it holds what the trunk made of the images, in place of them.
+    """
+    spec, encoder = actor.spec, actor.encoder
+    frozen = encoder is not None and encoder.spec.frozen
+    shapes = spec.images or images
+    if encoder is not None and frozen:
+        shapes = tuple((c, h, w) for c, h, w in encoder.map_shapes)
+    return ReplayBuffer(
+        capacity, spec.state_dim, spec.action_dim, shapes, memmap_dir, scheme, features=frozen
+    )
