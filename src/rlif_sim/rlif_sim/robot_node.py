@@ -49,8 +49,8 @@ PARAMETERS = (
     Param("state_rate", 50.0, "Hz; of joints, pose and wrench, where not in lock-step", 1.0, 100.0),
     Param("images", False, "render and publish the cameras"),
     Param("camera_rate", 15.0, "Hz; where not in lock-step", 0.1, 60.0),
-    Param("image_width", 128, "pixels", 16, 640),
-    Param("image_height", 128, "pixels", 16, 480),
+    Param("camera_width", 128, "pixels that the cameras send", 16, 640),
+    Param("camera_height", 128, "pixels that the cameras send", 16, 480),
     Param("base_frame", "base", "frame of poses, wrenches and twists"),
     Param("command_in_type", "speed_units", "as Servo's: speed_units or unitless"),
     Param("incoming_command_timeout", 0.1, "s; a command older than this moves nothing", 0.01, 2.0),
@@ -84,7 +84,7 @@ class RobotNode(Node):
         self._period = 1.0 / value["control_rate"]
         self._frame: str = value["base_frame"]
         self._images: bool = value["images"]
-        self._size: tuple[int, int] = (value["image_width"], value["image_height"])
+        self._size: tuple[int, int] = (value["camera_width"], value["camera_height"])
         self._servo = ServoConfig(
             frames=(self._frame,),
             command_in_type=value["command_in_type"],

@@ -110,7 +110,7 @@ def test_the_cameras_are_published_with_their_info(rig, spin_until, ros_node):
     images, infos = [], []
     ros_node.create_subscription(Image, "camera/wrist/image", images.append, 2)
     ros_node.create_subscription(CameraInfo, "camera/wrist/camera_info", infos.append, 2)
-    rig(lock_step=True, images=True, image_width=64, image_height=48)
+    rig(lock_step=True, images=True, camera_width=64, camera_height=48)
     spin_until(lambda: images and infos, "a picture and its camera_info")
     assert (images[0].width, images[0].height, images[0].encoding) == (64, 48, "rgb8")
     assert len(images[0].data) == images[0].step * 48
