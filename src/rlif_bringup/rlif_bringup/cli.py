@@ -76,11 +76,11 @@ def _dispatch(given: list[str]) -> int:
         print(f"rlif: no command {name!r}\n\n{_overview(commands)}", file=sys.stderr)
         return 2
     path, text = commands[name]
-    module = importlib.import_module(path)
-    parser = argparse.ArgumentParser(prog=f"rlif {name}", description=module.__doc__ or text)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    module.add_arguments(parser)
-    try:
+    try:  # the imports too: torch alone takes a second
+        module = importlib.import_module(path)
+        parser = argparse.ArgumentParser(prog=f"rlif {name}", description=module.__doc__ or text)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(parser)
         # Intermixed, options may stand between positional arguments.
         intermixed = getattr(module, "INTERMIXED", False)
         parse = parser.parse_intermixed_args if intermixed else parser.parse_args

@@ -7,6 +7,7 @@ steps, the policy alone, the operator's actor alone on the same boards. Ctrl-C e
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +34,14 @@ from rlif_bringup.summary import (
     operator_share,
     success_rate,
     summarise,
+    trial_name,
     write_csv,
     write_json,
 )
 
 INTERMIXED = True
 EVALUATION_BOARDS = 1_000_000  # added to the seed: boards that training has not seen
+TRIAL_BOARDS = 2_000_000
 _NODES = ["sim_robot", "sim_operator", "observer", "policy", "arbiter", "episode", "recorder"]
 
 
@@ -60,6 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         default=10,
         help="episodes of prior data (%(default)s)",
+    )
+    parser.add_argument(
+        "--eval-every",
+        type=whole_number,
+        default=0,
+        metavar="STEPS",
+        help="try the policy alone in between, before training too; 0: at the end only",
+    )
+    parser.add_argument(
+        "--trials",
+        type=whole_number,
+        default=20,
+        help="episodes of each --eval-every (%(default)s)",
     )
 
 
@@ -83,9 +99,22 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
     """The phases of a demo; those of length 0 are left out."""
     boards = arguments.seed + EVALUATION_BOARDS
     count = arguments.eval_episodes
+    # Other boards than those of the evaluation at the end, the same ones each time.
+    trial = Phase(
+        *("", "never"),
+        episodes=arguments.trials or 1,
+        evaluation=True,
+        boards=arguments.seed + TRIAL_BOARDS,
+    )
+    every = arguments.eval_every if arguments.trials else 0
     phases = []
+    if every:
+        phases.append(dataclasses.replace(trial, name=trial_name(0)))
     if arguments.demonstrations:
         phases.append(Phase("demonstrations", "always", episodes=arguments.demonstrations))
+    for steps in range(every, arguments.steps, every) if every else ():
+        phases.append(Phase("training", "intervene", env_steps=steps))
+        phases.append(dataclasses.replace(trial, name=trial_name(steps)))
     if arguments.steps:
         phases.append(Phase("training", "intervene", env_steps=arguments.steps))
     if count:

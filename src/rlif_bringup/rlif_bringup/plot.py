@@ -15,6 +15,7 @@ from rlif_bringup.summary import (
     moving_average,
     of_phase,
     success_rate,
+    trials,
     wilson_interval,
 )
 
@@ -64,6 +65,7 @@ def _success_panel(
             rate, color=OPERATOR, linewidth=1.6, linestyle="--",
             label=f"the operator's actor alone: {rate:.0%} of {len(expert)}",
         )  # fmt: skip
+    _trials(axes, records)
     rate = success_rate(policy)
     if rate is not None:
         low, high = wilson_interval(sum(r.success for r in policy), len(policy))
@@ -75,6 +77,21 @@ def _success_panel(
     if axes.get_legend_handles_labels()[0]:
         # Above the axes: a curve may be anywhere in them.
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
+
+
+def _trials(axes: Axes, records: Sequence[EpisodeRecord]) -> None:
+    """The policy alone, in between."""
+    tried = trials(records)
+    if not tried:
+        return
+    intervals = [wilson_interval(t.successes, t.episodes) for t in tried]
+    below = [t.rate - low for t, (low, _) in zip(tried, intervals, strict=True)]
+    above = [high - t.rate for t, (_, high) in zip(tried, intervals, strict=True)]
+    axes.errorbar(
+        [t.env_steps for t in tried], [t.rate for t in tried], yerr=[below, above],
+        color="black", fmt="o--", linewidth=1.2, markersize=4, capsize=2.5, alpha=0.75,
+        label=f"the policy alone, {tried[0].episodes} episodes each",
+    )  # fmt: skip
 
 
 def _share_panel(axes: Axes, steps: Sequence[int], training: Sequence[EpisodeRecord]) -> None:

@@ -84,6 +84,38 @@ def of_phase(records: Sequence[EpisodeRecord], phase: str) -> list[EpisodeRecord
     return [record for record in records if record.phase == phase]
 
 
+TRIAL = "trial at "  # phases in which the policy is tried alone, between two parts of the training
+
+
+def trial_name(env_steps: int) -> str:
+    """The name of the phase that tries the policy after so many steps."""
+    return f"{TRIAL}{env_steps}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """How the policy did alone after `env_steps`."""
+
+    env_steps: int
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        """Of success."""
+        return self.successes / self.episodes
+
+
+def trials(records: Sequence[EpisodeRecord]) -> list[Trial]:
+    """All trials, in order."""
+    names = dict.fromkeys(r.phase for r in records if r.phase.startswith(TRIAL))
+    found = ((name, of_phase(records, name)) for name in names)
+    return [
+        Trial(int(name.removeprefix(TRIAL)), sum(r.success for r in done), len(done))
+        for name, done in found
+    ]
+
+
 def ros_distribution() -> str:
     """Of the sourced installation, or of the wheels where there is none."""
     for distribution in importlib.metadata.distributions():
@@ -124,6 +156,9 @@ def summarise(records: Sequence[EpisodeRecord], **facts: Any) -> dict[str, Any]:
         "operator_share_last20": operator_share(training[-WINDOW:]),
         "training_success_last20": success_rate(training[-WINDOW:]),
     }
+    tried = trials(records)
+    if tried:
+        summary["trials"] = [{**dataclasses.asdict(t), "success": t.rate} for t in tried]
     return {**summary, **facts, "versions": versions()}
 
 
