@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,39 +18,24 @@ from torch import Tensor
 from rlif_learner.buffer import Batch, Buffers
 from rlif_learner.optim import NonFiniteError
 
+if TYPE_CHECKING:  # which imports this module
+    from rlif_learner.rlpd import RLPD, Record, UpdateNoise
+
 WARM_UPS = 3  # eager updates before the recording, as CUDA graphs ask for
-
-
-class Learner(Protocol):
-    """What RLPD offers; its noise and its record are dataclasses of tensors, see rlpd.py."""
-
-    config: Any
-    spec: Any
-    device: torch.device
-    rng: Any
-    average_gradients: Any
-    encoder: Any
-
-    def draw_batches(self, buffers: Buffers) -> Batch: ...
-    def draw_noise(self) -> Any: ...
-    def count(self) -> tuple[int, int]: ...
-    def learn(self, batches: Batch, noise: Any) -> Any: ...
-    def report(self, record: Any, batches: Batch, begun: tuple[int, int]) -> dict[str, float]: ...
-    def state_tensors(self) -> dict[str, Tensor]: ...
-    def state_values(self) -> dict[str, Any]: ...
-    def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None: ...
 
 
 class DeviceUpdates:
     """The updates of one learner. Batches are drawn one update ahead of their use."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: RLPD) -> None:
         self.learner, self.device = learner, learner.device
         self._on_gpu = self.device.type == "cuda"
         self._staged: tuple[Batch, Batch, Mapping[str, Any]] | None = (
             None  # host, device, rng before
         )
-        self._pending: tuple[Any, Batch, tuple[int, int]] | None = None  # of the update that runs
+        self._pending: tuple[Record, Batch, tuple[int, int]] | None = (
+            None  # of the update that runs
+        )
         self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
         self._graph: torch.cuda.CUDAGraph | None = None
         if self._on_gpu and not learner.config.dropout:
@@ -72,7 +57,7 @@ class DeviceUpdates:
         before, self._pending = self._pending, None
         return self._report(before)
 
-    def _report(self, update: tuple[Any, Batch, tuple[int, int]] | None) -> dict[str, float]:
+    def _report(self, update: tuple[Record, Batch, tuple[int, int]] | None) -> dict[str, float]:
         if update is None:
             return {}
         try:
@@ -104,7 +89,7 @@ class DeviceUpdates:
         self._staged = (host, device, before)
         return self._staged
 
-    def _launch(self, batches: Batch) -> Any:
+    def _launch(self, batches: Batch) -> Record:
         if self._copies is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_stream(self._copies)
@@ -159,12 +144,12 @@ class DeviceUpdates:
         learner.load_state(before, values)
 
 
-def noise_tensors(noise: Any) -> tuple[Tensor, ...]:
+def noise_tensors(noise: UpdateNoise) -> tuple[Tensor, ...]:
     """Those that a graph reads; there is no dropout in one."""
     plain = (noise.critics.next_action, noise.critics.subset, noise.action)
     return plain if noise.shifts is None else (*plain, noise.shifts)
 
 
-def clone(record: Any) -> Any:
+def clone(record: Record) -> Record:
     """A copy that the next update does not write to."""
     return type(record)(*(getattr(record, field.name).clone() for field in fields(record)))
