@@ -8,12 +8,13 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 SEED ?= 0
 STEPS ?=
+ROBOT ?= sim_vision
 ARGS ?=
 IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
 TYPED = $(wildcard src/rlif_*/rlif_*)
 
-.PHONY: help setup build demo test lint docs clean
+.PHONY: help setup build demo demo-vision test lint docs clean
 
 help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -30,6 +31,10 @@ build:  ## build the workspace again
 
 demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=… ARGS="--eval-episodes 20"
 	@$(IN_WORKSPACE) exec rlif demo --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
+
+demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
+	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),14000) \
+	    --eval-every 2000 $(ARGS) robot:=$(ROBOT)
 
 lint: setup  ## ruff and mypy
 	@$(IN_WORKSPACE) ruff check . && ruff format --check . && mypy $(TYPED)

@@ -3,7 +3,7 @@
   rlif train BAG... -o DIR [--config config/learner.yaml] [--prior BAG...] [--updates N]
 
 DIR gets checkpoints, as those of a live run, and TensorBoard curves over updates. The images of
-the Steps are not used: the policy sees the state. Whatever ends the training early, a last
+the Steps are read where the parameters name an encoder. Whatever ends the training early, a last
 checkpoint is written where there can be one.
 
 In several processes, whose gradients are averaged; the first one writes and speaks:
