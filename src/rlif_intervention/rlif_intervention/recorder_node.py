@@ -65,6 +65,9 @@ _LATCHED_TYPES = frozenset(
 )
 # Cameras offer either. Reliable is asked for first: then nothing is lost where it is offered.
 _OFTEN_BEST_EFFORT = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
+# DDS does not say it of other processes. A guess of keep_last, with the depth of 0 that comes along,
+# makes `ros2 bag` complain.
+_HISTORIES = {HistoryPolicy.KEEP_LAST: "keep_last", HistoryPolicy.KEEP_ALL: "keep_all"}
 _TICK = 0.2  # s; of the timer that looks for deadlines, errors and new publishers
 
 
@@ -135,7 +138,7 @@ def _offered(node: Node, topic: str, fallback: QoSProfile) -> tuple[dict[str, An
             "best_effort" if q.reliability == ReliabilityPolicy.BEST_EFFORT else "reliable",
             "transient_local" if q.durability == DurabilityPolicy.TRANSIENT_LOCAL else "volatile",
             q.depth,
-            "keep_all" if q.history == HistoryPolicy.KEEP_ALL else "keep_last",
+            _HISTORIES.get(q.history, "unknown"),
         )
         for q in [info.qos_profile for info in infos] or [fallback]
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -175,6 +176,30 @@ def test_the_bag_holds_the_steps_and_the_topics(
     with AnyReader([tmp_path / "bag"]) as reader:
         raw = [bytes(d) for c, _, d in reader.messages() if c.topic == "/replay"]
     assert [deserialize_message(d, Step) for d in raw] == graph.driver.steps
+
+
+def test_what_publishers_offer_is_in_the_bag_and_nothing_is_guessed(
+    graph: Any, recorder: Start, tmp_path: Path
+) -> None:
+    """`ros2 bag` complains about a history of keep_last whose depth is not known."""
+    recorder(bag_directory=str(tmp_path / "bag"), topics=["joy"], types=["sensor_msgs/msg/Joy"])
+    graph.until(lambda: graph.driver.linked(joy=True), what="discovery")
+    graph.driver.joy.publish(Joy())
+    path = tmp_path / "bag/metadata.yaml"
+
+    def offered() -> list[Any]:
+        topics = yaml.safe_load(path.read_text())["rosbag2_bagfile_information"]
+        return [
+            profile
+            for topic in topics["topics_with_message_count"]
+            for profile in topic["topic_metadata"]["offered_qos_profiles"]
+            if topic["topic_metadata"]["name"] == "/joy"
+        ]
+
+    graph.until(offered, what="joy in the metadata")
+    (profile,) = offered()
+    assert (profile["reliability"], profile["durability"]) == ("reliable", "volatile")
+    assert profile["history"] == "unknown" or profile["depth"] > 0
 
 
 def test_a_topic_with_another_qos_is_recorded_all_the_same(
