@@ -269,3 +269,23 @@ def test_pickles_are_never_opened(tmp_path: Path, capsys: pytest.CaptureFixture[
     np.savez(tmp_path / "evil.npz", observations=np.array([{}]), actions=np.zeros((1, 1)))
     assert run(import_command, tmp_path / "evil.npz", "-o", tmp_path / "bag") == 1
     assert "plain arrays" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sets/monday/peg.npz", "sets/monday/peg-v0"])
+def test_the_directories_above_an_output_are_made(tmp_path: Path, name: str) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    words = [bag, "-o", tmp_path / name]
+    if name.endswith("-v0"):
+        pytest.importorskip("minari", reason="minari is not installed: pip install --group export")
+        words += ["--format", "minari"]
+    assert run(export_command, *words) == 0
+    assert [p.name for p in (tmp_path / "sets/monday").iterdir()] == [Path(name).name]
+
+
+def test_a_file_that_is_not_there_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("no.npz", "no.hdf5", "no"):
+        assert run(import_command, tmp_path / name, "-o", tmp_path / "bag") == 1
+        assert f"{name}: there is no such file or dataset" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

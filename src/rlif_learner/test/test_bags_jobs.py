@@ -145,10 +145,10 @@ def test_a_worker_that_dies_is_said(
 
 
 def test_a_picture_for_each_episode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bag = own.write_bag(tmp_path / "bag", own.make_episodes(3))
+    bag = own.write_bag(tmp_path / "peg", own.make_episodes(3))
     assert run(bag, "-o", tmp_path / "out", "--scheme", "every_step", "--plots") == 0
     assert "plots:" in capsys.readouterr().out
-    pictures = sorted((tmp_path / "out/bag.plots").iterdir())
+    pictures = sorted((tmp_path / "out/peg.plots").iterdir())
     assert [p.name for p in pictures] == [f"episode_{n:06d}.png" for n in (1, 2, 3)]
     pixels = np.asarray(Image.open(pictures[0]).convert("RGB")).reshape(-1, 3)
     assert ((pixels == (0xC0, 0x18, 0x2B)).all(axis=1)).sum() > 100, "the new labels"
@@ -156,9 +156,7 @@ def test_a_picture_for_each_episode(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 _KILLED = """
 import os, sys
-from functools import partial
 from pathlib import Path
-from rlif_learner.bags import BagError, read_steps
 from rlif_learner.bags_jobs import Job, run_job
 from rlif_learner.bags_relabel import Relabelling
 work = Relabelling("rlif_learner.bags_relabel:shared_blame")
@@ -193,7 +191,6 @@ def test_relabelling_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> Non
 
 _PEAK = """
 import resource, sys
-from functools import partial
 from pathlib import Path
 from rlif_learner.bags_relabel import Relabelling, relabel_bag
 relabel_bag(Path(sys.argv[1]), Path(sys.argv[2]), Relabelling())
@@ -248,3 +245,28 @@ def test_on_ray_the_files_and_the_report_are_the_same(
     assert_same(tmp_path / "one", tmp_path / "two")
     assert run(*bags, "-o", tmp_path / "no", "--ray", "127.0.0.1:1") == 1
     assert "--ray 127.0.0.1:1" in capsys.readouterr().err
+
+
+_SLOW = """
+import time
+def f(steps):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_ends_all_workers_in_a_line(tmp_path: Path) -> None:
+    """Each worker said its own traceback: Ctrl-C reaches all processes of a terminal."""
+    (tmp_path / "slow_scheme.py").write_text(_SLOW)
+    bags = [own.write_bag(tmp_path / f"b{n}", own.make_episodes(1)) for n in range(3)]
+    words = ["relabel", *map(str, bags), "-o", "out", "--jobs", "2", "--scheme", "slow_scheme:f"]
+    command = [sys.executable, "-c", "from rlif_bringup.cli import main; exit(main())", *words]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "rlif relabel: interrupted\n")

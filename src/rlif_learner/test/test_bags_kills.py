@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rosbags.highlevel import AnyReader
 
+from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic
 from rlif_learner.bags import open_bag
 from rlif_learner.bags_repair import BagError, repair_bag
 
@@ -78,3 +79,19 @@ def test_sigkill_at_a_random_moment(tmp_path: Path, run: int) -> None:
     repair_bag(bag, tmp_path / "whole")
     with AnyReader([tmp_path / "whole"]) as reader:
         assert values(reader) == found, about
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])
+def test_a_repaired_bag_is_compressed_as_it_was(tmp_path: Path, compression: str) -> None:
+    """A copy that was ten times as large as its bag did not fit where that one had."""
+    writer = BagWriter(BagConfig(tmp_path / "bag", compression=compression))
+    writer.add_topic(Topic("/t", "std_msgs/msg/String", "string data"))
+    for number in range(3000):
+        writer.write("/t", number, b"\x00\x01\x00\x00\x04\x00\x00\x00abc\x00" * 50)
+    writer.flush()
+    file = tmp_path / "bag/bag_0.mcap"
+    size = file.stat().st_size
+    repair_bag(tmp_path / "bag", tmp_path / "new")
+    writer.close()
+    copy = (tmp_path / "new/new.mcap").stat().st_size
+    assert copy > 3000 * 600 if compression == "none" else copy < 2 * size < 3000 * 300

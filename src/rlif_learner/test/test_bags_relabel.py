@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import bag_episodes as helpers
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_learner.bags import BagError
+from rlif_learner.bags import BagError, bag_name
 from rlif_learner.bags_relabel import (
     Relabelling,
     episodes_of,
+    labels_path,
     merge_interventions,
     read_labels,
     relabel_bag,
@@ -52,7 +54,7 @@ def test_labels_are_those_of_the_one_function(tmp_path: Path, scheme: str) -> No
     steps = helpers.make_episodes(3)
     bag = helpers.write_bag(tmp_path / "bag", steps)
     relabel_bag(bag, tmp_path / "out", Relabelling(scheme))
-    found = read_labels(tmp_path / "out/bag.labels.npz").columns
+    found = read_labels(labels_path(bag, tmp_path / "out")).columns
     rewards, terminals = label_rewards(steps, scheme)
     assert np.array_equal(found["reward"], rewards)
     assert np.array_equal(found["terminal"], terminals)
@@ -65,7 +67,7 @@ def test_a_discarded_episode_has_no_transition_under_any_scheme(tmp_path: Path) 
     steps[-1] = replace(steps[-1], outcome=Outcome.DISCARDED)
     bag = helpers.write_bag(tmp_path / "bag", steps)
     relabel_bag(bag, tmp_path / "out", Relabelling("every_step"))
-    found = read_labels(tmp_path / "out/bag.labels.npz").columns
+    found = read_labels(labels_path(bag, tmp_path / "out")).columns
     assert found["transition"].tolist() == [True] * 5 + [False] * 7
     assert not found["reward"][6:].any()
 
@@ -111,7 +113,7 @@ def test_a_function_of_the_user(
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
     words = (bag, "-o", tmp_path / "out", "--scheme", "own_scheme:constant", "--set", "value=-0.5")
     assert run(*words) == 0
-    found = read_labels(tmp_path / "out/bag.labels.npz").columns
+    found = read_labels(labels_path(bag, tmp_path / "out")).columns
     assert set(found["reward"].tolist()) == {-0.5}
     assert "12 labels changed" in capsys.readouterr().out
     sys.modules.pop("own_scheme", None)
@@ -127,10 +129,10 @@ def test_the_source_is_never_modified(tmp_path: Path) -> None:
 def test_a_second_run_resumes(tmp_path: Path) -> None:
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
     first = relabel_bag(bag, tmp_path / "out", Relabelling())
-    stamp = (tmp_path / "out/bag.labels.npz").stat().st_mtime_ns
+    stamp = (labels_path(bag, tmp_path / "out")).stat().st_mtime_ns
     second = relabel_bag(bag, tmp_path / "out", Relabelling())
     assert second.resumed and second.transitions == first.transitions == 10
-    assert (tmp_path / "out/bag.labels.npz").stat().st_mtime_ns == stamp
+    assert (labels_path(bag, tmp_path / "out")).stat().st_mtime_ns == stamp
     with pytest.raises(BagError, match="other settings"):
         relabel_bag(bag, tmp_path / "out", Relabelling("every_step"))
 
@@ -179,3 +181,54 @@ def test_describe_only_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
     assert run(bag, "--describe") == 0
     assert "/replay" in capsys.readouterr().out
+
+
+def test_the_bags_of_many_runs_are_called_after_these(tmp_path: Path) -> None:
+    bags = [
+        helpers.write_bag(tmp_path / f"runs/{run}/bag", helpers.make_episodes(number))
+        for number, run in enumerate(("monday", "tuesday"), start=1)
+    ]
+    assert run(*bags, "-o", tmp_path / "out") == 0
+    found = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert found == ["monday.labels.npz", "report.json", "tuesday.labels.npz"]
+    assert len(read_labels(labels_path(bags[1], tmp_path / "out")).columns["reward"]) == 12
+
+
+def test_a_bag_has_a_name_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helpers.write_bag(tmp_path / "run/bag", helpers.make_episodes(1))
+    helpers.write_bag(tmp_path / "peg", helpers.make_episodes(1))
+    monkeypatch.chdir(tmp_path / "run/bag")
+    assert bag_name(Path()) == bag_name(Path("../bag")) == "run"
+    monkeypatch.chdir(tmp_path / "peg")
+    assert bag_name(Path()) == "peg" and bag_name(Path("peg.mcap")) == "peg"
+    assert bag_name(Path("/bag")) == "bag"
+
+
+def test_the_report_keeps_what_earlier_calls_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call that is refused leaves the labels, and took their report away."""
+    one, two = (
+        helpers.write_bag(tmp_path / name, helpers.make_episodes(1)) for name in ("one", "two")
+    )
+
+    def report() -> dict[str, dict[str, Any]]:
+        entries = json.loads((tmp_path / "out/report.json").read_text())
+        return {Path(entry["bag"]).name: entry for entry in entries}
+
+    assert run(one, "-o", tmp_path / "out") == 0 and run(two, "-o", tmp_path / "out") == 0
+    before = report()
+    assert list(before) == ["one", "two"]
+    assert run(two, "-o", tmp_path / "out", "--scheme", "every_step") == 1
+    assert "other settings" in capsys.readouterr().err
+    after = report()
+    assert after["one"] == before["one"]
+    assert "other settings" in after["two"].pop("error") and after["two"] == before["two"]
+    assert run(two, "-o", tmp_path / "out") == 0 and "error" not in report()["two"]
+
+
+def test_labels_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match=r"x\.labels\.npz: there are no such labels"):
+        read_labels(tmp_path / "x.labels.npz")

@@ -93,14 +93,14 @@ def test_the_page_holds_all_it_shows() -> None:
 
 
 def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(4, images=True))
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(4, images=True))
     assert run(bag, "-o", tmp_path / "out", "--episodes", "2-3") == 0
     assert "2 episodes" in capsys.readouterr().out
-    pixels = np.asarray(Image.open(tmp_path / "out/bag.png").convert("RGB")).reshape(-1, 3)
+    pixels = np.asarray(Image.open(tmp_path / "out/peg.png").convert("RGB")).reshape(-1, 3)
     for source in (Source.POLICY, Source.OPERATOR):
         wanted = [int(COLOURS[source][i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == wanted).all(axis=1).sum() > 100, source
-    assert Page((tmp_path / "out/bag.html").read_text()).all("svg")
+    assert Page((tmp_path / "out/peg.html").read_text()).all("svg")
 
 
 @pytest.mark.parametrize(
@@ -110,16 +110,16 @@ def test_the_command_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_nothing_to_draw_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(1))
     assert run(bag, "-o", tmp_path, *words) == 1
     assert message in capsys.readouterr().err
 
 
 def test_labels_of_a_function_with_its_parameters(tmp_path: Path) -> None:
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(1))
     scheme = ("--scheme", "rlif_learner.bags_relabel:shared_blame", "--set", "blame_steps=2")
     assert run(bag, "-o", tmp_path, *scheme) == 0
-    assert len(Page((tmp_path / "bag.html").read_text()).all("path")) == 2
+    assert len(Page((tmp_path / "peg.html").read_text()).all("path")) == 2
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -139,14 +139,14 @@ def test_a_real_browser_shows_what_is_in_the_page(tmp_path: Path) -> None:
     """Frames are decoded, the timeline has its proportions, the label stands where it belongs."""
     image = np.full((48, 64, 3), PAINT, np.uint8)
     steps = [replace(s, images=(image,)) for s in helpers.make_episodes(1)]
-    bag = helpers.write_bag(tmp_path / "bag", steps)
+    bag = helpers.write_bag(tmp_path / "peg", steps)
     assert BROWSER is not None and run(bag, "-o", tmp_path) == 0
     screenshot = tmp_path / "page.png"
     result = subprocess.run(
         [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
          f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,500",
          "--enable-logging=stderr", f"--screenshot={screenshot}",
-         (tmp_path / "bag.html").resolve().as_uri()],
+         (tmp_path / "peg.html").resolve().as_uri()],
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert result.returncode == 0 and screenshot.exists(), result.stderr[-2000:]
@@ -176,7 +176,7 @@ def test_without_rerun_the_command_that_installs_it_is_named(
         return real(name, *more, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(1))
     assert run(bag, "-o", tmp_path / "out", "--rerun") == 1
     assert "pip install 'rerun-sdk" in capsys.readouterr().err
 
@@ -188,7 +188,7 @@ def test_without_rerun_the_command_that_installs_it_is_named(
 def test_a_file_for_rerun_holds_all_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(3, images=True))
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(3, images=True))
     file = tmp_path / "out.rrd"
     words = (bag, "-o", tmp_path / "out", "--episodes", "2-3", "--rerun", file)
     assert run(*words) == 0 and str(file) in capsys.readouterr().out

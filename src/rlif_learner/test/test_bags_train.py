@@ -66,8 +66,8 @@ def test_labels_of_relabel_take_the_place_of_the_scheme(tmp_path: Path) -> None:
 
 def test_labels_of_another_bag_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(2))
-    other = helpers.write_bag(tmp_path / "other/bag", helpers.make_episodes(1))
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(2))
+    other = helpers.write_bag(tmp_path / "other/peg", helpers.make_episodes(1))
     relabel_bag(other, tmp_path / "labels", Relabelling())
     with pytest.raises(BagError, match="not those of the Steps"):
         loaded(Data([bag], labels=tmp_path / "labels"))
@@ -240,7 +240,7 @@ def test_behavioural_cloning_takes_all_bags_as_demonstrations(tmp_path: Path) ->
         (["--set", "label_scheme=no"], "scheme"),
         (["--set", "updates_per_step=0.0"], "--updates"),
         (["--prior", "nowhere"], "found no bag"),
-        (["--labels", "nowhere"], "not a file of labels"),
+        (["--labels", "nowhere"], "there are no such labels"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_by_name(
