@@ -107,7 +107,8 @@ class ResNet18Trunk(nn.Sequential):
     def __init__(self, spec: EncoderSpec, in_channels: int, generator: torch.Generator) -> None:
         from torchvision.models import resnet18  # noqa: PLC0415 - takes a second to import
 
-        model = resnet18(weights=None)
+        with torch.device("meta"):  # shapes alone: the weights come later
+            model = resnet18(weights=None)
         super().__init__(
             model.conv1, model.bn1, model.relu, model.maxpool,
             model.layer1, model.layer2, model.layer3, model.layer4,
@@ -120,7 +121,9 @@ class EfficientNetB3Trunk(nn.Sequential):
     def __init__(self, spec: EncoderSpec, in_channels: int, generator: torch.Generator) -> None:
         from torchvision.models import efficientnet_b3  # noqa: PLC0415 - takes a second to import
 
-        super().__init__(*efficientnet_b3(weights=None).features)
+        with torch.device("meta"):  # as above
+            model = efficientnet_b3(weights=None)
+        super().__init__(*model.features)
 
 
 @dataclass(frozen=True)
@@ -218,14 +221,19 @@ class ImageEncoder(nn.Module):
     """All cameras of an observation to [..., cameras * features].
 
     images: (height, width, channels) of each camera. A frozen trunk is one for all cameras, each
-    head is a camera's own unless `shared`; its weights are put in by `load_trunk`.
+    head is a camera's own unless `shared`; its weights are put in by `load_trunk`, or it is `other`'s,
+    an encoder of the same spec.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, spec: EncoderSpec, images: Sequence[Shape], generator: torch.Generator
+        self,
+        spec: EncoderSpec,
+        images: Sequence[Shape],
+        generator: torch.Generator,
+        other: ImageEncoder | None = None,
     ) -> None:
         super().__init__()
         kind = ENCODERS[spec.name]
@@ -234,18 +242,21 @@ class ImageEncoder(nn.Module):
         self.size = spec.features * len(images)
         trunks = 1 if spec.shared or spec.frozen else len(images)
         heads = 1 if spec.shared else len(images)
-        self.trunks = nn.ModuleList(
-            kind.trunk(spec, images[i][2], generator) for i in range(trunks)
-        )
-        if spec.pretrained:
-            self.trunks.to(memory_format=torch.channels_last)
+        if other is not None and spec.frozen:
+            self.trunks, self._loaded = other.trunks, other._loaded
+        else:
+            self._loaded = not spec.pretrained
+            self.trunks = nn.ModuleList(
+                kind.trunk(spec, images[i][2], generator) for i in range(trunks)
+            )
         self.register_buffer(
             "mean", 255.0 * torch.tensor(kind.mean).view(-1, 1, 1), persistent=False
         )
         self.register_buffer("std", 255.0 * torch.tensor(kind.std).view(-1, 1, 1), persistent=False)
         self.map_shapes = [self._map_shape(i) for i in range(len(images))]
         self.heads = nn.ModuleList(Head(spec, self.map_shapes[i], generator) for i in range(heads))
-        self._loaded = not spec.pretrained
+        if next(self.trunks.parameters()).is_meta:
+            self.trunks.to_empty(device="cpu").to(memory_format=torch.channels_last)
         self.low_precision = False  # the trunk's products in bfloat16
         self.eval()
         if spec.frozen:
@@ -304,8 +315,10 @@ class ImageEncoder(nn.Module):
 
     def _map_shape(self, i: int) -> tuple[int, ...]:
         height, width, channels = self.images[i]
+        trunk = _of(self.trunks, i)
+        device = next(trunk.parameters()).device
         with torch.no_grad():
-            found = _of(self.trunks, i)(torch.zeros(1, channels, height, width))
+            found = trunk(torch.zeros(1, channels, height, width, device=device))
         return tuple(found.shape[1:])
 
 

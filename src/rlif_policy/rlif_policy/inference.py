@@ -26,7 +26,8 @@ class StateError(ValueError):
 class NumpyActor:
     """Tanh-Gaussian policy of fixed weights. Its noise comes from the generator passed in.
 
-    `trunk`: the pretrained weights of a frozen trunk (pretrained.py), which are not among `tensors`.
+    `trunk`: the pretrained weights of a frozen trunk (pretrained.py), which are not among `tensors`;
+    or it is taken from `before`, an actor of the same spec.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class NumpyActor:
         spec: PolicySpec,
         tensors: Mapping[str, Tensor],
         trunk: Mapping[str, Tensor] | None = None,
+        before: NumpyActor | None = None,
     ) -> None:
-        self._encoder = load_encoder(spec, tensors, trunk)
+        other = before._encoder if before is not None else None
+        self._encoder: ImageEncoder | None = load_encoder(spec, tensors, trunk, other)
         weights = {
             name: value.numpy().copy()
             for name, value in tensors.items()
@@ -94,12 +97,16 @@ def layer_norm(values: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> np.nd
 
 
 def load_encoder(
-    spec: PolicySpec, tensors: Mapping[str, Tensor], trunk: Mapping[str, Tensor] | None
+    spec: PolicySpec,
+    tensors: Mapping[str, Tensor],
+    trunk: Mapping[str, Tensor] | None,
+    other: ImageEncoder | None = None,
 ) -> ImageEncoder | None:
-    """The encoder with these weights; None where the policy sees nothing."""
+    """The encoder with these weights; None where the policy sees nothing. `other`: of the same spec,
+    whose trunk is shared where it is frozen."""
     if spec.encoder is None:
         return None
-    encoder = ImageEncoder(spec.encoder, spec.images, torch.Generator())
+    encoder = ImageEncoder(spec.encoder, spec.images, torch.Generator(), other)
     own = {
         name.removeprefix(ENCODER): value
         for name, value in tensors.items()

@@ -66,7 +66,6 @@ class PolicyNode(Node):
         self._deterministic: bool = value["deterministic"]
         self._rng = np.random.default_rng(value["seed"])
         self._encoder_weights: str = value["encoder_weights"]
-        self._trunk: Mapping[str, Tensor] | None = None  # of a frozen encoder, loaded once
         self._initial = initial_policy(
             value["initial"], self._action_dim, value["initial_scale"], self._rng
         )
@@ -92,11 +91,11 @@ class PolicyNode(Node):
     def _make_actor(self, spec: PolicySpec, tensors: Mapping[str, Tensor]) -> NumpyActor:
         """ValueError for a frozen encoder whose weights cannot be had, or are others."""
         encoder = spec.encoder
-        if encoder is not None and encoder.frozen and self._trunk is None:
-            trunk = load_trunk(encoder, self._encoder_weights)
-            check_fingerprint(encoder, trunk, self._encoder_weights)
-            self._trunk = trunk
-        return NumpyActor(spec, tensors, self._trunk)
+        if self._actor is not None or encoder is None or not encoder.frozen:
+            return NumpyActor(spec, tensors, before=self._actor)
+        trunk = load_trunk(encoder, self._encoder_weights)
+        check_fingerprint(encoder, trunk, self._encoder_weights)
+        return NumpyActor(spec, tensors, trunk)
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
 
 import safetensors
 import torch
@@ -16,7 +18,8 @@ class WeightsError(ValueError):
     """Weights that must not be used; the message says why and names the tensor."""
 
 
-def expected_tensors(spec: PolicySpec) -> dict[str, Tensor]:
+@lru_cache(maxsize=8)
+def expected_tensors(spec: PolicySpec) -> Mapping[str, Tensor]:
     """Name to tensor, with the shapes and dtypes of an actor of this spec; a frozen trunk, which is
     never sent, left out."""
     return {name: value.detach() for name, value in Actor(spec).carried().items()}
