@@ -242,10 +242,10 @@ class ImageEncoder(nn.Module):
         self.size = spec.features * len(images)
         trunks = 1 if spec.shared or spec.frozen else len(images)
         heads = 1 if spec.shared else len(images)
+        self._loaded: bool = not spec.pretrained
         if other is not None and spec.frozen:
             self.trunks, self._loaded = other.trunks, other._loaded
         else:
-            self._loaded = not spec.pretrained
             self.trunks = nn.ModuleList(
                 kind.trunk(spec, images[i][2], generator) for i in range(trunks)
             )
