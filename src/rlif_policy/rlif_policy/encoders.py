@@ -243,12 +243,11 @@ class ImageEncoder(nn.Module):
         trunks = 1 if spec.shared or spec.frozen else len(images)
         heads = 1 if spec.shared else len(images)
         self._loaded: bool = not spec.pretrained
+        self.trunks = nn.ModuleList()
         if other is not None and spec.frozen:
             self.trunks, self._loaded = other.trunks, other._loaded
         else:
-            self.trunks = nn.ModuleList(
-                kind.trunk(spec, images[i][2], generator) for i in range(trunks)
-            )
+            self.trunks.extend(kind.trunk(spec, images[i][2], generator) for i in range(trunks))
         self.register_buffer(
             "mean", 255.0 * torch.tensor(kind.mean).view(-1, 1, 1), persistent=False
         )
