@@ -181,8 +181,11 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
 
 
 def rename_bag(partial: Path, output: Path) -> None:
-    """Give a finished bag its name: the directory, its file, and metadata.yaml."""
-    old, new = f"{partial.name}.mcap", f"{output.name}.mcap"
+    """Give a finished bag its name: the directory, its file, and metadata.yaml.
+
+    The file gets a number as those of the recorder have: `ros2 bag reindex` finds no others.
+    """
+    old, new = f"{partial.name}.mcap", f"{output.name}_0.mcap"
     (partial / old).rename(partial / new)
     metadata = partial / "metadata.yaml"
     content = yaml.safe_load(metadata.read_text(encoding="utf-8"))

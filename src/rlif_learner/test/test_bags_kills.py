@@ -93,5 +93,5 @@ def test_a_repaired_bag_is_compressed_as_it_was(tmp_path: Path, compression: str
     size = file.stat().st_size
     repair_bag(tmp_path / "bag", tmp_path / "new")
     writer.close()
-    copy = (tmp_path / "new/new.mcap").stat().st_size
+    copy = (tmp_path / "new/new_0.mcap").stat().st_size
     assert copy > 3000 * 600 if compression == "none" else copy < 2 * size < 3000 * 300

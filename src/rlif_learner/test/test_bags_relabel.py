@@ -202,7 +202,7 @@ def test_a_bag_has_a_name_wherever_one_stands(
     monkeypatch.chdir(tmp_path / "run/bag")
     assert bag_name(Path()) == bag_name(Path("../bag")) == "run"
     monkeypatch.chdir(tmp_path / "peg")
-    assert bag_name(Path()) == "peg" and bag_name(Path("peg.mcap")) == "peg"
+    assert bag_name(Path()) == "peg" and bag_name(Path("peg_0.mcap")) == "peg_0"
     assert bag_name(Path("/bag")) == "bag"
 
 
