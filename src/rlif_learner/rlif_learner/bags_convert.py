@@ -54,7 +54,7 @@ def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:
     report = ForeignReport()
     with StepWriter(target) as writer:
         for stamp, step in foreign_steps(bag, mapping, report):
-            writer.write(step, stamp)
+            writer.write(step, stamp, tuple(mapping.cameras))
         if not writer.count:
             raise BagError(f"{bag}: gave no Step; " + "; ".join(s.strip() for s in report.lines()))
         # Before the bag has its name: killed in between, the next run makes both again.

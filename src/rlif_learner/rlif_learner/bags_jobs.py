@@ -68,7 +68,9 @@ def run_job(job: Job) -> JobResult:
             plots = str(plot_episodes(bag, job.output, job.work))
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
     except (BagError, ValueError, TypeError, OSError) as error:
-        return JobResult(str(job.bag), f"{job.bag}: {error}", conversion)
+        words = str(error)
+        where = "" if words.startswith(f"{job.bag}: ") else f"{job.bag}: "
+        return JobResult(str(job.bag), where + words, conversion)
 
 
 def run_jobs(

@@ -205,13 +205,15 @@ _FEATURE_OF = {"ee_pose": "ee_position", "joint_states": "joint_positions",
                "wrench": "wrench_force"}  # fmt: skip
 
 
-_JOINT_COMMANDS = ("trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/JointJog")
+JOINT_COMMANDS = ("trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/JointJog")
 
 
-def starter(types: Mapping[str, str], joints: Sequence[str] = ()) -> str:
+def starter(
+    types: Mapping[str, str], joints: Sequence[str] = (), commanded: Sequence[str] = ()
+) -> str:
     """A mapping file to begin with, guessed from the types of a bag's topics.
 
-    joints: names in the bag's joint states, in their order
+    joints: names in the bag's joint states, in their order; commanded: in its commands to joints
     """
 
     def first(*kinds: str) -> str:
@@ -229,11 +231,11 @@ def starter(types: Mapping[str, str], joints: Sequence[str] = ()) -> str:
     motion: dict[str, Any] = {
         "command": twist or array, "axes": ["x", "y", "z"], "linear_scale": 0.1,
     }  # fmt: skip
-    if not twist and first(*_JOINT_COMMANDS):
+    if not twist and first(*JOINT_COMMANDS):
         motion = {
-            "command": first(*_JOINT_COMMANDS),
+            "command": first(*JOINT_COMMANDS),
             "output": "joint_velocity",
-            "axes": list(joints) or ["joint1"],
+            "axes": list(commanded or joints) or ["joint1"],
             "joint_scale": 0.5,
         }
     content = {
@@ -248,4 +250,4 @@ def starter(types: Mapping[str, str], joints: Sequence[str] = ()) -> str:
         "release_dwell": 0.2,
         "episode_gap": 2.0,
     }
-    return yaml.safe_dump(content, sort_keys=False)
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=96)

@@ -22,7 +22,7 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_jobs import Job, JobResult, run_jobs
-from rlif_learner.bags_mapping import TopicMapping, starter
+from rlif_learner.bags_mapping import JOINT_COMMANDS, TopicMapping, starter
 from rlif_learner.bags_relabel import Relabelling, RelabelReport, labels_path
 
 
@@ -101,23 +101,24 @@ def _starter_lines(bag: Path) -> list[str]:
     """A mapping for a bag without Steps."""
     with open_bag(bag) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
-        joints = _joint_names(reader)
+        joints = _joint_names(reader, "sensor_msgs/msg/JointState")
+        commanded = _joint_names(reader, *JOINT_COMMANDS)
     if STEP_TYPE in types.values():
         return []
-    return ["a mapping to start from, for --mapping:", "", starter(types, joints)]
+    return ["a mapping to start from, for --mapping:", "", starter(types, joints, commanded)]
 
 
-def _joint_names(reader: AnyReader) -> list[str]:
-    """Of the first joint states; none where there are none, or they cannot be read."""
-    states = [c for c in reader.connections if c.msgtype == "sensor_msgs/msg/JointState"]
-    if not states:
+def _joint_names(reader: AnyReader, *kinds: str) -> list[str]:
+    """In the first message of these types; none where there is none, or it cannot be read."""
+    found = sorted((c for c in reader.connections if c.msgtype in kinds), key=lambda c: c.topic)
+    if not found:
         return []
-    for connection, _, data in reader.messages(states[:1]):
+    for connection, _, data in reader.messages(found[:1]):
         try:
             message: Any = reader.deserialize(data, connection.msgtype)
         except (AnyReaderError, ValueError, IndexError):
             break
-        return list(message.name)
+        return list(getattr(message, "name", None) or message.joint_names)
     return []
 
 
