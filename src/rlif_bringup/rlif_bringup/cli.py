@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("rlif_learner.commands.export", "convert bags to other formats"),
     "import": ("rlif_learner.commands.import_", "convert other formats to bags"),
     "show": ("rlif_learner.commands.show", "draw the episodes of a bag"),
+    "film": ("rlif_learner.commands.film", "make a film of episodes of bags"),
 }
 
 

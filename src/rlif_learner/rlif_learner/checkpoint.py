@@ -331,6 +331,16 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
     ]
 
 
+def read_state(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Manifest and tensors of the checkpoint at `path`, for who only looks: its buffers stay unread.
+
+    DamagedError names the file; MismatchError if it is of another format.
+    """
+    manifest = _read_manifest(path)
+    state = _read_checked(path / "state.safetensors", manifest["state_sha256"])
+    return manifest, safetensors.torch.load(state)
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the checkpoint at `path`: as written, of this format, and complete."""
     file = path / "manifest.json"
