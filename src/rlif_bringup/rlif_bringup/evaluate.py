@@ -1,15 +1,18 @@
 """Evaluates a checkpoint on the simulated arm: the policy alone, deterministic, nothing learned.
 
-CHECKPOINT is what a run has left under runs/<time>/checkpoints.
+CHECKPOINT is what a run has left under runs/<time>/checkpoints. With --images the run has a bag,
+and a film of some of its episodes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from rlif_bringup.demo import EVALUATION_BOARDS, add_common_arguments, rate_line
+from rlif_bringup import filming
+from rlif_bringup.demo import EVALUATION_BOARDS, add_common_arguments, rate_line, whole_number
 from rlif_bringup.graph_client import GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
 from rlif_bringup.processes import Interrupt
@@ -17,7 +20,7 @@ from rlif_bringup.progress import Progress
 from rlif_bringup.session import Phase, Session
 from rlif_bringup.simulation import chosen_domain_id, make_run_directory, simulation
 from rlif_bringup.substitutions import LaunchFileError
-from rlif_bringup.summary import summarise, write_csv, write_json
+from rlif_bringup.summary import EpisodeRecord, summarise, write_csv, write_json
 
 INTERMIXED = True
 
@@ -26,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif evaluate`."""
     parser.add_argument("checkpoint", type=Path, help="directory of a checkpoint, or of several")
     add_common_arguments(parser)
+    parser.add_argument("--film", type=whole_number, metavar="N", help=filming.HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,18 +40,24 @@ def run(arguments: argparse.Namespace) -> int:
             raise GraphError(f"no checkpoint {arguments.checkpoint}: runs/*/checkpoints hold some")
         directory = make_run_directory(arguments.run_directory)
         with Interrupt() as interrupt, progress:
-            return _evaluate(arguments, directory, progress, interrupt)
+            plan, records = _evaluate(arguments, directory, progress, interrupt)
     except InterruptedByUserError:
         print("rlif evaluate: interrupted", file=sys.stderr)
         return 130
     except (GraphError, LaunchFileError) as error:
         print(f"rlif evaluate: {error}", file=sys.stderr)
         return 1
+    filming.make_film(plan, records, arguments.checkpoint, directory, progress.say)
+    for name in ("summary.json", filming.GIF):
+        if (directory / name).exists():
+            progress.say(f"  {directory / name}")
+    return 0
 
 
 def _evaluate(
     arguments: argparse.Namespace, directory: Path, progress: Progress, interrupt: Interrupt
-) -> int:
+) -> tuple[filming.FilmPlan | None, Sequence[EpisodeRecord]]:
+    """Run the episodes and write the summary; returns what a film is made of."""
     phase = Phase(
         *("policy", "never"),
         episodes=arguments.eval_episodes,
@@ -64,11 +74,14 @@ def _evaluate(
         "run_directory": directory,
         **parse_values(arguments.values),
     }
+    if filming.films(arguments.film, values):
+        values.setdefault("bag_directory", directory / "bag")
     domain_id = chosen_domain_id(arguments.domain_id)
     with simulation(values, directory, progress, domain_id, interrupt) as graph:
         session = Session(graph, progress.show, [phase], learner=False)
         versions = graph.watch_policy()
         session.wait_until_up()
+        plan = filming.plan_film(arguments.film, values, graph, progress.say)
         session.run(phase)
         if versions & {0} or not versions:
             raise GraphError(
@@ -86,5 +99,4 @@ def _evaluate(
     write_json(directory / "summary.json", summary)
     write_csv(directory / "episodes.csv", session.records)
     progress.say(rate_line("policy alone", summary, "policy_success"))
-    progress.say(f"  {directory / 'summary.json'}")
-    return 0
+    return plan, session.records
