@@ -33,8 +33,8 @@ demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=… ARGS="
 	@$(IN_WORKSPACE) exec rlif demo --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
 demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
-	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),14000) \
-	    --eval-every 2000 $(ARGS) robot:=$(ROBOT)
+	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),8000) \
+	    --eval-every 1000 $(ARGS) robot:=$(ROBOT)
 
 lint: setup  ## ruff and mypy
 	@$(IN_WORKSPACE) ruff check . && ruff format --check . && mypy $(TYPED)

@@ -2,6 +2,8 @@
 
 make bench-demo                       seeds 0 to 4, one after the other
 make bench-demo ARGS="--seeds 0 1"    options of this script; more go to `rlif demo` after --
+make bench-demo ARGS="--name demo_vision --seeds 0 -- --images --eval-every 1000 robot:=sim_vision"
+                                      what make demo-vision runs, into results/demo_vision.json
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "demo.json"
+RESULTS = Path(__file__).parent / "results"
 COLUMNS = [  # heading, key, format
     ("seed", "seed", "{}"),
     ("policy", "policy_success", "{:.0%}"),
@@ -73,9 +75,11 @@ def main() -> int:
     """Run all seeds and write the results after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--name", default="demo", help="of the file of results")
     parser.add_argument("--directory", type=Path, help="for the runs (a temporary one)")
     parser.add_argument("options", nargs="*", help="of `rlif demo`")
     arguments = parser.parse_args()
+    results = RESULTS / f"{arguments.name}.json"
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="rlif_bench_demo_"))
     summaries = []
     for seed in arguments.seeds:
@@ -84,11 +88,11 @@ def main() -> int:
         except subprocess.CalledProcessError as error:
             print(f"seed {seed}: rlif demo ended with {error.returncode}", file=sys.stderr)
             return 1
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.mkdir(parents=True, exist_ok=True)
         content = {"machine": machine(), "runs": summaries}
-        RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         print(table(summaries), flush=True)
-    print(f"\nruns in {directory}; results in {RESULTS}")
+    print(f"\nruns in {directory}; results in {results}")
     return 0
 
 
