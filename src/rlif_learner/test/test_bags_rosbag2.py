@@ -1,4 +1,4 @@
-"""Whatever writes a bag: what rosbag2 of Jazzy and later takes out of metadata.yaml and the files.
+"""Whatever writes a bag: what rosbag2 of Jazzy takes out of metadata.yaml and the files.
 
 The tables are what its reader asks for, found by reading bags with it; `ros2 bag` itself is not
 needed here.
