@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlif_bringup import filming
 from rlif_bringup.curves import Curves
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
@@ -55,6 +56,7 @@ def whole_number(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif demo`."""
     add_common_arguments(parser)
+    parser.add_argument("--film", type=whole_number, metavar="N", help=filming.HELP)
     parser.add_argument(
         "--steps", type=whole_number, default=8_000, help="environment steps (%(default)s)"
     )
@@ -133,6 +135,7 @@ class Demo:
         self._session: Session | None = None
         self._graph: GraphClient | None = None
         self._training: list[EpisodeRecord] = []
+        self._film: filming.FilmPlan | None = None
 
     @property
     def values(self) -> dict[str, object]:
@@ -159,6 +162,9 @@ class Demo:
             session.wait_until_up()
             nodes = [*_NODES, "learner"]
             write_configuration(graph, self.values, nodes, self.directory / "config")
+            self._film = filming.plan_film(
+                self._arguments.film, self.values, graph, self._progress.say
+            )
             for phase in phases:
                 done = session.run(phase)
                 rate = success_rate(done) or 0.0
@@ -202,6 +208,11 @@ class Demo:
         self._curves.close()
         return summary
 
+    def film(self) -> None:
+        """Show some episodes of the evaluation, if the run has recorded images of them."""
+        records = self._session.records if self._session else ()
+        filming.make_film(self._film, records, self.directory, self.directory, self._progress.say)
+
 
 def rate_line(name: str, summary: dict[str, Any], key: str) -> str:
     """A success rate with its interval, in words."""
@@ -226,6 +237,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         "summary.json": "the numbers above, for programs",
         "plot.png": "success and interventions over steps: look at this first",
         "episodes.csv": "one line per episode",
+        "episodes.gif": "the first episodes of the policy alone, with the critic's value",
         "tensorboard/": f"tensorboard --logdir {shown}/tensorboard",
         "checkpoints/": f"rlif evaluate {shown}",
         "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
@@ -271,6 +283,8 @@ def run(arguments: argparse.Namespace) -> int:
         except (GraphError, LaunchFileError) as error:
             problem = str(error)
         summary = demo.finish(interrupted, problem)
+    if not interrupted:
+        demo.film()
     progress.say(report(summary, directory))
     if problem:
         print(f"\nrlif demo: {problem}", file=sys.stderr)
