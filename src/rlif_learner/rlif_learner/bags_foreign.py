@@ -7,7 +7,6 @@ mean of the commands in the tick, and one reading of the operator's hand marks t
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from rosbags.highlevel import AnyReaderError
 
 from rlif_intervention.gripper import Gripper, GripperConfig
@@ -34,7 +32,7 @@ from rlif_policy.features import (
     Wrench,
     unit_quaternion,
 )
-from rlif_policy.images import CameraSpec, ImageError, RawImage, to_rgb
+from rlif_policy.images import CameraSpec, ImageError, PackedImage, Picture, RawImage, to_rgb
 from rlif_policy.sampling import LatestSamples
 
 _NO_ACTION = np.zeros(0, np.float32)
@@ -81,17 +79,15 @@ def _position(point: Any) -> tuple[float, float, float]:
     return (point.x, point.y, point.z)
 
 
-def _raw_image(message: Any) -> RawImage:
+def _picture(message: Any) -> Picture:
     """Of an Image or a CompressedImage."""
-    if hasattr(message, "encoding"):
-        data = np.asarray(message.data, np.uint8)
-        return RawImage(message.width, message.height, message.encoding, message.step, data)
-    try:
-        picture = Image.open(io.BytesIO(bytes(message.data))).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ImageError(f"compressed image: {error}") from error
-    pixels = np.asarray(picture)
-    return RawImage(picture.width, picture.height, "rgb8", picture.width * 3, pixels.reshape(-1))
+    data = np.asarray(message.data, np.uint8)
+    if not hasattr(message, "encoding"):
+        return PackedImage.of(message.format, data)
+    return RawImage(
+        message.width, message.height, message.encoding, message.step, data,
+        bool(message.is_bigendian),
+    )  # fmt: skip
 
 
 class _Readings:
@@ -102,6 +98,7 @@ class _Readings:
         self._track = PoseTrack(round(1e9 / mapping.control_rate))
         self._joints = JointOrder(mapping.joints)
         self._size = (mapping.image_width, mapping.image_height)
+        self._rois, self._depth_ranges = mapping.rois, mapping.depth_ranges
         self._cameras: dict[str, CameraSpec] = {}
 
     def read(self, source: str, message: Any, stamp: int) -> Any:
@@ -111,10 +108,13 @@ class _Readings:
             return Wrench(_position(message.wrench.force), _position(message.wrench.torque))
         if source == "joint_states":
             return self._joints.pick(message.name, message.position, message.velocity)
-        raw = _raw_image(message)
+        picture = _picture(message)
         if source not in self._cameras:  # the first image tells the size; another one is an error
-            self._cameras[source] = CameraSpec(source, raw.width, raw.height, *self._size)
-        return to_rgb(raw, self._cameras[source])
+            self._cameras[source] = CameraSpec(
+                source, picture.width, picture.height, *self._size,
+                tuple(self._rois.get(source, ())), tuple(self._depth_ranges.get(source, ())),
+            )  # fmt: skip
+        return to_rgb(picture, self._cameras[source])
 
     def _pose(self, source: str, message: Any, stamp: int) -> Pose:
         frame = message.header.frame_id

@@ -7,6 +7,8 @@ base_frame: base                        # of poses
 max_age: 0.2                            # s that a sample may be old
 sources: {ee_pose: /arm/pose, wrench: /arm/wrench}   # what the features need: topic
 cameras: {wrist: /camera/image_raw}     # name: topic; in this order
+rois: {wrist: [80, 0, 480, 480]}        # of a camera, as the observer's roi; left out: all of it
+depth_ranges: {}                        # of a depth camera, as the observer's depth_range: [0.2, 1.5]
 max_camera_skew: 0.2                    # s that their images may be apart, by their headers; 0: any
 image_width: 128
 image_height: 128
@@ -66,6 +68,8 @@ class TopicMapping:
     base_frame: str = "base"
     max_age: float = 0.2
     cameras: Mapping[str, str] = field(default_factory=dict)
+    rois: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    depth_ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
     max_camera_skew: float = 0.2
     image_width: int = 128
     image_height: int = 128
@@ -87,6 +91,7 @@ class TopicMapping:
                 raise ValueError(f"{name}: found {value!r}, expected a number above 0")
         if not 0.0 <= self.max_camera_skew < math.inf:
             raise ValueError(f"max_camera_skew: found {self.max_camera_skew!r}, expected 0 or more")
+        self._check_cameras()
         needed = set(self.layout.sources)
         if needed != set(self.sources):
             raise ValueError(
@@ -104,6 +109,19 @@ class TopicMapping:
             )
         if not self.command:
             raise ValueError("command: found no topic, expected that of the commands to the robot")
+
+    def _check_cameras(self) -> None:
+        for field_name, size in (("rois", 4), ("depth_ranges", 2)):
+            given = getattr(self, field_name)
+            if wrong := sorted(set(given) - set(self.cameras)):
+                raise ValueError(
+                    f"{field_name}: found {wrong}, expected some of the cameras {list(self.cameras)}"
+                )
+            for name, numbers in given.items():
+                if not isinstance(numbers, Sequence) or len(numbers) != size:
+                    raise ValueError(
+                        f"{field_name}: found {numbers!r} for {name}, expected {size} numbers"
+                    )
 
     def _check_axes(self) -> None:
         if self.output not in OUTPUTS:
