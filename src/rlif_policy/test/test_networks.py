@@ -11,27 +11,41 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import Actor, PolicySpec, squash
 
 SPEC = PolicySpec(state_dim=4, action_dim=2, hidden=(16, 16))
 
-specs = st.builds(
-    PolicySpec,
-    state_dim=st.integers(1, 50),
-    action_dim=st.integers(1, 7),
-    hidden=st.lists(st.integers(1, 512), min_size=1, max_size=4),
-    layer_norm=st.booleans(),
-    images=st.lists(st.tuples(*[st.integers(1, 256)] * 3), max_size=2),
+encoders = st.builds(
+    EncoderSpec,
+    name=st.sampled_from(["small", "resnet18"]),
+    features=st.integers(1, 99),
+    shared=st.booleans(),
+    trunk=st.sampled_from(["", "0" * 64]),
 )
 
 
-@given(specs)
+@st.composite
+def specs(draw):
+    """With images and an encoder of them, or with neither."""
+    images = draw(st.lists(st.tuples(*[st.integers(1, 256)] * 3), max_size=2))
+    return PolicySpec(
+        state_dim=draw(st.integers(1, 50)),
+        action_dim=draw(st.integers(1, 7)),
+        hidden=draw(st.lists(st.integers(1, 512), min_size=1, max_size=4)),
+        layer_norm=draw(st.booleans()),
+        images=images,
+        encoder=draw(encoders) if images else None,
+    )
+
+
+@given(specs())
 def test_spec_survives_json(spec):
     assert PolicySpec.from_json(spec.to_json()) == spec
     assert PolicySpec.from_json(spec.to_json()).hash() == spec.hash()
 
 
-@given(specs, specs)
+@given(specs(), specs())
 def test_hash_tells_specs_apart(one, two):
     assert (one.hash() == two.hash()) == (one == two)
 
@@ -118,6 +132,56 @@ def test_log_probability_is_finite_where_tanh_saturates():
     assert math.isfinite(log_prob.item())
 
 
-def test_images_have_no_encoder_yet():
-    with pytest.raises(ValueError, match="encoder"):
-        Actor(PolicySpec(4, 2, images=((64, 64, 3),)))
+def test_images_and_an_encoder_come_together():
+    images = ((64, 64, 3),)
+    for fields in ({"images": images}, {"encoder": EncoderSpec()}):
+        with pytest.raises(ValueError, match="expected both or neither"):
+            PolicySpec(4, 2, **fields)
+    with pytest.raises(ValueError, match="encoder: found 'small', expected its fields"):
+        PolicySpec(4, 2, images=images, encoder="small")
+    with pytest.raises(ValueError, match="unknown fields"):
+        PolicySpec(4, 2, images=images, encoder={"kind": "small"})
+
+
+def test_a_spec_without_images_is_written_as_before_there_were_encoders():
+    """Their hashes are in weights messages and checkpoints."""
+    assert "encoder" not in json.loads(SPEC.to_json())
+    assert SPEC.hash() == "f03202a574533dcd917dd52978e8569b18b28a5880d1ddccabad227357ea8431"
+    seeing = PolicySpec(4, 2, images=((64, 64, 3),) * 2, encoder=EncoderSpec(features=7))
+    assert (SPEC.wide_dim, seeing.wide_dim) == (4, 4 + 2 * 7)
+
+
+def test_the_perceptron_is_normalised_and_what_is_seen_is_not():
+    images, offset, scale = ((8, 8, 3),), (1.0, -2.0), (4.0, 0.5)
+    encoder = EncoderSpec(features=3)
+    plain = Actor(PolicySpec(2, 1, (8,), images=images, encoder=encoder), seed=2)
+    scaled = Actor(PolicySpec(2, 1, (8,), False, images, offset, scale, encoder), seed=2)
+    image = np.random.default_rng(0).integers(0, 256, images[0], dtype=np.uint8)
+    state = np.array([3.0, -1.0])
+    expected = plain.act((state - offset) / scale, images=[image])
+    np.testing.assert_allclose(scaled.act(state, images=[image]), expected, atol=1e-6)
+    assert abs(scaled.act(state, images=[255 - image]) - expected).max() > 1e-4
+
+
+def test_an_actor_acts_on_its_images_and_refuses_others():
+    spec = PolicySpec(2, 3, (8,), images=((8, 12, 3), (9, 9, 3)), encoder=EncoderSpec(features=3))
+    actor, rng = Actor(spec), np.random.default_rng(0)
+    images = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in spec.images]
+    action = actor.act(np.zeros(2), images=images)
+    assert action.shape == (3,) and (abs(action) <= 1).all()
+    for i in range(2):  # each camera counts
+        other = [255 - image if i == j else image for j, image in enumerate(images)]
+        assert not np.array_equal(actor.act(np.zeros(2), images=other), action)
+    for bad in ([], images[:1], images[::-1], [*images, images[0]]):
+        with pytest.raises(ValueError, match="images: found"):
+            actor.act(np.zeros(2), images=bad)
+
+
+def test_the_perceptrons_parameters_are_all_but_the_encoders():
+    spec = PolicySpec(2, 1, (8,), images=((8, 8, 3),), encoder=EncoderSpec())
+    actor = Actor(spec)
+    names = {id(p): name for name, p in actor.named_parameters()}
+    chosen = [names[id(p)] for p in actor.decision_parameters()]
+    assert chosen == [name for name in names.values() if not name.startswith("encoder.")]
+    blind = Actor(SPEC)
+    assert list(blind.decision_parameters()) == list(blind.parameters())

@@ -1,0 +1,424 @@
+"""What is learned from images besides RLPD: settings, the frozen trunk's features, imitation, bags."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trunks
+import vision_doubles as doubles
+
+from rlif_learner.algorithms import DATA, make_algorithm
+from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer
+from rlif_learner.bags_write import StepWriter
+from rlif_learner.bc import BC
+from rlif_learner.buffer import Buffers
+from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.config import ImitationConfig
+from rlif_learner.dagger import DAgger
+from rlif_learner.hg_dagger import HGDAgger
+from rlif_learner.optim import NonFiniteError
+from rlif_learner.steps import Outcome, Source
+from rlif_learner.training import Trainer, TrainingConfig, frozen_features
+from rlif_learner.vision import NAMES, VisionConfig, make_buffer, make_vision
+from rlif_policy.encoders import EncoderSpec
+from rlif_policy.inference import NumpyActor
+from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.pretrained import PretrainedError, fingerprint
+from rlif_policy.stored_actor import read_actor
+
+IMAGES = ((33, 40, 3), (33, 40, 3))
+SCALES = {"state_offset": (50.0, 0.0, 0.0), "state_scale": (100.0, 1.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return trunks.random_file(tmp_path_factory.mktemp("weights"))
+
+
+def vision_config(file=None, encoder="small", **more):
+    return VisionConfig(
+        encoder=encoder, encoder_features=6, encoder_weights=str(file), cameras=("wrist", "fixed"),
+        image_width=40, image_height=33, **more,
+    )  # fmt: skip
+
+
+def make_spec(vision):
+    return PolicySpec(3, 2, (16,), images=vision.images, encoder=vision.encoder, **SCALES)
+
+
+def make_trainer_of(config, algorithm="rlpd", settings=None, **training):
+    vision = make_vision(config)
+    settings = settings or {"hidden": (16,), "ensemble_size": 2, "utd": 1, "batch_size": 8}
+    learner = make_algorithm(algorithm, settings, "rlpd", make_spec(vision), 0, trunk=vision.trunk)
+    buffers = Buffers(*(make_buffer(60, learner.actor) for _ in range(2)))
+    return Trainer(learner, buffers, TrainingConfig(**training), DATA[algorithm])
+
+
+# ---- settings
+
+
+def test_the_settings_become_a_spec(file):
+    vision = make_vision(vision_config(encoder_pooling="average", encoder_shared=True))
+    assert vision.encoder == EncoderSpec("small", "average", 6, True)
+    assert vision.images == IMAGES and vision.trunk is None
+    assert make_vision(VisionConfig(cameras=("wrist",))) == make_vision(VisionConfig())
+    assert make_vision(VisionConfig()).images == ()
+    tuned = make_vision(vision_config(file, "resnet18"))
+    assert tuned.encoder.trunk == "" and tuned.trunk is not None
+    frozen = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
+    assert frozen.encoder.trunk == fingerprint(frozen.trunk) == fingerprint(tuned.trunk)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"encoder": "vit"}, f"encoder: found 'vit', expected one of {', '.join(NAMES)}"),
+        ({"encoder": "small", "cameras": ()}, "cameras: found none with encoder 'small'"),
+        ({"encoder_frozen": True}, "encoder.frozen"),
+        ({"encoder_pooling": "max"}, "encoder.pooling"),
+        ({"encoder": "resnet18", "encoder_weights": "/nowhere.pth"}, "no file /nowhere.pth"),
+    ],
+)
+def test_wrong_settings_are_named(settings, words):
+    with pytest.raises(ValueError, match=words):
+        make_vision(VisionConfig(**{"encoder": "small", "cameras": ("wrist",), **settings}))
+
+
+def test_what_a_buffer_keeps(file):
+    seeing = Actor(make_spec(make_vision(vision_config())))
+    blind = Actor(PolicySpec(3, 2, (16,)))
+    assert make_buffer(9, seeing).image_shapes == IMAGES
+    assert make_buffer(9, blind).image_shapes == ()
+    assert make_buffer(9, blind, IMAGES[:1]).image_shapes == IMAGES[:1]
+    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
+    frozen = make_buffer(9, Actor(make_spec(vision), trunk=vision.trunk), IMAGES)
+    assert frozen.image_shapes == ((512, 2, 2),) * 2
+    assert {frozen.columns[f"image_{i}"].dtype for i in range(2)} == {np.dtype(np.float16)}
+
+
+# ---- features of a frozen trunk
+
+
+@pytest.fixture
+def frozen(file):
+    return make_trainer_of(vision_config(file, "resnet18", encoder_frozen=True), prior_episodes=1)
+
+
+def expected_maps(file, image):
+    """By torchvision's own model."""
+    model = trunks.random_model("resnet18")
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((torch.from_numpy(image) / 255.0 - mean) / std).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return torch.nn.Sequential(*list(model.children())[:-2])(pixels)[0].numpy()
+
+
+def test_the_buffers_hold_what_the_trunk_makes_of_each_image(file, frozen):
+    episodes = [doubles.noise_episode(n, 4, IMAGES) for n in (1, 2)]
+    for step in [*episodes[0], *episodes[1]]:
+        frozen.receive(step)
+    encoder = frozen.algorithm.actor.encoder
+    for buffer, episode in zip(
+        (frozen.buffers.prior, frozen.buffers.online), episodes, strict=True
+    ):
+        assert buffer.total == 5
+        for row, step in enumerate(episode):
+            again = encoder.maps([torch.from_numpy(image) for image in step.images])
+            for i, image in enumerate(step.images):
+                stored = buffer.columns[f"image_{i}"][row]
+                np.testing.assert_array_equal(stored, again[i].numpy())
+                np.testing.assert_allclose(stored, expected_maps(file, image), atol=5e-3, rtol=2e-3)
+        kept = {name: column.dtype for name, column in buffer.columns.items() if "image" in name}
+        assert kept == dict.fromkeys(("image_0", "image_1"), np.dtype(np.float16))
+    batch = frozen.buffers.online.sample(16, np.random.default_rng(0))
+    for b in range(16):  # of each transition, those of its own steps
+        now, after = (
+            episodes[1][int(s[b, 0]) - 2000 % 256] for s in (batch.states, batch.next_states)
+        )
+        for i in range(2):
+            for found, step in ((batch.images[i][b], now), (batch.next_images[i][b], after)):
+                np.testing.assert_allclose(
+                    found, expected_maps(file, step.images[i]), atol=5e-3, rtol=2e-3
+                )
+
+
+def test_evaluation_and_what_was_discarded_are_not_even_looked_at(frozen):
+    def fail(_):
+        raise AssertionError("it was looked at")
+
+    frozen.algorithm.actor.encoder.maps = fail
+    for step in doubles.noise_episode(1, 3, IMAGES, evaluation=True):
+        frozen.receive(step)
+    (last,) = doubles.noise_episode(2, 3, ((9, 9, 3),))[-1:]
+    frozen.receive(replace(last, outcome=Outcome.DISCARDED))  # the images of which are of no use
+    assert frozen.buffers.prior.total == frozen.buffers.online.total == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ((), r"found \(\) of \[\], expected \(\(33, 40, 3\), \(33, 40, 3\)\) of uint8"),
+        (IMAGES[:1], r"found \(\(33, 40, 3\),\)"),
+        ((IMAGES[0], (40, 33, 3)), r"\(40, 33, 3\)\)"),
+    ],
+)
+def test_images_of_other_sizes_are_refused_before_the_trunk_sees_them(frozen, images, words):
+    step = doubles.noise_episode(1, 3, images)[0]
+    with pytest.raises(ValueError, match=f"step 0 of episode 1: .*{words}"):
+        frozen.receive(step)
+    assert frozen.buffers.prior.total == 0 and frozen.counts.steps == 0
+
+
+def test_images_that_are_no_bytes_are_refused(frozen):
+    step = doubles.noise_episode(1, 3, IMAGES)[0]
+    step = replace(step, images=tuple(image.astype(np.float32) / 255 for image in step.images))
+    with pytest.raises(ValueError, match=r"of \['float32'\], expected .* of uint8"):
+        frozen.receive(step)
+
+
+def test_a_trunk_that_is_not_frozen_leaves_images_as_they_are():
+    actor = Actor(make_spec(make_vision(vision_config())))
+    step = doubles.noise_episode(1, 3, IMAGES)[0]
+    assert frozen_features(actor)(step) is step
+    assert frozen_features(Actor(PolicySpec(3, 2, (16,))))(step) is step
+
+
+def test_features_go_through_a_checkpoint_bit_for_bit(file, frozen, tmp_path):
+    for n in (1, 2, 3):
+        for step in doubles.noise_episode(n, 5, IMAGES):
+            frozen.receive(step)
+    for _ in range(2):
+        frozen.update()
+    path = CheckpointStore(tmp_path).save(frozen.algorithm, frozen.buffers, extra=frozen.counters())
+    again = make_trainer_of(vision_config(file, "resnet18", encoder_frozen=True), prior_episodes=1)
+    again.restore(CheckpointStore(tmp_path).load(path, again.algorithm, again.buffers))
+    for found, expected in (
+        (again.buffers.online, frozen.buffers.online), (again.buffers.prior, frozen.buffers.prior)
+    ):  # fmt: skip
+        for name, column in expected.columns.items():
+            np.testing.assert_array_equal(found.columns[name], column, err_msg=name)
+    for trainer in (again, frozen):
+        trainer.update()
+    for name, tensor in frozen.algorithm.state_tensors().items():
+        assert torch.equal(again.algorithm.state_tensors()[name], tensor), name
+
+
+def test_features_lie_in_files_where_asked_for(file, tmp_path):
+    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
+    actor = Actor(make_spec(vision), trunk=vision.trunk)
+    buffer = make_buffer(20, actor, memmap_dir=str(tmp_path))
+    see = frozen_features(actor)
+    steps = doubles.noise_episode(1, 4, IMAGES)
+    for step in steps:
+        buffer.add_step(see(step))
+    assert (tmp_path / "image_1.bin").stat().st_size == 20 * 512 * 2 * 2 * 2
+    np.testing.assert_array_equal(buffer.columns["image_1"][2], see(steps[2]).images[1])
+
+
+# ---- imitation
+
+
+PLACED = PolicySpec(
+    1, 2, (32,), images=(doubles.SIZE,), encoder=EncoderSpec(features=16, channels=8)
+)
+QUICK = ImitationConfig(utd=5, batch_size=32, learning_rate=3e-3, random_shift=0)
+
+
+def pointing(number, rng, length=4, source=Source.OPERATOR, action_of=lambda place: place):
+    """Each action points to the dot of its image."""
+    steps = []
+    for i in range(length + 1):
+        place = rng.uniform(-1, 1, 2)
+        image = doubles.dot(place, rng)
+        steps.append(
+            doubles.step(
+                100 * number + i, number, i, i == length, source, [0.0], action_of(place), [image],
+                onset=source == Source.OPERATOR and i == 0, intervention_id=1,
+            )
+        )  # fmt: skip
+    return steps
+
+
+def demonstrations(actor, episodes=150, **more):
+    buffer, rng = make_buffer(2000, actor), np.random.default_rng(1)
+    for number in range(1, episodes + 1):
+        buffer.add_episode(pointing(number, rng, **more))
+    return buffer
+
+
+def mean_error(actor):
+    rng, errors = np.random.default_rng(50), []
+    for _ in range(100):
+        place = rng.uniform(-1, 1, 2)
+        found = actor.act(np.zeros(1), images=[doubles.dot(place, rng)])
+        errors.append(abs(found - place).mean())
+    return np.mean(errors)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", [BC, HGDAgger])
+def test_the_place_of_a_dot_is_imitated(kind):
+    learner = kind(QUICK, PLACED, seed=1)
+    data = demonstrations(learner.actor)
+    empty = make_buffer(10, learner.actor)
+    buffers = Buffers(empty, data) if kind is BC else Buffers(data)
+    blind = 0.5  # mean distance of a uniform number in [-1, 1] from its mean
+    assert mean_error(learner.actor) > 0.4
+    for _ in range(120):
+        learner.update(buffers)
+    assert mean_error(learner.actor) < 0.15 < blind
+
+
+def test_hg_dagger_draws_the_images_of_the_operators_steps():
+    learner = HGDAgger(replace(QUICK, batch_size=64), replace(PLACED, state_dim=3))
+    buffers = doubles.filled(learner.actor)
+    steps = {}
+    for number in range(2, 14):
+        for step in doubles.noise_episode(number, 12, (doubles.SIZE,)):
+            steps[step.images[0].tobytes()] = step
+    batch = learner.draw(buffers)
+    assert batch.images[0].shape == (64, *doubles.SIZE) and batch.images[0].dtype == torch.uint8
+    for image, state in zip(batch.images[0], batch.states, strict=True):
+        step = steps[image.numpy().tobytes()]
+        assert torch.equal(state, torch.from_numpy(step.state))
+        assert step.source == Source.OPERATOR or step.episode_id % 2 == 1  # or of the prior data
+    plain = BC(QUICK, PolicySpec(3, 2, (8,)))
+    assert plain.draw(buffers).images == ()
+    metrics = learner.update(buffers)
+    assert np.isfinite(metrics["imitation_loss"])
+
+
+def test_imitated_images_are_shifted_and_features_are_not(file):
+    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
+    spec = make_spec(vision)
+    learner = BC(replace(QUICK, random_shift=2), spec, 0, vision.trunk)
+    buffers = doubles.filled(learner.actor, frozen_features(learner.actor), episodes=2)
+    batch = learner.draw(buffers)
+    assert learner._shifted(batch) is batch.images
+    before = {n: v.clone() for n, v in learner.state_tensors().items() if n.startswith("encoder")}
+    learner.update(buffers)
+    assert not any(".trunks." in name for name in before)
+    assert all(not torch.equal(before[n], learner.state_tensors()[n]) for n in before)
+
+    seeing = BC(replace(QUICK, random_shift=2), replace(PLACED, state_dim=3))
+    buffers = doubles.filled(seeing.actor, episodes=2)
+    batch = seeing.draw(buffers)
+    moved = seeing._shifted(batch)[0]
+    inner = moved[:, 4:12, 4:12]
+    places = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+    found = [
+        next(
+            (
+                (y, x) for y, x in places
+                if torch.equal(inner[b], batch.images[0][b, 4 + y : 12 + y, 4 + x : 12 + x])
+            ),
+            None,
+        )
+        for b in range(len(moved))
+    ]  # fmt: skip
+    assert None not in found and len(set(found)) > 5
+    assert BC(QUICK, replace(PLACED, state_dim=3))._shifted(batch) is batch.images
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", [BC, HGDAgger])
+def test_imitation_resumes_exactly_and_its_actor_sees_the_same(file, kind, frozen, tmp_path):
+    vision = make_vision(
+        vision_config(file, "resnet18" if frozen else "small", encoder_frozen=frozen)
+    )
+    config = replace(QUICK, batch_size=8, random_shift=1)
+    one, two = (kind(config, make_spec(vision), seed, vision.trunk) for seed in (1, 2))
+    buffers = doubles.filled(one.actor, frozen_features(one.actor), episodes=2)
+    one.update(buffers)
+    store = CheckpointStore(tmp_path)
+    store.load(store.save(one, buffers), two, buffers)
+    for learner in (one, two):
+        learner.update(buffers)
+    assert torch.equal(one.flat.values, two.flat.values)
+    assert one.state_values() == two.state_values()
+    stored = read_actor(store.save(one, buffers))
+    acting = NumpyActor(stored.spec, stored.tensors, vision.trunk if frozen else None)
+    step = doubles.noise_episode(77, 1, IMAGES)[0]
+    np.testing.assert_allclose(
+        acting.act(step.state, images=step.images),
+        one.actor.act(step.state, images=step.images),
+        atol=1e-5,
+    )
+
+
+def test_an_imitation_that_is_not_finite_changes_nothing():
+    learner = BC(QUICK, replace(PLACED, state_dim=3))
+    buffers = doubles.filled(learner.actor, episodes=2)
+    buffers.prior.columns["action"][:] = np.nan
+    before = learner.flat.values.clone()
+    with pytest.raises(NonFiniteError, match="imitation_loss.*actions"):
+        learner.update(buffers)
+    assert torch.equal(learner.flat.values, before)
+
+
+def test_dagger_sees_too(file):
+    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
+    learner = DAgger(
+        QUICK, make_spec(vision), lambda states: np.zeros((len(states), 2)), trunk=vision.trunk
+    )
+    buffers = doubles.filled(learner.actor, frozen_features(learner.actor), episodes=2)
+    losses = [learner.update(buffers)["imitation_loss"] for _ in range(3)]
+    assert losses[2] < losses[0]
+
+
+# ---- bags
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("algorithm", ["rlpd", "bc"])
+def test_bags_are_learned_from_with_their_images(file, frozen, algorithm, tmp_path):
+    bag = tmp_path / "bag"
+    steps = [s for n in (1, 2) for s in doubles.noise_episode(n, 8, IMAGES, first=20 * n)]
+    with StepWriter(bag) as writer:
+        for step in steps:
+            writer.write(step, 10**9 * step.sequence)
+    small = {"utd": 1, "batch_size": 8}
+    settings = {**small, "hidden": (16,), "ensemble_size": 2} if algorithm == "rlpd" else small
+    config = OfflineConfig(
+        algorithm=algorithm, hidden=(16,), settings=settings,
+        vision=vision_config(file, "resnet18" if frozen else "small", encoder_frozen=frozen), **SCALES,
+    )  # fmt: skip
+    trainer = make_trainer(config, Data([bag]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of arrays that must not be written to
+        load(trainer, Data([bag]), print)
+    buffer = trainer.buffers.prior if algorithm == "bc" else trainer.buffers.online
+    assert buffer.total == len(steps)
+    for row, step in enumerate(steps):
+        expected = frozen_features(trainer.algorithm.actor)(step).images
+        for i in range(2):
+            np.testing.assert_array_equal(buffer.columns[f"image_{i}"][row], expected[i])
+    for _ in range(2):
+        trainer.update()
+    assert all(np.isfinite(v) for v in trainer.metrics.values())
+
+
+def test_parameters_of_a_file_become_the_encoder():
+    config, left = OfflineConfig.from_parameters(
+        {
+            "encoder": "small", "encoder_pooling": "average", "cameras": ["wrist"],
+            "image_width": 16, "image_height": 12, "rlpd": {"random_shift": 1}, "control_rate": 10.0,
+        }
+    )  # fmt: skip
+    vision = make_vision(config.vision)
+    assert vision.images == ((12, 16, 3),) and vision.encoder.pooling == "average"
+    assert config.settings == {"random_shift": 1}
+    assert left == ["control_rate"]
+
+
+def test_weights_that_cannot_be_had_end_it_in_words(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(PretrainedError, match="python -c"):
+        make_vision(VisionConfig(encoder="resnet18", cameras=("wrist",)))

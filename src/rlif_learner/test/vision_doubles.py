@@ -1,0 +1,73 @@
+"""Episodes with images of a bright dot, and frozen trunks of random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlif_learner.buffer import Buffers
+from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.vision import make_buffer
+
+SIZE = (16, 16, 3)
+
+
+def dot(place, rng, size=SIZE, width=3):
+    """A dark, noisy image with a bright dot at (x, y) in [-1, 1]; y points down, as the rows do."""
+    height, columns, _ = size
+    image = rng.integers(0, 60, size, dtype=np.uint8)
+    x, y = (
+        round((p + 1) / 2 * (side - width))
+        for p, side in zip(place, (columns, height), strict=True)
+    )
+    image[y : y + width, x : x + width] = 220 + rng.integers(0, 30, 3)
+    return image
+
+
+def step(sequence, episode, index, last, source, state, action, images, **more):
+    fields = {
+        "outcome": Outcome.TRUNCATED if last else Outcome.RUNNING,
+        "onset": False, "intervention_id": 0, "evaluation": False, **more,
+    }  # fmt: skip
+    return StepRecord(
+        sequence=sequence, episode_id=episode, step_index=index, is_first=index == 0, is_last=last,
+        source=Source.NONE if last else source, state=np.asarray(state, np.float32),
+        action=np.zeros(0, np.float32) if last else np.asarray(action, np.float32),
+        images=tuple(images), **fields,
+    )  # fmt: skip
+
+
+def noise_episode(number, length, images, state_dim=3, action_dim=2, first=None, **more):
+    """`length` actions and the last step, all of it random; the operator drives every third one.
+
+    The first pixel of each image is the number of the step, so that what belongs together shows.
+    """
+    rng = np.random.default_rng(number)
+    first = 1000 * number if first is None else first
+    steps = []
+    for i in range(length + 1):
+        pictures = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in images]
+        for picture in pictures:
+            picture[0, 0] = (first + i) % 256
+        source = Source.OPERATOR if i % 3 == 2 else Source.POLICY
+        state = [(first + i) % 256, *rng.normal(size=state_dim - 1)]
+        steps.append(
+            step(
+                first + i, number, i, i == length, source, state, rng.uniform(-1, 1, action_dim),
+                pictures, onset=source == Source.OPERATOR and i < length,
+                intervention_id=1 + i // 3, **more,
+            )
+        )  # fmt: skip
+    return steps
+
+
+def filled(actor, see=lambda step: step, episodes=6, length=12, capacity=500, seed=0):
+    """Online and prior data of noise for `actor`; `see`: training.frozen_features of it."""
+    spec = actor.spec
+    buffers = Buffers(make_buffer(capacity, actor), make_buffer(capacity, actor))
+    for number in range(1, episodes + 1):
+        for i, buffer in enumerate((buffers.online, buffers.prior)):
+            for one in noise_episode(
+                100 * seed + 2 * number + i, length, spec.images, spec.state_dim, spec.action_dim
+            ):
+                buffer.add_step(see(one))
+    return buffers
