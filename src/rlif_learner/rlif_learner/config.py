@@ -115,8 +115,8 @@ class RLPDConfig:
 
 
 def _check_shift(most: Any) -> None:
-    if isinstance(most, bool) or most not in range(1000):
-        raise ValueError(f"random_shift: found {most!r}, expected a whole number of at least 0")
+    if not isinstance(most, int) or isinstance(most, bool) or not 0 <= most < 1000:
+        raise ValueError(f"random_shift: found {most!r}, expected a whole number from 0 to 999")
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Batch, Buffers, sample_union
@@ -22,9 +23,14 @@ class DAgger(BC):
     """BC on all visited states, whoever drove, with the actions of `expert` there."""
 
     def __init__(
-        self, config: ImitationConfig, spec: PolicySpec, expert: Expert, seed: int = 0
+        self,
+        config: ImitationConfig,
+        spec: PolicySpec,
+        expert: Expert,
+        seed: int = 0,
+        trunk: Mapping[str, Tensor] | None = None,
     ) -> None:
-        super().__init__(config, spec, seed)
+        super().__init__(config, spec, seed, trunk)
         self.expert = expert
 
     def draw(self, buffers: Buffers) -> Batch:

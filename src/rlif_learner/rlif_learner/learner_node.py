@@ -113,7 +113,8 @@ class LearnerNode(Node):
         vision = {name: value[name] for name in names}
         self._vision_config = VisionConfig(**{**vision, "cameras": tuple(value["cameras"])})
         self._vision = make_vision(self._vision_config)
-        self._keep_images = value["keep_images"] or self._vision.encoder is not None
+        kept = value["keep_images"] and bool(value["cameras"])
+        self._keep_images = kept or self._vision.encoder is not None
         self._store = self._make_store()
         self._scalars = self._make_scalars()
         self._message = ""

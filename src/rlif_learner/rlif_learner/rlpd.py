@@ -7,7 +7,7 @@ one step of the actor up the mean of the critics, and one of the temperature.
 With images each batch is first *seen*: the encoder turns its images into features beside the state
 (`see`), shifted at random as in DrQ. Actor and critics share that one encoder. It has no copy that
 lags behind, as in DrQ-v2, and its gradients come from the critics' loss alone, unless
-`encoder_gradients` says both.
+`encoder_gradients` says both: then from the actor's too, through what the actor sees.
 """
 
 from __future__ import annotations
@@ -337,7 +337,9 @@ class RLPD:
         """One step of the actor up the mean of all critics, then one of the temperature. Returns the
         ACTOR_METRICS."""
         action, log_prob = self.actor.sample(batch.states, noise)
-        value = self._mean_value(batch.states, action, masks)
+        # The values look at what was seen as it is: an encoder that could raise them by itself would,
+        # and soon saw nothing (`encoder_gradients` both).
+        value = self._mean_value(batch.states.detach(), action, masks)
         temperature = self.temperature
         loss = (temperature * log_prob - value).mean()
         entropy = -log_prob.detach().mean()

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlif_learner.buffer import DRIVEN, Buffers
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.steps import Outcome, Source, StepRecord, discards
 from rlif_policy.networks import Actor, PolicySpec
 
 RECENT_EPISODES = 20  # of which the intervention rate is
@@ -342,16 +343,18 @@ def frozen_features(actor: Actor) -> Callable[[StepRecord], StepRecord]:
         return lambda step: step
 
     def see(step: StepRecord) -> StepRecord:
-        if step.evaluation:
+        if step.evaluation or discards(step):  # which no buffer keeps
             return replace(step, images=())
         shapes = tuple(image.shape for image in step.images)
-        if shapes != encoder.images:
+        types = {image.dtype for image in step.images}
+        if shapes != encoder.images or types != {np.dtype(np.uint8)}:
             raise ValueError(
-                f"images of step {step.step_index} of episode {step.episode_id}: found {shapes}, "
-                f"expected {encoder.images}"
+                f"images of step {step.step_index} of episode {step.episode_id}: found {shapes} of "
+                f"{sorted(map(str, types))}, expected {encoder.images} of uint8"
             )
         device = encoder.mean.device
-        maps = encoder.maps([torch.from_numpy(image).to(device) for image in step.images])
+        # Copied: those of a bag must not be written to, of which torch would warn.
+        maps = encoder.maps([torch.tensor(image, device=device) for image in step.images])
         return replace(step, images=tuple(one.cpu().numpy() for one in maps))
 
     return see

@@ -21,6 +21,7 @@ Shape = tuple[int, int, int]  # height, width, channels of an image
 # enough to be fast, fine enough for the pooling to tell where something is to a part of a pixel.
 SMALL_LAYERS = ((8, 4), (3, 1), (3, 1))
 BOTTLENECK_EPS = 1e-6
+SMALLEST_SIDE = 8  # pixels of an image; the small network makes 2 x 2 places of it
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of pixels in [0, 1], as torchvision's weights expect them
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -155,6 +156,11 @@ class SpatialSoftmax(nn.Module):
     def __init__(self, spec: EncoderSpec, shape: Sequence[int], _: torch.Generator) -> None:
         super().__init__()
         channels, height, width = shape
+        if height * width == 1:
+            raise ValueError(
+                f"encoder.pooling: found spatial_softmax with a map of one place, which says nothing of "
+                f"where; expected larger images for {spec.name}, or another pooling"
+            )
         self.size = 2 * channels
         y, x = torch.meshgrid(
             torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing="ij"
@@ -238,7 +244,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         kind = ENCODERS[spec.name]
         _check_shapes(spec, images)
-        self.spec, self.images = spec, tuple(images)
+        self.spec, self.images = spec, tuple(tuple(shape) for shape in images)
         self.size = spec.features * len(images)
         trunks = 1 if spec.shared or spec.frozen else len(images)
         heads = 1 if spec.shared else len(images)
@@ -248,6 +254,7 @@ class ImageEncoder(nn.Module):
             self.trunks, self._loaded = other.trunks, other._loaded
         else:
             self.trunks.extend(kind.trunk(spec, images[i][2], generator) for i in range(trunks))
+        self.trunks.eval()  # batch normalisation in training refuses a map of one place
         self.register_buffer(
             "mean", 255.0 * torch.tensor(kind.mean).view(-1, 1, 1), persistent=False
         )
@@ -285,6 +292,13 @@ class ImageEncoder(nn.Module):
         `maps` gave, floating point [..., channels, height, width]."""
         if len(images) != len(self.images):
             raise ValueError(f"images: found {len(images)}, expected {len(self.images)}")
+        for i, image in enumerate(images):
+            expected = self.map_shapes[i] if image.is_floating_point() else self.images[i]
+            if tuple(image.shape[-3:]) != expected:
+                raise ValueError(
+                    f"images: found {tuple(image.shape)} {image.dtype} of camera {i}, expected "
+                    f"[..., {', '.join(map(str, expected))}]"
+                )
         leading = images[0].shape[:-3]
         parts = []
         for i, image in enumerate(images):
@@ -329,6 +343,10 @@ def _of(modules: nn.ModuleList, i: int) -> nn.Module:
 def _check_shapes(spec: EncoderSpec, images: Sequence[Shape]) -> None:
     if not images:
         raise ValueError("images: found no camera, expected at least one for an encoder")
+    if any(min(shape[:2]) < SMALLEST_SIDE for shape in images):
+        raise ValueError(
+            f"images: found {images}, expected sides of at least {SMALLEST_SIDE} pixels"
+        )
     if spec.shared and len(set(images)) > 1:
         raise ValueError(
             f"encoder.shared: found true with images of {images}, expected one size for all cameras"

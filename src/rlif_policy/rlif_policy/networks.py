@@ -70,6 +70,10 @@ class PolicySpec:
                 _positive_int("images", size)
         if isinstance(self.encoder, Mapping):
             object.__setattr__(self, "encoder", EncoderSpec.from_mapping(self.encoder))
+        if not isinstance(self.encoder, EncoderSpec | None):
+            raise ValueError(
+                f"encoder: found {self.encoder!r}, expected its fields by name, or none"
+            )
         if bool(self.images) != (self.encoder is not None):
             raise ValueError(
                 f"images: found {self.images} with encoder {self.encoder}, expected both or neither"

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from rlif_policy.encoders import ENCODERS, EncoderSpec
 
 PACKAGE = "package:"
+# What batch normalisation counts while it trains plays no part in a trunk, and files of before
+# PyTorch counted it do not have it.
+UNUSED = ".num_batches_tracked"
 
 
 class PretrainedError(ValueError):
@@ -64,7 +67,7 @@ def _from_torchvision(name: str) -> Mapping[str, Tensor]:
     weights: Any = get_model_weights(name).DEFAULT
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         file = weights.url.rsplit("/", 1)[-1]
         raise PretrainedError(
             f"encoder_weights: torchvision's weights of {name} are not in its cache and could not be "
@@ -82,10 +85,10 @@ def _from_file(source: str) -> Mapping[str, Tensor]:
         package, _, inside = source.removeprefix(PACKAGE).partition("/")
         try:
             resource = importlib.resources.files(package).joinpath(inside)
-        except ModuleNotFoundError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the last two: for what is no name
             raise PretrainedError(
                 f"encoder_weights: found no installed package {package!r}: pip install it, or name "
-                "another source"
+                "another source, as package:NAME/FILE"
             ) from error
         with importlib.resources.as_file(resource) as path:
             return _read(Path(path))
@@ -102,7 +105,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (
+        safetensors.SafetensorError, OSError, RuntimeError, pickle.UnpicklingError, EOFError
+    ) as error:  # fmt: skip
         raise PretrainedError(f"encoder_weights: {path} cannot be read: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise PretrainedError(f"encoder_weights: {path} holds no state dict of tensors")
@@ -115,6 +120,9 @@ def _chosen(
     """Those of torchvision's model that the trunk has, under the trunk's names."""
     chosen = {}
     for own, value in trunk.state_dict().items():
+        if own.endswith(UNUSED):
+            chosen[own] = torch.zeros(value.shape, dtype=value.dtype)
+            continue
         theirs = _torchvision_name(own, name)
         if theirs not in found and own not in found:
             raise PretrainedError(

@@ -32,12 +32,17 @@ def pack_weights(actor: Actor, spec: PolicySpec) -> tuple[bytes, str]:
     refused where it is made, not only where it is used.
     """
     tensors = {
-        name: value.detach().to(device="cpu", dtype=torch.float32).contiguous().clone()
+        name: value.detach().to("cpu", _packed(value.dtype)).contiguous().clone()
         for name, value in actor.carried().items()
     }
     check_tensors(tensors, spec)
     data = save(tensors, metadata={"spec_hash": spec.hash()})
     return data, hashlib.sha256(data).hexdigest()
+
+
+def _packed(dtype: torch.dtype) -> torch.dtype:
+    """Batch normalisation counts in whole numbers; all else is float32."""
+    return torch.float32 if dtype.is_floating_point else dtype
 
 
 def unpack_weights(data: bytes, sha256: str, spec: PolicySpec) -> dict[str, Tensor]:
