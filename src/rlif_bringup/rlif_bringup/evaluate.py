@@ -1,7 +1,7 @@
 """Evaluates a checkpoint on the simulated arm: the policy alone, deterministic, nothing learned.
 
-CHECKPOINT is what a run has left under runs/<time>/checkpoints. With --images the run has a bag,
-and a film of some of its episodes.
+CHECKPOINT is what a run has left under runs/<time>/checkpoints. The set-up and the cameras are those
+of that run, unless you name others. With cameras there is a bag, and a film of some of the episodes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from rlif_bringup import filming
 from rlif_bringup.demo import EVALUATION_BOARDS, add_common_arguments, rate_line, whole_number
@@ -23,6 +25,7 @@ from rlif_bringup.substitutions import LaunchFileError
 from rlif_bringup.summary import EpisodeRecord, summarise, write_csv, write_json
 
 INTERMIXED = True
+TRAINED_WITH = ("robot", "config_directory", "images")  # launch arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +57,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def as_trained(checkpoint: Path) -> dict[str, str]:
+    """Launch arguments of the run that `checkpoint` is of, as far as they say what a policy sees and
+    drives; none where it lies in no run.
+
+    Raises:
+        GraphError: the run's own record of them cannot be read.
+    """
+    for folder in (checkpoint.absolute(), *checkpoint.absolute().parents[:2]):
+        record = folder / "config" / "launch_arguments.yaml"
+        if not record.is_file():
+            continue
+        try:
+            content = yaml.safe_load(record.read_text(encoding="utf-8"))
+            return {name: str(content[name]) for name in TRAINED_WITH if name in content}
+        except (OSError, TypeError, yaml.YAMLError) as error:
+            raise GraphError(f"{record} cannot be read: {error}") from error
+    return {}
+
+
 def _evaluate(
     arguments: argparse.Namespace, directory: Path, progress: Progress, interrupt: Interrupt
 ) -> tuple[filming.FilmPlan | None, Sequence[EpisodeRecord]]:
@@ -64,9 +86,11 @@ def _evaluate(
         evaluation=True,
         boards=arguments.seed + EVALUATION_BOARDS,
     )
+    trained = as_trained(arguments.checkpoint)
     values: dict[str, object] = {
         "seed": arguments.seed,
-        "images": arguments.images,
+        **trained,
+        "images": arguments.images or trained.get("images") == "true",
         "auto_start": False,
         "pace": False,
         "learner": False,
