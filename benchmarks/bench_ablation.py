@@ -122,7 +122,7 @@ def table(results: dict[str, Any]) -> str:
             name,
             result["about"],
             f"{half:.0%}",
-            f"{result['policy_success']:.0%}",
+            "–" if result["policy_success"] is None else f"{result['policy_success']:.0%}",
             f"{result['operator_share_last20']:.0%}",
             f"{result['wall_seconds'] / 60:.1f}",
         ]
