@@ -20,7 +20,10 @@ from .limits import AXES, Drift, Limited, Vector, check_speed_scale, shape_probl
 
 FASTEST = 20.0  # rad/s; no arm's joint, so that a limit above it is a slip of the pen
 LONGEST_STOP = 2.0  # s from full velocity; more is no braking
-_TINY = 1e-9  # rad/s: below this a velocity is zero
+_TINY = 1e-9  # rad/s or s: below this a velocity, or a difference of times, is zero
+# s; a message's times are whole nanoseconds and must increase, and over so short a time the
+# difference of two positions is mostly rounding
+_SHORTEST_STOP = 1e-6
 _SETTLED = 0.25  # of max_lead: at rest, the part of it that gravity and friction may explain
 
 
@@ -274,13 +277,14 @@ def stopping_trajectory(
     """Go on for `horizon` s, then come to rest within the deceleration limits.
 
     A controller that gets nothing more follows it to its end and stands. Two points say it exactly:
-    between them a cubic with these ends is the parabola of a constant deceleration.
+    between them a cubic with these ends is the parabola of a constant deceleration. Who all but
+    stands, and would be at rest within a microsecond, gets the one point where it is.
     """
     rest = (0.0,) * len(velocity)
     on = tuple(r + v * config.horizon for r, v in zip(reference, velocity, strict=True))
     stops = zip(velocity, config.max_deceleration, strict=True)
     braking = max(abs(v) / d for v, d in stops)
-    if braking <= _TINY:
+    if braking < _SHORTEST_STOP:
         return (TrajectoryPoint(config.horizon, reference, rest),)
     end = tuple(p + 0.5 * v * braking for p, v in zip(on, velocity, strict=True))
     return (
