@@ -19,8 +19,8 @@ from rlif_learner.buffer import DRIVEN, Batch, Buffers
 from rlif_learner.config import ImitationConfig
 from rlif_learner.networks import FlatParameters
 from rlif_learner.optim import FlatAdam, refuse_non_finite
-from rlif_policy.encoders import random_shift
-from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.encoders import shift_cameras
+from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
 
 class BC:
@@ -103,16 +103,12 @@ class BC:
         if not most or not self.sees or batch.images[0].is_floating_point():
             return batch.images
         moves = self.rng.integers(-most, most + 1, (len(batch.images), len(batch.states), 2))
-        return tuple(
-            random_shift(images, torch.from_numpy(move))
-            for images, move in zip(batch.images, moves, strict=True)
-        )
+        return shift_cameras(batch.images, torch.from_numpy(moves))
 
     def state_tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name, shared (not copied)."""
-        encoder = {n: v for n, v in self.actor.carried().items() if n.startswith("encoder.")}
         return {
-            **encoder,
+            **encoder_part(self.actor.carried()),
             "actor": self.flat.values[: self._decision_size],
             "first": self.optimiser.first,
             "second": self.optimiser.second,

@@ -16,12 +16,11 @@ from rlif_learner.checkpoint import MismatchError, read_state
 from rlif_learner.config import RLPDConfig
 from rlif_learner.networks import EnsembleCritic
 from rlif_learner.steps import StepRecord
-from rlif_policy.networks import Actor, PolicySpec
-from rlif_policy.pretrained import check_fingerprint, load_trunk
+from rlif_policy.networks import ENCODER, Actor, PolicySpec, encoder_part
+from rlif_policy.pretrained import load_frozen
 from rlif_policy.stored_actor import find_checkpoint
 
 _AT_ONCE = 64  # observations in one pass of the encoder
-_ENCODER = "encoder."
 
 
 class NoCriticError(MismatchError):
@@ -94,10 +93,7 @@ def load_critic(path: Path | str, encoder_weights: str = "torchvision") -> Store
     if manifest["algorithm"] != "RLPD":
         raise NoCriticError(f"{folder} is of {manifest['algorithm']}, which has no critic")
     spec, config = _described(manifest, folder)
-    trunk = None
-    if spec.encoder is not None and spec.encoder.frozen:
-        trunk = load_trunk(spec.encoder, encoder_weights)
-        check_fingerprint(spec.encoder, trunk, encoder_weights)
+    trunk = load_frozen(spec.encoder, encoder_weights)
     actor, critic = Actor(spec, trunk=trunk), EnsembleCritic(spec, config, torch.Generator())
     _load(actor, critic, tensors, folder)
     return StoredCritic(folder, actor.eval(), critic.eval())
@@ -117,9 +113,8 @@ def _load(
     actor: Actor, critic: EnsembleCritic, tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
     """Put the weights in, after all of them were found to fit."""
-    own = {name: t for name, t in actor.carried().items() if name.startswith(_ENCODER)}
-    own["critic"] = critic.flat.values
-    found = {name: t for name, t in tensors.items() if name in own or name.startswith(_ENCODER)}
+    own = encoder_part(actor.carried()) | {"critic": critic.flat.values}
+    found = {n: t for n, t in tensors.items() if n in own} | encoder_part(tensors)
     differences = [
         f"{name} is {_shape(found.get(name))}, expected {_shape(own.get(name))}"
         for name in sorted({*own, *found})
@@ -132,10 +127,9 @@ def _load(
             f"{'; '.join(differences[:3])}{more}. Train anew, or use the version that wrote it"
         )
     with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(found[name])
-    if actor.encoder is not None and not actor.encoder.spec.frozen:
-        actor.encoder.mark_loaded()
+        critic.flat.values.copy_(found["critic"])
+    if actor.encoder is not None:
+        actor.encoder.load_carried(found, ENCODER)
 
 
 def _shape(tensor: Tensor | None) -> str:

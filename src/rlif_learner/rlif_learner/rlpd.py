@@ -26,8 +26,8 @@ from rlif_learner.critic_kernel import StepData, make_kernel
 from rlif_learner.device_updates import DeviceUpdates
 from rlif_learner.networks import EnsembleCritic, FlatParameters
 from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
-from rlif_policy.encoders import random_shift
-from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.encoders import shift_cameras
+from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
 __all__ = ["RLPD", "CriticNoise", "NonFiniteError", "Record", "UpdateNoise"]
 
@@ -212,10 +212,8 @@ class RLPD:
         through `states` alone. Images that a frozen trunk has seen already are not shifted."""
         images, next_images = batch.images, batch.next_images
         if shifts is not None:
-            images, next_images = (
-                tuple(random_shift(*pair) for pair in zip(pictures, moves, strict=True))
-                for pictures, moves in zip((images, next_images), shifts, strict=True)
-            )
+            images = shift_cameras(images, shifts[0])
+            next_images = shift_cameras(next_images, shifts[1])
         states = self.actor.widen(batch.states, images)
         with torch.no_grad():
             next_states = self.actor.widen(batch.next_states, next_images)
@@ -448,8 +446,7 @@ class RLPD:
             "generator": self.generator.get_state(),
             "actor_generator": self.actor.generator.get_state(),
         }
-        carried = self.actor.carried() if self.encoder is not None else {}
-        state |= {name: value for name, value in carried.items() if name.startswith("encoder.")}
+        state |= encoder_part(self.actor.carried())
         for name, optimiser in self._optimisers().items():
             state[f"{name}_first"], state[f"{name}_second"] = optimiser.first, optimiser.second
         return state

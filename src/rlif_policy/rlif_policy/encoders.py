@@ -8,6 +8,7 @@ maps are computed once per image, and what is stored and sent is the heads alone
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -227,19 +228,14 @@ class ImageEncoder(nn.Module):
     """All cameras of an observation to [..., cameras * features].
 
     images: (height, width, channels) of each camera. A frozen trunk is one for all cameras, each
-    head is a camera's own unless `shared`; its weights are put in by `load_trunk`, or it is `other`'s,
-    an encoder of the same spec.
+    head is a camera's own unless `shared`; its weights are put in by `load_trunk`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        spec: EncoderSpec,
-        images: Sequence[Shape],
-        generator: torch.Generator,
-        other: ImageEncoder | None = None,
+        self, spec: EncoderSpec, images: Sequence[Shape], generator: torch.Generator
     ) -> None:
         super().__init__()
         kind = ENCODERS[spec.name]
@@ -249,11 +245,9 @@ class ImageEncoder(nn.Module):
         trunks = 1 if spec.shared or spec.frozen else len(images)
         heads = 1 if spec.shared else len(images)
         self._loaded: bool = not spec.pretrained
-        self.trunks = nn.ModuleList()
-        if other is not None and spec.frozen:
-            self.trunks, self._loaded = other.trunks, other._loaded
-        else:
-            self.trunks.extend(kind.trunk(spec, images[i][2], generator) for i in range(trunks))
+        self.trunks = nn.ModuleList(
+            kind.trunk(spec, images[i][2], generator) for i in range(trunks)
+        )
         self.trunks.eval()  # batch normalisation in training refuses a map of one place
         self.register_buffer(
             "mean", 255.0 * torch.tensor(kind.mean).view(-1, 1, 1), persistent=False
@@ -283,9 +277,18 @@ class ImageEncoder(nn.Module):
             trunk.load_state_dict(tensors)
         self._loaded = True
 
-    def mark_loaded(self) -> None:
-        """All weights, the trunk's too, were put in by `load_state_dict`."""
-        self._loaded = True
+    def load_carried(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+        """All weights, or, where the trunk is frozen, those of the heads alone: out of `tensors` those
+        whose names begin with `prefix`."""
+        own = {
+            n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)
+        }
+        self.load_state_dict(own, strict=not self.spec.frozen)
+        self._loaded |= not self.spec.frozen
+
+    def copy(self) -> ImageEncoder:
+        """Another of the same weights. A frozen trunk, which nothing changes, is one for both."""
+        return copy.deepcopy(self, {id(self.trunks): self.trunks} if self.spec.frozen else {})
 
     def forward(self, images: Sequence[Tensor]) -> Tensor:
         """Of each camera uint8 [..., height, width, channels], or, of a frozen trunk, the maps that
@@ -373,3 +376,10 @@ def random_shift(images: Tensor, shifts: Tensor) -> Tensor:
     # Whole pixels by one index: several times faster than by three.
     moved = images.reshape(-1, channels).index_select(0, pixels.flatten())
     return moved.view(images.shape)
+
+
+def shift_cameras(
+    images: Sequence[Tensor], shifts: Sequence[Tensor] | Tensor
+) -> tuple[Tensor, ...]:
+    """`random_shift` of each camera's images, by its own entry of `shifts` [cameras, batch, 2]."""
+    return tuple(random_shift(*pair) for pair in zip(images, shifts, strict=True))

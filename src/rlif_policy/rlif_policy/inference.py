@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from rlif_policy.encoders import ImageEncoder
-from rlif_policy.networks import LOG_STD_MAX, LOG_STD_MIN, PolicySpec
+from rlif_policy.networks import ENCODER, LOG_STD_MAX, LOG_STD_MIN, PolicySpec
 
 NORM_EPS = 1e-6
-ENCODER = "encoder."  # names of the encoder's weights begin so
 
 
 class StateError(ValueError):
@@ -37,8 +36,8 @@ class NumpyActor:
         trunk: Mapping[str, Tensor] | None = None,
         before: NumpyActor | None = None,
     ) -> None:
-        other = before._encoder if before is not None else None
-        self._encoder: ImageEncoder | None = load_encoder(spec, tensors, trunk, other)
+        known = before._encoder if before is not None else None
+        self._encoder: ImageEncoder | None = load_encoder(spec, tensors, trunk, known)
         weights = {
             name: value.numpy().copy()
             for name, value in tensors.items()
@@ -100,23 +99,19 @@ def load_encoder(
     spec: PolicySpec,
     tensors: Mapping[str, Tensor],
     trunk: Mapping[str, Tensor] | None,
-    other: ImageEncoder | None = None,
+    before: ImageEncoder | None = None,
 ) -> ImageEncoder | None:
-    """The encoder with these weights; None where the policy sees nothing. `other`: of the same spec,
-    whose trunk is shared where it is frozen."""
+    """An encoder with these weights; None where the policy sees nothing. `before`: one of the same
+    spec, which stays as it is: copying it is faster than making another."""
     if spec.encoder is None:
         return None
-    encoder = ImageEncoder(spec.encoder, spec.images, torch.Generator(), other)
-    own = {
-        name.removeprefix(ENCODER): value
-        for name, value in tensors.items()
-        if name.startswith(ENCODER)
-    }
-    encoder.load_state_dict(own, strict=False)
-    if not spec.encoder.frozen:
-        encoder.mark_loaded()
-    elif trunk is not None:
-        encoder.load_trunk(trunk)
+    if before is not None:
+        encoder = before.copy()
+    else:
+        encoder = ImageEncoder(spec.encoder, spec.images, torch.Generator())
+        if trunk is not None:
+            encoder.load_trunk(trunk)
+    encoder.load_carried(tensors, ENCODER)
     return encoder
 
 

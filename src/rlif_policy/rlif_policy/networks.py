@@ -24,7 +24,8 @@ from rlif_policy.encoders import EncoderSpec, ImageEncoder
 
 LOG_STD_MIN = -20.0
 LOG_STD_MAX = 2.0
-TRUNKS = "encoder.trunks."  # names of the weights of the encoder's trunks begin so
+ENCODER = "encoder."  # names of the encoder's weights begin so, in whatever holds an actor's
+TRUNKS = ENCODER + "trunks."
 
 
 def _positive_int(name: str, value: Any) -> None:
@@ -213,10 +214,13 @@ class Actor(nn.Module):
 
     def load_carried(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `carried`: a frozen trunk stays as it is."""
-        _, unknown = self.load_state_dict(tensors, strict=False)
-        missing = sorted(set(self.carried()) - set(tensors))
-        if missing or unknown:
+        expected, found = set(self.carried()), set(tensors)
+        if found != expected:
+            missing, unknown = sorted(expected - found), sorted(found - expected)
             raise ValueError(f"weights: missing {missing}, unknown {unknown}")
+        self.load_state_dict(tensors, strict=False)
+        if self.encoder is not None:
+            self.encoder.load_carried(tensors, ENCODER)
 
     def widen(self, state: Tensor, images: Sequence[Tensor] = ()) -> Tensor:
         """[..., wide_dim] of a state [..., state_dim] and the images, as ImageEncoder takes them."""
@@ -270,6 +274,11 @@ class Actor(nn.Module):
         tensor = self.widen(tensor, [torch.from_numpy(i).to(like.device) for i in images])
         action = torch.tanh(self.forward(tensor)[0]) if deterministic else self.sample(tensor)[0]
         return action.float().cpu().numpy()
+
+
+def encoder_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's weights out of an actor's, or out of a learner's state."""
+    return {name: value for name, value in tensors.items() if name.startswith(ENCODER)}
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

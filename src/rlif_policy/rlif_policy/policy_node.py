@@ -32,7 +32,7 @@ from torch import Tensor
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
 from rlif_policy.networks import PolicySpec
-from rlif_policy.pretrained import check_fingerprint, load_trunk
+from rlif_policy.pretrained import load_frozen
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import WeightsError, unpack_weights
 
@@ -90,12 +90,9 @@ class PolicyNode(Node):
 
     def _make_actor(self, spec: PolicySpec, tensors: Mapping[str, Tensor]) -> NumpyActor:
         """ValueError for a frozen encoder whose weights cannot be had, or are others."""
-        encoder = spec.encoder
-        if self._actor is not None or encoder is None or not encoder.frozen:
+        if self._actor is not None:
             return NumpyActor(spec, tensors, before=self._actor)
-        trunk = load_trunk(encoder, self._encoder_weights)
-        check_fingerprint(encoder, trunk, self._encoder_weights)
-        return NumpyActor(spec, tensors, trunk)
+        return NumpyActor(spec, tensors, load_frozen(spec.encoder, self._encoder_weights))
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:

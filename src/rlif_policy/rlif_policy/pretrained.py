@@ -41,6 +41,22 @@ def load_trunk(spec: EncoderSpec, source: str) -> dict[str, Tensor]:
     return _chosen(found, trunk, spec.name, source)
 
 
+def load_frozen(spec: EncoderSpec | None, source: str) -> dict[str, Tensor] | None:
+    """The trunk that a policy with a frozen one was made with; None where it has none.
+
+    PretrainedError where it cannot be had, or `source` holds another.
+    """
+    if spec is None or not spec.frozen:
+        return None
+    trunk = load_trunk(spec, source)
+    if spec.trunk and (found := fingerprint(trunk)) != spec.trunk:
+        raise PretrainedError(
+            f"encoder_weights: {source} holds a {spec.name} with fingerprint {found[:12]}…, expected "
+            f"{spec.trunk[:12]}…: give the policy the same weights as the learner"
+        )
+    return trunk
+
+
 def fingerprint(trunk: Mapping[str, Tensor]) -> str:
     """sha256, as hex, of the weights' names and values: which trunk a policy was made with."""
     digest = hashlib.sha256()
@@ -49,16 +65,6 @@ def fingerprint(trunk: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(value.numpy().tobytes())
     return digest.hexdigest()
-
-
-def check_fingerprint(spec: EncoderSpec, trunk: Mapping[str, Tensor], source: str) -> None:
-    """PretrainedError unless these are the weights that `spec` was made with."""
-    found = fingerprint(trunk)
-    if spec.trunk and found != spec.trunk:
-        raise PretrainedError(
-            f"encoder_weights: {source} holds a {spec.name} with fingerprint {found[:12]}…, expected "
-            f"{spec.trunk[:12]}…: give the policy the same weights as the learner"
-        )
 
 
 def _from_torchvision(name: str) -> Mapping[str, Tensor]:

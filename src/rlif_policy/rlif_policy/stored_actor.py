@@ -18,7 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.nn.utils import vector_to_parameters
 
-from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.networks import ENCODER, Actor, PolicySpec, encoder_part
 from rlif_policy.weights import WeightsError, check_tensors
 
 
@@ -113,9 +113,11 @@ def _unflatten(state: dict[str, Tensor], spec: PolicySpec, file: Path) -> dict[s
         )
     with torch.no_grad():
         vector_to_parameters(flat, parameters)
-    tensors = {name: value.detach() for name, value in actor.carried().items()}
-    encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
-    tensors = {k: v for k, v in tensors.items() if not k.startswith("encoder.")} | encoder
+    tensors = encoder_part(state) | {
+        name: value.detach()
+        for name, value in actor.carried().items()
+        if not name.startswith(ENCODER)
+    }
     check_tensors(tensors, spec)
     return tensors
 

@@ -106,16 +106,28 @@ def test_each_camera_has_a_trunk_and_a_head_of_its_own_unless_shared():
     assert torch.equal(both[:4], both[4:])
 
 
-def test_a_frozen_trunk_is_one_for_all_cameras_and_can_be_another_encoders():
+def test_a_frozen_trunk_is_one_for_all_cameras_and_for_all_copies():
     spec, images = EncoderSpec("resnet18", features=4, frozen=True), (SIZE, (40, 36, 3))
     encoder = make_encoder(spec, images)
     assert (len(encoder.trunks), len(encoder.heads)) == (1, 2)
-    other = ImageEncoder(spec, images, generator(), encoder)
+    other = encoder.copy()
     assert other.trunks is encoder.trunks
     assert other.map_shapes == encoder.map_shapes == [(512, 2, 2), (512, 2, 2)]
     seen = pictures(images, (2,))
-    with torch.no_grad():  # ready to use, and of the same heads for the same seed
+    with torch.no_grad():  # ready to use
         torch.testing.assert_close(other(seen), encoder(seen))
+
+
+@pytest.mark.parametrize("spec", [EncoderSpec(features=4), EncoderSpec("resnet18", frozen=True)])
+def test_a_copy_that_takes_other_weights_leaves_the_first_as_it_is(spec):
+    encoder, donor = make_encoder(spec, (SIZE,)), make_encoder(spec, (SIZE,), seed=5)
+    seen = pictures((SIZE,), (2,))
+    with torch.no_grad():
+        before, wanted = encoder(seen), donor(seen)
+        other = encoder.copy()
+        other.load_carried({f"a.{n}": v for n, v in donor.state_dict().items()}, "a.")
+        assert torch.equal(encoder(seen), before) and not torch.equal(before, wanted)
+        torch.testing.assert_close(other(seen), wanted)
 
 
 # ---- what is in it

@@ -81,8 +81,6 @@ def test_a_seeing_policy_is_restored_exactly_on_the_other_side(file, fields, sha
     # The receiver begins with other weights; of the trunk only where it is frozen it has the same.
     other = Actor(spec, seed=9, trunk=trunk if frozen else None)
     other.load_carried(tensors)
-    if other.encoder is not None:
-        other.encoder.mark_loaded()
     for seed in range(3):
         found = other.act(STATE, images=pictures(seed))
         assert np.array_equal(found, actor.act(STATE, images=pictures(seed)))

@@ -12,7 +12,7 @@ import trunks
 from safetensors.torch import save_file
 
 from rlif_policy.encoders import EncoderSpec, ImageEncoder
-from rlif_policy.pretrained import PretrainedError, check_fingerprint, fingerprint, load_trunk
+from rlif_policy.pretrained import PretrainedError, fingerprint, load_frozen, load_trunk
 
 RESNET = EncoderSpec("resnet18")
 
@@ -220,10 +220,13 @@ def test_the_fingerprint_is_of_every_weight_and_nothing_else(file):
 
 def test_another_trunk_than_the_learners_is_refused(file, tmp_path):
     spec, trunk = trunks.random_trunk(file, frozen=True)
-    check_fingerprint(spec, trunk, "here")
-    _, other = trunks.random_trunk(trunks.random_file(tmp_path, seed=1))
+    assert fingerprint(load_frozen(spec, str(file))) == fingerprint(trunk)
+    other = trunks.random_file(tmp_path, seed=1)
     with pytest.raises(
-        PretrainedError, match=r"here holds a resnet18.*same weights as the learner"
+        PretrainedError, match=rf"{other} holds a resnet18.*same weights as the learner"
     ):
-        check_fingerprint(spec, other, "here")
-    check_fingerprint(RESNET, other, "here")  # not frozen: what it begins with does not matter
+        load_frozen(spec, str(other))
+
+
+def test_who_has_no_frozen_trunk_needs_no_file():
+    assert load_frozen(None, "/nowhere") is load_frozen(RESNET, "/nowhere") is None
