@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import trace_rig
 
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord
-
-_TESTS = Path(__file__).parents[1] / "src" / "rlif_intervention" / "test"
-_SPEC = importlib.util.spec_from_file_location("trace_rig", _TESTS / "trace_rig.py")
-_RIG = importlib.util.module_from_spec(_SPEC)
-sys.modules["trace_rig"] = _RIG  # dataclasses look their module up
-_SPEC.loader.exec_module(_RIG)
 
 PAD = {"pad__preset": "xbox"}
 MOUSE = {"devices": ["mouse"], "mouse__preset": "spacemouse"}
@@ -79,7 +70,7 @@ def steps(decisions):
 def test_each_take_over_of_a_trace_is_one_label_on_the_policys_step_before_it(
     trace, values, begins
 ):
-    replay = _RIG.Replay(**values).play(_RIG.load(trace))
+    replay = trace_rig.Replay(**values).play(trace_rig.load(trace))
     rewards, terminals = label_rewards(steps(replay.decisions))
     labelled = np.flatnonzero(rewards).tolist()
     assert not terminals.any() and set(rewards.tolist()) <= {0.0, -1.0}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
+from arbiter_bench import MS, POLICY, PUSH, Bench, ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,15 +13,6 @@ from rlif_intervention.arbitration import ControlState
 from rlif_intervention.devices import Reading
 from rlif_intervention.limits import LimitConfig
 from rlif_intervention.ticks import Source
-
-_SPEC = importlib.util.spec_from_file_location(
-    "arbiter_bench", Path(__file__).with_name("arbiter_bench.py")
-)
-_BENCH = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_BENCH)
-Bench, ids, MS, POLICY, PUSH, REST = (
-    getattr(_BENCH, name) for name in ("Bench", "ids", "MS", "POLICY", "PUSH", "REST")
-)
 
 
 def test_disarmed_at_start_and_zeros_until_a_human_arms():

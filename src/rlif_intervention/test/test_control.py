@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
+from arbiter_bench import MS, PUSH, REST, Bench, ids
 
 from rlif_intervention.arbitration import ControlState
 from rlif_intervention.devices import Lock, Reading
 from rlif_intervention.limits import LimitConfig
 from rlif_intervention.ticks import Source
-
-_SPEC = importlib.util.spec_from_file_location(
-    "arbiter_bench", Path(__file__).with_name("arbiter_bench.py")
-)
-_BENCH = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_BENCH)
-Bench, ids, MS, PUSH, REST = (
-    getattr(_BENCH, name) for name in ("Bench", "ids", "MS", "PUSH", "REST")
-)
 
 
 @pytest.mark.parametrize("require_operator", [True, False])

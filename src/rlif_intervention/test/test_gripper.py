@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
+from arbiter_bench import MS, Bench
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_intervention.devices import JoyLayout, Reading
 from rlif_intervention.gripper import AS_IT_IS, CLOSED, OPEN, Gripper, GripperConfig
 from rlif_intervention.ticks import Source
-
-_SPEC = importlib.util.spec_from_file_location(
-    "arbiter_bench", Path(__file__).with_name("arbiter_bench.py")
-)
-_BENCH = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_BENCH)
 
 PERIOD = 0.02
 CONFIG = GripperConfig(threshold=0.5, interval=0.5)
@@ -103,7 +96,7 @@ def test_the_operators_buttons_are_the_entry_of_the_axis():
 
 @pytest.fixture
 def bench():
-    made = _BENCH.Bench(gripper=GripperConfig(interval=0.1))
+    made = Bench(gripper=GripperConfig(interval=0.1))
     made.action = (0.5, 0.0, 0.0, -1.0)
     return made
 
@@ -123,7 +116,7 @@ def further(bench, ms, engaged=False, entry=0.0):
 def test_what_was_executed_is_what_is_recorded(bench):
     further(bench, 100)
     assert bench.arbiter.arm(True)[0]
-    bench.arbiter.begin_episode(1, bench.ms * _BENCH.MS, 0)
+    bench.arbiter.begin_episode(1, bench.ms * MS, 0)
     further(bench, 400)
     assert {d.executed_action[-1] for d in bench.decisions[1:]} == {CLOSED}
     bench.decisions.clear()
@@ -139,7 +132,7 @@ def test_what_was_executed_is_what_is_recorded(bench):
 def test_a_held_policy_keeps_its_grasp_and_a_stop_forgets_it(bench):
     further(bench, 100)
     bench.arbiter.arm(True)
-    bench.arbiter.begin_episode(1, bench.ms * _BENCH.MS, 0)
+    bench.arbiter.begin_episode(1, bench.ms * MS, 0)
     further(bench, 400)
     bench.thinking = False
     further(bench, 600)

@@ -5,23 +5,14 @@ tests/test_device_labels.py checks the labels that come out of the same traces.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
+from trace_rig import TRACES, Replay, load
 
 from rlif_intervention.diagnostics import Level, arbiter_statuses
 from rlif_intervention.ticks import Source
 
-_SPEC = importlib.util.spec_from_file_location(
-    "trace_rig", Path(__file__).with_name("trace_rig.py")
-)
-_RIG = importlib.util.module_from_spec(_SPEC)
-sys.modules["trace_rig"] = _RIG  # dataclasses look their module up
-_SPEC.loader.exec_module(_RIG)
-Replay, TRACES, load = _RIG.Replay, _RIG.TRACES, _RIG.load
 PAD = {"pad__preset": "xbox"}
 MOUSE = {"devices": ["mouse"], "mouse__preset": "spacemouse"}
 KEYS = {"devices": ["keys"], "keys__preset": "twist", "keys__idle_ok": True}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
+import trace_rig
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rlif_node.qos import LATCHED, RELIABLE
@@ -16,13 +14,6 @@ from std_msgs.msg import Bool
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.diagnostics import Level, arbiter_statuses
 from rlif_msgs.msg import ControlState, InterventionEvent
-
-_SPEC = importlib.util.spec_from_file_location(
-    "trace_rig", Path(__file__).with_name("trace_rig.py")
-)
-_RIG = importlib.util.module_from_spec(_SPEC)
-sys.modules["trace_rig"] = _RIG  # dataclasses look their module up
-_SPEC.loader.exec_module(_RIG)
 
 
 class Hands:
@@ -138,7 +129,7 @@ def test_a_trace_over_dds_is_one_intervention(make_graph):
     hands.drive()
     hands.says["pad"] = None  # the trace speaks
     begin = time.monotonic()
-    for sample in _RIG.load("gamepad_jittering_thumb"):
+    for sample in trace_rig.load("gamepad_jittering_thumb"):
         while time.monotonic() - begin < sample.time:
             hands.graph.executor.spin_once(timeout_sec=0.005)
         hands.publishers["pad"].publish(sample.message(Joy))

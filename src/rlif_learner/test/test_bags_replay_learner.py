@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import learner_doubles
 import numpy as np
 import pytest
 import safetensors.numpy
+from replay_rig import SMALL, ReplayRig
 
 from rlif_learner.bags_write import StepWriter
 from rlif_learner.commands import replay as replay_command
 
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        f"replayed_{name}", Path(__file__).with_name(f"{name}.py")
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-learner: Any = _load("test_learner_node")
 PERIOD = 100_000_000  # ns
 
 
@@ -47,7 +35,7 @@ def test_a_learner_has_the_same_buffers_from_a_bag_as_live(
     ros_node: Any, start_node: Any, spin_until: Any, tmp_path: Path
 ) -> None:
     """Byte for byte: rewards, terminals, states, actions, in both buffers."""
-    episode = learner.doubles.episode
+    episode = learner_doubles.episode
     steps = [
         *episode(1, 9, 0), *episode(2, 12, 10, takeover=4), *episode(3, 9, 23, evaluation=True),
         *episode(4, 9, 33)[2:], *episode(5, 9, 43, takeover=0), *episode(6, 9, 53, takeover=7),
@@ -58,9 +46,8 @@ def test_a_learner_has_the_same_buffers_from_a_bag_as_live(
             writer.write(step, step.sequence * PERIOD)
     rows = {}
     for name in ("live", "replayed"):
-        rig = learner.Rig(
-            ros_node, start_node, spin_until, run_directory=tmp_path / name, prior_episodes=1
-        )
+        settings = {**SMALL, "rlpd.utd": 2, "run_directory": tmp_path / name, "prior_episodes": 1}
+        rig = ReplayRig(ros_node, start_node, spin_until, **settings)
         if name == "live":
             rig.send(steps)
         else:

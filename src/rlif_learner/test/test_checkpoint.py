@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import threading
 from dataclasses import replace
-from pathlib import Path
 
+import checkpoint_runs as runs
 import numpy as np
 import pytest
 
@@ -19,11 +18,6 @@ from rlif_learner.checkpoint import CheckpointStore, DamagedError, MismatchError
 from rlif_learner.rlpd import RLPD
 from rlif_policy.networks import PolicySpec
 
-_spec = importlib.util.spec_from_file_location(
-    "runs", Path(__file__).with_name("checkpoint_runs.py")
-)
-runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runs)
 SPEC, CONFIG = runs.SPEC, runs.CONFIG
 make_buffers, fresh_run, advance = runs.make_buffers, runs.fresh_run, runs.advance
 everything, advance_without_learning = runs.everything, runs.advance_without_learning

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import random
@@ -11,6 +10,7 @@ import signal
 import time
 from pathlib import Path
 
+import checkpoint_runs as runs
 import pytest
 import torch
 
@@ -19,11 +19,6 @@ from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.rlpd import RLPD
 
-_spec = importlib.util.spec_from_file_location(
-    "runs", Path(__file__).with_name("checkpoint_runs.py")
-)
-runs = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(runs)
 advance, everything, resume = runs.advance, runs.everything, runs.resume
 
 TOTAL_UPDATES = 36  # the buffer is full by then, and old segments are removed

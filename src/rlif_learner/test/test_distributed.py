@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bag_episodes import make_episodes, write_bag
 
 from rlif_learner import distributed
 from rlif_learner.checkpoint import CheckpointStore
@@ -32,15 +32,6 @@ pytestmark = [
         reason="PyTorch without distributed, or no torchrun beside this Python",
     ),
 ]
-
-
-def _load_helpers():
-    spec = importlib.util.spec_from_file_location(
-        "bag_helpers", Path(__file__).with_name("test_bags.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def torchrun(*words):
@@ -133,8 +124,8 @@ SETTINGS = ("--set", "hidden=[8]", "--set", "rlpd.hidden=[8]", "--set", "rlpd.en
 def test_rlif_train_in_two_processes(tmp_path):
     """As docs/learner.md says: the first one writes and speaks, both end, with equal weights."""
     assert shutil.which("rlif")
-    helpers, out = _load_helpers(), tmp_path / "out"
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(6))
+    out = tmp_path / "out"
+    bag = write_bag(tmp_path / "bag", make_episodes(6))
     words = ("--no-python", "rlif", "train", bag, "-o", out, "--updates", 7, *SETTINGS)
     code, output = torchrun(*words, "--checkpoint-every", 5)
     assert code == 0, output
@@ -149,8 +140,8 @@ def test_rlif_train_in_two_processes(tmp_path):
 
 
 def test_rlif_train_in_two_processes_keeps_what_it_had_when_a_loss_is_not_finite(tmp_path):
-    helpers, out = _load_helpers(), tmp_path / "out"
-    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(6))
+    out = tmp_path / "out"
+    bag = write_bag(tmp_path / "bag", make_episodes(6))
     words = ("train", bag, "-o", out, "--updates", 50, "--no-curves", *SETTINGS)
     wild = ("--set", "rlpd.critic_learning_rate=1e25")
     code, output = torchrun("--no-python", "rlif", *words, *wild)

@@ -1,11 +1,10 @@
 """The learner's thread: what it says in which order, and that it never dies silently."""
 
-import importlib.util
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
+import learner_doubles as doubles
 import numpy as np
 import pytest
 import torch
@@ -24,11 +23,6 @@ from rlif_learner.steps import Outcome
 from rlif_learner.training import SCORED_EPISODES, Trainer, TrainingConfig
 from rlif_policy.weights import unpack_weights
 
-_spec = importlib.util.spec_from_file_location(
-    "doubles", Path(__file__).with_name("learner_doubles.py")
-)
-doubles = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(doubles)
 episode = doubles.episode
 
 

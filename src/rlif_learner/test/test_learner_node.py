@@ -1,16 +1,16 @@
 """The learner as a process, over DDS."""
 
 import array
-import importlib.util
-import signal
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import learner_doubles as doubles
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile
+import replay_rig
+from replay_rig import LATCHED, START, ReplayRig, step_message
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -20,72 +20,17 @@ from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, step_record
-from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
+from rlif_msgs.msg import PolicyWeights
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import unpack_weights
 
-_spec = importlib.util.spec_from_file_location(
-    "doubles", Path(__file__).with_name("learner_doubles.py")
-)
-doubles = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(doubles)
-
-START = 90.0  # s; importing torch takes a while where other tests run beside this one
-REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # the recorder's
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SMALL = {
-    "axes": "[a, b]", "hidden": "[8]", "rlpd.hidden": "[8]", "rlpd.utd": 2, "rlpd.batch_size": 8,
-    "rlpd.ensemble_size": 2, "warmup_steps": 10,
-}  # fmt: skip
-
-
-def step_message(step):
-    message = Step(
-        sequence=step.sequence, episode_id=step.episode_id, step_index=step.step_index,
-        is_first=step.is_first, is_last=step.is_last, outcome=int(step.outcome),
-        source=int(step.source), onset=step.onset, intervention_id=step.intervention_id,
-        evaluation=step.evaluation,
-    )  # fmt: skip
-    message.state = array.array("f", step.state.tobytes())
-    message.executed_action = array.array("f", step.action.tobytes())
-    return message
-
-
-class Rig:
-    """A recorder and a policy for the learner."""
-
-    def __init__(self, node, start_node, spin_until, **parameters):
-        self.node, self.spin_until = node, spin_until
-        self.statuses, self.weights = [], []
-        node.create_subscription(LearnerStatus, "learner_status", self.statuses.append, LATCHED)
-        node.create_subscription(PolicyWeights, "weights", self.weights.append, LATCHED)
-        self.replay = node.create_publisher(Step, "replay", REPLAY)
-        self.process = start_node("rlif_learner", "learner", **{**SMALL, **parameters})
-        spin_until(lambda: self.statuses, "the first status", START)
-        spin_until(self.replay.get_subscription_count, "the learner's subscription")
-
-    def send(self, steps):
-        for step in steps:
-            self.replay.publish(step_message(step))
-
-    def wait_for(self, steps):
-        self.spin_until(
-            lambda: self.statuses[-1].steps == steps and self.statuses[-1].caught_up,
-            f"{steps} steps worked through",
-            40.0,
-        )
-        return self.statuses[-1]
-
-    def end(self):
-        self.process.send_signal(signal.SIGINT)
-        output, _ = self.process.communicate(timeout=30)
-        return self.process.returncode, output
+SMALL = {**replay_rig.SMALL, "rlpd.utd": 2}
 
 
 @pytest.fixture
 def make_rig(ros_node, start_node, spin_until):
-    return lambda **parameters: Rig(ros_node, start_node, spin_until, **parameters)
+    return lambda **more: ReplayRig(ros_node, start_node, spin_until, **{**SMALL, **more})
 
 
 @pytest.mark.timeout(300)
@@ -102,10 +47,8 @@ def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(make_rig, spin_
     assert (status.prior_transitions, status.lost_steps) == (9, 2)
     assert status.intervention_rate == pytest.approx(1 / (9 + 9 + 7))
     assert "critic_loss" in status.metric_names and np.isfinite(status.metric_values).all()
-    spin_until(lambda: rig.weights[-1].version == status.policy_version, "the newest weights")
-    newest = rig.weights[-1]
-    spec = PolicySpec.from_json(newest.spec)
-    published = unpack_weights(bytes(newest.data), newest.sha256, spec)
+    version = status.policy_version
+    spec, published = rig.newest()
 
     client = rig.node.create_client(Trigger, "save_checkpoint")
     spin_until(client.service_is_ready, "the service")
@@ -113,7 +56,7 @@ def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(make_rig, spin_
     spin_until(call.done, "the checkpoint")
     assert call.result().success, call.result().message
     stored = read_actor(call.result().message)
-    assert stored.spec == spec and stored.version == newest.version
+    assert stored.spec == spec and stored.version == version
     for name, tensor in published.items():
         np.testing.assert_array_equal(stored.tensors[name].numpy(), tensor.numpy())
     code, output = rig.end()
@@ -123,8 +66,8 @@ def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(make_rig, spin_
 
     again = make_rig(run_directory=tmp_path / "run", resume=tmp_path / "run", prior_episodes=1)
     spin_until(lambda: again.statuses[-1].steps == 28, "the resumed count")
-    spin_until(lambda: again.weights and again.weights[-1].version > newest.version, "weights")
-    resumed = unpack_weights(bytes(again.weights[-1].data), again.weights[-1].sha256, spec)
+    spin_until(lambda: again.weights and again.weights[-1].version > version, "weights")
+    _, resumed = again.newest()
     for name, tensor in published.items():  # a resumed learner once sent a random actor
         np.testing.assert_array_equal(resumed[name].numpy(), tensor.numpy())
     assert again.statuses[-1].updates == 18
@@ -175,8 +118,8 @@ def test_a_training_that_fails_says_why_and_ends_the_node(make_rig, spin_until):
     spin_until(lambda: rig.statuses[-1].message, "the reason")
     assert "state_scale: found 2 entries, expected 4" in rig.statuses[-1].message
     assert not rig.statuses[-1].caught_up
-    spin_until(lambda: rig.process.poll() is not None, "the end of the process")
-    assert rig.process.returncode == 1
+    spin_until(lambda: rig.learner.poll() is not None, "the end of the process")
+    assert rig.learner.returncode == 1
 
 
 @pytest.mark.timeout(180)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy_rlpd import NumpyRLPD
 
 from rlif_learner.buffer import Batch, Buffers, ReplayBuffer
 from rlif_learner.config import RLPDConfig, named_preset
@@ -27,16 +25,6 @@ CASES = {
     "unequal_widths": replace(SMALL, hidden=(16, 24)),
     "subset_1_tau_1": replace(SMALL, subset_size=1, tau=1.0, target_entropy=-0.3),
 }
-
-
-def load_oracle():
-    """The module beside this file; tests are not a package."""
-    path = Path(__file__).with_name("numpy_rlpd.py")
-    loaded = importlib.util.spec_from_file_location("numpy_rlpd", path)
-    module = importlib.util.module_from_spec(loaded)
-    sys.modules[loaded.name] = module  # dataclasses look themselves up there
-    loaded.loader.exec_module(module)
-    return module
 
 
 def as_numpy(tensor):
@@ -90,9 +78,7 @@ def test_losses_targets_and_three_updates_equal_numpy_float64(name, accelerate):
     config, rng = CASES[name], np.random.default_rng(1)
     learner = RLPD(config, SPEC, seed=3, accelerate=accelerate)
     perturb(learner, rng)
-    oracle = load_oracle().NumpyRLPD(
-        config, SPEC.action_dim, critics_of(learner.critic), actor_of(learner.actor)
-    )
+    oracle = NumpyRLPD(config, SPEC.action_dim, critics_of(learner.critic), actor_of(learner.actor))
     for _ in range(3):
         for _ in range(config.utd):
             batch = random_batch(rng)
@@ -207,7 +193,7 @@ def test_whole_updates_equal_numpy_float64(name, accelerate):
     learner = RLPD(config, spec, seed=3, accelerate=accelerate)
     perturb(learner, np.random.default_rng(1))
     drawn = Recorder(learner)
-    oracle = load_oracle().NumpyRLPD(
+    oracle = NumpyRLPD(
         config, 2, critics_of(learner.critic), actor_of(learner.actor),
         spec.state_offset, spec.state_scale,
     )  # fmt: skip

@@ -1,10 +1,9 @@
 """How many updates are due, what counts, and where Steps go."""
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
+import learner_doubles as doubles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +19,6 @@ from rlif_learner.training import (
     TrainingConfig,
 )
 
-_spec = importlib.util.spec_from_file_location(
-    "doubles", Path(__file__).with_name("learner_doubles.py")
-)
-doubles = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(doubles)
 episode = doubles.episode
 
 

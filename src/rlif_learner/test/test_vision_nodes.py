@@ -3,92 +3,36 @@
 from __future__ import annotations
 
 import array
-import signal
 
 import numpy as np
 import pytest
+import replay_rig
 import torch
 import trunks
 import vision_doubles as doubles
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image
+from replay_rig import START, ReplayRig, image_messages, step_message
 
-from rlif_msgs.msg import LearnerStatus, Observation, PolicyAction, PolicyWeights, Step
+from rlif_msgs.msg import Observation, PolicyAction
 from rlif_policy.inference import NumpyActor
-from rlif_policy.networks import PolicySpec
 from rlif_policy.pretrained import fingerprint
 from rlif_policy.stored_actor import read_actor
-from rlif_policy.weights import unpack_weights
 
-START = 90.0  # s; importing torch takes a while where other tests run beside this one
-REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # the recorder's
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SMALL = {**replay_rig.SMALL, "rlpd.utd": 1, "publish_every": 0}
 IMAGES = ((36, 40, 3), (36, 40, 3))
-SMALL = {
-    "axes": "[a, b]", "hidden": "[8]", "rlpd.hidden": "[8]", "rlpd.utd": 1, "rlpd.batch_size": 8,
-    "rlpd.ensemble_size": 2, "warmup_steps": 10, "publish_every": 0,
-}  # fmt: skip
 SEEING = {
     **SMALL, "cameras": "[wrist, fixed]", "image_width": 40, "image_height": 36,
     "encoder_features": 6,
 }  # fmt: skip
 
 
-def image_message(pixels):
-    height, width, channels = pixels.shape
-    message = Image(height=height, width=width, encoding="rgb8", step=width * channels)
-    message.data = array.array("B", pixels.tobytes())
-    return message
-
-
-def step_message(step):
-    message = Step(
-        sequence=step.sequence, episode_id=step.episode_id, step_index=step.step_index,
-        is_first=step.is_first, is_last=step.is_last, outcome=int(step.outcome),
-        source=int(step.source), onset=step.onset, intervention_id=step.intervention_id,
-        evaluation=step.evaluation,
-    )  # fmt: skip
-    message.state = array.array("f", step.state.tobytes())
-    message.executed_action = array.array("f", step.action.tobytes())
-    message.images = [image_message(image) for image in step.images]
-    return message
-
-
-class Rig:
-    """A recorder and an observer for a learner and, from `start_policy` on, a policy."""
+class Rig(ReplayRig):
+    """With an observer for a policy, from `start_policy` on."""
 
     def __init__(self, node, start_node, spin_until, **parameters):
-        self.node, self.start_node, self.spin_until = node, start_node, spin_until
-        self.statuses, self.weights, self.answers, self.tick = [], [], [], 0
-        node.create_subscription(LearnerStatus, "learner_status", self.statuses.append, LATCHED)
-        node.create_subscription(PolicyWeights, "weights", self.weights.append, LATCHED)
+        self.start_node, self.answers, self.tick = start_node, [], 0
         node.create_subscription(PolicyAction, "policy_action", self.answers.append, 10)
-        self.replay = node.create_publisher(Step, "replay", REPLAY)
         self.observation = node.create_publisher(Observation, "observation", 10)
-        self.learner = start_node("rlif_learner", "learner", **parameters)
-        spin_until(lambda: self.statuses, "the first status", START)
-        spin_until(self.replay.get_subscription_count, "the learner's subscription")
-
-    def send(self, steps):
-        for step in steps:
-            self.replay.publish(step_message(step))
-
-    def wait_for(self, steps):
-        self.spin_until(
-            lambda: self.statuses[-1].steps == steps and self.statuses[-1].caught_up,
-            f"{steps} steps worked through", 60.0,
-        )  # fmt: skip
-        version = self.statuses[-1].policy_version
-        self.spin_until(
-            lambda: self.weights and self.weights[-1].version == version, "the newest weights"
-        )
-        return self.statuses[-1]
-
-    def newest(self):
-        """Spec and tensors of the weights received last."""
-        message = self.weights[-1]
-        spec = PolicySpec.from_json(message.spec)
-        return spec, unpack_weights(bytes(message.data), message.sha256, spec)
+        super().__init__(node, start_node, spin_until, **parameters)
 
     def start_policy(self, **parameters):
         policy = self.start_node(
@@ -101,7 +45,7 @@ class Rig:
     def show(self, step):
         self.tick += 1
         message = Observation(tick=self.tick, state=array.array("f", step.state))
-        message.images = [image_message(image) for image in step.images]
+        message.images = image_messages(step.images)
         self.observation.publish(message)
         return self.tick
 
@@ -119,11 +63,6 @@ class Rig:
 
         self.spin_until(answered, f"an answer of version {version}", 40.0)
         return self.answers[-1]
-
-    def end(self, process):
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=40)
-        return process.returncode, output
 
 
 @pytest.fixture
@@ -171,7 +110,7 @@ def test_images_become_weights_and_the_policy_answers_what_it_sees(make_rig, tmp
     assert code == 0, output
     assert "no action: the observation has images of ((36, 40, 3), (20, 40, 3)), expected" in output
 
-    code, output = rig.end(rig.learner)
+    code, output = rig.end()
     assert code == 0, output
     stored = read_actor(tmp_path / "run")
     assert stored.spec == spec
@@ -190,7 +129,7 @@ def test_steps_with_other_images_are_dropped_and_said_and_the_rest_is_learned(ma
     messages = [step_message(step) for step in steps]
     messages[3].images[0].encoding = "16UC1"
     messages[6].images = messages[3].images[:1]
-    messages[9].images = [image_message(np.zeros((8, 8, 3), np.uint8))] * 2
+    messages[9].images = image_messages([np.zeros((8, 8, 3), np.uint8)] * 2)
     for message in messages:
         rig.replay.publish(message)
     status = rig.wait_for(17)
@@ -198,7 +137,7 @@ def test_steps_with_other_images_are_dropped_and_said_and_the_rest_is_learned(ma
     rig.spin_until(lambda: "Steps dropped: 3, " in rig.statuses[-1].message, "the words")
     words = "images of step 9 of episode 1: found ((8, 8, 3), (8, 8, 3)) of ['uint8'], expected"
     assert words in rig.statuses[-1].message
-    code, output = rig.end(rig.learner)
+    code, output = rig.end()
     assert code == 0, output
     assert f"{words} ((36, 40, 3), (36, 40, 3)) of uint8" in output
 

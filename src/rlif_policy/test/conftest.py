@@ -1,12 +1,9 @@
-"""Nodes under test and the test's own node, in one executor. Tests import what they share by name:
-`import trunks`."""
+"""Nodes under test and the test's own node, in one executor."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +11,6 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 class Graph:
