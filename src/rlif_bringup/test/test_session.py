@@ -35,6 +35,16 @@ class Rig:
     def session(self) -> Session:
         return Session(self.graph, self.snapshots.append, PHASES, learner=True)
 
+    def started(self, episodes: int) -> list[dict[str, object]]:
+        """The parameters with which each episode began; what the graph prints may come later than
+        what it publishes."""
+
+        def found() -> list[dict[str, object]]:
+            return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+
+        self.graph.wait(lambda: len(found()) >= episodes, f"{episodes} starts", 20.0)
+        return found()
+
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Rig]]:
@@ -71,7 +81,7 @@ def test_all_phases_run_with_what_they_ask_for(start: Callable[..., Rig]) -> Non
     assert counts["policy"] == counts["expert"] == 4
     assert counts["training"] in (7, 8), "100 steps in all, one more may have begun"
     assert [r.id for r in led.records] == list(range(1, len(led.records) + 1)), "none lost"
-    started = [json.loads(line) for line in rig.lines if line.startswith("{")]
+    started = rig.started(len(led.records))
     assert len(started) == len(led.records)
     for record, parameters in zip(led.records, started, strict=True):
         phase = next(p for p in PHASES if p.name == record.phase)
@@ -90,7 +100,7 @@ def test_policy_and_expert_are_judged_on_the_same_boards(start: Callable[..., Ri
     led.wait_until_up()
     for phase in PHASES:
         led.run(phase)
-    started = [json.loads(line) for line in rig.lines if line.startswith("{")]
+    started = rig.started(len(led.records))
     judged = [s for s in started if s["episode.evaluation"]]
     assert [s["board"] for s in judged] == [1, 2, 3, 4, 1, 2, 3, 4]
     assert {s["sim_robot.seed"] for s in judged} == {77}
