@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,13 +44,13 @@ import yaml
 from bench_ablation import random_weights
 from bench_demo import machine
 from bench_learner import median_time
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
 from rich.console import Console
 from rich.table import Table
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.running import make_executor
-from sensor_msgs.msg import Image
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -65,6 +65,7 @@ from rlif_policy.encoders import ImageEncoder, random_shift
 from rlif_policy.features import StateLayout
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.observer_node import image_message
 from rlif_policy.policy_node import pixels
 from rlif_policy.weights import pack_weights, unpack_weights
 
@@ -114,16 +115,10 @@ def observations(cameras: int) -> list[Observation]:
     rng = np.random.default_rng(1)
     found = []
     for images in noise((SIDE, SIDE, 3), DISTINCT, cameras):
-        message = Observation(images=[image_message(image) for image in images])
+        message = Observation(images=[image_message(image, "", Time()) for image in images])
         message.state = array.array("f", rng.normal(size=STATE).astype(np.float32))
         found.append(message)
     return found
-
-
-def image_message(image: np.ndarray) -> Image:
-    height, width, _ = image.shape
-    data = array.array("B", image.tobytes())
-    return Image(height=height, width=width, encoding="rgb8", step=3 * width, data=data)
 
 
 def in_process(actor: Actor, trunk: Mapping[str, Tensor] | None, calls: int) -> dict[str, float]:
@@ -280,10 +275,7 @@ def set_up_case(robot: str) -> Case:
     """As config/ROBOT/robot.yaml has it."""
     content = yaml.safe_load((CONFIG / robot / "robot.yaml").read_text(encoding="utf-8"))
     given = content["/**"]["ros__parameters"]
-    names = {field.name for field in fields(VisionConfig)} & set(given)
-    vision = make_vision(
-        VisionConfig(**{**{n: given[n] for n in names}, "cameras": tuple(given["cameras"])})
-    )
+    vision = make_vision(VisionConfig.from_parameters(given))
     layout = StateLayout(tuple(given["features"]), tuple(given.get("joints", ())))
     spec = PolicySpec(
         layout.state_dim, len(given["axes"]), tuple(given["hidden"]),
@@ -360,7 +352,7 @@ def labels(learner: RLPD) -> Iterator[tuple[Any, str, str]]:
     encoder = learner.encoder
     assert encoder is not None
     yield learner, "draw_batches", "sampling, gathering from the buffer"
-    yield rlpd, "random_shift", "random shift"
+    yield rlpd, "shift_cameras", "random shift"
     yield encoder, "forward", "encoder, the rest"
     for module in encoder.trunks.modules():
         if isinstance(module, nn.Conv2d):

@@ -56,7 +56,6 @@ def whole_number(text: str) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif demo`."""
     add_common_arguments(parser)
-    parser.add_argument("--film", type=whole_number, metavar="N", help=filming.HELP)
     parser.add_argument(
         "--steps", type=whole_number, default=8_000, help="environment steps (%(default)s)"
     )
@@ -90,6 +89,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--eval-episodes", type=whole_number, default=50, help="of each evaluation (%(default)s)"
     )
     parser.add_argument("--images", action="store_true", help="render and record the cameras")
+    parser.add_argument("--film", type=whole_number, metavar="N", help=filming.HELP)
     parser.add_argument("--run-directory", help="for everything that is written (runs/<time>)")
     parser.add_argument("--domain-id", type=whole_number, help="of DDS (one for this run)")
     parser.add_argument(

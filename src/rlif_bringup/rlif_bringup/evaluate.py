@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from rlif_bringup import filming
-from rlif_bringup.demo import EVALUATION_BOARDS, add_common_arguments, rate_line, whole_number
+from rlif_bringup.demo import EVALUATION_BOARDS, add_common_arguments, rate_line
 from rlif_bringup.graph_client import GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
 from rlif_bringup.processes import Interrupt
@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif evaluate`."""
     parser.add_argument("checkpoint", type=Path, help="directory of a checkpoint, or of several")
     add_common_arguments(parser)
-    parser.add_argument("--film", type=whole_number, metavar="N", help=filming.HELP)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -47,17 +47,14 @@ class OfflineConfig:
         values.pop("imitation" if own == "rlpd" else "rlpd", None)
         known = {f.name for f in fields(cls)} - {"settings", "vision"}
         seeing = {f.name for f in fields(VisionConfig)}
-
-        def chosen(names: set[str]) -> dict[str, Any]:
-            return {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in values.items()
-                if name in names
-            }
-
-        vision = VisionConfig(**chosen(seeing))
+        chosen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in known
+        }
         left = sorted(set(values) - known - seeing)
-        return cls(**chosen(known), settings=settings, vision=vision), left
+        vision = VisionConfig.from_parameters(values)
+        return cls(**chosen, settings=settings, vision=vision), left
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

@@ -197,8 +197,7 @@ class CheckpointStore:
         """
         named = _named(buffers)
         try:
-            manifest = _read_manifest(path)
-            state = _read_checked(path / "state.safetensors", manifest["state_sha256"])
+            manifest, tensors = read_state(path)
             differences = _differences(manifest, learner, buffers)
             if differences:
                 raise MismatchError(f"{path} is of something else: " + "; ".join(differences))
@@ -207,7 +206,7 @@ class CheckpointStore:
             self._restore_buffers(manifest["buffers"], named)
         except DamagedError as error:
             raise self._with_offer(error) from error
-        learner.load_state(safetensors.torch.load(state), manifest["values"])
+        learner.load_state(tensors, manifest["values"])
         self._own.update(self.paths())
         return manifest["extra"]
 
@@ -332,7 +331,7 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Manifest and tensors of the checkpoint at `path`, for who only looks: its buffers stay unread.
+    """Manifest and tensors of the checkpoint at `path`; its buffers stay unread.
 
     DamagedError names the file; MismatchError if it is of another format.
     """

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from rlif_learner.buffer import Batch, Buffers
+from rlif_learner.noise import UpdateNoise
 from rlif_learner.optim import NonFiniteError
 
 if TYPE_CHECKING:  # which imports this module
-    from rlif_learner.rlpd import RLPD, Record, UpdateNoise
+    from rlif_learner.rlpd import RLPD, Record
 
 WARM_UPS = 3  # eager updates before the recording, as CUDA graphs ask for
 

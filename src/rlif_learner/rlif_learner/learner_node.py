@@ -19,7 +19,7 @@ import array
 import sys
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,7 @@ class LearnerNode(Node):
         self._value = declare(self, PARAMETERS)
         value = self._value
         self._settings = declare_settings(self, value["algorithm"], value["preset"])
-        names = {field.name for field in fields(VisionConfig)}
-        vision = {name: value[name] for name in names}
-        self._vision_config = VisionConfig(**{**vision, "cameras": tuple(value["cameras"])})
+        self._vision_config = VisionConfig.from_parameters(value)
         self._vision = make_vision(self._vision_config)
         kept = value["keep_images"] and bool(value["cameras"])
         self._keep_images = kept or self._vision.encoder is not None

@@ -25,40 +25,15 @@ from rlif_learner.config import RLPDConfig
 from rlif_learner.critic_kernel import StepData, make_kernel
 from rlif_learner.device_updates import DeviceUpdates
 from rlif_learner.networks import EnsembleCritic, FlatParameters
+from rlif_learner.noise import CriticNoise, UpdateNoise, draw_noise
 from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
 from rlif_policy.encoders import shift_cameras
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
-__all__ = ["RLPD", "CriticNoise", "NonFiniteError", "Record", "UpdateNoise"]
+__all__ = ["RLPD", "NonFiniteError", "Record"]
 
 CRITIC_METRICS = ("critic_loss", "value", "critic gradient norm")
 ACTOR_METRICS = ("actor_loss", "entropy", "temperature", "temperature_loss", "actor gradient norm")
-
-
-@dataclass(frozen=True)
-class CriticNoise:
-    """All that is random in a critic step; in `UpdateNoise` with a leading dimension of `utd`."""
-
-    next_action: Tensor  # [batch, action_dim], standard normal
-    subset: Tensor  # int64 [subset_size], the target critics of this step
-    target_masks: list[Tensor] | None = None  # dropout, see EnsembleCritic
-    masks: list[Tensor] | None = None
-
-    def step(self, i: int) -> CriticNoise:
-        """That of critic step `i` of an update."""
-        masks = [m and [layer[i] for layer in m] for m in (self.target_masks, self.masks)]
-        return CriticNoise(self.next_action[i], self.subset[i], *masks)
-
-
-@dataclass(frozen=True)
-class UpdateNoise:
-    """All that is random in an update."""
-
-    critics: CriticNoise
-    action: Tensor  # [batch, action_dim], standard normal, of the actor's step
-    masks: list[Tensor] | None = None  # dropout of the critics in the actor's step
-    # int64 [utd, 2, cameras, batch, 2]: by how much the images before and after the action move
-    shifts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -383,49 +358,7 @@ class RLPD:
 
     def draw_noise(self) -> UpdateNoise:
         """The randomness of one update, from the own generator."""
-        config = self.config
-        actions = (config.utd, config.batch_size, self.spec.action_dim)
-        keys = torch.rand(
-            config.utd, config.ensemble_size, generator=self.generator, device=self.device
-        )
-        return UpdateNoise(
-            CriticNoise(
-                self._normal(actions),
-                keys.argsort(dim=1)[:, : config.subset_size].contiguous(),  # none of them twice
-                self._masks(config.subset_size, config.utd),
-                self._masks(config.ensemble_size, config.utd),
-            ),
-            self._normal(actions[1:]),
-            self._masks(config.ensemble_size),
-            self._shifts(),
-        )
-
-    def _normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.device)
-
-    def _shifts(self) -> Tensor | None:
-        """Of the images of an update; None where nothing is shifted."""
-        config, most = self.config, self.config.random_shift
-        if self.encoder is None or self.encoder.spec.frozen or not most:
-            return None
-        size = (config.utd, 2, len(self.spec.images), config.batch_size, 2)
-        shifts = torch.randint(-most, most + 1, size, generator=self.generator, device=self.device)
-        if config.same_shift:
-            shifts[:, 1] = shifts[:, 0]
-        return shifts
-
-    def _masks(self, critics: int, *leading: int) -> list[Tensor] | None:
-        dropout = self.config.dropout
-        if not dropout:
-            return None
-        masks = (
-            torch.rand(
-                *leading, critics, self.config.batch_size, width,
-                generator=self.generator, device=self.device,
-            )
-            for width in self.config.hidden
-        )  # fmt: skip
-        return [(mask >= dropout).float() / (1.0 - dropout) for mask in masks]
+        return draw_noise(self.config, self.spec, self.generator)
 
     def _average(self, *gradients: Tensor) -> None:
         if self.average_gradients is not None:

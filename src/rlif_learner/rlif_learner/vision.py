@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -39,6 +40,12 @@ class VisionConfig:
             raise ValueError(
                 f"cameras: found none with encoder {self.encoder!r}, expected the observer's names"
             )
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> VisionConfig:
+        """Out of parameters of which some are not about seeing; what is not there has its default."""
+        own = {f.name: parameters[f.name] for f in fields(cls) if f.name in parameters}
+        return cls(**{**own, "cameras": tuple(own.get("cameras", ()))})
 
     @property
     def images(self) -> tuple[Shape, ...]:
