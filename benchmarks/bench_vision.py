@@ -57,6 +57,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from rlif_learner import rlpd
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.config import RLPDConfig
+from rlif_learner.memory import keep_freed_memory
 from rlif_learner.rlpd import RLPD
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_learner.vision import Vision, VisionConfig, make_buffer, make_vision
@@ -478,6 +479,7 @@ def learners(
     cases: Mapping[str, Case], seconds: float, transitions: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Updates per second by number of threads, and where their time goes."""
+    keep_freed_memory()  # as the node does
     speeds: dict[str, Any] = {}
     profiles: dict[str, Any] = {}
     for name, case in cases.items():

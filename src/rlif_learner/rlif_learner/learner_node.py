@@ -39,6 +39,7 @@ from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.labels import SCHEMES
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
+from rlif_learner.memory import keep_freed_memory
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.step_messages import record_from_message
@@ -111,6 +112,8 @@ class LearnerNode(Node):
         self._settings = declare_settings(self, value["algorithm"], value["preset"])
         self._vision_config = VisionConfig.from_parameters(value)
         self._vision = make_vision(self._vision_config)
+        if self._vision.encoder is not None:
+            keep_freed_memory()
         kept = value["keep_images"] and bool(value["cameras"])
         self._keep_images = kept or self._vision.encoder is not None
         self._store = self._make_store()
