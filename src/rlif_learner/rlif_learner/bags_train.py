@@ -14,6 +14,7 @@ from rlif_learner.algorithms import DATA, make_algorithm
 from rlif_learner.bags import BagError, StepReader
 from rlif_learner.bags_relabel import labels_path, read_labels
 from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.config import checked
 from rlif_learner.training import Trainer, TrainingConfig
 from rlif_learner.vision import VisionConfig, make_buffer, make_vision
 from rlif_policy.networks import PolicySpec
@@ -35,24 +36,36 @@ class OfflineConfig:
     prior_into_online: bool = False
     seed: int = 0
     device: str = "cpu"
+    torch_threads: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
     vision: VisionConfig = field(default_factory=VisionConfig)  # encoder*, cameras, image_*
 
+    def __post_init__(self) -> None:
+        for name, lowest in (("torch_threads", 1), ("seed", 0), ("prior_episodes", 0)):
+            if getattr(self, name) < lowest:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected a whole number of at least "
+                    f"{lowest}"
+                )
+
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> tuple[OfflineConfig, list[str]]:
-        """The configuration, and the names of parameters that only the node has a use for."""
+        """The configuration, and the names of parameters that only the node has a use for.
+
+        ValueError names one that is of another kind.
+        """
         values = dict(parameters)
         own = "rlpd" if values.get("algorithm", "rlpd") == "rlpd" else "imitation"
         settings = values.pop(own, {})
         values.pop("imitation" if own == "rlpd" else "rlpd", None)
-        known = {f.name for f in fields(cls)} - {"settings", "vision"}
+        known = {f.name: f.default for f in fields(cls) if f.name not in ("settings", "vision")}
         seeing = {f.name for f in fields(VisionConfig)}
         chosen: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
+            name: checked(name, value, known[name])
             for name, value in values.items()
             if name in known
         }
-        left = sorted(set(values) - known - seeing)
+        left = sorted(set(values) - set(known) - seeing)
         vision = VisionConfig.from_parameters(values)
         return cls(**chosen, settings=settings, vision=vision), left
 

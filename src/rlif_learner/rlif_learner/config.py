@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class RLPDConfig:
     same_shift: bool = False  # the image after an action is moved as the one before it
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "hidden", checked("hidden", self.hidden, ()))
         self._check_whole_numbers()
         self._check_ranges()
         if self.subset_size > self.ensemble_size:
@@ -112,6 +112,24 @@ class RLPDConfig:
     def to_mapping(self) -> dict[str, Any]:
         """The settings as plain values that JSON and YAML can hold."""
         return {**asdict(self), "hidden": list(self.hidden)}
+
+
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+}
+
+
+def checked(name: str, value: Any, default: Any) -> Any:
+    """`value`, a list as a tuple, if it is of the kind of `default`; else ValueError names both."""
+    found = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    kind = type(default)
+    if type(found) is not kind and not (kind is float and type(found) is int):
+        raise ValueError(f"{name}: found {value!r}, expected {KINDS[kind]}")
+    return found
 
 
 def _check_shift(most: Any) -> None:

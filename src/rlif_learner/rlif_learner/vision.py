@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rlif_learner.buffer import ReplayBuffer
+from rlif_learner.config import checked
 from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
 from rlif_policy.networks import Actor
 from rlif_policy.pretrained import fingerprint, load_trunk
@@ -43,9 +44,16 @@ class VisionConfig:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> VisionConfig:
-        """Out of parameters of which some are not about seeing; what is not there has its default."""
-        own = {f.name: parameters[f.name] for f in fields(cls) if f.name in parameters}
-        return cls(**{**own, "cameras": tuple(own.get("cameras", ()))})
+        """Out of parameters of which some are not about seeing; what is not there has its default.
+
+        ValueError names the one that is of another kind.
+        """
+        own = {
+            f.name: checked(f.name, parameters[f.name], f.default)
+            for f in fields(cls)
+            if f.name in parameters
+        }
+        return cls(**own)
 
     @property
     def images(self) -> tuple[Shape, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
 from functools import partial
@@ -19,6 +20,7 @@ from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer, rea
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.commands import train as train_command
+from rlif_learner.commands.relabel import parse_parameters
 from rlif_learner.optim import NonFiniteError
 from rlif_policy.stored_actor import read_actor
 
@@ -102,13 +104,13 @@ def test_the_command_leaves_a_checkpoint_that_the_policy_reads(
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(6))
     config = tmp_path / "learner.yaml"
     config.write_text(
-        "/**:\n  ros__parameters:\n    hidden: [8]\n    torch_threads: 2\n    rlpd:\n"
+        "/**:\n  ros__parameters:\n    hidden: [8]\n    publish_every: 2\n    rlpd:\n"
         "      hidden: [8]\n      ensemble_size: 2\n      batch_size: 8\n      utd: 2\n"
     )
     words = (bag, "-o", tmp_path / "out", "--config", config, "--updates", 7, "--no-curves")
     assert run(*words, "--set", "seed=5", "--set", "rlpd.utd=3", "--checkpoint-every", 5) == 0
     output = capsys.readouterr().out
-    assert "7/7 updates" in output and "not used offline: torch_threads" in output
+    assert "7/7 updates" in output and "not used offline: publish_every" in output
     store = CheckpointStore(tmp_path / "out")
     assert len(store.paths()) == 2
     manifest = store.verify(store.paths()[-1])
@@ -264,3 +266,34 @@ def test_a_parameter_file_must_be_one(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("learner:\n  seed: 3\n")
     with pytest.raises(ValueError, match="ros__parameters"):
         read_parameters(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("seed=two", "seed: found 'two', expected a whole number"),
+        ("seed=-1", "seed: found -1, expected a whole number of at least 0"),
+        ("hidden=64", "hidden: found 64, expected a list"),
+        ("state_scale=1.0", "state_scale: found 1.0, expected a list"),
+        ("updates_per_step=x", "updates_per_step: found 'x', expected a number"),
+        ("torch_threads=0", "torch_threads: found 0, expected a whole number of at least 1"),
+        ("layer_norm=1", "layer_norm: found 1, expected true or false"),
+        ("rlpd.hidden=8", "hidden: found 8, expected a list"),
+        ("image_width=wide", "image_width: found 'wide', expected a whole number"),
+        ("cameras=wrist", "cameras: found 'wrist', expected a list"),
+        ("cameras=[wrist", r"--set: found '\[wrist', which is no list"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, words: str
+) -> None:
+    """Regression: a traceback out of PyTorch, or nothing at all."""
+    assert run(bag, "-o", tmp_path / "out", "--updates", 2, "--set", setting) == 1
+    assert re.fullmatch(rf"rlif train: {words}.*", capsys.readouterr().err.strip(), re.S)
+
+
+def test_lists_are_written_as_in_a_parameter_file() -> None:
+    given = ["cameras=[wrist, fixed]", "hidden=[8, 8]", "rlpd__utd=3", "encoder=small"]
+    assert parse_parameters(given) == {
+        "cameras": ["wrist", "fixed"], "hidden": [8, 8], "rlpd__utd": 3, "encoder": "small",
+    }  # fmt: skip

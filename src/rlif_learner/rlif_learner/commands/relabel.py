@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rosbags.highlevel import AnyReader, AnyReaderError
 
 from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_parameters(given: list[str]) -> dict[str, Any]:
-    """name=value pairs; what is no JSON is taken as text."""
+    """name=value pairs; what is no JSON, nor a list as YAML has it, is taken as text."""
     parameters: dict[str, Any] = {}
     for pair in given:
         name, equals, text = pair.partition("=")
@@ -59,8 +60,16 @@ def parse_parameters(given: list[str]) -> dict[str, Any]:
         try:
             parameters[name] = json.loads(text)
         except json.JSONDecodeError:
-            parameters[name] = text
+            parameters[name] = _yaml_list(text) if text.startswith("[") else text
     return parameters
+
+
+def _yaml_list(text: str) -> Any:
+    """[wrist, fixed]: names need no quotes there."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set: found {text!r}, which is no list: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ from rlif_learner.bags_train import (
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.commands.relabel import parse_parameters
 from rlif_learner.distributed import GroupError, Processes
+from rlif_learner.memory import keep_freed_memory
 from rlif_learner.optim import NonFiniteError
 from rlif_learner.scalars import Scalars
 from rlif_learner.training import Trainer
@@ -123,8 +124,10 @@ def _load(arguments: argparse.Namespace, say: Say) -> tuple[OfflineConfig, Train
     data = Data(
         bag_paths(arguments.bags), bag_paths(arguments.prior), arguments.topic, arguments.labels
     )
-    torch.set_num_threads(1)  # small networks: more threads wait for each other
+    torch.set_num_threads(config.torch_threads)
     trainer = make_trainer(config, data)
+    if trainer.algorithm.spec.encoder is not None:
+        keep_freed_memory()
     load(trainer, data, say)
     updates = arguments.updates or updates_due(trainer, config)
     if not trainer.ready:
