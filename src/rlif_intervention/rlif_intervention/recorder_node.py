@@ -169,6 +169,7 @@ class RecorderNode(Node):
         self._replay = self.create_publisher(Step, "replay", REPLAY)
         self._said_error, self._said_lost = "", 0
         self._lost_by_middleware: Counter[str] = Counter()
+        self._received: Counter[str] = Counter()
         self._kinds = dict(self._types)
         self._raw: dict[str, Subscription] = {}
         self._refused: set[str] = set()
@@ -231,6 +232,10 @@ class RecorderNode(Node):
         )
 
     def _on_message_lost(self, name: str, info: Any) -> None:
+        """Of a topic whose newest message is kept for who comes late, what that one replaced before
+        it came here is of before this node listened."""
+        if self._kinds[name] in _LATCHED_TYPES and self._received[name] <= 1:
+            return
         self._lost_by_middleware[name] += info.total_count_change
 
     def _take_what_is_offered(self) -> None:
@@ -255,6 +260,7 @@ class RecorderNode(Node):
     def _write(self, name: str, data: bytes) -> None:
         if self._bag is None:
             return
+        self._received[name] += 1
         topic = self._topics.get(name)
         if topic is None:
             kind = self._kinds[name]

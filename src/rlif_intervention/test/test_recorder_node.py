@@ -6,8 +6,10 @@ import array
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -252,6 +254,26 @@ def test_images_are_shared_and_not_copied() -> None:
     seen = Observation(tick=3, images=[Image()])
     step = step_message(Joined(0, 3, 1, 0, True, 1, False, seen, None))
     assert step.images[0] is seen.images[0] and step.is_last and not len(step.executed_action)
+
+
+@pytest.mark.parametrize(
+    ("kind", "received", "lost"),
+    [
+        ("rlif_msgs/msg/ControlState", 0, 0),
+        ("rlif_msgs/msg/ControlState", 1, 0),
+        ("rlif_msgs/msg/ControlState", 2, 1),
+        ("sensor_msgs/msg/Joy", 0, 1),
+    ],
+)
+def test_what_was_replaced_before_the_recorder_listened_is_not_lost(
+    kind: str, received: int, lost: int
+) -> None:
+    """Regression: a demo began with an error, that a ControlState of before was lost."""
+    node = SimpleNamespace(
+        _kinds={"/topic": kind}, _received={"/topic": received}, _lost_by_middleware=Counter()
+    )
+    RecorderNode._on_message_lost(node, "/topic", SimpleNamespace(total_count_change=1))  # type: ignore[arg-type]
+    assert node._lost_by_middleware["/topic"] == lost
 
 
 def test_topics_need_their_types() -> None:
