@@ -55,6 +55,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from rlif_learner import rlpd
+from rlif_learner.augmentation import random_shift
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.config import RLPDConfig
 from rlif_learner.memory import keep_freed_memory
@@ -62,7 +63,7 @@ from rlif_learner.rlpd import RLPD
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_learner.vision import Vision, VisionConfig, make_buffer, make_vision
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
-from rlif_policy.encoders import ImageEncoder, random_shift
+from rlif_policy.encoders import ImageEncoder
 from rlif_policy.features import StateLayout
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlif_learner.augmentation import shift_cameras
 from rlif_learner.buffer import DRIVEN, Batch, Buffers
 from rlif_learner.config import ImitationConfig
 from rlif_learner.networks import FlatParameters
 from rlif_learner.optim import FlatAdam, refuse_non_finite
-from rlif_policy.encoders import shift_cameras
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlif_learner.augmentation import shift_cameras
 from rlif_learner.buffer import Batch, Buffers, sample_mixed
 from rlif_learner.config import RLPDConfig
 from rlif_learner.critic_kernel import StepData, make_kernel
@@ -27,7 +28,6 @@ from rlif_learner.device_updates import DeviceUpdates
 from rlif_learner.networks import EnsembleCritic, FlatParameters
 from rlif_learner.noise import CriticNoise, UpdateNoise, draw_noise
 from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
-from rlif_policy.encoders import shift_cameras
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
 __all__ = ["RLPD", "NonFiniteError", "Record"]

@@ -356,30 +356,3 @@ def _check_shapes(spec: EncoderSpec, images: Sequence[Shape]) -> None:
         )
     if spec.pretrained and any(shape[2] != 3 for shape in images):
         raise ValueError(f"images: found {images}, expected 3 channels (RGB) for {spec.name}")
-
-
-# ---- augmentation
-
-
-def random_shift(images: Tensor, shifts: Tensor) -> Tensor:
-    """Images moved by whole pixels, the edge repeated (DrQ: Kostrikov et al., 2021).
-
-    images: uint8 [batch, height, width, channels]; shifts: int64 [batch, 2], rows and columns. Row y
-    of the result is row y + shift of the image, or the nearest that it has.
-    """
-    batch, height, width, channels = images.shape
-    rows = torch.arange(height, device=images.device) + shifts[:, :1]
-    columns = torch.arange(width, device=images.device) + shifts[:, 1:]
-    rows, columns = rows.clamp_(0, height - 1), columns.clamp_(0, width - 1)
-    first = height * width * torch.arange(batch, device=images.device)
-    pixels = first[:, None, None] + width * rows[:, :, None] + columns[:, None, :]
-    # Whole pixels by one index: several times faster than by three.
-    moved = images.reshape(-1, channels).index_select(0, pixels.flatten())
-    return moved.view(images.shape)
-
-
-def shift_cameras(
-    images: Sequence[Tensor], shifts: Sequence[Tensor] | Tensor
-) -> tuple[Tensor, ...]:
-    """`random_shift` of each camera's images, by its own entry of `shifts` [cameras, batch, 2]."""
-    return tuple(random_shift(*pair) for pair in zip(images, shifts, strict=True))
