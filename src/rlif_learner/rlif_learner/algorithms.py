@@ -36,20 +36,18 @@ def make_algorithm(
 ) -> Algorithm:
     """The algorithm of this name with `settings`. ValueError names what does not exist.
 
-    `device`: one of DEVICES, of RLPD; the baselines are small enough for the processor. `trunk`:
-    pretrained weights of the image encoder's trunk, if it has some.
+    `device`: one of DEVICES. `trunk`: pretrained weights of the image encoder's trunk, if it has
+    some.
 
     DAgger is not among them: it needs an expert that is asked in every state, which no graph has.
     """
     if name == "rlpd":
-        return RLPD(
-            RLPDConfig.from_mapping(settings, preset), spec, seed, device=find_device(device),
-            trunk=trunk,
-        )  # fmt: skip
-    if name == "bc":
-        return BC(ImitationConfig.from_mapping(settings), spec, seed, trunk)
-    if name == "hg_dagger":
-        return HGDAgger(ImitationConfig.from_mapping(settings), spec, seed, trunk)
+        chosen = RLPDConfig.from_mapping(settings, preset)
+        return RLPD(chosen, spec, seed, device=find_device(device), trunk=trunk)
+    if name in ("bc", "hg_dagger"):
+        imitation = BC if name == "bc" else HGDAgger
+        chosen_of_it = ImitationConfig.from_mapping(settings)
+        return imitation(chosen_of_it, spec, seed, trunk, find_device(device))
     if name == "dagger":
         raise ValueError(
             "algorithm: found 'dagger', which asks an expert in every state and so cannot run from "

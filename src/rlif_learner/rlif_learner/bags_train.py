@@ -110,7 +110,7 @@ def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
     vision = make_vision(config.vision)
     spec = PolicySpec(
         state_dim, action_dim, tuple(config.hidden), config.layer_norm, vision.images,
-        config.state_offset, config.state_scale, vision.encoder,
+        config.state_offset, config.state_scale, vision.encoder, vision.cameras,
     )  # fmt: skip
     algorithm = make_algorithm(
         config.algorithm, config.settings, config.preset, spec, config.seed, config.device,

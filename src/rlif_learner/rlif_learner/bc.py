@@ -35,11 +35,12 @@ class BC:
         spec: PolicySpec,
         seed: int = 0,
         trunk: Mapping[str, Tensor] | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         """`trunk`: pretrained weights of the image encoder's trunk, where it has some."""
-        self.config, self.spec = config, spec
+        self.config, self.spec, self.device = config, spec, torch.device(device)
         self.rng = np.random.default_rng(seed)
-        self.actor = Actor(spec, seed, trunk)
+        self.actor = Actor(spec, seed, trunk).to(self.device)
         decision = self.actor.decision_parameters()
         self._decision_size = sum(parameter.numel() for parameter in decision)
         encoder = self.actor.encoder
@@ -83,6 +84,8 @@ class BC:
 
     def imitate(self, batch: Batch) -> dict[str, float]:
         """One step towards batch.actions in batch.states."""
+        if self.device.type != "cpu":
+            batch = Batch.from_tensors(tensor.to(self.device) for tensor in batch.tensors())
         mean, _ = self.actor(self.actor.widen(batch.states, self._shifted(batch)))
         loss = (torch.tanh(mean) - batch.actions).square().mean()
         self.flat.gradients.zero_()
@@ -103,7 +106,7 @@ class BC:
         if not most or not self.sees or batch.images[0].is_floating_point():
             return batch.images
         moves = self.rng.integers(-most, most + 1, (len(batch.images), len(batch.states), 2))
-        return shift_cameras(batch.images, torch.from_numpy(moves))
+        return shift_cameras(batch.images, torch.from_numpy(moves).to(self.device))
 
     def state_tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name, shared (not copied)."""

@@ -8,6 +8,8 @@ soon as its next observation and its label are known, that is, while the episode
 from __future__ import annotations
 
 import fcntl
+import math
+import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,6 +108,12 @@ class ReplayBuffer:
         # For each who saves: the rows of steps before this one are as they were last saved there.
         self._changed_from: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes of the machine's memory when it is full."""
+        own = (c for c in self.columns.values() if not isinstance(c, np.memmap))
+        return sum(column.nbytes for column in own)
 
     def __len__(self) -> int:
         """Transitions that can be sampled."""
@@ -348,7 +356,18 @@ def _image_column(
 ) -> np.ndarray:
     if directory is None:
         return np.zeros(shape, dtype)
-    return np.memmap(directory / f"image_{index}.bin", dtype, mode="w+", shape=shape)
+    path, size = directory / f"image_{index}.bin", math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        with path.open("wb") as file:
+            # All of it now: a disk that fills up under a mapped file ends the process at once.
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"image_directory: {path} needs {size / 1e9:.2f} GB: {error.strerror}; name "
+            "another disk, or lower capacity and prior_capacity"
+        ) from error  # fmt: skip
+    return np.memmap(path, dtype, mode="r+", shape=shape)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rlif_learner.checkpoint import MismatchError, read_state
 from rlif_learner.config import RLPDConfig
 from rlif_learner.networks import EnsembleCritic
 from rlif_learner.steps import StepRecord
+from rlif_learner.training import of_cameras
 from rlif_policy.networks import ENCODER, Actor, PolicySpec, encoder_part
 from rlif_policy.pretrained import load_frozen
 from rlif_policy.stored_actor import find_checkpoint
@@ -50,6 +51,10 @@ class StoredCritic:
         return found
 
     def _values(self, steps: Sequence[StepRecord]) -> np.ndarray:
+        try:
+            steps = [of_cameras(step, self.actor.spec.cameras) for step in steps]
+        except ValueError as problem:
+            raise MismatchError(f"{self.path} is of another robot: {problem}") from problem
         for step in steps:
             self._check(step)
         states = torch.from_numpy(np.stack([s.state for s in steps]).astype(np.float32))

@@ -21,7 +21,9 @@ from rlif_learner.steps import Outcome, Source, StepRecord, discards, follows
 
 SCHEMES = ("onset", "every_step")
 _REMEMBERED = tuple(
-    field.name for field in fields(StepRecord) if field.name not in ("state", "action", "images")
+    field.name
+    for field in fields(StepRecord)
+    if field.name not in ("state", "action", "images", "cameras")
 )
 
 

@@ -39,7 +39,7 @@ from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.labels import SCHEMES
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
-from rlif_learner.memory import keep_freed_memory
+from rlif_learner.memory import free_memory, keep_freed_memory
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.step_messages import record_from_message
@@ -205,6 +205,7 @@ class LearnerNode(Node):
             state_dim, action_dim, tuple(value["hidden"]), value["layer_norm"],
             state_offset=tuple(value["state_offset"]), state_scale=tuple(value["state_scale"]),
             images=self._vision.images, encoder=self._vision.encoder,
+            cameras=self._vision.cameras,
         )  # fmt: skip
         name = value["algorithm"]
         algorithm = make_algorithm(
@@ -229,9 +230,29 @@ class LearnerNode(Node):
         )
         self.get_logger().info(
             f"{name}: state of {state_dim}, action of {action_dim}, hidden {list(spec.hidden)}, "
-            f"encoder {self._vision_config.encoder}"
+            f"encoder {self._vision_config.encoder}, on {find_device(value['device'])}"
         )
+        self._warn_of_size(spec, buffers)
         return Trainer(algorithm, buffers, config, DATA[name])
+
+    def _warn_of_size(self, spec: PolicySpec, buffers: Buffers) -> None:
+        """Of what would go wrong hours later, or in mid-episode."""
+        wanted = buffers.online.memory + (buffers.prior.memory if buffers.prior is not None else 0)
+        free = free_memory()
+        if free is not None and wanted > free:
+            self.get_logger().warning(
+                f"the buffers take {wanted / 1e9:.1f} GB when they are full, of {free / 1e9:.1f} GB of "
+                "memory that are free now: the system would end this node then. Lower capacity and "
+                "prior_capacity, or name an image_directory"
+            )
+        encoder = spec.encoder
+        large = encoder is not None and encoder.pretrained and not encoder.frozen
+        if large and self._value["publish_every"]:
+            self.get_logger().warning(
+                "weights with a fine-tuned trunk are large: while the policy takes them in, in "
+                "mid-episode, it does not answer and the arm holds. publish_every: 0 sends them "
+                "between episodes"
+            )
 
     def _load_prior(self, trainer: Trainer) -> None:
         """ValueError names the bag that is missing, damaged or of another robot."""

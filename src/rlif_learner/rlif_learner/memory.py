@@ -1,8 +1,9 @@
-"""What the C library does with memory between two updates."""
+"""The machine's memory: what is free of it, and what becomes of it between two updates."""
 
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -25,3 +26,17 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_ARENA_MAX, 1))
     return all(mallopt(*setting) == 1 for setting in settings)
+
+
+def free_memory() -> int | None:
+    """Bytes that a process can have without others being put on disk; None where Linux does not say.
+
+    Of the whole machine: a container's own limit may be lower.
+    """
+    information = Path("/proc/meminfo")
+    if not information.exists():
+        return None
+    for line in information.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None

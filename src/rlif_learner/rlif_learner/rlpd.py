@@ -12,7 +12,9 @@ lags behind, as in DrQ-v2, and its gradients come from the critics' loss alone, 
 
 from __future__ import annotations
 
+import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -28,6 +30,7 @@ from rlif_learner.device_updates import DeviceUpdates
 from rlif_learner.networks import EnsembleCritic, FlatParameters
 from rlif_learner.noise import CriticNoise, UpdateNoise, draw_noise
 from rlif_learner.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
+from rlif_learner.vision import low_precision
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
 __all__ = ["RLPD", "NonFiniteError", "Record"]
@@ -74,7 +77,8 @@ class RLPD:
         trunk: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config, self.spec, self.device = config, spec, torch.device(device)
-        self.autocast = device_precision(config, self.device)
+        # With images the convolutions alone are in 16 bits, on every device.
+        self.autocast = device_precision(config, self.device) and spec.encoder is None
         generator = torch.Generator().manual_seed(seed)  # the same weights on every device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
@@ -102,7 +106,7 @@ class RLPD:
         )
         self.encoder = self.actor.encoder
         if self.encoder is not None:
-            self.encoder.low_precision = config.precision in ("bfloat16", "auto")
+            self.encoder.low_precision = low_precision(config, self.device)
             self.encoder_flat = FlatParameters(self.encoder.trained())
             self.encoder_optimiser = FlatAdam(
                 self.encoder_flat.values, config.encoder_learning_rate
@@ -408,7 +412,7 @@ class RLPD:
                     f"{tuple(tensor.shape)} {tensor.dtype}"
                 )
             tensor.copy_(found)
-        self.generator.set_state(tensors["generator"])
+        self._load_generator(tensors["generator"])
         self.actor.generator.set_state(tensors["actor_generator"])
         for name, optimiser in self._optimisers().items():
             optimiser.steps = int(values["optimiser_steps"][name])
@@ -416,6 +420,17 @@ class RLPD:
         if self.ahead:
             self.ahead.forget()
         self.updates, self.critic_steps = int(values["updates"]), int(values["critic_steps"])
+
+    def _load_generator(self, state: Tensor) -> None:
+        if state.shape == self.generator.get_state().shape:
+            self.generator.set_state(state)
+            return
+        warnings.warn(
+            f"the checkpoint is of another kind of device than {self.device}: its random numbers "
+            "cannot go on there, others are drawn from here on",
+            stacklevel=3,
+        )
+        self.generator.manual_seed(int.from_bytes(hashlib.sha256(bytes(state)).digest()[:8], "big"))
 
     def _optimisers(self) -> dict[str, FlatAdam]:
         optimisers = {

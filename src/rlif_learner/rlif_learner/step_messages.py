@@ -33,6 +33,7 @@ def image_array(image: Any) -> np.ndarray:
 
 def record_from_message(message: Any) -> StepRecord:
     """The facts of one Step. ValueError for numbers that are no outcome, source or image."""
+    names = tuple(image.header.frame_id for image in message.images)
     return StepRecord(
         sequence=message.sequence,
         episode_id=message.episode_id,
@@ -47,4 +48,5 @@ def record_from_message(message: Any) -> StepRecord:
         state=np.asarray(message.state, dtype=np.float32),
         action=np.asarray(message.executed_action, dtype=np.float32),
         images=tuple(image_array(image) for image in message.images),
+        cameras=names if all(names) else (),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlif_learner.buffer import DRIVEN, Buffers
 from rlif_learner.steps import Outcome, Source, StepRecord, discards
-from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.networks import Actor, PolicySpec, camera_places
 
 RECENT_EPISODES = 20  # of which the intervention rate is
 SCORED_EPISODES = 10  # of evaluation, below which a success rate says too little to be a score
@@ -246,7 +246,7 @@ class Trainer:
         sources: tuple[str, ...] = ("prior", "online"),
     ) -> None:
         """sources: what the algorithm draws from, any of which is enough to begin; see SOURCES."""
-        self._see = frozen_features(algorithm.actor)
+        self._see = as_stored(algorithm.actor)
         self.algorithm, self.buffers, self.config = algorithm, buffers, config
         self._sources = [SOURCES[name] for name in sources]
         self.counts = StepCounts()
@@ -335,14 +335,18 @@ class Trainer:
         self.counts.load(counters)
 
 
-def frozen_features(actor: Actor) -> Callable[[StepRecord], StepRecord]:
-    """What becomes of a step before it is stored: where the encoder's trunk is frozen, its images give
-    way to what the trunk makes of them, once and for all. ValueError for images of other sizes."""
+def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:
+    """What becomes of a step before it is stored: of its images those of the policy's cameras, in its
+    order; where the encoder's trunk is frozen, what that makes of them, once and for all. ValueError
+    for a camera that is missing, or images of other sizes."""
     encoder = actor.encoder
-    if encoder is None or not encoder.spec.frozen:
+    if encoder is None:
         return lambda step: step
+    if not encoder.spec.frozen:
+        return lambda step: of_cameras(step, actor.spec.cameras)
 
     def see(step: StepRecord) -> StepRecord:
+        step = of_cameras(step, actor.spec.cameras)
         if step.evaluation or discards(step):  # which no buffer keeps
             return replace(step, images=())
         shapes = tuple(image.shape for image in step.images)
@@ -358,6 +362,23 @@ def frozen_features(actor: Actor) -> Callable[[StepRecord], StepRecord]:
         return replace(step, images=tuple(one.cpu().numpy() for one in maps))
 
     return see
+
+
+def of_cameras(step: StepRecord, cameras: Sequence[str]) -> StepRecord:
+    """The step with the images of these cameras alone, in this order. ValueError names one that is
+    missing."""
+    if tuple(cameras) == step.cameras:
+        return step
+    try:
+        places = camera_places(cameras, step.cameras)
+    except ValueError as problem:
+        raise ValueError(
+            f"step {step.step_index} of episode {step.episode_id}: {problem}"
+        ) from problem
+    if not step.cameras or not cameras:
+        return step
+    images = tuple(step.images[place] for place in places)
+    return replace(step, images=images, cameras=tuple(step.cameras[place] for place in places))
 
 
 class Speed:

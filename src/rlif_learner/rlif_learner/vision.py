@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rlif_learner.buffer import ReplayBuffer
-from rlif_learner.config import checked
+from rlif_learner.config import RLPDConfig, checked
 from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
 from rlif_policy.networks import Actor
 from rlif_policy.pretrained import fingerprint, load_trunk
 
+_CPUINFO = Path("/proc/cpuinfo")
 NO_ENCODER = "none"
 NAMES = (NO_ENCODER, *ENCODERS)
 
@@ -68,6 +72,7 @@ class Vision:
     encoder: EncoderSpec | None = None
     images: tuple[Shape, ...] = ()
     trunk: Mapping[str, Tensor] | None = None
+    cameras: tuple[str, ...] = ()  # their names
 
 
 def make_vision(config: VisionConfig) -> Vision:
@@ -79,11 +84,36 @@ def make_vision(config: VisionConfig) -> Vision:
         config.encoder_frozen, config.encoder_channels, config.encoder_embeddings,
     )  # fmt: skip
     if not spec.pretrained:
-        return Vision(spec, config.images)
+        return Vision(spec, config.images, None, config.cameras)
     trunk = load_trunk(spec, config.encoder_weights)
     if spec.frozen:
         spec = replace(spec, trunk=fingerprint(trunk))
-    return Vision(spec, config.images, trunk)
+    return Vision(spec, config.images, trunk, config.cameras)
+
+
+def low_precision(config: RLPDConfig, device: torch.device) -> bool:
+    """Whether the encoder's convolutions are in bfloat16. A processor without instructions for it
+    takes several times as long as with float32: there they stay that, with a warning."""
+    if config.precision == "float32":
+        return False
+    if device.type != "cpu":
+        return True
+    found = config.precision != "float16" and _has_bfloat16()
+    if not found:
+        warnings.warn(
+            f"precision: found {config.precision!r}, but for images this processor has no such "
+            "products; their convolutions are in float32",
+            stacklevel=3,
+        )
+    return found
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself (AVX-512, AMX, ARM), and PyTorch uses it."""
+    flags = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.exists() else ""
+    # Not among PyTorch's public names; where it has another one, float32 is never wrong.
+    used = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return "bf16" in flags and used is not None and bool(used())
 
 
 def make_buffer(

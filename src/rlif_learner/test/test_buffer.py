@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 import sys
 import threading
 import time
@@ -266,11 +268,12 @@ def test_images_are_uint8_and_stored_once(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == raw
 
 
-def test_memory_at_full_size(tmp_path):
+def test_memory_at_full_size(tmp_path, monkeypatch):
     """100,000 transitions with images: at most 1.05 times their own bytes, as the docstring has it.
 
-    The files are sparse: nothing is filled but the last episode, which just fits.
+    The files are sparse here: nothing is filled but the last episode, which just fits.
     """
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, _, size: os.ftruncate(file, size))
     transitions, length, shapes = 100_000, 100, ((128, 128, 3),) * 2
     steps = transitions * (length + 1) // length
     buffer = ReplayBuffer(steps, 17, 6, shapes, memmap_dir=tmp_path)
@@ -307,6 +310,28 @@ def test_a_directory_of_images_belongs_to_one_buffer(tmp_path):
     del first
     gc.collect()
     ReplayBuffer(4, 2, 1, ((2, 2, 3),), memmap_dir=tmp_path / "images")
+
+
+def test_the_disk_that_images_need_is_taken_at_the_start(tmp_path, monkeypatch):
+    """Regression: hours later the disk was full, and the process ended at once by SIGBUS."""
+    buffer = ReplayBuffer(1000, 2, 1, ((16, 16, 3),), memmap_dir=tmp_path / "a")
+    (file,) = (tmp_path / "a").glob("*.bin")
+    assert 512 * file.stat().st_blocks >= buffer.columns["image_0"].nbytes == 768_000
+    assert not buffer.columns["image_0"].any()
+
+    def full(_file, _offset, _size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"image_0.bin needs 0.00 GB: No space left.*lower capacity"):
+        ReplayBuffer(1000, 2, 1, ((16, 16, 3),), memmap_dir=tmp_path / "b")
+    assert not list((tmp_path / "b").glob("*.bin"))
+
+
+def test_what_a_full_buffer_takes_of_memory(tmp_path):
+    plain = ReplayBuffer(1000, 2, 1, ((16, 16, 3),))
+    assert plain.memory == 1000 * (768 + 4 * (2 + 1 + 1 + 1) + 2)
+    assert ReplayBuffer(1000, 2, 1, ((16, 16, 3),), tmp_path).memory == plain.memory - 768_000
 
 
 def test_images_are_left_out_where_nobody_looks_at_them():

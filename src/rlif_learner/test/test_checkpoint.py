@@ -11,6 +11,7 @@ from dataclasses import replace
 import checkpoint_runs as runs
 import numpy as np
 import pytest
+import torch
 
 from rlif_learner import checkpoint
 from rlif_learner.buffer import Buffers, ReplayBuffer
@@ -44,6 +45,23 @@ def test_resume_is_exact_and_goes_on_exactly(saved):
         advance(learner, buffers)
         advance(*again)
     assert everything(*again) == everything(learner, buffers)
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_here_with_other_random_numbers(saved):
+    """Regression: a traceback, after buffers and weights had been overwritten. The state of a GPU's
+    generator has 16 bytes."""
+    store, path, learner, buffers = saved
+    manifest, tensors = checkpoint.read_state(path)
+    tensors["generator"] = torch.arange(16, dtype=torch.uint8)
+    found = []
+    for _ in range(2):
+        again, buffers = fresh_run(seed=99)
+        store.load(path, again, buffers)
+        with pytest.warns(UserWarning, match="another kind of device than cpu"):
+            again.load_state(tensors, manifest["values"])
+        advance(again, buffers)
+        found.append(everything(again, buffers))
+    assert found[0] == found[1], "the same ones each time"
 
 
 def test_the_actor_is_restored(saved):

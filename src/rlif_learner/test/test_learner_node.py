@@ -14,6 +14,7 @@ from replay_rig import LATCHED, START, ReplayRig, step_message
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from rlif_learner import learner_node
 from rlif_learner.algorithms import make_algorithm
 from rlif_learner.bags_write import StepWriter
 from rlif_learner.buffer import Buffers, ReplayBuffer
@@ -21,6 +22,7 @@ from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, step_record
 from rlif_msgs.msg import PolicyWeights
+from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import unpack_weights
@@ -188,6 +190,23 @@ def test_a_damaged_checkpoint_is_not_resumed_and_the_last_good_one_is_offered(st
     assert process.returncode == 2, output
     assert f"resume: {paths[1]}/manifest.json: cannot be read" in output
     assert f"The last good checkpoint: {paths[0]}" in output
+
+
+@pytest.mark.parametrize("free", [10**6, 10**12, None])
+@pytest.mark.parametrize("publish_every", [0, 50])
+def test_what_would_go_wrong_hours_later_is_said_at_the_start(monkeypatch, free, publish_every):
+    monkeypatch.setattr(learner_node, "free_memory", lambda: free)
+    said = []
+    node = SimpleNamespace(
+        _value={"publish_every": publish_every},
+        get_logger=lambda: SimpleNamespace(warning=said.append),
+    )
+    encoder = EncoderSpec("resnet18")
+    spec = PolicySpec(3, 2, images=((8, 8, 3),), encoder=encoder)
+    LearnerNode._warn_of_size(node, spec, Buffers(ReplayBuffer(50_000, 3, 2, ((8, 8, 3),))))
+    words = "".join(said)
+    assert ("the buffers take 0.0 GB" in words) == (free == 10**6)
+    assert ("publish_every: 0 sends them" in words) == bool(publish_every)
 
 
 def test_whoever_asks_for_a_checkpoint_waits_alone():

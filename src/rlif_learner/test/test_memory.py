@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from rlif_learner.memory import free_memory
+
 # Page faults while 40 times 40 MB are taken and freed, in a thread that begins later. Pieces below
 # 32 MB may be kept by the default settings, once there were some.
 SCRIPT = """
@@ -38,3 +40,8 @@ def test_the_next_update_finds_the_pages_of_the_last():
         faults[keep] = int(subprocess.run(words, check=True, capture_output=True).stdout)
     # Anew it is at least 20 faults each, even where the kernel gives pages of 2 MB.
     assert faults[True] < 40 < faults[False] / 10, faults
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says it")
+def test_some_memory_is_free():
+    assert 10**7 < free_memory() < 10**15

@@ -11,19 +11,20 @@ import torch
 import trunks
 import vision_doubles as doubles
 
+from rlif_learner import vision as vision_module
 from rlif_learner.algorithms import DATA, make_algorithm
 from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer
 from rlif_learner.bags_write import StepWriter
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Buffers
 from rlif_learner.checkpoint import CheckpointStore
-from rlif_learner.config import ImitationConfig
+from rlif_learner.config import ImitationConfig, RLPDConfig
 from rlif_learner.dagger import DAgger
 from rlif_learner.hg_dagger import HGDAgger
 from rlif_learner.optim import NonFiniteError
 from rlif_learner.steps import Outcome, Source
-from rlif_learner.training import Trainer, TrainingConfig, frozen_features
-from rlif_learner.vision import NAMES, VisionConfig, make_buffer, make_vision
+from rlif_learner.training import Trainer, TrainingConfig, as_stored
+from rlif_learner.vision import NAMES, VisionConfig, low_precision, make_buffer, make_vision
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
@@ -183,8 +184,53 @@ def test_images_that_are_no_bytes_are_refused(frozen):
 def test_a_trunk_that_is_not_frozen_leaves_images_as_they_are():
     actor = Actor(make_spec(make_vision(vision_config())))
     step = doubles.noise_episode(1, 3, IMAGES)[0]
-    assert frozen_features(actor)(step) is step
-    assert frozen_features(Actor(PolicySpec(3, 2, (16,))))(step) is step
+    assert as_stored(actor)(step) is step
+    assert as_stored(Actor(PolicySpec(3, 2, (16,))))(step) is step
+
+
+@pytest.mark.parametrize("kind", [{}, {"encoder": "resnet18", "encoder_frozen": True}])
+def test_images_are_stored_in_the_policys_order_whatever_the_recorders(file, kind):
+    """Regression: Steps of [fixed, wrist] were learned from as if they were of [wrist, fixed]."""
+    vision = make_vision(vision_config(file, **kind))
+    assert vision.cameras == ("wrist", "fixed")
+    actor = Actor(replace(make_spec(vision), cameras=vision.cameras), trunk=vision.trunk)
+    step = replace(doubles.noise_episode(1, 3, IMAGES)[0], cameras=("wrist", "fixed"))
+    expected = as_stored(actor)(step).images
+    wrist, fixed = step.images
+    for images, names in (
+        ((fixed, wrist), ("fixed", "wrist")), ((fixed, fixed, wrist), ("top", "fixed", "wrist")),
+        ((wrist, fixed), ()),
+    ):  # fmt: skip
+        found = as_stored(actor)(replace(step, images=images, cameras=names)).images
+        assert len(found) == 2 and all(map(np.array_equal, found, expected))
+    with pytest.raises(ValueError, match="step 0 of episode 1: .*top, wrist.*fixed is missing"):
+        as_stored(actor)(replace(step, cameras=("top", "wrist")))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto", "float16"])
+def test_without_such_products_convolutions_are_in_float32(tmp_path, monkeypatch, precision):
+    """Regression: bfloat16 took five times as long as float32 on a processor that has none."""
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx2\n")
+    monkeypatch.setattr(vision_module, "_CPUINFO", tmp_path / "cpuinfo")
+    config = RLPDConfig(hidden=(8,), ensemble_size=2, precision=precision)
+    cpu = torch.device("cpu")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert not low_precision(config, cpu)
+    assert bool(said) == (precision != "float32")
+    assert not said or f"found '{precision}'" in str(said[0].message)
+    # On a GPU all formats are there; float16 is refused before.
+    assert low_precision(config, torch.device("cuda")) == (precision != "float32")
+
+
+def test_what_a_frozen_trunk_makes_of_an_image_is_what_the_policy_sees(file):
+    """Regression: it was stored from bfloat16 products, where those were asked for."""
+    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
+    encoder = Actor(make_spec(vision), trunk=vision.trunk).encoder
+    images = [torch.from_numpy(i) for i in doubles.noise_episode(1, 3, IMAGES)[0].images]
+    before = encoder.maps(images)
+    encoder.low_precision = True
+    assert all(map(torch.equal, encoder.maps(images), before))
 
 
 def test_features_go_through_a_checkpoint_bit_for_bit(file, frozen, tmp_path):
@@ -211,7 +257,7 @@ def test_features_lie_in_files_where_asked_for(file, tmp_path):
     vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
     actor = Actor(make_spec(vision), trunk=vision.trunk)
     buffer = make_buffer(20, actor, memmap_dir=str(tmp_path))
-    see = frozen_features(actor)
+    see = as_stored(actor)
     steps = doubles.noise_episode(1, 4, IMAGES)
     for step in steps:
         buffer.add_step(see(step))
@@ -296,7 +342,7 @@ def test_imitated_images_are_shifted_and_features_are_not(file):
     vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
     spec = make_spec(vision)
     learner = BC(replace(QUICK, random_shift=2), spec, 0, vision.trunk)
-    buffers = doubles.filled(learner.actor, frozen_features(learner.actor), episodes=2)
+    buffers = doubles.filled(learner.actor, as_stored(learner.actor), episodes=2)
     batch = learner.draw(buffers)
     assert learner._shifted(batch) is batch.images
     before = {n: v.clone() for n, v in learner.state_tensors().items() if n.startswith("encoder")}
@@ -332,7 +378,7 @@ def test_imitation_resumes_exactly_and_its_actor_sees_the_same(file, kind, froze
     )
     config = replace(QUICK, batch_size=8, random_shift=1)
     one, two = (kind(config, make_spec(vision), seed, vision.trunk) for seed in (1, 2))
-    buffers = doubles.filled(one.actor, frozen_features(one.actor), episodes=2)
+    buffers = doubles.filled(one.actor, as_stored(one.actor), episodes=2)
     one.update(buffers)
     store = CheckpointStore(tmp_path)
     store.load(store.save(one, buffers), two, buffers)
@@ -365,7 +411,7 @@ def test_dagger_sees_too(file):
     learner = DAgger(
         QUICK, make_spec(vision), lambda states: np.zeros((len(states), 2)), trunk=vision.trunk
     )
-    buffers = doubles.filled(learner.actor, frozen_features(learner.actor), episodes=2)
+    buffers = doubles.filled(learner.actor, as_stored(learner.actor), episodes=2)
     losses = [learner.update(buffers)["imitation_loss"] for _ in range(3)]
     assert losses[2] < losses[0]
 
@@ -394,7 +440,7 @@ def test_bags_are_learned_from_with_their_images(file, frozen, algorithm, tmp_pa
     buffer = trainer.buffers.prior if algorithm == "bc" else trainer.buffers.online
     assert buffer.total == len(steps)
     for row, step in enumerate(steps):
-        expected = frozen_features(trainer.algorithm.actor)(step).images
+        expected = as_stored(trainer.algorithm.actor)(step).images
         for i in range(2):
             np.testing.assert_array_equal(buffer.columns[f"image_{i}"][row], expected[i])
     for _ in range(2):

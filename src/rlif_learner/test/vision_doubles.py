@@ -61,7 +61,7 @@ def noise_episode(number, length, images, state_dim=3, action_dim=2, first=None,
 
 
 def filled(actor, see=lambda step: step, episodes=6, length=12, capacity=500, seed=0):
-    """Online and prior data of noise for `actor`; `see`: training.frozen_features of it."""
+    """Online and prior data of noise for `actor`; `see`: training.as_stored of it."""
     spec = actor.spec
     buffers = Buffers(make_buffer(capacity, actor), make_buffer(capacity, actor))
     for number in range(1, episodes + 1):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
@@ -26,6 +26,10 @@ def make_executor(events: bool = True) -> Any:
             return SingleThreadedExecutor()
         return EventsExecutor()
     return SingleThreadedExecutor()
+
+
+# What creating a node raises for what it was told, with words for the one who told it.
+MISCONFIGURED = (ValueError, OSError, MemoryError, ParameterException, NameValidationException)
 
 
 def run(
@@ -61,7 +65,7 @@ def run(
             failure = failed is not None and failed(node)
     except ExternalShutdownException:
         return 0  # another part of this process ended the context
-    except (ValueError, OSError, ParameterException) as error:
+    except MISCONFIGURED as error:
         if node is not None:
             raise
         get_logger(name).fatal(str(error))

@@ -44,12 +44,12 @@ class CameraLimits:
 class CameraWatch:
     """What one camera has sent, and what is wrong with it. Times in ns.
 
-    received: images that came; refused: those of them that did not fit; missed: an estimate, from
+    depth: its images are distances; received: images that came; refused: those of them that did not fit; missed: an estimate, from
     gaps between stamps, of those that never came
     """
 
-    def __init__(self, limits: CameraLimits) -> None:
-        self._limits = limits
+    def __init__(self, limits: CameraLimits, depth: bool = False) -> None:
+        self._limits, self._depth = limits, depth
         self.received = self.refused = self.missed = 0
         self._arrivals: deque[int] = deque()
         self._gaps: deque[int] = deque(maxlen=_GAPS)
@@ -79,7 +79,8 @@ class CameraWatch:
     def shown(self, pixels: np.ndarray) -> None:
         """An image as it goes into an observation, once for each."""
         self._broken = ""
-        dark = int(pixels.max()) < self._limits.black_level
+        # Of a depth image 1 is as near as can be told, and 0 alone is nothing.
+        dark = int(pixels.max()) < (1 if self._depth else self._limits.black_level)
         self._black = self._black + 1 if dark else 0
 
     def rate(self, now: int) -> float:
@@ -95,17 +96,19 @@ class CameraWatch:
         limits = self._limits
         if self._broken:
             return self._broken
+        if limits.black_frames and self._black >= limits.black_frames:
+            if self._depth:
+                return f"blind: no pixel of its last {self._black} depth images was measured"
+            return (
+                f"black: no pixel of its last {self._black} images reaches {limits.black_level} of "
+                "255 (black_level): a lens cap, or no light"
+            )
         if limits.frozen_frames and self._same_stamp + 1 >= limits.frozen_frames:
             return f"frozen: its last {self._same_stamp + 1} images have the same stamp"
         if limits.frozen_frames and self._same_picture + 1 >= limits.frozen_frames:
             return (
                 f"frozen: its last {self._same_picture + 1} images are the same, bit for bit: no "
                 "real camera is that free of noise"
-            )
-        if limits.black_frames and self._black >= limits.black_frames:
-            return (
-                f"black: no pixel of its last {self._black} images reaches {limits.black_level} of "
-                "255 (black_level): a lens cap, or no light"
             )
         return ""
 
@@ -135,7 +138,7 @@ class CameraFeed:
     """One camera: converts its newest image when a tick needs it, each once, and watches them."""
 
     def __init__(self, spec: CameraSpec, limits: CameraLimits) -> None:
-        self.spec, self.watch = spec, CameraWatch(limits)
+        self.spec, self.watch = spec, CameraWatch(limits, bool(spec.depth_range))
         self._picture: Picture | None = None
         self._pixels: np.ndarray | None = None
 

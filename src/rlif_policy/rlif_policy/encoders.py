@@ -306,7 +306,11 @@ class ImageEncoder(nn.Module):
         parts = []
         for i, image in enumerate(images):
             flat = image.flatten(0, -4) if leading else image[None]
-            maps = flat.float() if image.is_floating_point() else self._map(i, flat)
+            maps = (
+                flat.float()
+                if image.is_floating_point()
+                else self._map(i, flat, self.low_precision)
+            )
             parts.append(_of(self.heads, i)(maps))
         features = torch.cat(parts, dim=-1)
         return features.unflatten(0, leading) if leading else features[0]
@@ -314,10 +318,11 @@ class ImageEncoder(nn.Module):
     @torch.no_grad()
     def maps(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The trunks' maps of each camera, float16 [channels, height, width], of one observation:
-        what is kept in place of its images where the trunk is frozen."""
-        return tuple(self._map(i, image[None])[0].half() for i, image in enumerate(images))
+        what is kept in place of its images where the trunk is frozen. In float32 whatever `low_precision`
+        is: they are those that a policy sees."""
+        return tuple(self._map(i, image[None], False)[0].half() for i, image in enumerate(images))
 
-    def _map(self, i: int, image: Tensor) -> Tensor:
+    def _map(self, i: int, image: Tensor, low: bool) -> Tensor:
         """[batch, channels, height, width] of uint8 [batch, height, width, channels]."""
         if not self._loaded:
             raise ValueError(
@@ -325,8 +330,7 @@ class ImageEncoder(nn.Module):
             )
         # A view in channels-last order, which convolutions on a processor prefer.
         pixels = (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-        kind, low = pixels.device.type, self.low_precision
-        with torch.autocast(kind, torch.bfloat16, enabled=low, cache_enabled=False):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
             return _of(self.trunks, i)(pixels).to(pixels.dtype)
 
     def _map_shape(self, i: int) -> tuple[int, ...]:

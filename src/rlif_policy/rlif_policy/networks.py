@@ -48,6 +48,7 @@ class PolicySpec:
     state_offset: tuple[float, ...] = ()  # subtracted from the state, per entry; empty: 0
     state_scale: tuple[float, ...] = ()  # then divided by, per entry; empty: 1
     encoder: EncoderSpec | None = None  # of the images; None where there are none
+    cameras: tuple[str, ...] = ()  # names, in the order of `images`; empty: not known
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -79,7 +80,17 @@ class PolicySpec:
             raise ValueError(
                 f"images: found {self.images} with encoder {self.encoder}, expected both or neither"
             )
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        self._check_cameras()
         self._check_normaliser()
+
+    def _check_cameras(self) -> None:
+        names = self.cameras
+        if names and (len(names) != len(self.images) or len(set(names)) != len(names)):
+            raise ValueError(
+                f"cameras: found {names} with {len(self.images)} images, expected a name of its own "
+                "for each, or none"
+            )
 
     def _check_normaliser(self) -> None:
         for name, values in (
@@ -107,6 +118,8 @@ class PolicySpec:
         values = asdict(self)
         if self.encoder is None:
             del values["encoder"]  # as those were written that know none
+        if not self.cameras:
+            del values["cameras"]  # likewise
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -130,6 +143,23 @@ class PolicySpec:
     def hash(self) -> str:
         """sha256 of the canonical JSON, as hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def camera_places(expected: Sequence[str], found: Sequence[str]) -> tuple[int, ...]:
+    """Where each of the `expected` cameras is among those `found`: images are told apart by name, as
+    their sizes may be the same. ValueError names the one that is missing.
+
+    As they come, where either side does not say its names.
+    """
+    if not expected or not found or not all(found):
+        return tuple(range(len(found)))
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise ValueError(
+            f"images: found cameras {', '.join(found)}, expected {', '.join(expected)}, by which the "
+            f"policy sees: {', '.join(missing)} is missing; give the observer's `cameras` these names"
+        )
+    return tuple(found.index(name) for name in expected)
 
 
 class StateNormaliser(nn.Module):

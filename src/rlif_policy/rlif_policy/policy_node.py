@@ -24,14 +24,14 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.running import run
 from sensor_msgs.msg import Image
 from torch import Tensor
 
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
-from rlif_policy.networks import PolicySpec
+from rlif_policy.networks import PolicySpec, camera_places
 from rlif_policy.pretrained import load_frozen
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import WeightsError, unpack_weights
@@ -78,7 +78,8 @@ class PolicyNode(Node):
         self._publisher = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
         if value["learn"]:
             self.create_subscription(PolicyWeights, "weights", self._on_weights, LATCHED)
-        self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
+        # The newest alone: a policy slower than the control rate skips ticks and does not fall behind.
+        self.create_subscription(Observation, "observation", self._on_observation, RELIABLE_1)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     def _start_from(self, path: Path) -> None:
@@ -116,11 +117,20 @@ class PolicyNode(Node):
         """float32 [action_dim] in [-1, 1]. StateError for a state of another network."""
         if self._actor is not None:
             rng = None if self._deterministic else self._rng
-            seen = [pixels(image) for image in images] if self._actor.spec.images else ()
-            return self._actor.act(state, rng, seen)
+            return self._actor.act(state, rng, self._seen(self._actor.spec, images))
         if self._state_dim:
             check_state(state, self._state_dim)
         return self._initial()
+
+    def _seen(self, spec: PolicySpec, images: Sequence[Image]) -> list[np.ndarray]:
+        """Pixels of the policy's cameras, in its order. StateError where one is missing."""
+        if not spec.images:
+            return []
+        try:
+            places = camera_places(spec.cameras, [image.header.frame_id for image in images])
+        except ValueError as problem:
+            raise StateError(str(problem)) from problem
+        return [pixels(images[place]) for place in places]
 
     def _on_weights(self, message: PolicyWeights) -> None:
         """Take the set as a whole, or keep the old one. Runs between two observations."""

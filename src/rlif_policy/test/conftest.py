@@ -48,6 +48,17 @@ class Graph:
             self.executor.spin_once(timeout_sec=0.02)
         return result
 
+    def hear(self, words: str, capfd: pytest.CaptureFixture[str], deadline: float = 30.0) -> None:
+        """Spin until a node has said so."""
+        said: list[str] = []
+
+        def heard() -> bool:
+            self.executor.spin_once(timeout_sec=0.02)
+            said.append(capfd.readouterr().err)
+            return words in "".join(said)
+
+        self.until(heard, f"the words {words!r}", deadline)
+
     def close(self) -> None:
         for node in self.nodes:
             if hasattr(node, "close"):

@@ -157,6 +157,25 @@ def picture(value=200, width=8):
     return RawImage(width, 6, "rgb8", 3 * width, np.full(18 * width, value, np.uint8))
 
 
+def test_a_depth_camera_that_is_near_is_not_blind():
+    """Regression: all within `near` is grey 1 of 255, and was a lens cap: it held during insertion."""
+    spec = CameraSpec("wrist", 8, 6, 8, 6, depth_range=(0.2, 1.5))
+    camera = CameraFeed(spec, CameraLimits(black_frames=2))
+
+    def depth(millimetres):
+        data = np.full(48, millimetres, "<u2").view(np.uint8)
+        return RawImage(8, 6, "16UC1", 16, data)
+
+    for _ in range(4):
+        camera.look(depth(150))
+        assert int(camera.pixels.max()) == 1 and not camera.watch.fault
+    for _ in range(2):
+        camera.look(depth(0))
+    assert camera.watch.fault == "blind: no pixel of its last 2 depth images was measured"
+    camera.look(depth(900))
+    assert not camera.watch.fault
+
+
 def test_an_image_is_converted_once_and_counted_once():
     camera = CameraFeed(CameraSpec("wrist", 8, 6, 8, 6), CameraLimits(black_frames=2))
     with pytest.raises(ImageError, match="camera wrist: no image"):

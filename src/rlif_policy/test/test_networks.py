@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_policy.encoders import EncoderSpec
-from rlif_policy.networks import Actor, PolicySpec, squash
+from rlif_policy.networks import Actor, PolicySpec, camera_places, squash
 
 SPEC = PolicySpec(state_dim=4, action_dim=2, hidden=(16, 16))
 
@@ -185,3 +185,40 @@ def test_the_perceptrons_parameters_are_all_but_the_encoders():
     assert chosen == [name for name in names.values() if not name.startswith("encoder.")]
     blind = Actor(SPEC)
     assert list(blind.decision_parameters()) == list(blind.parameters())
+
+
+# ---- cameras by name
+
+
+NAMES = st.lists(st.sampled_from(["wrist", "fixed", "top", "side"]), unique=True)
+
+
+@given(NAMES, NAMES)
+def test_cameras_are_found_by_name_wherever_they_are(expected, found):
+    if not set(expected) <= set(found) and found:
+        with pytest.raises(ValueError, match="is missing"):
+            camera_places(expected, found)
+        return
+    places = camera_places(expected, found)
+    if expected and found:
+        assert [found[place] for place in places] == expected
+    else:
+        assert places == tuple(range(len(found)))
+
+
+def test_without_names_images_are_taken_as_they_come():
+    assert camera_places(("wrist", "fixed"), ("", "")) == camera_places((), ("a", "b")) == (0, 1)
+
+
+@pytest.mark.parametrize("names", [("wrist",), ("wrist", "wrist"), ("a", "b", "c")])
+def test_names_that_do_not_fit_the_images_are_refused(names):
+    images = ((8, 8, 3), (8, 8, 3))
+    with pytest.raises(ValueError, match="cameras: found .*a name of its own for each"):
+        PolicySpec(4, 2, images=images, encoder=EncoderSpec(), cameras=names)
+
+
+def test_a_spec_without_names_is_as_it_was_before_there_were_any():
+    spec = PolicySpec(4, 2, images=((8, 8, 3),), encoder=EncoderSpec())
+    assert "cameras" not in spec.to_json()
+    named = PolicySpec(4, 2, images=((8, 8, 3),), encoder=EncoderSpec(), cameras=("wrist",))
+    assert PolicySpec.from_json(named.to_json()) == named and named.hash() != spec.hash()

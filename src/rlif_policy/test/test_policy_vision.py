@@ -47,11 +47,11 @@ def changed(spec, seed, trunk=None):
 
 def make_actor(file, seed=0, **fields):
     fields = {"features": 6, **fields}
-    name = fields.pop("name", "small")
+    name, cameras = fields.pop("name", "small"), fields.pop("cameras", ())
     encoder, trunk = EncoderSpec(name, **fields), None
     if encoder.pretrained:
         encoder, trunk = trunks.random_trunk(file, name, **fields)
-    spec = PolicySpec(2, 3, (16,), images=IMAGES, encoder=encoder)
+    spec = PolicySpec(2, 3, (16,), images=IMAGES, encoder=encoder, cameras=cameras)
     return changed(spec, seed, trunk), trunk
 
 
@@ -223,9 +223,10 @@ def weights_message(version, actor):
     return message
 
 
-def image_message(pixels, encoding="rgb8"):
+def image_message(pixels, encoding="rgb8", name=""):
     height, width, channels = pixels.shape
     message = Image(height=height, width=width, encoding=encoding, step=width * channels)
+    message.header.frame_id = name
     message.data = array.array("B", pixels.tobytes())
     return message
 
@@ -258,17 +259,6 @@ class Rig:
         self.graph.until(
             lambda: self.ask(pictures()).policy_version == version, f"version {version}", 30.0
         )
-
-    def hear(self, words, capfd):
-        """Spins until the node has said so."""
-        said = []
-
-        def heard():
-            self.graph.executor.spin_once(timeout_sec=0.02)
-            said.append(capfd.readouterr().err)
-            return words in "".join(said)
-
-        self.graph.until(heard, f"the words {words!r}", 30.0)
 
 
 @pytest.mark.parametrize("fields", [{}, {"name": "resnet18", "frozen": True}])
@@ -307,8 +297,26 @@ def test_other_images_are_not_answered_and_said(graph, file, capfd, images, word
     rig.learn(1, actor)
     rig.send(images)
     refused = rig.tick
-    rig.hear(f"no action: the observation has {words}", capfd)
+    graph.hear(f"no action: the observation has {words}", capfd)
     rig.ask(pictures())  # the next one is
+    assert refused not in {answer.tick for answer in rig.answers}
+
+
+def test_cameras_are_told_apart_by_name(graph, file, capfd):
+    """Regression: of two of one size the policy took the other one's image, and drove the arm by it."""
+    actor, _ = make_actor(file, cameras=("wrist", "fixed"))
+    rig, (wrist, fixed) = Rig(graph), pictures()
+    rig.learn(1, actor)
+    expected = actor.act(STATE, images=[wrist, fixed])
+    named = {"fixed": fixed, "top": fixed[::-1].copy(), "wrist": wrist}
+    for names in (("wrist", "fixed"), ("fixed", "wrist"), ("fixed", "top", "wrist")):
+        rig.send([image_message(named[name], name=name) for name in names])
+        graph.until(lambda: rig.answers[-1].tick == rig.tick, f"an answer to {names}")
+        np.testing.assert_allclose(rig.answers[-1].action, expected, atol=1e-5)
+    rig.send([image_message(named[name], name=name) for name in ("top", "wrist")])
+    refused = rig.tick
+    graph.hear("found cameras top, wrist, expected wrist, fixed", capfd)
+    rig.ask(pictures())  # whose names nobody knows
     assert refused not in {answer.tick for answer in rig.answers}
 
 
@@ -316,7 +324,7 @@ def test_another_trunk_than_the_learners_refuses_its_weights(graph, file, tmp_pa
     actor, _ = make_actor(file, name="resnet18", frozen=True)
     rig = Rig(graph, encoder_weights=str(trunks.random_file(tmp_path, seed=1)))
     rig.weights.publish(weights_message(1, actor))
-    rig.hear("weights of version 1 refused, version 0 stays: encoder_weights: ", capfd)
+    graph.hear("weights of version 1 refused, version 0 stays: encoder_weights: ", capfd)
     answer = rig.ask(pictures())
     assert (answer.policy_version, list(answer.action)) == (0, [0.0] * 3)
 
@@ -345,5 +353,5 @@ def test_a_spec_that_nothing_can_be_built_of_ends_no_node(graph, file, capfd, ch
     with contextlib.suppress(ValueError):
         message.spec_hash = PolicySpec.from_json(message.spec).hash()
     rig.weights.publish(message)
-    rig.hear("weights of version 2 refused, version 0 stays", capfd)
+    graph.hear("weights of version 2 refused, version 0 stays", capfd)
     rig.learn(3, actor)
