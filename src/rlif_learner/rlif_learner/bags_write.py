@@ -123,8 +123,9 @@ class StepWriter:
         return self
 
     def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
-        """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images."""
-        data = step_bytes(self._store, record, stamp, cameras=cameras)
+        """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images, in
+        place of the record's own."""
+        data = step_bytes(self._store, record, stamp, cameras=cameras or record.cameras)
         self._writer.write(self._connection, stamp, data)
         self.count += 1
 

@@ -123,6 +123,20 @@ def test_images_go_there_and_back_again(tmp_path: Path) -> None:
     )
     assert run(import_command, tmp_path / "out.npz", "-o", tmp_path / "again") == 0
     helpers.assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
+    names = ("--cameras", "wrist", "fixed")
+    assert run(import_command, tmp_path / "out.npz", "-o", tmp_path / "named", *names) == 0
+    assert {step.cameras for step in read_steps(tmp_path / "named")} == {("wrist", "fixed")}
+
+
+def test_as_many_names_as_cameras(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export(tmp_path, helpers.make_episodes(1, images=True))
+    words = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")
+    assert run(import_command, *words) == 1
+    assert (
+        "found 1 names (wrist), expected one for each camera of the dataset: camera_0, camera_1"
+        in (capsys.readouterr().err)
+    )
+    assert not (tmp_path / "again").exists()
 
 
 def test_images_can_be_left_out(tmp_path: Path) -> None:

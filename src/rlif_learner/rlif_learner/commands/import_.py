@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--state-key", default=STATE, help="the feature of a LeRobot dataset that is the state")
     add("--action-key", default=ACTION, help="the feature of a LeRobot dataset that is the action")
     add("--no-images", action="store_true", help="leave the cameras out")
+    add(
+        "--cameras", nargs="+", metavar="NAME", default=(),
+        help="the robot's names for the dataset's cameras, in the dataset's order: a policy tells "
+        "cameras apart by name",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,6 +97,15 @@ def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
     return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
 
 
+def _renamed(own: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
+    if given and len(given) != len(own):
+        raise ValueError(
+            f"--cameras: found {len(given)} names ({', '.join(given)}), expected one for each camera "
+            f"of the dataset: {', '.join(own)}"
+        )
+    return tuple(given) or own
+
+
 def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: StepWriter) -> int:
     """Number of episodes, which are counted through all files."""
     episodes, stamp = 0, 0
@@ -102,7 +116,7 @@ def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: Step
             for arrays, images in origin.parts:
                 before = episodes
                 pictures = None if arguments.no_images else images
-                cameras = () if pictures is None else origin.cameras
+                cameras = () if pictures is None else _renamed(origin.cameras, arguments.cameras)
                 for step in steps_from_arrays(arrays, config, writer.count, pictures):
                     episodes, stamp = before + step.episode_id, stamp + period
                     number = episodes if step.intervention_id else 0
