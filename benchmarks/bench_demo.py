@@ -2,7 +2,7 @@
 
 make bench-demo                       seeds 0 to 4, one after the other
 make bench-demo ARGS="--seeds 0 1"    options of this script; more go to `rlif demo` after --
-make bench-demo ARGS="--name demo_vision --seeds 0 -- --images --eval-every 1000 robot:=sim_vision"
+make bench-demo ARGS="--name demo_vision --seeds 0 1 -- --images --eval-every 1000 robot:=sim_vision"
                                       what make demo-vision runs, into results/demo_vision.json
 """
 
