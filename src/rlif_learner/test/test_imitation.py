@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlif_learner.algorithms import make_algorithm
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
@@ -157,3 +158,11 @@ def test_bad_settings_are_named():
         replace(CONFIG, learning_rate=0.0)
     with pytest.raises(ValueError, match="batch_size"):
         replace(CONFIG, batch_size=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["rlpd", "bc", "hg_dagger"])
+def test_a_gpu_that_is_asked_for_is_not_quietly_left_out(name):
+    """Regression: the baselines took the processor, whatever `device` said."""
+    with pytest.raises(ValueError, match="device: found 'cuda', but PyTorch finds no GPU"):
+        make_algorithm(name, {}, "rlpd", SPEC, 0, "cuda")
