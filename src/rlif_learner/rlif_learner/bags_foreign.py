@@ -155,10 +155,8 @@ class ForeignSteps:
         self._sources = {topic: name for name, topic in mapping.sources.items()}
         self._sources |= {topic: name for name, topic in mapping.cameras.items()}
         self._period = round(1e9 / mapping.control_rate)
-        self._engaged = mapping.driver.get("always") == "operator"
-        self._unknown_driver = ""  # why nobody knows who drives; empty: it is known
+        self._forget_driver()
         self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
-        self._policy: np.ndarray | None = None
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
         self._newest_act = 0  # ns; of a command, or of a change of the gripper
         self._in_force = (0, np.zeros(len(mapping.motion)))  # in the last tick that had a command
@@ -179,6 +177,14 @@ class ForeignSteps:
         config = GripperConfig(threshold=self.mapping.gripper_threshold, interval=0.0)
         self._gripper = Gripper(config)
         self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
+
+    def _forget_driver(self) -> None:
+        """Nothing was said yet of who drives, unless it is always the same."""
+        always = self.mapping.driver.get("always")
+        self._engaged = always == "operator"
+        # Why nobody knows who drives; empty: it is known.
+        self._unknown_driver = "" if always else "nothing received yet"
+        self._policy: np.ndarray | None = None
 
     def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
         """One message, logged at `stamp` (ns)."""
@@ -201,7 +207,9 @@ class ForeignSteps:
                 self._take_command(stamp, command_values(message, self.mapping))
         except (FeatureError, ImageError, ValueError, AttributeError, IndexError) as error:
             self._refuse(topic, stamp, error)
-        if topic == self.mapping.success and self._next >= 0:
+        # A Bool that is false says that it has not succeeded.
+        succeeded = topic == self.mapping.success and bool(getattr(message, "data", True))
+        if succeeded and self._next >= 0:
             yield from self._end(stamp, Outcome.SUCCESS)
 
     def finish(self) -> Iterator[tuple[int, StepRecord]]:
@@ -220,6 +228,7 @@ class ForeignSteps:
         if self._next >= 0:
             yield from self._end(self._newest, Outcome.TRUNCATED)
         self._forget()
+        self._forget_driver()
         self._shift = self._newest - stamp + self._period  # the Steps' own time goes on
 
     def _refuse(self, topic: str, stamp: int, error: Exception) -> None:

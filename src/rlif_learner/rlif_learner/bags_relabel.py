@@ -9,6 +9,7 @@ episode and the parameters, that returns rewards (float32 [n]) and terminals (bo
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import json
@@ -99,6 +100,21 @@ class Relabelling:
         except TypeError as error:  # in the words of Python: which parameter is not one of it
             raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
         return partial(_called, found, self)
+
+    def written(self) -> str:
+        """sha256 of the file with a function of the user's: edited, it makes other labels."""
+        module, _, name = self.scheme.partition(":")
+        self.function()  # ValueError where there is none
+        return _sha256_of_source(getattr(importlib.import_module(module), name))
+
+
+def _sha256_of_source(function: Any) -> str:
+    """Of the file that a function stands in; empty: it stands in none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # a built-in, or an object that is called
+        file = None
+    return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _called(
@@ -214,8 +230,10 @@ class _Rows:
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
     """What the labels were made of: equal means that they need not be made again."""
+    own = {"function": work.written()} if ":" in work.scheme else {}
     return {
         **source_files(bag),
+        **own,
         "scheme": work.scheme,
         "parameters": dict(work.parameters),
         "dwell": work.dwell,

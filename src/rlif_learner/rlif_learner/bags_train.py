@@ -153,6 +153,8 @@ def _load_bag(
     buffers: Sequence[ReplayBuffer],
 ) -> None:
     labels = None if data.labels is None else read_labels(labels_path(bag, data.labels)).columns
+    count, entry = 0 if labels is None else len(labels["sequence"]), -1
+    others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it anew"
     rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
     reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
     for entry, step in enumerate(reader):
@@ -163,14 +165,18 @@ def _load_bag(
             raise ValueError(f"{bag}: {error}") from error
         if labels is None:
             continue
-        if entry >= len(labels["sequence"]) or labels["sequence"][entry] != step.sequence:
-            raise BagError(f"{data.labels}: its labels are not those of the Steps of {bag}")
+        facts = (step.sequence, step.episode_id, step.step_index)
+        named = ("sequence", "episode_id", "step_index")
+        if entry >= count or tuple(int(labels[name][entry]) for name in named) != facts:
+            raise BagError(others)
         rows += [
             (b, total % b.capacity, entry)
             for b, total in zip(buffers, before, strict=True)
             if b.total > total
         ]
     if labels is not None:
+        if entry + 1 != count:
+            raise BagError(others)
         for buffer, row, entry in rows:
             buffer.columns["reward"][row] = labels["reward"][entry]
             buffer.columns["terminal"][row] = np.float32(labels["terminal"][entry])

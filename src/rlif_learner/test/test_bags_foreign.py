@@ -31,7 +31,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
 from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_foreign import ForeignReport, foreign_steps
+from rlif_learner.bags_foreign import ForeignReport, ForeignSteps, foreign_steps
 from rlif_learner.bags_mapping import TopicMapping, starter
 from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import label_rewards
@@ -120,6 +120,38 @@ def test_success_ends_the_episode(tmp_path: Path) -> None:
     bag = write(tmp_path / "bag", sorted([*messages, done], key=lambda m: m[1]))
     steps, _ = convert(bag, success="/done")
     assert steps[-1].outcome == Outcome.SUCCESS and len(steps) == 7
+
+
+def test_false_is_no_success(tmp_path: Path) -> None:
+    """Regression: each message on the topic ended the episode in success, whatever it said."""
+    kind = "std_msgs/msg/Bool"
+    no = [("/done", SECOND + n * SECOND // 5, kind, TYPES[kind](data=False)) for n in range(5)]
+    bag = write(tmp_path / "bag", sorted([*session(), *no], key=lambda m: m[1]))
+    steps, report = convert(bag, success="/done")
+    assert report.episodes == 1 and steps[-1].outcome == Outcome.TRUNCATED
+
+
+def test_until_the_driver_is_known_there_is_no_step_and_it_is_said(tmp_path: Path) -> None:
+    """Regression: the policy was taken to drive, though the operator may have."""
+    late = [m for m in session() if m[0] != "/joy" or m[1] > SECOND + 48 * SECOND // 100]
+    steps, report = convert(write(tmp_path / "bag", late))
+    assert drivers(steps) == BY_HAND[5:] and steps[0].step_index == 5
+    assert sum(report.gaps.values()) == 5
+    assert any("nothing received yet" in line for line in report.lines())
+
+
+def test_when_time_is_set_back_nobody_knows_who_drives() -> None:
+    held = session(operator=range(0, 20))
+    silent = [m for m in session() if m[0] != "/joy"]
+    report = ForeignReport()
+    converter = ForeignSteps(mapping(), report)
+    steps = []
+    for topic, stamp, _, message in [*held, *silent]:
+        steps += [step for _, step in converter.feed(topic, stamp, message)]
+    steps += [step for _, step in converter.finish()]
+    assert drivers(steps)[:5] == "ooooo"
+    assert {s.episode_id for s in steps} == {1}, "nothing of the second part"
+    assert any("time jumps by -" in line for line in report.lines())
 
 
 def test_who_drove_by_a_difference_to_the_policy(tmp_path: Path) -> None:

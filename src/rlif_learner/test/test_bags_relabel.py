@@ -116,6 +116,11 @@ def test_a_function_of_the_user(
     found = read_labels(labels_path(bag, tmp_path / "out")).columns
     assert set(found["reward"].tolist()) == {-0.5}
     assert "12 labels changed" in capsys.readouterr().out
+    assert run(*words) == 0 and "done before" in capsys.readouterr().out
+    with (tmp_path / "own_scheme.py").open("a") as file:
+        file.write("# edited: it may make other labels\n")
+    assert run(*words) == 1
+    assert "holds labels of other settings" in capsys.readouterr().err
     sys.modules.pop("own_scheme", None)
 
 

@@ -66,10 +66,13 @@ def test_labels_of_relabel_take_the_place_of_the_scheme(tmp_path: Path) -> None:
     assert not np.array_equal(given.columns["reward"], onset.columns["reward"])
 
 
-def test_labels_of_another_bag_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("episodes", "length"), [(1, 5), (3, 5), (3, 3)])
+def test_labels_of_another_bag_are_refused(tmp_path: Path, episodes: int, length: int) -> None:
+    """Of more Steps too, or of as many in other episodes: every bag counts from 0."""
     (tmp_path / "other").mkdir()
     bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(2))
-    other = helpers.write_bag(tmp_path / "other/peg", helpers.make_episodes(1))
+    found = helpers.make_episodes(episodes, length=length)
+    other = helpers.write_bag(tmp_path / "other/peg", found)
     relabel_bag(other, tmp_path / "labels", Relabelling())
     with pytest.raises(BagError, match="not those of the Steps"):
         loaded(Data([bag], labels=tmp_path / "labels"))
@@ -243,6 +246,8 @@ def test_behavioural_cloning_takes_all_bags_as_demonstrations(tmp_path: Path) ->
         (["--set", "updates_per_step=0.0"], "--updates"),
         (["--prior", "nowhere"], "found no bag"),
         (["--labels", "nowhere"], "there are no such labels"),
+        (["--checkpoint-every", "0"], "expected whole numbers of at least 1"),
+        (["--updates", "-5"], "expected whole numbers of at least 1"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_by_name(

@@ -98,6 +98,11 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
     """
     problem: Exception | None = None
     try:
+        if (arguments.updates or 1) < 1 or arguments.checkpoint_every < 1:
+            raise ValueError(
+                f"--updates, --checkpoint-every: found {arguments.updates} and "
+                f"{arguments.checkpoint_every}, expected whole numbers of at least 1"
+            )
         if own.is_first and arguments.output.exists() and any(arguments.output.iterdir()):
             raise ValueError(f"{arguments.output} is not empty; name a new directory")
         config, trainer, updates = _load(arguments, print if own.is_first else _keep_silent)
