@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return _read_hdf5(path)
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files if not name.startswith(IMAGES)}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, BadZipFile) as error:
         raise BagError(f"{path}: not a readable file of plain arrays: {error}") from error
 
 
@@ -126,7 +127,7 @@ def _check_rows(name: str, array: np.ndarray) -> None:
 def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[int, int]]:
     """Rows [start, stop) of each episode."""
     ends = np.zeros(count, np.bool_)
-    for name in ("terminals", "timeouts"):
+    for name in ("terminals", "timeouts", "dones"):  # some have one array for both
         if name in arrays:
             ends |= arrays[name].astype(bool)
     if "episode_ids" in arrays:

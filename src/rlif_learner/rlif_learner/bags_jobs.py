@@ -44,9 +44,10 @@ class JobResult:
 
     def entry(self) -> dict[str, Any]:
         """Of report.json."""
-        values: dict[str, Any] = {"bag": self.bag}
+        values: dict[str, Any] = vars(self.report) if self.report is not None else {}
+        # A report on a foreign bag names what it was converted to.
+        values = {**values, "bag": self.bag}
         values |= {"error": self.error} if self.error else {}
-        values |= vars(self.report) if self.report is not None else {}
         if self.conversion is not None:
             values["conversion"] = asdict(self.conversion.report)
         return values

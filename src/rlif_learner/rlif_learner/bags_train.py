@@ -72,10 +72,15 @@ class OfflineConfig:
 
 def read_parameters(path: Path) -> dict[str, Any]:
     """The parameters of a ROS parameter file, of all nodes in it. ValueError if it is none."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found a {type(content).__name__}, expected names of nodes")
     merged: dict[str, Any] = {}
-    for node, entry in (content or {}).items():
-        if not isinstance(entry, dict) or "ros__parameters" not in entry:
+    for node, entry in content.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("ros__parameters"), dict):
             raise ValueError(f"{path}: found no ros__parameters under {node!r}")
         merged.update(entry["ros__parameters"])
     return merged

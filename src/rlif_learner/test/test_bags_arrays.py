@@ -128,6 +128,24 @@ def test_images_go_there_and_back_again(tmp_path: Path) -> None:
     assert {step.cameras for step in read_steps(tmp_path / "named")} == {("wrist", "fixed")}
 
 
+def test_dones_end_episodes(tmp_path: Path) -> None:
+    rows = {"observations": np.zeros((12, 3)), "actions": np.zeros((12, 2))}
+    np.savez(tmp_path / "x.npz", **rows, dones=np.arange(12) % 6 == 5)
+    assert run(import_command, tmp_path / "x.npz", "-o", tmp_path / "bag") == 0
+    assert {step.episode_id for step in read_steps(tmp_path / "bag")} == {1, 2}
+
+
+@pytest.mark.parametrize("name", ["cut.npz", "x.npy"])
+def test_what_is_no_file_of_arrays_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    np.savez(tmp_path / "whole.npz", observations=np.zeros((12, 3)))
+    np.save(tmp_path / "x.npy", np.zeros((12, 3)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-40])
+    assert run(import_command, tmp_path / name, "-o", tmp_path / "bag") == 1
+    assert "not a readable file of plain arrays" in capsys.readouterr().err
+
+
 def test_as_many_names_as_cameras(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(tmp_path, helpers.make_episodes(1, images=True))
     words = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")

@@ -297,6 +297,13 @@ def test_a_setting_of_another_kind_is_named(
     assert re.fullmatch(rf"rlif train: {words}.*", capsys.readouterr().err.strip(), re.S)
 
 
+@pytest.mark.parametrize("text", ["a:\n\tb: 1", "[1, 2]", "/**:\n  ros__parameters:\n", "x"])
+def test_what_is_no_parameter_file_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "learner.yaml").write_text(text)
+    with pytest.raises(ValueError, match="learner.yaml: "):
+        read_parameters(tmp_path / "learner.yaml")
+
+
 def test_lists_are_written_as_in_a_parameter_file() -> None:
     given = ["cameras=[wrist, fixed]", "hidden=[8, 8]", "rlpd__utd=3", "encoder=small"]
     assert parse_parameters(given) == {
