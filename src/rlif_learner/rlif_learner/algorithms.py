@@ -23,6 +23,7 @@ DATA: dict[str, tuple[str, ...]] = {
     "hg_dagger": ("driven_prior", "operator"),
 }
 DEVICES = ("cpu", "cuda", "auto")
+_IMITATION: dict[str, type[BC]] = {"bc": BC, "hg_dagger": HGDAgger}
 
 
 def make_algorithm(
@@ -44,10 +45,9 @@ def make_algorithm(
     if name == "rlpd":
         chosen = RLPDConfig.from_mapping(settings, preset)
         return RLPD(chosen, spec, seed, device=find_device(device), trunk=trunk)
-    if name in ("bc", "hg_dagger"):
-        imitation = BC if name == "bc" else HGDAgger
-        chosen_of_it = ImitationConfig.from_mapping(settings)
-        return imitation(chosen_of_it, spec, seed, trunk, find_device(device))
+    if name in _IMITATION:
+        wanted = ImitationConfig.from_mapping(settings)
+        return _IMITATION[name](wanted, spec, seed, trunk, find_device(device))
     if name == "dagger":
         raise ValueError(
             "algorithm: found 'dagger', which asks an expert in every state and so cannot run from "

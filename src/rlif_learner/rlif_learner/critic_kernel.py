@@ -113,7 +113,7 @@ def compile_kernel(directory: Path | None = None) -> Path:
         raise KernelUnavailableError("no C++ compiler found; install g++, or set CXX")
     directory = directory or cache_directory()
     command = [compiler, *FLAGS, str(SOURCE), "-o"]
-    said = " ".join([compiler, *FLAGS, _processor()]).encode()
+    said = " ".join([compiler, *FLAGS, processor()]).encode()
     key = hashlib.sha256(HEADER.read_bytes() + SOURCE.read_bytes() + said).hexdigest()
     library = directory / f"critic_kernel-{key[:16]}.so"
     if _is_whole(library):
@@ -167,8 +167,9 @@ def load_library(directory: Path | None = None) -> ctypes.CDLL:
         raise KernelUnavailableError(f"cannot load {library}: {error}") from error
 
 
-def _processor() -> str:
-    """What -march=native depends on, so that a shared home directory does no harm."""
+def processor() -> str:
+    """The processor's instructions, as the system names them: what -march=native depends on, so that
+    a shared home directory does no harm."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -367,7 +367,7 @@ def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:
 def of_cameras(step: StepRecord, cameras: Sequence[str]) -> StepRecord:
     """The step with the images of these cameras alone, in this order. ValueError names one that is
     missing."""
-    if tuple(cameras) == step.cameras:
+    if not cameras or not step.cameras or tuple(cameras) == step.cameras:
         return step
     try:
         places = camera_places(cameras, step.cameras)
@@ -375,8 +375,6 @@ def of_cameras(step: StepRecord, cameras: Sequence[str]) -> StepRecord:
         raise ValueError(
             f"step {step.step_index} of episode {step.episode_id}: {problem}"
         ) from problem
-    if not step.cameras or not cameras:
-        return step
     images = tuple(step.images[place] for place in places)
     return replace(step, images=images, cameras=tuple(step.cameras[place] for place in places))
 

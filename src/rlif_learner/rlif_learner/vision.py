@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor
 
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.config import RLPDConfig, checked
+from rlif_learner.critic_kernel import processor
 from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
 from rlif_policy.networks import Actor
 from rlif_policy.pretrained import fingerprint, load_trunk
 
-_CPUINFO = Path("/proc/cpuinfo")
 NO_ENCODER = "none"
 NAMES = (NO_ENCODER, *ENCODERS)
 
@@ -110,10 +109,9 @@ def low_precision(config: RLPDConfig, device: torch.device) -> bool:
 
 def _has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself (AVX-512, AMX, ARM), and PyTorch uses it."""
-    flags = _CPUINFO.read_text(encoding="utf-8", errors="replace") if _CPUINFO.exists() else ""
     # Not among PyTorch's public names; where it has another one, float32 is never wrong.
     used = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return "bf16" in flags and used is not None and bool(used())
+    return "bf16" in processor() and used is not None and bool(used())
 
 
 def make_buffer(
