@@ -18,9 +18,10 @@ from rosbags.highlevel import AnyReaderError
 
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
-from rlif_intervention.ticks import Source as Driver
+from rlif_intervention.ticks import Source as Asker
 from rlif_learner.bags import BagError, open_bag
 from rlif_learner.bags_commands import command_values, gripper_asked
+from rlif_learner.bags_driver import Driver
 from rlif_learner.bags_mapping import TopicMapping
 from rlif_learner.bags_open import read_messages, require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
@@ -36,16 +37,23 @@ from rlif_policy.images import CameraSpec, ImageError, PackedImage, Picture, Raw
 from rlif_policy.sampling import LatestSamples
 
 _NO_ACTION = np.zeros(0, np.float32)
+# What a message raises that is not as the mapping expects it.
+_UNUSABLE = (FeatureError, ImageError, ValueError, AttributeError, IndexError, TypeError)
+_Seen = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
 
 
 @dataclass
 class ForeignReport:
-    """What became of a foreign bag. refused: messages by topic; gaps: ticks by what was missing"""
+    """What became of a foreign bag. refused: messages by topic; gaps: ticks by what was missing
+
+    late: messages that were logged before the one ahead of them, by less than a tick
+    """
 
     bag: str = ""
     steps: int = 0
     episodes: int = 0
     clipped: int = 0
+    late: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     gaps: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -70,6 +78,7 @@ class ForeignReport:
         return [
             f"  {self.steps} steps of {self.episodes} episodes, {self.clipped} actions clipped",
             *(f"  {n} messages of {topic} refused" for topic, n in self.refused.items()),
+            *[f"  {self.late} messages out of order by less than a tick"] * bool(self.late),
             *(f"  {n} ticks without a step: {why}" for why, n in self.gaps.items()),
             *(f"  note: {note}" for note in self.notes),
         ]
@@ -131,8 +140,8 @@ class _Tick:
     """An open tick: its observation, and what happened in it."""
 
     start: int  # ns
-    state: np.ndarray
-    images: tuple[np.ndarray, ...]
+    seen: _Seen | None  # None: it cannot be used, and gives no step
+    unknown: str = ""  # why nobody knows who drove: it gives none either, but may be the last one
     commands: list[np.ndarray] = field(default_factory=list)
     engaged: bool = False
     gripper: float = 0.0  # what was commanded last when the tick ended
@@ -152,18 +161,18 @@ class ForeignSteps:
         self._layout = mapping.layout
         self._forget()
         self._tracker = InterventionTracker(InterventionConfig(release_dwell=mapping.release_dwell))
-        self._sources = {topic: name for name, topic in mapping.sources.items()}
-        self._sources |= {topic: name for name, topic in mapping.cameras.items()}
+        self._sources: dict[str, list[str]] = {}  # topic: what it is read as, one or more
+        for name, topic in (*mapping.sources.items(), *mapping.cameras.items()):
+            self._sources.setdefault(topic, []).append(name)
         self._period = round(1e9 / mapping.control_rate)
-        self._forget_driver()
+        self._driver = Driver(mapping)
         self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
         self._newest_act = 0  # ns; of a command, or of a change of the gripper
         self._in_force = (0, np.zeros(len(mapping.motion)))  # in the last tick that had a command
         self._tick: _Tick | None = None
         # Ticks without a command: steps if another command follows, else beyond the episode.
-        # None: one without an observation.
-        self._idle: list[_Tick | None] = []
+        self._idle: list[_Tick] = []
         self._next = -1  # ns, of the next tick; below 0: no episode
         self._episode, self._index, self._sequence = 0, 0, 0
         self._last_onset, self._any = 0, False  # whether this episode has a Step
@@ -178,35 +187,14 @@ class ForeignSteps:
         self._gripper = Gripper(config)
         self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
 
-    def _forget_driver(self) -> None:
-        """Nothing was said yet of who drives, unless it is always the same."""
-        always = self.mapping.driver.get("always")
-        self._engaged = always == "operator"
-        # Why nobody knows who drives; empty: it is known.
-        self._unknown_driver = "" if always else "nothing received yet"
-        self._policy: np.ndarray | None = None
-
     def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
         """One message, logged at `stamp` (ns)."""
         yield from self._watch_clock(topic, stamp)
-        stamp += self._shift
+        stamp = max(stamp + self._shift, self._newest)
         self._newest = stamp
         while 0 <= self._next <= stamp:
             yield from self._begin_tick(self._next)
-        try:
-            if topic in self._sources:
-                source = self._sources[topic]
-                self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
-                if source in self.mapping.cameras:
-                    self._taken[source] = _header_stamp(message)
-            if topic == self.mapping.driver_topic:
-                self._read_driver(message)
-            if topic == self.mapping.gripper.get("topic"):
-                self._take_gripper(stamp, gripper_asked(message, self.mapping))
-            if topic == self.mapping.command:
-                self._take_command(stamp, command_values(message, self.mapping))
-        except (FeatureError, ImageError, ValueError, AttributeError, IndexError) as error:
-            self._refuse(topic, stamp, error)
+        self._take(topic, stamp, message)
         # A Bool that is false says that it has not succeeded.
         succeeded = topic == self.mapping.success and bool(getattr(message, "data", True))
         if succeeded and self._next >= 0:
@@ -214,6 +202,14 @@ class ForeignSteps:
 
     def finish(self) -> Iterator[tuple[int, StepRecord]]:
         """The bag is over."""
+        self._driver.heard(self._newest)
+        silence = self._driver.silence / 1e9
+        if silence > self.mapping.episode_gap:
+            self.report.notes.append(
+                f"{self.report.bag}: {self.mapping.driver_topic}: its longest silence is "
+                f"{silence:.1f} s, in which who drove is taken to stay the same; a `timeout` of "
+                "the driver makes it a gap"
+            )
         if self._next >= 0:
             yield from self._end(self._newest, Outcome.TRUNCATED)
 
@@ -222,38 +218,58 @@ class ForeignSteps:
         passed = stamp + self._shift - self._newest
         if not self._newest or 0 <= passed <= self.mapping.episode_gap * 1e9:
             return
+        if -self._period < passed < 0:  # as where one file of a bag begins before another ends
+            if not self.report.late:
+                words = f"logged {-passed / 1e9:.6f} s before the one ahead of it: taken as later"
+                self.report.note(topic, stamp, f"the first out of order: {words}")
+            self.report.late += 1
+            return
         self.report.note(topic, stamp, f"time jumps by {passed / 1e9:+.3f} s")
         if passed > 0:
             return  # a silence, which ends the episode by itself
         if self._next >= 0:
             yield from self._end(self._newest, Outcome.TRUNCATED)
         self._forget()
-        self._forget_driver()
+        self._driver.forget()
         self._shift = self._newest - stamp + self._period  # the Steps' own time goes on
 
-    def _refuse(self, topic: str, stamp: int, error: Exception) -> None:
-        if topic in self._sources:
-            self._samples.refuse(self._sources[topic], str(error))
-        if topic == self.mapping.driver_topic:
-            self._unknown_driver = str(error)
-        self.report.refuse(topic, stamp - self._shift, str(error))
+    def _take(self, topic: str, stamp: int, message: Any) -> None:
+        """Read a message as all that it is; what cannot be used is refused, once."""
+        problems: dict[str, str] = {}  # by what it is
+        for source in self._sources.get(topic, ()):
+            try:
+                self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
+                if source in self.mapping.cameras:
+                    self._taken[source] = _header_stamp(message)
+            except _UNUSABLE as error:
+                self._samples.refuse(source, str(error))
+                problems[source] = str(error)
+        roles = (
+            (self.mapping.driver_topic, self._take_driver),
+            (self.mapping.gripper.get("topic"), self._take_gripper),
+            (self.mapping.command, self._take_command),
+        )
+        for of, take in roles:
+            if topic != of:
+                continue
+            try:
+                take(stamp, message)
+            except _UNUSABLE as error:
+                if of == self.mapping.driver_topic:
+                    self._driver.refuse(str(error))
+                problems[take.__name__] = str(error)
+        if problems:
+            words = "; ".join(dict.fromkeys(problems.values()))
+            self.report.refuse(topic, stamp - self._shift, words)
 
-    def _read_driver(self, message: Any) -> None:
-        driver = self.mapping.driver
-        self._unknown_driver = ""
-        if "joy" in driver:
-            self._engaged = bool(message.buttons[driver["button"]])
-        elif "flag" in driver:
-            self._engaged = bool(message.data)
-        else:
-            self._policy = command_values(message, self.mapping)
+    def _take_driver(self, stamp: int, message: Any) -> None:
+        self._driver.read(stamp, message)
         if self._tick is not None:
-            self._tick.engaged |= self._engaged
+            self._tick.engaged |= self._driver.engaged
 
-    def _take_command(self, stamp: int, values: np.ndarray) -> None:
-        if "policy" in self.mapping.driver and self._policy is not None:
-            difference = float(np.abs(values - self._policy).max())
-            self._engaged = difference > self.mapping.driver["threshold"]
+    def _take_command(self, stamp: int, message: Any) -> None:
+        values = command_values(message, self.mapping)
+        self._driver.judge(values)
         self._command = (stamp, values)
         self._newest_act = stamp
         if self._next < 0:
@@ -261,12 +277,13 @@ class ForeignSteps:
             self._next = stamp
         if self._tick is not None:
             self._tick.commands.append(values)
-            self._tick.engaged |= self._engaged
+            self._tick.engaged |= self._driver.engaged
 
-    def _take_gripper(self, stamp: int, asked: float) -> None:
+    def _take_gripper(self, stamp: int, message: Any) -> None:
         """A change is a command like another, but begins no episode."""
+        asked = gripper_asked(message, self.mapping)
         before = self._gripper.target
-        target = self._gripper.drive(asked, Driver.OPERATOR, stamp * 1e-9)
+        target = self._gripper.drive(asked, Asker.OPERATOR, stamp * 1e-9)
         if self._next < 0 or target == before:
             return
         self._newest_act = stamp
@@ -281,19 +298,18 @@ class ForeignSteps:
             yield from self._end(start, Outcome.TRUNCATED)
             return
         self._next = start + self._period
-        observed = self._observe(start)
-        if observed is None:
-            self._idle.append(None)
-            return
         began = self._command[0] == start
         # What a difference to the policy said holds for the command that differed only.
-        holds = began or "policy" not in self.mapping.driver
-        self._tick = _Tick(start, *observed, engaged=self._engaged and holds)
+        holds = began or not self._driver.by_command
+        self._tick = _Tick(
+            start, self._observe(start), self._driver.unknown(start),
+            engaged=self._driver.engaged and holds,
+        )  # fmt: skip
         self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
             self._tick.commands.append(self._command[1])
 
-    def _observe(self, now: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]] | None:
+    def _observe(self, now: int) -> _Seen | None:
         """State and images at `now`; None where they cannot be used, which is counted."""
         recorded = now - self._shift
         problems = self._samples.problems(now, now)
@@ -304,10 +320,7 @@ class ForeignSteps:
         if apart:
             topics = ", ".join(self.mapping.cameras.values())
             self.report.gap(topics, recorded, "cameras out of step", apart)
-        if self._unknown_driver:
-            why = "who drove is not known"
-            self.report.gap(self.mapping.driver_topic, recorded, why, self._unknown_driver)
-        if problems or apart or self._unknown_driver:
+        if problems or apart:
             return None
         values = self._samples.values
         try:
@@ -343,12 +356,14 @@ class ForeignSteps:
         """Let the ticks that were waiting become steps."""
         ticks, self._idle = self._idle, []
         for tick in ticks:
-            if tick is None:  # a gap: what was not seen is not learned across
-                self._index += 1
-                self._sequence += 1
-                continue
             if tick.commands:
                 self._in_force = (tick.start, np.mean(tick.commands, axis=0))
+            if tick.unknown:
+                topic, at = self.mapping.driver_topic, tick.start - self._shift
+                self.report.gap(topic, at, "who drove is not known", tick.unknown)
+            if tick.seen is None or tick.unknown:
+                self._pass(tick)
+                continue
             stamp, action = self._in_force
             if tick.start - stamp > self.mapping.max_age * 1e9:
                 action = np.zeros(len(self.mapping.motion))  # the robot stands
@@ -358,9 +373,16 @@ class ForeignSteps:
                 clipped = np.append(clipped, tick.gripper)
             source, onset, number = self._drive(tick)
             yield tick.start, self._step(
-                state=tick.state, images=tick.images, source=int(source), onset=onset,
-                intervention_id=number, action=clipped.astype(np.float32), is_last=False, outcome=0,
+                tick.seen, source=int(source), onset=onset, intervention_id=number,
+                action=clipped.astype(np.float32), is_last=False, outcome=0,
             )  # fmt: skip
+
+    def _pass(self, tick: _Tick) -> None:
+        """A gap: what was not seen is not learned across."""
+        self._index += 1
+        self._sequence += 1
+        if not tick.engaged and self._tracker.release(tick.start * 1e-9):
+            self._tracker.end()
 
     def _drive(self, tick: _Tick) -> tuple[Source, bool, int]:
         """Who drove, whether that begins an intervention, and its number."""
@@ -384,29 +406,25 @@ class ForeignSteps:
         yield from self._close_tick()
         if outcome == Outcome.SUCCESS:
             yield from self._release_idle()
-        while self._idle and self._idle[0] is None:
-            self._idle.pop(0)
-            self._index += 1
-            self._sequence += 1
-        final = self._idle[0] if self._idle else None
-        if final is None:
-            observed = self._observe(now)
-            final = None if observed is None else _Tick(now, *observed)
+        while self._idle and self._idle[0].seen is None:
+            self._pass(self._idle.pop(0))
+        final = self._idle[0] if self._idle else _Tick(now, self._observe(now))
         self._idle, self._next = [], -1
         self._tracker.end()
         where, recorded = f"episode {self._episode}", now - self._shift
         if not self._any:
             self.report.note(where, recorded, "is empty: none of its ticks gave a step")
-        elif final is None:
+        elif final.seen is None:
             self.report.note(where, recorded, "has no last step: nothing to observe")
         else:
             yield final.start, self._step(
-                state=final.state, images=final.images, source=0, onset=False, intervention_id=0,
-                action=_NO_ACTION, is_last=True, outcome=int(outcome),
+                final.seen, source=0, onset=False, intervention_id=0, action=_NO_ACTION,
+                is_last=True, outcome=int(outcome),
             )  # fmt: skip
 
-    def _step(self, **values: Any) -> StepRecord:
+    def _step(self, seen: _Seen, **values: Any) -> StepRecord:
         step = StepRecord(
+            state=seen[0], images=seen[1],
             sequence=self._sequence, episode_id=self._episode, step_index=self._index,
             is_first=self._index == 0, evaluation=False, **values,
         )  # fmt: skip

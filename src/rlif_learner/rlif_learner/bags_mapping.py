@@ -25,7 +25,9 @@ gripper: {topic: /grip, open: 0.08, closed: 0.0}   # of the axis gripper: what i
                                         # in a JointState or JointTrajectory
 gripper_threshold: 0.5                  # as the arbiter's
 driver: {joy: /joy, button: 4}          # or {flag: /manual} (Bool), {policy: /policy/twist,
-                                        # threshold: 0.05}, {always: operator}, {always: policy}
+                                        # threshold: 0.05}, {always: operator}, {always: policy};
+                                        # with `timeout: 0.5`, s that its newest message may be old,
+                                        # 0: any; left out: 0.5 of a joy, 0 of the others
 release_dwell: 0.2                      # s, as the arbiter's
 episode_gap: 2.0                        # s without a command that end an episode
 success: ""                             # topic; a message ends the episode in success
@@ -48,10 +50,20 @@ from rlif_policy.features import StateLayout
 
 OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")  # of the arbiter
 AXES = ("x", "y", "z", "roll", "pitch", "yaw")
-_DRIVERS = {
-    frozenset({"joy", "button"}), frozenset({"flag"}), frozenset({"policy", "threshold"}),
-    frozenset({"always"}),
-}  # fmt: skip
+# What each kind of driver needs, and its timeout (s): a joystick is sent at a rate, as the
+# arbiter's device_timeout expects it; a flag may be sent only when it changes.
+_DRIVERS: Mapping[str, tuple[frozenset[str], float]] = {
+    "joy": (frozenset({"joy", "button"}), 0.5),
+    "flag": (frozenset({"flag"}), 0.0),
+    "policy": (frozenset({"policy", "threshold"}), 0.0),
+    "always": (frozenset({"always"}), 0.0),
+}
+_HEARD = ("joy", "flag", "policy")  # the kinds that have a topic
+
+
+def _is_number(value: Any) -> bool:
+    """A finite one; YAML's `true` and text are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -84,13 +96,19 @@ class TopicMapping:
     success: str = ""
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name in ("control_rate", "max_age", "linear_scale", "angular_scale", "joint_scale",
                      "episode_gap", "image_width", "image_height"):  # fmt: skip
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0.0 < value < math.inf:
+            if not _is_number(value) or not value > 0:
                 raise ValueError(f"{name}: found {value!r}, expected a number above 0")
-        if not 0.0 <= self.max_camera_skew < math.inf:
-            raise ValueError(f"max_camera_skew: found {self.max_camera_skew!r}, expected 0 or more")
+        for name in ("image_width", "image_height"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected a whole number")
+        for name in ("max_camera_skew", "release_dwell"):
+            value = getattr(self, name)
+            if not _is_number(value) or value < 0:
+                raise ValueError(f"{name}: found {value!r}, expected a number, 0 or more")
         self._check_cameras()
         needed = set(self.layout.sources)
         if needed != set(self.sources):
@@ -100,15 +118,51 @@ class TopicMapping:
             )
         self._check_axes()
         self._check_gripper()
-        if frozenset(self.driver) not in _DRIVERS:
-            expected = " or ".join(sorted("{" + ", ".join(sorted(d)) + "}" for d in _DRIVERS))
-            raise ValueError(f"driver: found {sorted(self.driver)}, expected {expected}")
-        if self.driver.get("always", "policy") not in ("operator", "policy"):
-            raise ValueError(
-                f"driver: found always: {self.driver['always']!r}, expected operator or policy"
-            )
+        self._check_driver()
         if not self.command:
             raise ValueError("command: found no topic, expected that of the commands to the robot")
+
+    def _check_kinds(self) -> None:
+        """YAML takes a list where names were meant, and a number where a topic was."""
+        for name in ("sources", "cameras", "rois", "depth_ranges", "gripper", "driver"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{name}: found {value!r}, expected {{name: value}}")
+        topics = {"command": self.command, "success": self.success}
+        topics |= {f"sources: {name}": topic for name, topic in self.sources.items()}
+        topics |= {f"cameras: {name}": topic for name, topic in self.cameras.items()}
+        topics |= {f"driver: {k}": self.driver[k] for k in _HEARD if k in self.driver}
+        if self.gripper:
+            topics["gripper: topic"] = self.gripper.get("topic", "")
+        for name, topic in topics.items():
+            if not isinstance(topic, str):
+                raise ValueError(f"{name}: found {topic!r}, expected a topic")
+        for name in ("features", "joints", "axes"):
+            names = getattr(self, name)
+            if not all(isinstance(entry, str) for entry in names):
+                raise ValueError(f"{name}: found {list(names)}, expected names")
+
+    def _check_driver(self) -> None:
+        driver = self.driver
+        kind = next((kind for kind in _DRIVERS if kind in driver), "")
+        needed = _DRIVERS[kind][0] if kind else frozenset[str]()
+        optional = {"timeout"} if kind in _HEARD else set()
+        if not needed or set(driver) - optional != needed:
+            expected = " or ".join("{" + ", ".join(sorted(d)) + "}" for d, _ in _DRIVERS.values())
+            raise ValueError(f"driver: found {sorted(driver)}, expected {expected}")
+        if driver.get("always", "policy") not in ("operator", "policy"):
+            raise ValueError(
+                f"driver: found always: {driver['always']!r}, expected operator or policy"
+            )
+        button = driver.get("button", 0)
+        if not isinstance(button, int) or isinstance(button, bool) or button < 0:
+            raise ValueError(
+                f"driver: found button: {button!r}, expected 0 or a whole number above"
+            )
+        for name in ("threshold", "timeout"):
+            value = driver.get(name, 0)
+            if not _is_number(value) or value < 0:
+                raise ValueError(f"driver: found {name}: {value!r}, expected a number, 0 or more")
 
     def _check_cameras(self) -> None:
         for field_name, size in (("rois", 4), ("depth_ranges", 2)):
@@ -118,7 +172,8 @@ class TopicMapping:
                     f"{field_name}: found {wrong}, expected some of the cameras {list(self.cameras)}"
                 )
             for name, numbers in given.items():
-                if not isinstance(numbers, Sequence) or len(numbers) != size:
+                right = isinstance(numbers, Sequence) and len(numbers) == size
+                if not right or not all(map(_is_number, numbers)):
                     raise ValueError(
                         f"{field_name}: found {numbers!r} for {name}, expected {size} numbers"
                     )
@@ -155,8 +210,7 @@ class TopicMapping:
                 "joint where it is one of several"
             )
         ends = [self.gripper["open"], self.gripper["closed"]]
-        numbers = all(isinstance(e, (int, float)) and math.isfinite(e) for e in ends)
-        if not numbers or ends[0] == ends[1]:
+        if not all(map(_is_number, ends)) or ends[0] == ends[1]:
             raise ValueError(f"gripper: found open and closed {ends}, expected two numbers")
 
     @property
@@ -171,7 +225,13 @@ class TopicMapping:
     @property
     def driver_topic(self) -> str:
         """Of what tells who drove; empty: nothing has to."""
-        return next((self.driver[k] for k in ("joy", "flag", "policy") if k in self.driver), "")
+        return next((self.driver[k] for k in _HEARD if k in self.driver), "")
+
+    @property
+    def driver_timeout(self) -> float:
+        """s that the newest message of the driver may be old; 0: any."""
+        kind = next(kind for kind in _DRIVERS if kind in self.driver)
+        return float(self.driver.get("timeout", _DRIVERS[kind][1]))
 
     @property
     def topics(self) -> dict[str, str]:
@@ -243,7 +303,7 @@ def starter(
     images = [t for t in sorted(types) if types[t] in cameras]
     driver: dict[str, Any] = {"always": "operator"}
     if joy or flag:
-        driver = {"joy": joy, "button": 0} if joy else {"flag": flag}
+        driver = {"joy": joy, "button": 0, "timeout": 0.5} if joy else {"flag": flag, "timeout": 0}
     twist = first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist")
     array = first("std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray")
     motion: dict[str, Any] = {

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import yaml
 from bag_sessions import (
-    BY_COMMAND,
     BY_HAND,
     MAPPING,
     SECOND,
@@ -31,7 +30,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
 from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_foreign import ForeignReport, ForeignSteps, foreign_steps
+from rlif_learner.bags_foreign import ForeignReport, foreign_steps
 from rlif_learner.bags_mapping import TopicMapping, starter
 from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import label_rewards
@@ -131,46 +130,6 @@ def test_false_is_no_success(tmp_path: Path) -> None:
     assert report.episodes == 1 and steps[-1].outcome == Outcome.TRUNCATED
 
 
-def test_until_the_driver_is_known_there_is_no_step_and_it_is_said(tmp_path: Path) -> None:
-    """Regression: the policy was taken to drive, though the operator may have."""
-    late = [m for m in session() if m[0] != "/joy" or m[1] > SECOND + 48 * SECOND // 100]
-    steps, report = convert(write(tmp_path / "bag", late))
-    assert drivers(steps) == BY_HAND[5:] and steps[0].step_index == 5
-    assert sum(report.gaps.values()) == 5
-    assert any("nothing received yet" in line for line in report.lines())
-
-
-def test_when_time_is_set_back_nobody_knows_who_drives() -> None:
-    held = session(operator=range(0, 20))
-    silent = [m for m in session() if m[0] != "/joy"]
-    report = ForeignReport()
-    converter = ForeignSteps(mapping(), report)
-    steps = []
-    for topic, stamp, _, message in [*held, *silent]:
-        steps += [step for _, step in converter.feed(topic, stamp, message)]
-    steps += [step for _, step in converter.finish()]
-    assert drivers(steps)[:5] == "ooooo"
-    assert {s.episode_id for s in steps} == {1}, "nothing of the second part"
-    assert any("time jumps by -" in line for line in report.lines())
-
-
-def test_who_drove_by_a_difference_to_the_policy(tmp_path: Path) -> None:
-    messages = session()
-    messages += [twist(m[1] - 500_000, 0.05, "/policy") for m in messages if m[0] == "/arm/twist"]
-    bag = write(tmp_path / "bag", sorted(messages, key=lambda m: m[1]))
-    steps, _ = convert(bag, driver={"policy": "/policy", "threshold": 0.1})
-    assert drivers(steps) == BY_COMMAND
-
-
-def test_who_drove_by_a_flag_or_always(tmp_path: Path) -> None:
-    kind = "std_msgs/msg/Bool"
-    flags = [("/manual", m[1], kind, TYPES[kind](data=bool(m[3].buttons[4])))
-             for m in session() if m[0] == "/joy"]  # fmt: skip
-    bag = write(tmp_path / "bag", sorted(session() + flags, key=lambda m: m[1]))
-    assert drivers(convert(bag, driver={"flag": "/manual"})[0]) == BY_HAND
-    assert drivers(convert(bag, driver={"always": "operator"})[0]) == "o" * 10 + "|"
-
-
 def test_what_cannot_be_read_is_refused_and_counted(tmp_path: Path) -> None:
     messages = session()
     wrong = pose(SECOND + 45 * SECOND // 100, 0.0, frame="tool")
@@ -197,6 +156,17 @@ def test_a_missing_topic_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"cameras": ["/cam"]}, r"cameras: found .*'/cam'.*, expected {name: value}"),
+        ({"cameras": {"wrist": 3}}, "cameras: wrist: found 3, expected a topic"),
+        ({"sources": {"ee_pose": None}}, "sources: ee_pose"),
+        ({"axes": [1, 2]}, "axes"),
+        ({"image_width": 12.5}, "whole number"),
+        ({"release_dwell": "short"}, "release_dwell"),
+        ({"driver": {"joy": "/joy", "button": "A"}}, "button: 'A'"),
+        ({"driver": {"flag": "/manual", "timeout": -1}}, "timeout: -1"),
+        ({"driver": {"policy": "/policy", "threshold": "some"}}, "threshold: 'some'"),
+        ({"driver": {"always": "policy", "timeout": 1}}, "driver"),
+        ({"driver": {"joy": 7, "button": 4}}, "driver: joy: found 7"),
         ({"control_rate": 0.0}, "control_rate"),
         ({"features": ["nothing"]}, "features"),
         ({"sources": {}}, "sources"),
@@ -240,7 +210,7 @@ def test_a_described_bag_comes_with_a_mapping_that_reads_it(
     assert run(bag, "--describe") == 0
     text = capsys.readouterr().out.split("--mapping:")[1]
     guess = yaml.safe_load(text)
-    assert guess["command"] == "/arm/twist" and guess["driver"] == {"joy": "/joy", "button": 0}
+    assert guess["command"] == "/arm/twist" and guess["driver"]["joy"] == "/joy"
     (tmp_path / "guess.yaml").write_text(text.replace("base_frame: base", "base_frame: world"))
     found = TopicMapping.read(tmp_path / "guess.yaml")
     assert len([*foreign_steps(bag, found, ForeignReport())]) == 11

@@ -1,0 +1,118 @@
+"""Who drove a session that this suite did not record, and when nobody knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bag_sessions as foreign
+import pytest
+from bag_sessions import (
+    BY_COMMAND,
+    BY_HAND,
+    SECOND,
+    TYPES,
+    Message,
+    convert,
+    drivers,
+    mapping,
+    session,
+    twist,
+    write,
+)
+
+from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
+
+JOY = {"joy": "/joy", "button": 4}
+
+
+def until(stamp: int, topic: str, messages: list[Message]) -> list[Message]:
+    """Without what comes on `topic` after `stamp`."""
+    return [m for m in messages if m[0] != topic or m[1] < stamp]
+
+
+def test_until_the_driver_is_known_there_is_no_step_and_it_is_said(tmp_path: Path) -> None:
+    """Regression: the policy was taken to drive, though the operator may have."""
+    late = [m for m in session() if m[0] != "/joy" or m[1] > SECOND + 48 * SECOND // 100]
+    steps, report = convert(write(tmp_path / "bag", late))
+    assert drivers(steps) == BY_HAND[5:] and steps[0].step_index == 5
+    assert sum(report.gaps.values()) == 5
+    assert any("nothing received yet" in line for line in report.lines())
+
+
+def test_when_time_is_set_back_nobody_knows_who_drives() -> None:
+    held = session(operator=range(0, 20))
+    silent = [m for m in session() if m[0] != "/joy"]
+    report = ForeignReport()
+    converter = ForeignSteps(mapping(), report)
+    steps = []
+    for topic, stamp, _, message in [*held, *silent]:
+        steps += [step for _, step in converter.feed(topic, stamp, message)]
+    steps += [step for _, step in converter.finish()]
+    assert drivers(steps)[:5] == "ooooo"
+    assert {s.episode_id for s in steps} == {1}, "nothing of the second part"
+    assert any("time jumps by -" in line for line in report.lines())
+
+
+def test_who_drove_by_a_difference_to_the_policy(tmp_path: Path) -> None:
+    messages = session()
+    messages += [twist(m[1] - 500_000, 0.05, "/policy") for m in messages if m[0] == "/arm/twist"]
+    bag = write(tmp_path / "bag", sorted(messages, key=lambda m: m[1]))
+    steps, _ = convert(bag, driver={"policy": "/policy", "threshold": 0.1})
+    assert drivers(steps) == BY_COMMAND
+
+
+def test_who_drove_by_a_flag_or_always(tmp_path: Path) -> None:
+    kind = "std_msgs/msg/Bool"
+    flags = [("/manual", m[1], kind, TYPES[kind](data=bool(m[3].buttons[4])))
+             for m in session() if m[0] == "/joy"]  # fmt: skip
+    bag = write(tmp_path / "bag", sorted(session() + flags, key=lambda m: m[1]))
+    assert drivers(convert(bag, driver={"flag": "/manual"})[0]) == BY_HAND
+    assert drivers(convert(bag, driver={"always": "operator"})[0]) == "o" * 10 + "|"
+
+
+def test_a_driver_that_cannot_be_read_is_nobody(tmp_path: Path) -> None:
+    """Steps of which nobody knows who drove must not become the policy's."""
+    bag = foreign.write(tmp_path / "bag", foreign.session(5))
+    steps, report = foreign.convert(bag, driver={"joy": "/joy", "button": 9})
+    assert not steps and set(report.gaps) == {"who drove is not known"}
+    assert any(f"{bag}: /joy at " in note for note in report.notes)
+
+
+@pytest.mark.parametrize("timeout", [None, 0.3])
+def test_a_joystick_that_dies_while_held_does_not_drive_for_ever(
+    tmp_path: Path, timeout: float | None
+) -> None:
+    """Regression: the operator was taken to drive for the rest of the bag."""
+    dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
+    driver = JOY if timeout is None else {**JOY, "timeout": timeout}
+    steps, report = convert(write(tmp_path / "bag", dead), driver=driver)
+    held = 8 if timeout is None else 6  # ticks
+    assert drivers(steps) == "ppp" + "o" * held + "|"
+    assert steps[-1].step_index == 20 and steps[-2].step_index == held + 2, "what follows is a gap"
+    assert report.gaps == {"who drove is not known": 20 - held - 3}
+    assert any("s old, expected at most" in note and "/joy" in note for note in report.notes)
+
+
+def test_without_a_timeout_the_longest_silence_is_said(tmp_path: Path) -> None:
+    dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
+    bag = write(tmp_path / "bag", dead)
+    steps, report = convert(bag, driver={**JOY, "timeout": 0})
+    assert drivers(steps) == "ppp" + "o" * 17 + "|"
+    assert any("/joy: its longest silence is 2.9 s" in note for note in report.notes)
+    _, report = convert(write(tmp_path / "alive", session()), driver={**JOY, "timeout": 0})
+    assert not report.notes
+
+
+def test_what_was_commanded_in_a_gap_is_in_force_after_it(tmp_path: Path) -> None:
+    """Regression: the tick after one without an observation got an action of 0."""
+    messages = [
+        m for m in session() if m[0] != "/arm/twist" or not m[1] - SECOND >= SECOND * 3 // 10
+    ]
+    # The last command falls into tick 3, which is not seen; then only the gripper-like silence.
+    bad = foreign.pose(SECOND + 3 * SECOND // 10 - 1_000, float("nan"))
+    late = [twist(SECOND + 35 * SECOND // 100, 0.08), twist(SECOND + 52 * SECOND // 100, 0.02)]
+    bag = write(tmp_path / "bag", sorted([*messages, bad, *late], key=lambda m: m[1]))
+    steps, _ = convert(bag, driver={"always": "operator"})
+    by_index = {s.step_index: s.action.tolist() for s in steps if not s.is_last}
+    assert sorted(by_index) == [0, 1, 2, 4, 5]
+    assert by_index[4] == pytest.approx([0.8, -0.8]) and by_index[5] == pytest.approx([0.2, -0.2])
