@@ -6,7 +6,7 @@ What cannot be used of a bag is left out, named with file, topic and time, and c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
+from rlif_learner.bags_files import BagError, bag_name, bag_paths
 from rlif_learner.bags_open import STEP_TYPE, open_bag, read_messages, require_types
-from rlif_learner.bags_repair import BagError, mcap_files
 from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import Outcome, StepRecord
 
@@ -24,42 +24,6 @@ EPISODE_TYPE = "rlif_msgs/msg/Episode"
 MAX_NOTES = 20  # of one kind; the others are counted
 
 __all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_name", "bag_paths", "open_bag", "read_steps"]
-
-
-def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
-    """Bags among `paths`; a directory that holds bags and is none stands for all of them.
-
-    BagError names a path at which there is no bag.
-    """
-    found: list[Path] = []
-    for given in map(Path, paths):
-        if _is_bag(given):
-            found.append(given)
-            continue
-        inside = sorted(p for p in given.iterdir() if _is_bag(p)) if given.is_dir() else []
-        if not inside:
-            raise BagError(
-                f"{given}: found no bag, expected a rosbag2 directory, an .mcap, .db3 or .bag file"
-            )
-        found += inside
-    return found
-
-
-def bag_name(bag: Path) -> str:
-    """What is made of a bag is called after this: its name, without the ending of a file.
-
-    Each run has a directory `bag`: one that is called so goes by the name of the run.
-    """
-    if bag.is_file():
-        return bag.stem
-    whole = bag.resolve()  # `.` has a name too
-    return whole.parent.name if whole.name == "bag" and whole.parent.name else whole.name
-
-
-def _is_bag(path: Path) -> bool:
-    if path.is_dir():
-        return (path / "metadata.yaml").exists() or bool(mcap_files(path))
-    return path.is_file() and path.suffix in (".mcap", ".db3", ".bag")
 
 
 def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Connection]:

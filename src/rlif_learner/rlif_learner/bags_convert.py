@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rlif_learner.bags import BagError, bag_name
+from rlif_learner.bags_files import source_files
 from rlif_learner.bags_foreign import ForeignReport, foreign_steps
 from rlif_learner.bags_mapping import TopicMapping
-from rlif_learner.bags_relabel import source_files
 from rlif_learner.bags_write import StepWriter
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+import zstandard
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
@@ -22,7 +23,16 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from rlif_learner.bags_repair import BagError, mcap_files, repair_bag, unfinished_files
+from rlif_learner.bags_files import (
+    MCAP,
+    METADATA,
+    SQLITE,
+    ZSTD,
+    BagError,
+    storage_files,
+    unfinished_files,
+)
+from rlif_learner.bags_repair import is_unordered, repair_bag
 
 STEP_TYPE = "rlif_msgs/msg/Step"
 _WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
@@ -37,43 +47,79 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
     """
     if not path.exists():
         raise BagError(f"{path}: there is no such bag")
+    said = notes if notes is not None else []
     with ExitStack() as stack:
-        readable = path
-        why = _unfinished(path)
-        if why:
-            temporary = stack.enter_context(TemporaryDirectory(prefix="rlif-bag-"))
-            readable = Path(temporary) / "repaired"
-            report = repair_bag(path, readable)
-            if notes is not None:
-                names = ", ".join(f"{k}: {v}" for k, v in report.cut.items()) or why
-                notes.append(
-                    f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes "
-                    "it whole for good"
-                )
-        elif logs := _write_ahead_logs(path):
-            temporary = stack.enter_context(TemporaryDirectory(prefix="rlif-bag-"))
-            readable = _merged(path, Path(temporary))
-            if notes is not None:
-                names = ", ".join(log.name for log in logs)
-                notes.append(f"{path} was not closed; read with its write-ahead log ({names})")
+        readable = _readable(path, said, stack)
         try:
-            reader = stack.enter_context(_reader(readable))
+            reader = stack.enter_context(_reader(readable, path))
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
             raise BagError(f"{path}: not a readable bag: {_words(error)}") from error
-        _complete_types(reader, readable)
+        _complete_types(reader, path)
         yield reader
 
 
+def _readable(path: Path, notes: list[str], stack: ExitStack) -> list[Path]:
+    """What the library can read of a bag: itself, or a copy that lives as long as `stack`."""
+    why, loose = _unfinished(path), not (path / METADATA).exists() and path.is_dir()
+    packed = loose and any(f.suffix == ZSTD for f in storage_files(path, SQLITE))
+    logs, unordered = _write_ahead_logs(path), []
+    if not why:
+        unordered = [f for f in storage_files(path, MCAP) if is_unordered(f)]
+    if not (why or unordered or logs or packed):
+        return _loose(path, storage_files(path, SQLITE), notes) if loose else [path]
+    temporary = Path(stack.enter_context(TemporaryDirectory(prefix="rlif-bag-")))
+    try:
+        if why or unordered:
+            copy = temporary / "repaired"
+            report = repair_bag(path, copy)
+        else:
+            copy = _sqlite_copy(path, temporary)
+    except (OSError, zstandard.ZstdError) as error:
+        raise BagError(
+            f"{path}: no readable copy of it can be made in {temporary.parent}: {error}; TMPDIR "
+            "names another directory for it"
+        ) from error
+    if why:
+        names = ", ".join(f"{k}: {v}" for k, v in report.cut.items()) or why
+        notes.append(
+            f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes it "
+            "whole for good"
+        )
+    elif unordered:
+        names = ", ".join(file.name for file in unordered)
+        notes.append(f"{path}: {names}: not in the order of time; read through a sorted copy")
+    elif logs:
+        names = ", ".join(log.name for log in logs)
+        notes.append(f"{path} was not closed; read with its write-ahead log ({names})")
+    return _loose(path, storage_files(copy, SQLITE), notes) if loose and not why else [copy]
+
+
+def _loose(path: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
+    """The SQLite files of a bag without metadata.yaml that can be read. BagError if none can."""
+    notes.append(f"{path} has no metadata.yaml: it was not finished; read from its files")
+    found, problem = [], "no file in it"
+    for file in files:
+        try:
+            with _reader([file], path):
+                found.append(file)
+        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
+            problem = f"{file.name}: {_words(error)}"
+            notes.append(f"{path}: left out, not readable: {problem}")
+    if not found:
+        raise BagError(f"{path}: not a readable bag: {problem}")
+    return found
+
+
 @contextmanager
-def _reader(path: Path) -> Iterator[AnyReader]:
+def _reader(paths: list[Path], bag: Path) -> Iterator[AnyReader]:
     """The library's, with types to fall back on only where the bag has none: they take time."""
-    reader = AnyReader([path])
+    reader = AnyReader(paths)
     try:
         reader.open()
     except AnyReaderError as error:
         if "no type definitions" not in str(error):
             raise
-        reader = AnyReader([path], default_typestore=_fallback_types(path))
+        reader = AnyReader(paths, default_typestore=_fallback_types(bag))
         reader.open()
     with closing(reader):
         yield reader
@@ -127,12 +173,12 @@ def _words(error: Exception) -> str:
 
 def _unfinished(path: Path) -> str:
     """Why a bag has to be repaired before it is read; empty: it need not be."""
-    files = mcap_files(path)
+    files = storage_files(path, MCAP)
     if unfinished_files(path):
         return "no end"
     if not path.is_dir() or not files:
         return ""
-    metadata = path / "metadata.yaml"
+    metadata = path / METADATA
     if not metadata.exists():
         return "no metadata.yaml"
     # Killed between two files, or before the last metadata.yaml: it lacks what came last.
@@ -153,15 +199,21 @@ def _write_ahead_logs(path: Path) -> list[Path]:
     return [log for log in logs if log.suffix == ".db3-wal" and log.exists() and log.stat().st_size]
 
 
-def _merged(path: Path, directory: Path) -> Path:
-    """A copy of a SQLite bag with what is in its logs; the source stays as it is."""
+def _sqlite_copy(path: Path, directory: Path) -> Path:
+    """A copy of a SQLite bag, unpacked, with what is in its logs; the source stays as it is."""
     copy = directory / path.name
     if path.is_dir():
         shutil.copytree(path, copy)
     else:
         for file in path.parent.glob(f"{path.name}*"):
             shutil.copy(file, directory)
-    for file in [copy] if copy.is_file() else copy.glob("*.db3"):
+    if not (copy / METADATA).exists():  # what that lists, the library unpacks
+        for packed in copy.glob(f"*{SQLITE}{ZSTD}"):
+            if not packed.with_suffix("").exists():
+                with packed.open("rb") as stream, packed.with_suffix("").open("wb") as whole:
+                    zstandard.ZstdDecompressor().copy_stream(stream, whole)
+            packed.unlink()
+    for file in [copy] if copy.is_file() else copy.glob(f"*{SQLITE}"):
         try:
             with closing(sqlite3.connect(file)) as database:
                 database.execute("pragma wal_checkpoint(truncate)")
@@ -200,7 +252,7 @@ def _libraries(files: Collection[Path]) -> set[str]:
 def _fallback_types(path: Path) -> Typestore:
     """Common messages of the distribution that recorded the bag."""
     name = _WITHOUT_NAME
-    metadata = path / "metadata.yaml"
+    metadata = path / METADATA
     if metadata.is_file():
         try:
             content = yaml.safe_load(metadata.read_text(encoding="utf-8"))

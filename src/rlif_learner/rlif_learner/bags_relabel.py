@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from rlif_learner.bags import BagError, StepReader, bag_name
+from rlif_learner.bags_files import source_files
 from rlif_learner.labels import SCHEMES, label_rewards
 from rlif_learner.steps import Source, StepRecord, discards, follows
 
@@ -238,15 +239,6 @@ def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
         "parameters": dict(work.parameters),
         "dwell": work.dwell,
         "topic": work.topic,
-    }
-
-
-def source_files(bag: Path) -> dict[str, Any]:
-    """A bag by its path, and the sizes and times of its files."""
-    files = sorted(bag.iterdir()) if bag.is_dir() else [bag]
-    return {
-        "bag": str(bag.resolve()),
-        "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},
     }
 
 

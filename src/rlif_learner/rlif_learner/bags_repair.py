@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
+import io
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
-import yaml
 import zstandard
 from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, McapRecord, Message, Schema
@@ -21,16 +20,23 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-_ZSTD = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
-_MAGIC = b"\x89MCAP0\r\n"
+from rlif_learner.bags_files import (
+    MCAP,
+    ZSTD,
+    BagError,
+    DirectoryLock,
+    refuse_inside,
+    remove_abandoned,
+    remove_bag,
+    rename_bag,
+    storage_files,
+)
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 # What the library raises where a file ends in the middle of a record.
 _CUT = (
     McapError, zstandard.ZstdError, struct.error, EOFError, ValueError, IndexError, RuntimeError,
 )  # fmt: skip
-
-
-class BagError(RuntimeError):
-    """A bag that cannot be read or written; the message names file and remedy."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +47,21 @@ class RepairReport:
     cut: dict[str, str]
 
 
-def mcap_files(path: Path) -> list[Path]:
-    """The MCAP files of a bag (a directory or one file), in the order of their numbers."""
-    if path.is_file():
-        return [path] if path.suffix == ".mcap" else []
-
-    def number(file: Path) -> tuple[int, str]:
-        tail = file.stem.rsplit("_", 1)[-1]
-        return (int(tail) if tail.isdecimal() else -1, file.name)
-
-    return sorted(path.glob("*.mcap"), key=number)
-
-
-def is_finished(file: Path) -> bool:
-    """Whether an MCAP file has its end, that is, its index."""
-    size = file.stat().st_size
-    if size < 2 * len(_MAGIC):
-        return False
+@contextmanager
+def _unpacked(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of an MCAP file, also of one that was compressed as a whole."""
     with file.open("rb") as stream:
-        stream.seek(size - len(_MAGIC))
-        return stream.read() == _MAGIC
-
-
-def unfinished_files(path: Path) -> list[Path]:
-    """The MCAP files of a bag that have no end."""
-    return [file for file in mcap_files(path) if not is_finished(file)]
+        if file.suffix != ZSTD:
+            yield stream
+            return
+        raw: Any = zstandard.open(stream, "rb")  # a raw stream, whatever its type says
+        with io.BufferedReader(raw) as whole:
+            yield whole
 
 
 def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
     """Records up to the end or to where the file is cut; the latter is noted in `cut`."""
-    with file.open("rb") as stream:
+    with _unpacked(file) as stream:
         records = StreamReader(stream, validate_crcs=True).records
         while True:
             try:
@@ -78,24 +69,45 @@ def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
             except StopIteration:
                 return
             except _CUT as error:
-                cut[file.name] = (
-                    f"cut near byte {stream.tell()} of {file.stat().st_size}: "
-                    f"{type(error).__name__} {error}".rstrip()
-                )
+                size = "" if file.suffix == ZSTD else f" of {file.stat().st_size}"
+                words = f"{type(error).__name__} {error}".rstrip()
+                cut[file.name] = f"cut near byte {stream.tell()}{size}: {words}"
                 return
             yield record
 
 
+def _first_content(file: Path) -> McapRecord | None:
+    """The first chunk of an MCAP file, or its first message if that is in no chunk."""
+    with _unpacked(file) as stream:
+        try:
+            for record in StreamReader(stream, emit_chunks=True).records:
+                if isinstance(record, (Chunk, Message)):
+                    return record
+        except _CUT:
+            pass  # what is wrong with it, the copy says
+    return None
+
+
 def _is_compressed(files: Sequence[Path]) -> bool:
     """Whether the chunks of these files are, by the first that there is."""
-    for file in files:
-        with file.open("rb") as stream:
-            try:
-                for record in StreamReader(stream, emit_chunks=True).records:
-                    if isinstance(record, Chunk):
-                        return bool(record.compression)
-            except _CUT:
-                continue  # what is wrong with it, the copy says
+    contents = map(_first_content, files)
+    return next((bool(c.compression) for c in contents if isinstance(c, Chunk)), False)
+
+
+def is_unordered(file: Path) -> bool:
+    """Whether a finished MCAP file has messages without chunks, and not by log time.
+
+    The library reads such a file up to there: without chunks there is nothing to sort. The preset
+    `fastwrite` of `ros2 bag record` writes none.
+    """
+    if not isinstance(_first_content(file), Message):
+        return False
+    newest = 0
+    for record in _whole_records(file, {}):
+        if isinstance(record, Message):
+            if record.log_time < newest:
+                return True
+            newest = record.log_time
     return False
 
 
@@ -129,7 +141,7 @@ class _Copy:
         elif isinstance(record, Message):
             connection = self._by_channel[record.channel_id]
             data = record.data
-            if data.startswith(_ZSTD):  # recorded with `--compression-mode message`
+            if data.startswith(_ZSTD_MAGIC):  # recorded with `--compression-mode message`
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
             self._writer.write(connection, record.log_time, data)
             self.kept[connection.topic] += 1
@@ -154,15 +166,32 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
 
     Its chunks are compressed (zstd) with `compress`, and where those of the source are.
     The output appears under its name when it is complete. BagError if there is nothing to read,
-    or `output` exists.
+    or `output` exists; OSError if it cannot be written.
     """
-    files = mcap_files(source)
+    files = storage_files(source, MCAP)
     if not files:
         raise BagError(f"{source}: found no MCAP file; only MCAP bags can be repaired")
+    refuse_inside([source], output)
     if output.exists():
         raise BagError(f"{output} exists already; name another output")
     partial = output.with_name(f".partial-{output.name}")
     remove_abandoned(partial)
+    try:
+        report = _copy_whole(files, partial, compress)
+    except OSError:
+        if partial.exists():
+            remove_bag(partial)
+        raise
+    if not report.kept:
+        remove_bag(partial)
+        raise BagError(f"{source}: holds no whole message; {report.cut}")
+    rename_bag(partial, output)
+    return report
+
+
+def _copy_whole(files: Sequence[Path], partial: Path, compress: bool) -> RepairReport:
+    """All whole messages of these files into the bag `partial`, which is locked meanwhile."""
+    partial.parent.mkdir(parents=True, exist_ok=True)
     cut: dict[str, str] = {}
     writer = Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP)
     if compress or _is_compressed(files):
@@ -173,67 +202,4 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
             copy.begin_file()
             for record in _whole_records(file, cut):
                 copy.take(record)
-    if not copy.kept:
-        remove_bag(partial)
-        raise BagError(f"{source}: holds no whole message; {cut}")
-    rename_bag(partial, output)
     return RepairReport(dict(copy.kept), cut)
-
-
-def rename_bag(partial: Path, output: Path) -> None:
-    """Give a finished bag its name: the directory, its file, and metadata.yaml.
-
-    The file gets a number as those of the recorder have: `ros2 bag reindex` finds no others.
-    """
-    old, new = f"{partial.name}.mcap", f"{output.name}_0.mcap"
-    (partial / old).rename(partial / new)
-    metadata = partial / "metadata.yaml"
-    content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
-    information = content["rosbag2_bagfile_information"]
-    information["relative_file_paths"] = [new]
-    for entry in information["files"]:
-        entry["path"] = new
-    metadata.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    partial.rename(output)
-
-
-def remove_bag(bag: Path) -> None:
-    for file in bag.iterdir():
-        file.unlink()
-    bag.rmdir()
-
-
-class DirectoryLock:
-    """Marks a directory as being written by this process; whatever ends it, the mark goes too."""
-
-    def __init__(self, directory: Path) -> None:
-        self._descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise
-        except OSError as error:  # a network file system without locks: no mark, then
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL):
-                self.close()
-                raise
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def __enter__(self) -> DirectoryLock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def remove_abandoned(partial: Path) -> None:
-    """Remove what a killed process left of an unfinished bag. BagError while one writes it."""
-    if not partial.exists():
-        return
-    try:
-        with DirectoryLock(partial):
-            remove_bag(partial)
-    except BlockingIOError:
-        raise BagError(f"{partial} is being written by another process") from None

@@ -12,8 +12,9 @@ from mcap.writer import Writer as McapWriter
 from rosbags.highlevel import AnyReader
 
 from rlif_learner.bags import BagError, StepReader, bag_paths, open_bag, read_steps
+from rlif_learner.bags_files import is_finished, unfinished_files
 from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_repair import is_finished, repair_bag, unfinished_files
+from rlif_learner.bags_repair import repair_bag
 from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
 from rlif_learner.commands import bag as bag_command
 from rlif_learner.step_messages import image_array

@@ -15,7 +15,7 @@ from bag_episodes import run
 from rlif_learner.bags import BagError, read_steps
 from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
 from rlif_learner.bags_export import optional
-from rlif_learner.bags_repair import DirectoryLock
+from rlif_learner.bags_files import DirectoryLock
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -14,10 +16,12 @@ import bag_sessions as foreign
 import numpy as np
 import pytest
 import yaml
+import zstandard
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from rlif_learner.bags import MAX_NOTES, BagError, StepReader
+from rlif_learner import bags_repair
+from rlif_learner.bags import MAX_NOTES, BagError, StepReader, bag_paths
 from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_mapping import starter
@@ -151,6 +155,95 @@ def test_file_compression_is_read(tmp_path: Path) -> None:
         )
         steps, report = foreign.convert(bag)
         assert foreign.drivers(steps) == foreign.drivers(plain) and not report.notes
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_a_killed_bag_of_compressed_files_is_read_whole(
+    tmp_path: Path, plugin: StoragePlugin
+) -> None:
+    """Regression: only the file that was being written was read, and nothing said so.
+
+    What `ros2 bag record --compression-mode file` leaves: closed files compressed, the one before
+    the last perhaps half, the last one open; no metadata.yaml.
+    """
+    messages = foreign.session(10)
+    expected, _ = foreign.convert(foreign.write(tmp_path / "plain", messages))
+    killed, third = tmp_path / "killed", len(messages) // 3
+    killed.mkdir()
+    for number in range(3):
+        part = messages[number * third : (number + 1) * third if number < 2 else None]
+        file = data_file(foreign.write(tmp_path / f"part{number}", part, plugin))
+        name = killed / f"killed_{number}{file.suffix}"
+        packed = zstandard.ZstdCompressor().compress(file.read_bytes())
+        if number == 0:
+            name.with_suffix(f"{file.suffix}.zstd").write_bytes(packed)
+            continue
+        shutil.copy(file, name)
+        if number == 1:
+            name.with_suffix(f"{file.suffix}.zstd").write_bytes(packed[:1000])
+    before = {f.name: f.read_bytes() for f in killed.iterdir()}
+    steps, report = foreign.convert(killed)
+    assert foreign.drivers(steps) == foreign.drivers(expected) and len(steps) == len(expected)
+    assert any("metadata.yaml" in note for note in report.notes)
+    assert {f.name: f.read_bytes() for f in killed.iterdir()} == before
+    assert bag_paths([tmp_path])[0] == killed, "among others in a directory"
+
+
+def test_a_bag_without_chunks_whose_messages_are_not_in_order_is_read_whole(tmp_path: Path) -> None:
+    """Regression: it was taken for damaged, and read up to the first message out of order."""
+    messages = foreign.session(5)
+    messages[200], messages[201] = messages[201], messages[200]
+    file = tmp_path / "fast.mcap"
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, use_chunking=False)
+        writer.start(profile="ros2")
+        channels: dict[str, int] = {}
+        for topic, stamp, kind, message in messages:
+            if topic not in channels:
+                text, _ = foreign.STORE.generate_msgdef(kind)
+                schema = writer.register_schema(kind, "ros2msg", text.encode())
+                channels[topic] = writer.register_channel(topic, "cdr", schema)
+            data = bytes(foreign.STORE.serialize_cdr(message, kind))
+            writer.add_message(channels[topic], stamp, data, stamp)
+        writer.finish()
+    expected, _ = foreign.convert(foreign.write(tmp_path / "plain", foreign.session(5)))
+    steps, report = foreign.convert(file)
+    assert foreign.drivers(steps) == foreign.drivers(expected)
+    assert [note for note in report.notes if "sorted copy" in note] and not report.late
+
+
+def test_a_full_disk_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unfinished bag is read through a copy, for which there may be no room."""
+    bag = foreign.write(tmp_path / "bag", foreign.session(5))
+    (bag / "metadata.yaml").unlink()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bags_repair._Copy, "take", full)
+    parser = argparse.ArgumentParser()
+    bag_command.add_arguments(parser)
+    assert bag_command.run(parser.parse_args(["info", str(bag)])) == 1
+    error = capsys.readouterr().err
+    assert str(bag) in error and "TMPDIR" in error and "No space left" in error
+    words = ["repair", str(bag), "-o", str(tmp_path / "new")]
+    assert bag_command.run(parser.parse_args(words)) == 1
+    assert f"{tmp_path / 'new'}: cannot be written: " in capsys.readouterr().err
+    assert not list(tmp_path.glob("*new*")), "no half bag takes the room that is left"
+
+
+def test_one_bad_bag_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mcap").write_bytes(b"nothing")
+    bag = foreign.write(tmp_path / "b", foreign.session(5))
+    parser = argparse.ArgumentParser()
+    bag_command.add_arguments(parser)
+    assert bag_command.run(parser.parse_args(["info", str(tmp_path / "a.mcap"), str(bag)])) == 1
+    said = capsys.readouterr()
+    assert f"{bag}: " in said.out and "a.mcap" in said.err
 
 
 def test_messages_that_were_compressed_one_by_one_are_repaired(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ import yaml
 from PIL import Image
 
 from rlif_learner.bags import BagError, read_steps
+from rlif_learner.bags_files import DirectoryLock, remove_abandoned
 from rlif_learner.bags_jobs import Job, run_job
 from rlif_learner.bags_relabel import Relabelling, read_labels
-from rlif_learner.bags_repair import DirectoryLock, remove_abandoned
 from rlif_learner.bags_write import StepWriter
 from rlif_learner.commands import relabel as relabel_command
 

@@ -34,16 +34,24 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.part == "repair":
             return _repair(arguments)
+        failed = 0
         for path in bag_paths(arguments.bags):
-            print("\n".join(describe_bag(path)))
+            try:
+                print("\n".join(describe_bag(path)))
+            except BagError as error:
+                failed += 1
+                print(f"rlif bag: {error}", file=sys.stderr)
     except BagError as error:
         print(f"rlif bag: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 def _repair(arguments: argparse.Namespace) -> int:
-    report = repair_bag(arguments.bag, arguments.output, arguments.compress)
+    try:
+        report = repair_bag(arguments.bag, arguments.output, arguments.compress)
+    except OSError as error:
+        raise BagError(f"{arguments.output}: cannot be written: {error}") from error
     for name, why in report.cut.items():
         print(f"{name}: {why}")
     for topic, count in sorted(report.kept.items()):

@@ -1,0 +1,176 @@
+"""The files of a bag: which there are, which of them are finished; names, locks and left-overs."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_MAGIC = b"\x89MCAP0\r\n"
+MCAP, SQLITE, ZSTD = ".mcap", ".db3", ".zstd"
+METADATA = "metadata.yaml"
+
+
+class BagError(RuntimeError):
+    """A bag that cannot be read or written; the message names file and remedy."""
+
+
+def storage_files(path: Path, kind: str) -> list[Path]:
+    """The files of a bag (a directory or one file) that are of a kind, in the order of numbers.
+
+    `ros2 bag record --compression-mode file` compresses a file that it has closed, and removes it
+    when that is done: while both are there, the compressed one may be half.
+    """
+    if path.is_file():
+        return [path] if path.suffix == kind else []
+
+    def number(file: Path) -> tuple[int, str]:
+        tail = file.name.removesuffix(ZSTD).removesuffix(kind).rsplit("_", 1)[-1]
+        return (int(tail) if tail.isdecimal() else -1, file.name)
+
+    plain = set(path.glob(f"*{kind}"))
+    packed = {f for f in path.glob(f"*{kind}{ZSTD}") if f.with_suffix("") not in plain}
+    return sorted(plain | packed, key=number)
+
+
+def is_finished(file: Path) -> bool:
+    """Whether an MCAP file has its end, that is, its index; it had, if it was compressed whole."""
+    if file.suffix == ZSTD:
+        return True
+    size = file.stat().st_size
+    if size < 2 * len(_MAGIC):
+        return False
+    with file.open("rb") as stream:
+        stream.seek(size - len(_MAGIC))
+        return stream.read() == _MAGIC
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """The MCAP files of a bag that have no end."""
+    return [file for file in storage_files(path, MCAP) if not is_finished(file)]
+
+
+def is_bag(path: Path) -> bool:
+    """A directory with the files of a bag, or one such file."""
+    if path.is_dir():
+        files = storage_files(path, MCAP) or storage_files(path, SQLITE)
+        return (path / METADATA).exists() or bool(files)
+    return path.is_file() and path.suffix in (MCAP, SQLITE, ".bag")
+
+
+def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
+    """Bags among `paths`; a directory that holds bags and is none stands for all of them.
+
+    BagError names a path at which there is no bag.
+    """
+    found: list[Path] = []
+    for given in map(Path, paths):
+        if is_bag(given):
+            found.append(given)
+            continue
+        inside = sorted(p for p in given.iterdir() if is_bag(p)) if given.is_dir() else []
+        if not inside:
+            raise BagError(
+                f"{given}: found no bag, expected a rosbag2 directory, an .mcap, .db3 or .bag file"
+            )
+        found += inside
+    return found
+
+
+def bag_name(bag: Path) -> str:
+    """What is made of a bag is called after this: its name, without the ending of a file.
+
+    Each run has a directory `bag`: one that is called so goes by the name of the run.
+    """
+    if bag.is_file():
+        return bag.stem
+    whole = bag.resolve()  # `.` has a name too
+    return whole.parent.name if whole.name == "bag" and whole.parent.name else whole.name
+
+
+def source_files(bag: Path) -> dict[str, Any]:
+    """A bag by its path, and the sizes and times of its files."""
+    files = [bag]
+    if bag.is_dir():
+        known = (MCAP, SQLITE, ZSTD, f"{SQLITE}-wal")
+        files = sorted(f for f in bag.iterdir() if f.suffix in known or f.name == METADATA)
+    return {
+        "bag": str(bag.resolve()),
+        "files": {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in files},
+    }
+
+
+def refuse_inside(bags: Iterable[Path], output: Path) -> None:
+    """BagError where `output` lies in the directory of a bag: that is never changed."""
+    whole = output.resolve()
+    for bag in bags:
+        directory = bag.resolve() if bag.is_dir() else bag.resolve().parent
+        if is_bag(directory) and (whole == directory or directory in whole.parents):
+            raise BagError(
+                f"{output}: lies in the bag {directory}, which is never changed; name another "
+                "output with -o"
+            )
+
+
+def rename_bag(partial: Path, output: Path) -> None:
+    """Give a finished bag its name: the directory, its file, and metadata.yaml.
+
+    The file gets a number as those of the recorder have: `ros2 bag reindex` finds no others.
+    """
+    old, new = f"{partial.name}.mcap", f"{output.name}_0.mcap"
+    (partial / old).rename(partial / new)
+    metadata = partial / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+    information = content["rosbag2_bagfile_information"]
+    information["relative_file_paths"] = [new]
+    for entry in information["files"]:
+        entry["path"] = new
+    metadata.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    partial.rename(output)
+
+
+def remove_bag(bag: Path) -> None:
+    for file in bag.iterdir():
+        file.unlink()
+    bag.rmdir()
+
+
+class DirectoryLock:
+    """Marks a directory as being written by this process; whatever ends it, the mark goes too."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise
+        except OSError as error:  # a network file system without locks: no mark, then
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL):
+                self.close()
+                raise
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove_abandoned(partial: Path) -> None:
+    """Remove what a killed process left of an unfinished bag. BagError while one writes it."""
+    if not partial.exists():
+        return
+    try:
+        with DirectoryLock(partial):
+            remove_bag(partial)
+    except BlockingIOError:
+        raise BagError(f"{partial} is being written by another process") from None
