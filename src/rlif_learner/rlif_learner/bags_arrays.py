@@ -1,8 +1,9 @@
 """Arrays of observations and actions as Steps: prior data from wherever there are demonstrations.
 
 Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what tells the episodes
-apart: `episode_ids`, `terminals` (ended in success) or `timeouts`. Where there are, these are used:
-`next_observations`, `sources` (1 policy, 2 operator, 0 nobody) or `interventions`, `onsets`,
+apart: `episode_ids`, `terminals` (ended in success), `timeouts`, `dones` or `next_observations`: an
+episode ends where one is not the observation of the next row. Where there are, these are used:
+`sources` (1 policy, 2 operator, 0 nobody) or `interventions`, `onsets`,
 `outcomes`, `evaluations`, `step_indices`, and images: see bags_npz.py, which writes such arrays.
 
 `rewards` count for nothing: labels come from who drove.
@@ -24,6 +25,11 @@ from rlif_learner.bags_npz import IMAGES
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 TOLERANCE = 1e-6  # of actions beyond [-1, 1]
+SAME = 1e-5  # of an observation that was stored twice, relative to its size
+ENDS = ("terminals", "timeouts", "dones")  # some have one array for both
+BOUNDS = (*ENDS, "episode_ids", "step_indices", "next_observations")
+COLUMNS = ("observations", "actions", *BOUNDS, "sources", "interventions", "onsets", "outcomes",
+           "evaluations", "image_rows")  # fmt: skip
 HDF5 = (".hdf5", ".h5")
 
 
@@ -83,22 +89,21 @@ def steps_from_arrays(
 
     sequence: of the first Step. ValueError names the array that is wrong, and where.
     """
-    count = _check(arrays, config)
+    count = _check(arrays)
+    _check_actions(arrays["actions"], config.action_scale)
     for number, (start, stop) in enumerate(_episodes(arrays, count), start=1):
         for step in _episode(arrays, config, (start, stop), number, sequence, images):
             yield step
             sequence = step.sequence + 1
 
 
-def _check(arrays: Mapping[str, np.ndarray], config: ImportConfig) -> int:
+def _check(arrays: Mapping[str, np.ndarray]) -> int:
+    """The number of rows."""
     missing = sorted({"observations", "actions"} - set(arrays))
     if missing:
         raise ValueError(f"found no {missing}, only {sorted(arrays)}")
     count = len(arrays["observations"])
-    known = ("observations", "next_observations", "actions", "terminals", "timeouts",
-             "episode_ids", "step_indices", "sources", "interventions", "onsets", "outcomes",
-             "evaluations", "image_rows")  # fmt: skip
-    for name in known:
+    for name in COLUMNS:
         if name in arrays and len(arrays[name]) != count:
             raise ValueError(f"{name}: found {len(arrays[name])} rows, expected {count}")
     if count == 0:
@@ -106,14 +111,21 @@ def _check(arrays: Mapping[str, np.ndarray], config: ImportConfig) -> int:
     for name in ("observations", "next_observations", "actions"):
         if name in arrays:
             _check_rows(name, arrays[name])
-    beyond = np.abs(arrays["actions"] / config.action_scale).max(axis=1) > 1.0 + TOLERANCE
+    if "next_observations" in arrays:
+        size, expected = arrays["next_observations"].shape[1], arrays["observations"].shape[1]
+        if size != expected:
+            raise ValueError(f"next_observations: found {size} entries, expected {expected}")
+    return count
+
+
+def _check_actions(actions: np.ndarray, scale: float) -> None:
+    beyond = np.abs(actions / scale).max(axis=1) > 1.0 + TOLERANCE
     if beyond.any():
         row = int(np.flatnonzero(beyond)[0])
         raise ValueError(
-            f"actions: row {row} is {arrays['actions'][row]}, expected within [-1, 1]; give the "
-            "scale of the actions"
+            f"actions: row {row} is {actions[row]}, expected within [-1, 1]; give the scale of the "
+            "actions"
         )
-    return count
 
 
 def _check_rows(name: str, array: np.ndarray) -> None:
@@ -127,16 +139,52 @@ def _check_rows(name: str, array: np.ndarray) -> None:
 def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[int, int]]:
     """Rows [start, stop) of each episode."""
     ends = np.zeros(count, np.bool_)
-    for name in ("terminals", "timeouts", "dones"):  # some have one array for both
+    for name in ENDS:
         if name in arrays:
             ends |= arrays[name].astype(bool)
     if "episode_ids" in arrays:
         ends[:-1] |= arrays["episode_ids"][1:] != arrays["episode_ids"][:-1]
     if "step_indices" in arrays:  # behind a gap nothing is the next observation of anything
         ends[:-1] |= np.diff(arrays["step_indices"].astype(np.int64)) != 1
+    ends |= _elsewhere(arrays)
     ends[-1] = True
     stops = (np.flatnonzero(ends) + 1).tolist()
     return zip([0, *stops[:-1]], stops, strict=True)
+
+
+def _elsewhere(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows [n] whose next observation is not that of the next row; none where nothing tells."""
+    found = np.zeros(len(arrays["observations"]), np.bool_)
+    if "next_observations" in arrays:
+        after, following = arrays["next_observations"][:-1], arrays["observations"][1:]
+        found[:-1] = ~np.isclose(after, following, rtol=SAME, atol=1e-7).all(axis=1)
+    return found
+
+
+def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list[str]:
+    """What a person should know of arrays that are to become Steps.
+
+    one_episode: all rows are one. ValueError where that is not said and nothing tells episodes
+    apart.
+    """
+    count = _check(arrays)
+    if not one_episode and not set(BOUNDS) & set(arrays):
+        raise ValueError(
+            f"found nothing that tells the episodes apart ({', '.join(BOUNDS)}), only "
+            f"{sorted(arrays)}; --one-episode if all rows are one"
+        )
+    notes = []
+    told = np.zeros(count, np.bool_)
+    for _, stop in _episodes({k: v for k, v in arrays.items() if k != "next_observations"}, count):
+        told[stop - 1] = True
+    if new := int((_elsewhere(arrays) & ~told).sum()):
+        notes.append(
+            f"{new} rows have a next observation that is not the next row's, where nothing else "
+            "ends an episode: one ends there"
+        )
+    if unused := sorted(set(arrays) - set(COLUMNS)):
+        notes.append(f"not used: {', '.join(unused)}")
+    return notes
 
 
 def _outcome(arrays: Mapping[str, np.ndarray], config: ImportConfig, last: int) -> Outcome:

@@ -82,6 +82,15 @@ def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
     return found
 
 
+def one_bag(path: Path) -> Path:
+    """The bag at `path`, or the only one in that directory. BagError where it is not one."""
+    found = bag_paths([path])
+    if len(found) > 1:
+        names = ", ".join(bag.name for bag in found)
+        raise BagError(f"{path}: found {len(found)} bags, {names}; name one of them")
+    return found[0]
+
+
 def bag_name(bag: Path) -> str:
     """What is made of a bag is called after this: its name, without the ending of a file.
 
@@ -110,7 +119,8 @@ def refuse_inside(bags: Iterable[Path], output: Path) -> None:
     whole = output.resolve()
     for bag in bags:
         directory = bag.resolve() if bag.is_dir() else bag.resolve().parent
-        if is_bag(directory) and (whole == directory or directory in whole.parents):
+        own = is_bag(directory) if bag.is_dir() else (directory / METADATA).exists()
+        if own and (whole == directory or directory in whole.parents):
             raise BagError(
                 f"{output}: lies in the bag {directory}, which is never changed; name another "
                 "output with -o"

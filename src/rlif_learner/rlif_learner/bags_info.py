@@ -12,7 +12,7 @@ import numpy as np
 
 from rlif_learner.bags import STEP_TYPE, StepReader, open_bag
 from rlif_learner.bags_open import read_messages
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.steps import Outcome, Source, StepRecord, missing_before
 
 _GAP = 5.0  # times the median period: a longer silence is called a gap
 
@@ -23,7 +23,7 @@ class StepSummary:
 
     steps: int = 0
     transitions: int = 0
-    missing: int = 0  # steps that the sequence says are missing
+    missing: int = 0
     interventions: int = 0
     sources: Counter[int] = field(default_factory=Counter)
     outcomes: Counter[int] = field(default_factory=Counter)
@@ -34,8 +34,10 @@ class StepSummary:
     def add(self, step: StepRecord) -> None:
         self.steps += 1
         previous = self._previous
-        if previous is not None and step.sequence > previous.sequence:
-            self.missing += step.sequence - previous.sequence - 1
+        if previous is not None:
+            self.missing += missing_before(
+                step, previous.sequence, previous.episode_id, previous.step_index
+            )
         if previous is None or previous.is_last or step.episode_id != previous.episode_id:
             self.episodes += 1
         if step.is_last:

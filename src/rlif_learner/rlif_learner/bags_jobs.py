@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -68,10 +69,18 @@ def run_job(job: Job) -> JobResult:
 
             plots = str(plot_episodes(bag, job.output, job.work))
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
-    except (BagError, ValueError, TypeError, OSError) as error:
-        words = str(error)
+    except Exception as error:  # noqa: BLE001 - one bag must not end the work on the others
+        known = isinstance(error, (BagError, ValueError, OSError))
+        words = str(error) if known else _unexpected(error)
         where = "" if words.startswith(f"{job.bag}: ") else f"{job.bag}: "
         return JobResult(str(job.bag), where + words, conversion)
+
+
+def _unexpected(error: Exception) -> str:
+    """With where it was raised: it is to be reported."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"unexpected {type(error).__name__}: {error} ({where})"
 
 
 def run_jobs(

@@ -32,6 +32,8 @@ from rlif_learner.bags_video import VideoFormat, VideoWriter
 VERSION = "v3.0"
 CHUNK_FILES = 1000
 DATA_MIB, VIDEO_MIB = 100, 200
+_RATE_STEPS = 10  # of which the median gap is a rate
+_OTHER_RATE = 0.05  # a rate that differs by this part is another one
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -93,10 +95,15 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
     optional("pyarrow.parquet")
     with new_directory(output) as partial, ExitStack() as stack:
         writer: _Dataset | None = None
+        fps, checked = 0, set[Path]()  # bags
         for run in reader:
             if writer is None:
                 fps = rate_of(run, config.fps, reader.notes)
                 writer = stack.enter_context(_Dataset(partial, config, fps, run))
+            elif run.bag not in checked and not config.fps:
+                _refuse_other_rate(run, fps)
+            if len(run) >= _RATE_STEPS:
+                checked.add(run.bag)
             writer.add(run)
         if writer is None:
             raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
@@ -115,9 +122,22 @@ def rate_of(run: Run, asked: float, notes: list[str]) -> int:
             f"{run.bag}: the stamps of its Steps do not grow; give the rate with --fps"
         )
     whole = max(1, round(rate))
-    if abs(whole - rate) > 0.05 * whole:
+    if abs(whole - rate) > _OTHER_RATE * whole:
         notes.append(f"Steps came at {rate:.2f} Hz; LeRobot's fps is a whole number, {whole}")
     return whole
+
+
+def _refuse_other_rate(run: Run, fps: int) -> None:
+    """A dataset has one rate. Few Steps tell none: their gaps tremble."""
+    gaps = np.diff([frame.stamp for frame in run.frames])
+    if len(run) < _RATE_STEPS or not (gaps > 0).all():
+        return
+    rate = 1e9 / float(np.median(gaps))
+    if abs(rate - fps) > _OTHER_RATE * fps:
+        raise ValueError(
+            f"{run.bag}: its Steps came at {rate:.2f} Hz, those before at {fps}; a dataset has one "
+            "fps: export it apart, or give one for all with --fps"
+        )
 
 
 @dataclass

@@ -86,6 +86,14 @@ class Relabelling:
         """The scheme to call with the steps of an episode. ValueError if there is none."""
         if self.scheme in SCHEMES:
             return lambda steps: label_rewards(steps, self.scheme)
+        return partial(_called, self._own(), self)
+
+    def written(self) -> str:
+        """sha256 of the file with a function of the user's: edited, it makes other labels."""
+        return "" if self.scheme in SCHEMES else _sha256_of_source(self._own())
+
+    def _own(self) -> Scheme:
+        """The user's function. ValueError if there is none, or it does not take the parameters."""
         module, colon, name = self.scheme.partition(":")
         if not colon:
             raise ValueError(
@@ -94,19 +102,13 @@ class Relabelling:
         if "" not in sys.path:
             sys.path.append("")  # as `python` does: a file in the current directory is a module
         try:
-            found = getattr(importlib.import_module(module), name)
+            found: Scheme = getattr(importlib.import_module(module), name)
             inspect.signature(found).bind((), **self.parameters)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"scheme {self.scheme!r}: {error}") from error
         except TypeError as error:  # in the words of Python: which parameter is not one of it
             raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
-        return partial(_called, found, self)
-
-    def written(self) -> str:
-        """sha256 of the file with a function of the user's: edited, it makes other labels."""
-        module, _, name = self.scheme.partition(":")
-        self.function()  # ValueError where there is none
-        return _sha256_of_source(getattr(importlib.import_module(module), name))
+        return found
 
 
 def _sha256_of_source(function: Any) -> str:
@@ -231,10 +233,10 @@ class _Rows:
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
     """What the labels were made of: equal means that they need not be made again."""
-    own = {"function": work.written()} if ":" in work.scheme else {}
+    written = work.written()
     return {
         **source_files(bag),
-        **own,
+        **({"function": written} if written else {}),
         "scheme": work.scheme,
         "parameters": dict(work.parameters),
         "dwell": work.dwell,

@@ -17,10 +17,13 @@ from PIL import Image
 
 from rlif_learner.bags_relabel import Scheme, episodes_of
 from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.steps import Outcome, Source, StepRecord, missing_before
 
 COLOURS = {Source.NONE: "#bbbbbb", Source.POLICY: "#3b6fb6", Source.OPERATOR: "#e08a1e"}
 NEGATIVE = "#c0182b"  # of a label of -1
+_PAGE = 50  # episodes in a picture
+_WIDTH, _LEGEND = 11.0, 0.4  # inches
+_HEIGHTS = {"frames": 1.4, "time": 0.7}
 _FRAME_PIXELS = 128  # in the page; larger ones are made smaller
 
 
@@ -70,7 +73,10 @@ def view_of(
         sources=tuple(Source(s.source) for s in driven),
         negative=tuple(np.flatnonzero(rewards < 0.0).tolist()),
         interventions=sum(s.onset for s in steps),
-        missing=steps[-1].sequence - steps[0].sequence + 1 - len(steps),
+        missing=sum(
+            missing_before(step, last.sequence, last.episode_id, last.step_index)
+            for last, step in zip(steps, steps[1:], strict=False)
+        ),
         frames=tuple(_colour(seen[i]) for i in chosen),
     )
 
@@ -89,16 +95,31 @@ def _colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
+def draw_pngs(shown: Sequence[EpisodeView], path: Path) -> list[Path]:
+    """Pictures of so many episodes each that they can be opened: `path`, or its name with numbers."""
+    parts = [shown[i : i + _PAGE] for i in range(0, len(shown), _PAGE)]
+    paths = [path] if len(parts) == 1 else [
+        path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, len(parts) + 1)
+    ]  # fmt: skip
+    for part, target in zip(parts, paths, strict=True):
+        draw_png(part, target)
+    return paths
+
+
 def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
     """One row of frames (where there are any) and one timeline per episode."""
     rows = [(view, kind) for view in shown for kind in ("frames", "time")
             if kind == "time" or view.frames]  # fmt: skip
-    heights = [1.2 if kind == "frames" else 0.55 for _, kind in rows]
-    figure = Figure(figsize=(11, sum(heights) + 0.8), layout="constrained")
+    height = sum(_HEIGHTS[kind] for _, kind in rows) + _LEGEND
+    figure = Figure(figsize=(_WIDTH, height))
     FigureCanvasAgg(figure)
-    axes = np.atleast_1d(figure.subplots(len(rows), 1, height_ratios=heights))
     longest = max(len(view.sources) for view in shown)
-    for axis, (view, kind) in zip(axes, rows, strict=True):
+    top = height
+    for view, kind in rows:  # placed by hand: a layout engine takes minutes for many
+        top -= _HEIGHTS[kind]
+        # Below the title of a timeline, and a little apart from the next row.
+        part = _HEIGHTS[kind] - (0.2 if kind == "time" else 0.12)
+        axis = figure.add_axes((0.01, top / height, 0.98, part / height))
         axis.set_axis_off()
         if kind == "frames":
             axis.imshow(np.concatenate(view.frames, axis=1))
@@ -111,7 +132,7 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
         axis.plot(at, [1.25] * len(at), "v", color=NEGATIVE, markersize=5)
     keys = [Patch(color=c, label=s.name.lower()) for s, c in COLOURS.items()]
     keys.append(Patch(color=NEGATIVE, label="labelled below 0"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(handles=keys, loc="lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 

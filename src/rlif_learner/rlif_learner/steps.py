@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 
@@ -77,3 +78,29 @@ def follows(step: StepRecord, previous: StepRecord | None) -> bool:
         and step.step_index == previous.step_index + 1
         and step.evaluation == previous.evaluation
     )
+
+
+class Place(Protocol):
+    """Where a step stands: a StepRecord, or a Step that none could be made of."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def episode_id(self) -> int: ...
+    @property
+    def step_index(self) -> int: ...
+    @property
+    def evaluation(self) -> bool: ...
+
+
+def missing_before(step: Place, sequence: int, episode_id: int, step_index: int) -> int:
+    """Steps that must have been between `step` and the one before, which stood at these numbers.
+
+    A step lost on the way is missing in both counts, one that the recorder could not make in the
+    step index alone: the larger of the two gaps. Of evaluation only the sequence counts.
+    """
+    if step.sequence <= sequence:
+        return 0  # the recorder is another one
+    index = step_index if episode_id == step.episode_id else -1
+    skipped = 0 if step.evaluation else step.step_index - index - 1
+    return max(step.sequence - sequence - 1, skipped)

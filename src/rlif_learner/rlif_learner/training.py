@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlif_learner.buffer import DRIVEN, Buffers
-from rlif_learner.steps import Outcome, Source, StepRecord, discards
+from rlif_learner.steps import Outcome, Place, Source, StepRecord, discards, missing_before
 from rlif_policy.networks import Actor, PolicySpec, camera_places
 
 RECENT_EPISODES = 20  # of which the intervention rate is
@@ -90,15 +90,9 @@ class TrainingStatus:
         return self.updates / self.steps if self.steps else 0.0
 
 
-class StepFacts(Protocol):
+class StepFacts(Place, Protocol):
     """What is counted of a step: of a StepRecord, or of a Step that none could be made of."""
 
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def episode_id(self) -> int: ...
-    @property
-    def step_index(self) -> int: ...
     @property
     def is_first(self) -> bool: ...
     @property
@@ -107,8 +101,6 @@ class StepFacts(Protocol):
     def source(self) -> int: ...
     @property
     def onset(self) -> bool: ...
-    @property
-    def evaluation(self) -> bool: ...
     @property
     def outcome(self) -> int: ...
 
@@ -138,7 +130,8 @@ class StepCounts:
         self.lost += 1
 
     def _follow(self, step: StepFacts) -> None:
-        self.lost += self._missing_before(step)
+        if self.last_sequence is not None:
+            self.lost += missing_before(step, self.last_sequence, *self._last)
         self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
         if step.evaluation:
             return
@@ -153,18 +146,6 @@ class StepCounts:
             return
         self._takeovers += step.onset
         self._driven += step.source != Source.NONE
-
-    def _missing_before(self, step: StepFacts) -> int:
-        """Steps that must have been between the one before and this one.
-
-        A step lost on the way is missing in both counts, one that the recorder could not make in
-        the step index alone: the larger of the two gaps. Of evaluation only the sequence counts.
-        """
-        if self.last_sequence is None or step.sequence <= self.last_sequence:
-            return 0  # the first step ever, or the recorder is another one
-        index = self._last[1] if self._last[0] == step.episode_id else -1
-        skipped = 0 if step.evaluation else step.step_index - index - 1
-        return max(step.sequence - self.last_sequence - 1, skipped)
 
     @property
     def intervention_rate(self) -> float:

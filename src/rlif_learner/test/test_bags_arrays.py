@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bag_episodes import run
 
-from rlif_learner.bags import BagError, read_steps
+from rlif_learner.bags import BagError, StepReader, read_steps
 from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
 from rlif_learner.bags_export import optional
 from rlif_learner.bags_files import DirectoryLock
@@ -321,3 +321,39 @@ def test_a_file_that_is_not_there_is_said(
         assert run(import_command, tmp_path / name, "-o", tmp_path / "bag") == 1
         assert f"{name}: there is no such file or dataset" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_arrays_that_do_not_tell_episodes_apart_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: all rows became one episode, without a word."""
+    file, bag = tmp_path / "demo.npz", tmp_path / "bag"
+    np.savez(file, observations=np.zeros((6, 2)), actions=np.zeros((6, 1)), done=np.ones(6))
+    assert run(import_command, file, "-o", bag) == 1
+    error = capsys.readouterr().err
+    assert "demo.npz: found nothing that tells the episodes apart" in error and "'done'" in error
+    assert run(import_command, file, "-o", bag, "--one-episode") == 0
+    assert f"note: {file}: not used: done" in capsys.readouterr().out
+    assert [s.is_last for s in StepReader(bag)] == [False] * 5 + [True]
+
+
+def test_an_episode_ends_where_the_next_observation_is_not_the_next_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Older datasets have no timeouts: what came after a reset was taken for what came next."""
+    states = np.arange(7.0)[:, None]
+    following = np.array([1.0, 2.0, 2.5, 4.0, 5.0, 6.0, 7.0])[:, None]
+    file, bag = tmp_path / "demo.npz", tmp_path / "bag"
+    np.savez(
+        file, observations=states, actions=np.zeros((7, 1)), next_observations=following,
+        terminals=np.arange(7) == 4,
+    )  # fmt: skip
+    assert run(import_command, file, "-o", bag) == 0
+    assert "1 rows have a next observation that is not the next row's" in capsys.readouterr().out
+    steps = list(StepReader(bag))
+    assert [s.state[0] for s in steps if s.is_last] == [2.5, 5.0, 7.0]
+    outcomes = [Outcome.TRUNCATED, Outcome.SUCCESS, Outcome.TRUNCATED]
+    assert [s.outcome for s in steps if s.is_last] == outcomes
+    np.savez(file, observations=states, actions=np.zeros((7, 1)), next_observations=states[:, :0])
+    assert run(import_command, file, "-o", tmp_path / "other") == 1
+    assert "next_observations: found 0 entries, expected 1" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from bag_sessions import (
     TYPES,
     convert,
     drivers,
+    header,
     joy,
     mapping,
     pose,
@@ -214,6 +215,19 @@ def test_a_described_bag_comes_with_a_mapping_that_reads_it(
     (tmp_path / "guess.yaml").write_text(text.replace("base_frame: base", "base_frame: world"))
     found = TopicMapping.read(tmp_path / "guess.yaml")
     assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
+
+
+def test_joint_states_without_names_are_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = "sensor_msgs/msg/JointState"
+    empty = np.zeros(0)
+    state = TYPES[kind](
+        header=header(SECOND), name=[], position=empty, velocity=empty, effort=empty
+    )
+    bag = write(tmp_path / "bag", [("/joint_states", SECOND, kind, state)])
+    assert run(bag, "--describe") == 0
+    assert yaml.safe_load(capsys.readouterr().out.split("--mapping:")[1])["joints"] == []
 
 
 def test_a_guess_without_anything_known_says_what_is_missing(tmp_path: Path) -> None:

@@ -270,3 +270,32 @@ def test_ctrl_c_ends_all_workers_in_a_line(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (130, "rlif relabel: interrupted\n")
+
+
+def test_nothing_is_written_into_a_bag_nor_over_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: labels in the bag changed it, and the next relabelling found another source."""
+    bag = own.write_bag(tmp_path / "one", own.make_episodes(1))
+    for output in (bag, bag / "labels"):
+        assert run(bag, "-o", output) == 1
+        assert "lies in the bag" in capsys.readouterr().err
+    assert sorted(f.suffix for f in bag.iterdir()) == [".mcap", ".yaml"]
+    (tmp_path / "file").write_text("")
+    assert run(bag, "-o", tmp_path / "file") == 1
+    assert "expected a directory" in capsys.readouterr().err
+    assert run(bag, "-o", tmp_path / "out") == 0
+    (bag / "notes.txt").write_text("what I saw")
+    assert run(bag, "-o", tmp_path / "out") == 0, "a file of the user's is no other source"
+    assert "(done before)" in capsys.readouterr().out
+
+
+def test_what_nobody_thought_of_ends_one_bag_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("rlif_learner.bags_jobs.relabel_bag", broken)
+    result = run_job(Job(tmp_path / "bag", tmp_path / "out", Relabelling()))
+    assert "unexpected KeyError: 'surprise' (test_bags_jobs.py, line " in result.error

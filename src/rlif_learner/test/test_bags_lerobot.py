@@ -280,3 +280,19 @@ def test_lerobot_itself_reads_it(tmp_path: Path) -> None:
         np.mean([step.action for step in driven], axis=0).tolist()
     )
     assert np.array_equal(np.moveaxis(np.array(found["image"]), 0, 2), driven[8].images[1])
+
+
+def test_bags_of_another_rate_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: the frames of all bags were stamped at the rate of the first."""
+    steps = helpers.make_episodes(1, length=12)
+    bags = [write_bag(tmp_path / str(rate), steps, rate) for rate in (10, 20)]
+    words = (export_command, *bags, "-o", tmp_path / "dataset", "--format", "lerobot")
+    assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert (
+        f"{bags[1]}: its Steps came at 20.00 Hz, those before at 10" in error and "--fps" in error
+    )
+    assert not (tmp_path / "dataset").exists()
+    assert run(*words, "--fps", 10) == 0

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rlif_learner.bags_info import StepSummary
 from rlif_learner.bags_show import COLOURS, NEGATIVE, html_page, view_of, views
 from rlif_learner.commands import show as show_command
 from rlif_learner.steps import Outcome, Source
@@ -71,6 +72,47 @@ def test_steps_without_images_have_a_timeline_all_the_same() -> None:
 def test_missing_steps_are_said() -> None:
     steps = helpers.make_episodes(1)
     assert "1 steps missing" in view_of([*steps[:2], *steps[3:]]).caption
+
+
+def test_a_tick_that_gave_no_step_is_missing_too() -> None:
+    """The recorder could not make it: its number in the episode is left out, none in sequence."""
+    steps = [
+        replace(s, step_index=s.step_index + (s.step_index > 2)) for s in helpers.make_episodes(1)
+    ]
+    assert view_of(steps).missing == 1
+    summary = StepSummary()
+    for step in [*steps, *helpers.make_episodes(2)[len(steps) :]]:
+        summary.add(step)
+    assert summary.missing == 1
+
+
+def test_many_episodes_become_several_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: hundreds took minutes, and were too high for a picture."""
+    bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(51, length=2))
+    assert run(bag, "-o", tmp_path / "out", "--last", 51) == 0
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["peg-1.png", "peg-2.png"]
+    said = capsys.readouterr().out
+    assert "51 episodes" in said and "peg-1.png" in said and "peg-2.png" in said
+
+
+def test_a_run_stands_for_its_bag_and_nothing_is_written_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = helpers.write_bag(tmp_path / "monday/bag", helpers.make_episodes(1))
+    assert run(tmp_path / "monday", "-o", tmp_path / "out") == 0
+    assert (tmp_path / "out/monday.png").exists()
+    capsys.readouterr()
+    before = sorted(bag.iterdir())
+    monkeypatch.chdir(bag)
+    assert run(".") == 1
+    assert "lies in the bag" in capsys.readouterr().err and sorted(bag.iterdir()) == before
+    helpers.write_bag(tmp_path / "monday/other", helpers.make_episodes(1))
+    assert run(tmp_path / "monday", "-o", tmp_path / "out") == 1
+    assert "found 2 bags, bag, other; name one" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run(bag, "-o", tmp_path / "file") == 1, "and no traceback"
 
 
 def test_only_what_is_wanted() -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from rlif_learner.bags import BagError, bag_paths
+from rlif_learner.bags_files import one_bag
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_repair import repair_bag
 
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _repair(arguments: argparse.Namespace) -> int:
     try:
-        report = repair_bag(arguments.bag, arguments.output, arguments.compress)
+        report = repair_bag(one_bag(arguments.bag), arguments.output, arguments.compress)
     except OSError as error:
         raise BagError(f"{arguments.output}: cannot be written: {error}") from error
     for name, why in report.cut.items():

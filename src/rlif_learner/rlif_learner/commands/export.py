@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rlif_learner.bags import BagError, bag_paths
 from rlif_learner.bags_export import ExportConfig, ExportReader
+from rlif_learner.bags_files import refuse_inside
 from rlif_learner.bags_lerobot import LeRobotConfig, write_lerobot
 from rlif_learner.bags_minari import MinariConfig, write_minari
 from rlif_learner.bags_npz import write_npz
@@ -61,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.evaluation,
             not arguments.no_images,
         )
-        reader = ExportReader(bag_paths(arguments.bags), config)
+        bags = bag_paths(arguments.bags)
+        refuse_inside(bags, arguments.output)
+        reader = ExportReader(bags, config)
         _write(reader, arguments)
     except (BagError, ValueError, OSError) as error:
         print(f"rlif export: {error}", file=sys.stderr)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rlif_learner.bags import BagError, bag_paths
+from rlif_learner.bags_files import refuse_inside
 from rlif_learner.checkpoint import CheckpointError
 from rlif_learner.critic_values import NoCriticError, load_critic
 from rlif_learner.film import Film, Take, find_takes
@@ -58,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     try:
         values = _critic(arguments, notes)
-        takes = _takes(arguments, values, notes)
+        bags = bag_paths(arguments.bags)
+        refuse_inside(bags, arguments.output)
+        takes = _takes(bags, arguments, values, notes)
         film = Film(takes, arguments.rate)
         write_film(film, arguments.output)
     except (BagError, CheckpointError, ValueError, OSError) as error:
@@ -84,12 +87,13 @@ def _critic(
 
 
 def _takes(
+    bags: Sequence[Path],
     arguments: argparse.Namespace,
     values: Callable[[Sequence[StepRecord]], np.ndarray] | None,
     notes: list[str],
 ) -> list[Take]:
     takes: list[Take] = []
-    for bag in bag_paths(arguments.bags):
+    for bag in bags:
         count = COUNT - len(takes)
         if not arguments.episodes and count == 0:
             break

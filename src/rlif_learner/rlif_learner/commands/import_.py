@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rlif_learner.bags import BagError
-from rlif_learner.bags_arrays import Images, ImportConfig, read_arrays, steps_from_arrays
+from rlif_learner.bags_arrays import Images, ImportConfig, read_arrays, remarks, steps_from_arrays
 from rlif_learner.bags_lerobot import ACTION, STATE
 from rlif_learner.bags_lerobot_read import LeRobotReader, is_lerobot
 from rlif_learner.bags_minari import cameras_of, is_minari, read_minari
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--driver", choices=DRIVERS, default="operator", help="where the file does not say")
     add("--outcome", choices=OUTCOMES, default="truncated", help="where the file does not say")
     add("--action-scale", type=float, default=1.0, help="what is 1 in an action")
+    add("--one-episode", action="store_true", help="all rows of a file are one; else it must say")
     add(
         "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
     )
@@ -91,6 +92,8 @@ def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
     if path.is_dir():
         raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
     arrays = read_arrays(path)
+    for note in remarks(arrays, arguments.one_episode):
+        print(f"note: {path}: {note}")
     images = NpzImages(path, arrays) if path.suffix == ".npz" else None
     if images is None or not images.cameras:
         return Origin(iter([(arrays, None)]), ())

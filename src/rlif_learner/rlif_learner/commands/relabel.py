@@ -21,6 +21,7 @@ import yaml
 from rosbags.highlevel import AnyReader, AnyReaderError
 
 from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
+from rlif_learner.bags_files import refuse_inside
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_jobs import Job, JobResult, run_jobs
 from rlif_learner.bags_mapping import JOINT_COMMANDS, TopicMapping, starter
@@ -101,6 +102,9 @@ def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
     work = Relabelling(arguments.scheme, parameters, arguments.dwell, arguments.topic)
     work.function()
     output = arguments.output.absolute()  # a job may run in another directory
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"-o: found the file {arguments.output}, expected a directory")
+    refuse_inside(bags, output)
     _refuse_equal_names(bags, output)
     mapping = None if arguments.mapping is None else TopicMapping.read(arguments.mapping)
     return [Job(bag.absolute(), output, work, mapping, arguments.plots) for bag in bags]
@@ -127,7 +131,7 @@ def _joint_names(reader: AnyReader, *kinds: str) -> list[str]:
             message: Any = reader.deserialize(data, connection.msgtype)
         except (AnyReaderError, ValueError, IndexError):
             break
-        return list(getattr(message, "name", None) or message.joint_names)
+        return list(message.name if hasattr(message, "name") else message.joint_names)
     return []
 
 

@@ -2,7 +2,8 @@
 
   rlif show BAG [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
 
-Writes BAG.png and BAG.html, a page that holds all it shows. --rerun opens the episodes in Rerun
+Writes BAG.png and BAG.html, a page that holds all it shows; of more than 50 episodes several
+pictures. --rerun opens the episodes in Rerun
 as well, where that is installed; with a name it writes a file for Rerun instead.
 """
 
@@ -14,9 +15,10 @@ from collections import deque
 from pathlib import Path
 
 from rlif_learner.bags import BagError, StepReader, bag_name
+from rlif_learner.bags_files import one_bag, refuse_inside
 from rlif_learner.bags_relabel import Relabelling, Scheme
 from rlif_learner.bags_rerun import import_rerun, show_in_rerun
-from rlif_learner.bags_show import EpisodeView, draw_png, html_page, views
+from rlif_learner.bags_show import EpisodeView, draw_pngs, html_page, views
 from rlif_learner.commands.relabel import parse_parameters
 
 
@@ -54,32 +56,33 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError("--last and --frames: expected at least 1")
         if arguments.rerun is not None:
             import_rerun()  # one that is not there is said before anything is read
+        bag = one_bag(arguments.bag)
+        refuse_inside([bag], arguments.output)
         scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
-        reader = StepReader(arguments.bag, arguments.topic)
+        reader = StepReader(bag, arguments.topic)
         found = views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera)
         shown: list[EpisodeView] = list(deque(found, maxlen=arguments.last))
         if not shown:
-            raise ValueError(f"{arguments.bag}: found no such episode")
-        rerun = _rerun(arguments, {view.id for view in shown}, scheme)
-    except (BagError, ValueError) as error:
+            raise ValueError(f"{bag}: found no such episode")
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        rerun = _rerun(bag, arguments, {view.id for view in shown}, scheme)
+        name = bag_name(bag)
+        pictures = draw_pngs(shown, arguments.output / f"{name}.png")
+        page = arguments.output / f"{name}.html"
+        page.write_text(html_page(shown, name), encoding="utf-8")
+    except (BagError, ValueError, OSError) as error:
         print(f"rlif show: {error}", file=sys.stderr)
         return 1
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    name = bag_name(arguments.bag)
-    png, page = arguments.output / f"{name}.png", arguments.output / f"{name}.html"
-    draw_png(shown, png)
-    page.write_text(html_page(shown, name), encoding="utf-8")
     for note in reader.notes:
         print(f"note: {note}")
-    print(f"{len(shown)} episodes: {png} {page} {rerun}".rstrip())
+    print(f"{len(shown)} episodes: {' '.join(map(str, pictures))} {page} {rerun}".rstrip())
     return 0
 
 
-def _rerun(arguments: argparse.Namespace, wanted: set[int], scheme: Scheme) -> str:
+def _rerun(bag: Path, arguments: argparse.Namespace, wanted: set[int], scheme: Scheme) -> str:
     """Where Rerun has the episodes; empty: it was not asked for."""
     if arguments.rerun is None:
         return ""
     file = Path(arguments.rerun) if arguments.rerun else None
-    steps = StepReader(arguments.bag, arguments.topic)
-    show_in_rerun(steps, wanted, scheme, bag_name(arguments.bag), file)
+    show_in_rerun(StepReader(bag, arguments.topic), wanted, scheme, bag_name(bag), file)
     return str(file or "(open in Rerun)")

@@ -28,6 +28,7 @@ import torch
 
 from rlif_learner import distributed
 from rlif_learner.bags import BagError, bag_paths
+from rlif_learner.bags_files import refuse_inside
 from rlif_learner.bags_relabel import Relabelling
 from rlif_learner.bags_train import (
     Data,
@@ -105,6 +106,7 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
             )
         if own.is_first and arguments.output.exists() and any(arguments.output.iterdir()):
             raise ValueError(f"{arguments.output} is not empty; name a new directory")
+        refuse_inside([*arguments.bags, *arguments.prior], arguments.output)
         config, trainer, updates = _load(arguments, print if own.is_first else _keep_silent)
     except (BagError, ValueError, OSError) as error:
         problem = error

@@ -1,0 +1,17 @@
+"""Names on a command line: what is none is said before anything is started."""
+
+import argparse
+
+import pytest
+from rlif_node.names import namespace
+
+
+@pytest.mark.parametrize("text", ["", "robot", "/lab/robot_1"])
+def test_a_namespace_is_taken_as_it_is(text):
+    assert namespace(text) == text
+
+
+@pytest.mark.parametrize("text", ["robot-1", "1robot", "a//b", "robot/"])
+def test_what_is_no_namespace_is_named(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"found '{text}': .+[a-z0-9'/]$"):
+        namespace(text)
