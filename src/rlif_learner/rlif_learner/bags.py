@@ -16,11 +16,13 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
 from rlif_learner.bags_files import BagError, bag_name, bag_paths
-from rlif_learner.bags_open import STEP_TYPE, open_bag, read_messages, require_types
+from rlif_learner.bags_open import STEP_TYPE, open_bag, read_messages
+from rlif_learner.bags_types import require_types
 from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import Outcome, StepRecord
 
 EPISODE_TYPE = "rlif_msgs/msg/Episode"
+_SOON = 5_000_000_000  # ns
 MAX_NOTES = 20  # of one kind; the others are counted
 
 __all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_name", "bag_paths", "open_bag", "read_steps"]
@@ -74,6 +76,7 @@ class StepReader:
     skipped: Counter[str] = field(default_factory=Counter)
     _said: Counter[str] = field(default_factory=Counter)
     _topic: str = ""
+    _left: dict[int, int] = field(default_factory=dict)  # see `_refuse_two_in_one`
     _discarded: set[int] = field(default_factory=set)  # episodes, by the newest message on each
 
     def raw(self) -> Iterator[tuple[int, bytes]]:
@@ -148,6 +151,8 @@ class StepReader:
 
     def _look(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
         """Say what is odd about a Step that is used all the same."""
+        if previous is not None:
+            self._refuse_two_in_one(record, previous, stamp)
         if previous is not None and record.sequence <= previous.sequence:
             self._say(
                 "order", stamp,
@@ -158,6 +163,23 @@ class StepReader:
         begins = record.is_first or previous is None or record.episode_id != previous.episode_id
         if record.is_last and begins:
             self._say("empty", stamp, f"episode {record.episode_id} is empty: nothing but its end")
+
+    def _refuse_two_in_one(self, record: StepRecord, previous: StepRecord, stamp: int) -> None:
+        """BagError where the Steps of two recordings lie between each other.
+
+        Their numbers say what follows what, and these are the same in both. Where the sequence
+        goes back, the one before was left: a Step that soon comes as the next one of both may be
+        either's.
+        """
+        self._left = {n: left for n, left in self._left.items() if stamp - left < _SOON}
+        if record.sequence == previous.sequence + 1 and record.sequence in self._left:
+            raise BagError(
+                f"{self.path}: {self._topic} at {stamp} ns: Step {record.sequence} came twice, with "
+                "others between: two recordings in one, whose order cannot be told. Name their "
+                "files one by one"
+            )
+        if record.sequence <= previous.sequence:
+            self._left[previous.sequence + 1] = stamp
 
     def _skip(self, why: str, stamp: int, detail: str, topic: str = "") -> None:
         self.skipped[why] += 1

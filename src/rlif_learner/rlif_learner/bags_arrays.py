@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 
 from rlif_learner.bags import BagError
 from rlif_learner.bags_export import optional
+from rlif_learner.bags_files import NOT_ARRAYS
 from rlif_learner.bags_npz import IMAGES
 from rlif_learner.steps import Outcome, Source, StepRecord
 
@@ -69,7 +69,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return _read_hdf5(path)
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files if not name.startswith(IMAGES)}
-    except (OSError, ValueError, AttributeError, TypeError, BadZipFile) as error:
+    except NOT_ARRAYS as error:
         raise BagError(f"{path}: not a readable file of plain arrays: {error}") from error
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import yaml
 
 _MAGIC = b"\x89MCAP0\r\n"
+# What NumPy raises where a file of arrays is none, or is cut.
+NOT_ARRAYS = (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError, BadZipFile,
+              zlib.error)  # fmt: skip
 MCAP, SQLITE, ZSTD = ".mcap", ".db3", ".zstd"
 METADATA = "metadata.yaml"
 
@@ -29,13 +34,9 @@ def storage_files(path: Path, kind: str) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix == kind else []
 
-    def number(file: Path) -> tuple[int, str]:
-        tail = file.name.removesuffix(ZSTD).removesuffix(kind).rsplit("_", 1)[-1]
-        return (int(tail) if tail.isdecimal() else -1, file.name)
-
     plain = set(path.glob(f"*{kind}"))
     packed = {f for f in path.glob(f"*{kind}{ZSTD}") if f.with_suffix("") not in plain}
-    return sorted(plain | packed, key=number)
+    return sorted(plain | packed, key=lambda file: (part_of(file)[1], file.name))
 
 
 def is_finished(file: Path) -> bool:
@@ -55,11 +56,31 @@ def unfinished_files(path: Path) -> list[Path]:
     return [file for file in storage_files(path, MCAP) if not is_finished(file)]
 
 
+def part_of(file: Path) -> tuple[str, int]:
+    """The name of the recording that a file is a part of, and which part: its number, -1 for none."""
+    stem = file.name.removesuffix(ZSTD).removesuffix(MCAP).removesuffix(SQLITE)
+    recording, _, tail = stem.rpartition("_")
+    return (recording, int(tail)) if tail.isdecimal() else (stem, -1)
+
+
+def _is_one_recording(files: Sequence[Path]) -> bool:
+    """Whether files without metadata.yaml are the parts of one: numbered on, with one name."""
+    parts = [part_of(file) for file in files]
+    numbers = sorted(number for _, number in parts)
+    numbered = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return len({recording for recording, _ in parts}) == 1 and numbered
+
+
 def is_bag(path: Path) -> bool:
-    """A directory with the files of a bag, or one such file."""
+    """A directory with the files of a bag, or one such file.
+
+    A directory of files that are not the parts of one recording is none: each of them is.
+    """
     if path.is_dir():
+        if (path / METADATA).exists():
+            return True
         files = storage_files(path, MCAP) or storage_files(path, SQLITE)
-        return (path / METADATA).exists() or bool(files)
+        return bool(files) and _is_one_recording(files)
     return path.is_file() and path.suffix in (MCAP, SQLITE, ".bag")
 
 
@@ -96,10 +117,9 @@ def bag_name(bag: Path) -> str:
 
     Each run has a directory `bag`: one that is called so goes by the name of the run.
     """
-    if bag.is_file():
-        return bag.stem
     whole = bag.resolve()  # `.` has a name too
-    return whole.parent.name if whole.name == "bag" and whole.parent.name else whole.name
+    name = whole.stem if bag.is_file() else whole.name
+    return whole.parent.name if name == "bag" and whole.parent.name else name
 
 
 def source_files(bag: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from rlif_learner.bags import BagError, open_bag
 from rlif_learner.bags_commands import command_values, gripper_asked
 from rlif_learner.bags_driver import Driver
 from rlif_learner.bags_mapping import TopicMapping
-from rlif_learner.bags_open import read_messages, require_types
+from rlif_learner.bags_open import read_messages
+from rlif_learner.bags_types import require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_policy.features import (
     FeatureError,
@@ -40,6 +41,7 @@ _NO_ACTION = np.zeros(0, np.float32)
 # What a message raises that is not as the mapping expects it.
 _UNUSABLE = (FeatureError, ImageError, ValueError, AttributeError, IndexError, TypeError)
 _Seen = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
+_Gap = tuple[str, str, str]  # where, what kind, in words
 
 
 @dataclass
@@ -141,7 +143,7 @@ class _Tick:
 
     start: int  # ns
     seen: _Seen | None  # None: it cannot be used, and gives no step
-    unknown: str = ""  # why nobody knows who drove: it gives none either, but may be the last one
+    gaps: tuple[_Gap, ...] = ()  # why it gives none; with an observation it may be the last one
     commands: list[np.ndarray] = field(default_factory=list)
     engaged: bool = False
     gripper: float = 0.0  # what was commanded last when the tick ended
@@ -264,7 +266,8 @@ class ForeignSteps:
 
     def _take_driver(self, stamp: int, message: Any) -> None:
         self._driver.read(stamp, message)
-        if self._tick is not None:
+        # By commands, what the last one said goes for that one alone.
+        if self._tick is not None and not self._driver.by_command:
             self._tick.engaged |= self._driver.engaged
 
     def _take_command(self, stamp: int, message: Any) -> None:
@@ -301,36 +304,32 @@ class ForeignSteps:
         began = self._command[0] == start
         # What a difference to the policy said holds for the command that differed only.
         holds = began or not self._driver.by_command
-        self._tick = _Tick(
-            start, self._observe(start), self._driver.unknown(start),
-            engaged=self._driver.engaged and holds,
-        )  # fmt: skip
+        seen, gaps = self._observe(start)
+        if unknown := self._driver.unknown(start):
+            gaps.append((self.mapping.driver_topic, "who drove is not known", unknown))
+        engaged = self._driver.engaged and holds
+        self._tick = _Tick(start, seen, tuple(gaps), engaged=engaged)
         self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
             self._tick.commands.append(self._command[1])
 
-    def _observe(self, now: int) -> _Seen | None:
-        """State and images at `now`; None where they cannot be used, which is counted."""
-        recorded = now - self._shift
-        problems = self._samples.problems(now, now)
-        for problem in problems:
+    def _observe(self, now: int) -> tuple[_Seen | None, list[_Gap]]:
+        """State and images at `now`, or why there are none."""
+        gaps: list[_Gap] = []
+        for problem in self._samples.problems(now, now):
             why = f"{problem.source} missing, stale or refused"
-            self.report.gap(self._topic_of(problem.source), recorded, why, problem.reason)
-        apart = self._cameras_apart()
-        if apart:
-            topics = ", ".join(self.mapping.cameras.values())
-            self.report.gap(topics, recorded, "cameras out of step", apart)
-        if problems or apart:
-            return None
+            gaps.append((self._topic_of(problem.source), why, problem.reason))
+        if apart := self._cameras_apart():
+            gaps.append((", ".join(self.mapping.cameras.values()), "cameras out of step", apart))
+        if gaps:
+            return None, gaps
         values = self._samples.values
         try:
             state = self._layout.compute(values)
         except FeatureError as error:
-            why = f"state {str(error).split(':')[0]}"
             topics = ", ".join(self._topic_of(name) for name in self._layout.sources)
-            self.report.gap(topics, recorded, why, str(error))
-            return None
-        return state, tuple(values[name] for name in self.mapping.cameras)
+            return None, [(topics, f"state {str(error).split(':')[0]}", str(error))]
+        return (state, tuple(values[name] for name in self.mapping.cameras)), []
 
     def _topic_of(self, source: str) -> str:
         return self.mapping.sources.get(source) or self.mapping.cameras[source]
@@ -358,10 +357,9 @@ class ForeignSteps:
         for tick in ticks:
             if tick.commands:
                 self._in_force = (tick.start, np.mean(tick.commands, axis=0))
-            if tick.unknown:
-                topic, at = self.mapping.driver_topic, tick.start - self._shift
-                self.report.gap(topic, at, "who drove is not known", tick.unknown)
-            if tick.seen is None or tick.unknown:
+            if tick.seen is None or tick.gaps:
+                for where, why, words in tick.gaps:
+                    self.report.gap(where, tick.start - self._shift, why, words)
                 self._pass(tick)
                 continue
             stamp, action = self._in_force
@@ -408,7 +406,7 @@ class ForeignSteps:
             yield from self._release_idle()
         while self._idle and self._idle[0].seen is None:
             self._pass(self._idle.pop(0))
-        final = self._idle[0] if self._idle else _Tick(now, self._observe(now))
+        final = self._idle[0] if self._idle else _Tick(now, self._observe(now)[0])
         self._idle, self._next = [], -1
         self._tracker.end()
         where, recorded = f"episode {self._episode}", now - self._shift
@@ -459,6 +457,10 @@ def foreign_steps(
                 f"{path}: found no topic "
                 + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
                 + f"; there are {sorted({c.topic for c in reader.connections})}"
+            )
+        if mapping.success and mapping.success not in {c.topic for c in connections}:
+            report.notes.append(
+                f"{path}: found no topic {mapping.success} (success): no episode ends in success"
             )
         require_types(reader, path, connections)
         steps = ForeignSteps(mapping, report)

@@ -1,8 +1,4 @@
-"""Opening a bag and reading its messages: what is damaged in it is said, never silently dropped.
-
-Definitions come from the bag. Where it has none, as SQLite bags up to Humble, they are those of
-the distribution that recorded it, and of the packages that are installed here.
-"""
+"""Opening a bag and reading its messages: what is damaged in it is said, never silently dropped."""
 
 from __future__ import annotations
 
@@ -15,13 +11,10 @@ from tempfile import TemporaryDirectory
 
 import yaml
 import zstandard
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from rlif_learner.bags_files import (
     MCAP,
@@ -29,13 +22,16 @@ from rlif_learner.bags_files import (
     SQLITE,
     ZSTD,
     BagError,
+    is_bag,
+    part_of,
     storage_files,
     unfinished_files,
 )
-from rlif_learner.bags_repair import is_unordered, repair_bag
+from rlif_learner.bags_reader import open_reader
+from rlif_learner.bags_repair import RepairReport, is_unordered, repair_bag
+from rlif_learner.bags_types import complete_types
 
 STEP_TYPE = "rlif_msgs/msg/Step"
-_WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
 
 
 @contextmanager
@@ -47,60 +43,92 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
     """
     if not path.exists():
         raise BagError(f"{path}: there is no such bag")
+    if not is_bag(path):
+        raise BagError(f"{path}: is no bag; name one in it")
     said = notes if notes is not None else []
     with ExitStack() as stack:
         readable = _readable(path, said, stack)
         try:
-            reader = stack.enter_context(_reader(readable, path))
+            reader = stack.enter_context(open_reader(readable, path))
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            raise BagError(f"{path}: not a readable bag: {_words(error)}") from error
-        _complete_types(reader, path)
+            reader = _through_copy(path, readable, error, said, stack)
+        complete_types(reader, path)
         yield reader
+
+
+def _through_copy(
+    path: Path, readable: list[Path], error: Exception, notes: list[str], stack: ExitStack
+) -> AnyReader:
+    """A reader of the copy of a bag that the library cannot read as it is. BagError if it is none."""
+    refused = BagError(f"{path}: not a readable bag: {_words(error)}")
+    if readable != [path] or not storage_files(path, MCAP):
+        raise refused from error
+    try:
+        copy, report = _repaired(path, stack)
+    except BagError:
+        raise refused from error
+    words = "".join(f"; {line}" for line in report.lines())
+    notes.append(f"{path}: read through a copy, for {_words(error)}{words}")
+    return stack.enter_context(open_reader([copy], path))
 
 
 def _readable(path: Path, notes: list[str], stack: ExitStack) -> list[Path]:
     """What the library can read of a bag: itself, or a copy that lives as long as `stack`."""
-    why, loose = _unfinished(path), not (path / METADATA).exists() and path.is_dir()
-    packed = loose and any(f.suffix == ZSTD for f in storage_files(path, SQLITE))
-    logs, unordered = _write_ahead_logs(path), []
-    if not why:
-        unordered = [f for f in storage_files(path, MCAP) if is_unordered(f)]
-    if not (why or unordered or logs or packed):
-        return _loose(path, storage_files(path, SQLITE), notes) if loose else [path]
-    temporary = Path(stack.enter_context(TemporaryDirectory(prefix="rlif-bag-")))
-    try:
-        if why or unordered:
-            copy = temporary / "repaired"
-            report = repair_bag(path, copy)
-        else:
-            copy = _sqlite_copy(path, temporary)
-    except (OSError, zstandard.ZstdError) as error:
-        raise BagError(
-            f"{path}: no readable copy of it can be made in {temporary.parent}: {error}; TMPDIR "
-            "names another directory for it"
-        ) from error
+    if files := storage_files(path, MCAP):
+        return [_readable_mcap(path, files, notes, stack)]
+    if files := storage_files(path, SQLITE):
+        return _readable_sqlite(path, files, notes, stack)
+    return [path]
+
+
+def _readable_mcap(path: Path, files: list[Path], notes: list[str], stack: ExitStack) -> Path:
+    why = _unfinished(path, files, notes)
+    unordered = [] if why else [file.name for file in files if is_unordered(file)]
+    if not why and not unordered:
+        return path
+    copy, report = _repaired(path, stack)
+    words = "; ".join(report.lines())
     if why:
-        names = ", ".join(f"{k}: {v}" for k, v in report.cut.items()) or why
         notes.append(
-            f"{path} was not finished ({names}); read up to there. `rlif bag repair` makes it "
-            "whole for good"
+            f"{path} was not finished ({words or why}); read up to there. `rlif bag repair` makes "
+            "it whole for good"
         )
-    elif unordered:
-        names = ", ".join(file.name for file in unordered)
-        notes.append(f"{path}: {names}: not in the order of time; read through a sorted copy")
-    elif logs:
-        names = ", ".join(log.name for log in logs)
-        notes.append(f"{path} was not closed; read with its write-ahead log ({names})")
-    return _loose(path, storage_files(copy, SQLITE), notes) if loose and not why else [copy]
+    else:
+        notes.append(
+            f"{path}: {', '.join(unordered)}: not in the order of time; read through a sorted copy"
+            f"{f' ({words})' * bool(words)}"
+        )
+    return copy
 
 
-def _loose(path: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
-    """The SQLite files of a bag without metadata.yaml that can be read. BagError if none can."""
-    notes.append(f"{path} has no metadata.yaml: it was not finished; read from its files")
-    found, problem = [], "no file in it"
+def _readable_sqlite(
+    path: Path, files: list[Path], notes: list[str], stack: ExitStack
+) -> list[Path]:
+    logs, loose = _write_ahead_logs(path), path.is_dir() and not (path / METADATA).exists()
+    parts = _unlisted(path, files, notes)
+    if logs or (loose and any(file.suffix == ZSTD for file in files)):
+        path_of = _sqlite_copy(path, _temporary(stack), bool(loose or parts))
+        files = storage_files(path_of, SQLITE)
+        if logs:
+            names = ", ".join(log.name for log in logs)
+            notes.append(f"{path} was not closed; read with its write-ahead log ({names})")
+    else:
+        path_of = path
+    if not loose and not parts:
+        return [path_of]
+    notes.append(
+        f"{path} was not finished (no metadata.yaml{' of all files' * bool(parts)}); read from its "
+        "files"
+    )
+    return _those_readable(path, files, notes)
+
+
+def _those_readable(path: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
+    """The SQLite files that can be read one by one. BagError if none can."""
+    found, problem = [], ""
     for file in files:
         try:
-            with _reader([file], path):
+            with open_reader([file], path):
                 found.append(file)
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
             problem = f"{file.name}: {_words(error)}"
@@ -110,19 +138,52 @@ def _loose(path: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
     return found
 
 
-@contextmanager
-def _reader(paths: list[Path], bag: Path) -> Iterator[AnyReader]:
-    """The library's, with types to fall back on only where the bag has none: they take time."""
-    reader = AnyReader(paths)
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(TemporaryDirectory(prefix="rlif-bag-")))
+
+
+def _repaired(path: Path, stack: ExitStack) -> tuple[Path, RepairReport]:
+    """A whole copy of an MCAP bag. BagError if nothing in it can be copied, or it does not fit."""
+    copy = _temporary(stack) / "repaired"
     try:
-        reader.open()
-    except AnyReaderError as error:
-        if "no type definitions" not in str(error):
-            raise
-        reader = AnyReader(paths, default_typestore=_fallback_types(bag))
-        reader.open()
-    with closing(reader):
-        yield reader
+        return copy, repair_bag(path, copy)
+    except OSError as error:
+        raise _no_room(path, copy.parent, error) from error
+
+
+def _no_room(path: Path, temporary: Path, error: Exception) -> BagError:
+    return BagError(
+        f"{path}: no readable copy of it can be made in {temporary.parent}: {error}; TMPDIR names "
+        "another directory for it"
+    )
+
+
+def _listed(path: Path) -> tuple[set[str], int]:
+    """Files and number of messages by metadata.yaml. BagError says what is wrong with that."""
+    try:
+        content = yaml.safe_load((path / METADATA).read_text(encoding="utf-8"))
+        known = content["rosbag2_bagfile_information"]
+        return {Path(p).name for p in known["relative_file_paths"]}, int(known["message_count"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise BagError(f"metadata.yaml is damaged: {_words(error)}") from error
+
+
+def _unlisted(path: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
+    """Parts of the recording that metadata.yaml does not name; others are said, and not read."""
+    if not path.is_dir() or not (path / METADATA).exists():
+        return []
+    try:
+        listed, _ = _listed(path)
+    except BagError:
+        return []  # the library says what is wrong with it
+    recordings = {part_of(Path(name))[0] for name in listed}
+    others = [file for file in files if file.name not in listed]
+    parts = [file for file in others if part_of(file)[0] in recordings]
+    if strange := sorted(file.name for file in others if file not in parts):
+        notes.append(
+            f"{path}: not read, since metadata.yaml does not name it: {', '.join(strange)}"
+        )
+    return parts
 
 
 def read_messages(
@@ -154,43 +215,28 @@ def read_messages(
         )
 
 
-def require_types(reader: AnyReader, path: Path, connections: Collection[Connection]) -> None:
-    """BagError names the topics whose type nobody knows."""
-    unknown = sorted(
-        {f"{c.topic} ({c.msgtype})" for c in connections
-         if c.msgtype not in reader.typestore.fielddefs}
-    )  # fmt: skip
-    if unknown:
-        raise BagError(
-            f"{path}: no definition of the type of {', '.join(unknown)}, in the bag or installed; "
-            "source a workspace that has it"
-        )
-
-
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _unfinished(path: Path) -> str:
-    """Why a bag has to be repaired before it is read; empty: it need not be."""
-    files = storage_files(path, MCAP)
+def _unfinished(path: Path, files: Sequence[Path], notes: list[str]) -> str:
+    """Why an MCAP bag has to be repaired before it is read; empty: it need not be."""
     if unfinished_files(path):
         return "no end"
-    if not path.is_dir() or not files:
+    if not path.is_dir():
         return ""
-    metadata = path / METADATA
-    if not metadata.exists():
+    if not (path / METADATA).exists():
         return "no metadata.yaml"
     # Killed between two files, or before the last metadata.yaml: it lacks what came last.
     try:
-        content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
-        known = content["rosbag2_bagfile_information"]
-        listed = {Path(p).name for p in known["relative_file_paths"]}
-        if listed == {f.name for f in files} and known["message_count"] == _counted(files):
-            return ""
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-        return f"metadata.yaml is damaged: {_words(error)}"
-    return "metadata.yaml is older than the files" if "rlif" in _libraries(files) else ""
+        _, count = _listed(path)
+    except BagError as error:
+        return str(error)
+    if _unlisted(path, files, notes):
+        return "metadata.yaml does not name all files"
+    if "rlif" in _libraries(files) and count != _counted(files):
+        return "metadata.yaml is older than the files"
+    return ""
 
 
 def _write_ahead_logs(path: Path) -> list[Path]:
@@ -199,15 +245,26 @@ def _write_ahead_logs(path: Path) -> list[Path]:
     return [log for log in logs if log.suffix == ".db3-wal" and log.exists() and log.stat().st_size]
 
 
-def _sqlite_copy(path: Path, directory: Path) -> Path:
-    """A copy of a SQLite bag, unpacked, with what is in its logs; the source stays as it is."""
+def _sqlite_copy(path: Path, directory: Path, unpack: bool) -> Path:
+    """A copy of a SQLite bag with what is in its logs; the source stays as it is.
+
+    unpack: what is compressed, too; the library does that with what metadata.yaml names
+    """
     copy = directory / path.name
+    try:
+        _copy_sqlite(path, copy, unpack)
+    except (OSError, zstandard.ZstdError) as error:
+        raise _no_room(path, directory, error) from error
+    return copy
+
+
+def _copy_sqlite(path: Path, copy: Path, unpack: bool) -> None:
     if path.is_dir():
         shutil.copytree(path, copy)
     else:
         for file in path.parent.glob(f"{path.name}*"):
-            shutil.copy(file, directory)
-    if not (copy / METADATA).exists():  # what that lists, the library unpacks
+            shutil.copy(file, copy.parent)
+    if unpack:
         for packed in copy.glob(f"*{SQLITE}{ZSTD}"):
             if not packed.with_suffix("").exists():
                 with packed.open("rb") as stream, packed.with_suffix("").open("wb") as whole:
@@ -219,7 +276,6 @@ def _sqlite_copy(path: Path, directory: Path) -> Path:
                 database.execute("pragma wal_checkpoint(truncate)")
         except sqlite3.DatabaseError as error:
             raise BagError(f"{path}: not a readable bag: {file.name}: {error}") from error
-    return copy
 
 
 def _counted(files: Collection[Path]) -> int:
@@ -247,60 +303,3 @@ def _libraries(files: Collection[Path]) -> set[str]:
             except (McapError, ValueError, EOFError, OSError):
                 continue
     return found
-
-
-def _fallback_types(path: Path) -> Typestore:
-    """Common messages of the distribution that recorded the bag."""
-    name = _WITHOUT_NAME
-    metadata = path / METADATA
-    if metadata.is_file():
-        try:
-            content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
-            name = content["rosbag2_bagfile_information"].get("ros_distro") or name
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-            pass  # the reader says what is wrong with it
-    known = {store.value for store in Stores}
-    return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
-
-
-def _complete_types(reader: AnyReader, path: Path) -> None:
-    """Types of topics that came without a definition, where they can be had."""
-    missing = {c.msgtype for c in reader.connections} - set(reader.typestore.fielddefs)
-    if not missing or not reader.is2:
-        return
-    store = _fallback_types(path)
-    for kind in sorted(missing):
-        if kind not in store.fielddefs:
-            _add_installed(store, kind)
-        if kind in store.fielddefs:
-            new = {k: v for k, v in store.fielddefs.items() if k not in reader.typestore.fielddefs}
-            reader.typestore.register(new)
-
-
-def _add_installed(store: Typestore, kind: str) -> None:
-    """The type `package/msg/Name` and those it uses, from the installed packages, if all are."""
-    found: dict[str, str] = {}
-    todo = [kind]
-    try:
-        while todo:
-            name = todo.pop()
-            package, _, short = name.split("/")
-            text = (Path(get_package_share_directory(package)) / "msg" / f"{short}.msg").read_text()
-            found[name] = text
-            types = get_types_from_msg(text, name)
-            used = {t for _, fields in types.values() for t in _named(fields)}
-            todo += [t for t in used if t not in store.fielddefs and t not in found]
-        for name, text in found.items():
-            store.register(get_types_from_msg(text, name))
-    except (PackageNotFoundError, LookupError, OSError, ValueError, TypesysError):
-        return  # `require_types` names the topic
-
-
-def _named(fields: object) -> Iterator[str]:
-    """Names of message types in a library's description of fields."""
-    if isinstance(fields, str):
-        if fields.count("/") == 2:
-            yield fields
-    elif isinstance(fields, (list, tuple)):
-        for part in fields:
-            yield from _named(part)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from rlif_learner.bags import BagError, StepReader, bag_name
-from rlif_learner.bags_files import source_files
+from rlif_learner.bags_files import NOT_ARRAYS, source_files
 from rlif_learner.labels import SCHEMES, label_rewards
 from rlif_learner.steps import Source, StepRecord, discards, follows
 
@@ -124,14 +124,28 @@ def _called(
     function: Scheme, work: Relabelling, steps: Sequence[StepRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a user's function returns. ValueError says where in it something went wrong."""
+    of = f"scheme {work.scheme!r}"
     try:
-        return function(steps, **work.parameters)
+        returned = function(steps, **work.parameters)
     except Exception as error:  # noqa: BLE001 - not ours: it may raise anything, and that is said
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
-            f"scheme {work.scheme!r} failed on episode {steps[0].episode_id}: "
-            f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+            f"{of} failed on episode {steps[0].episode_id}: {type(error).__name__}: {error} "
+            f"({Path(last.filename).name}, line {last.lineno})"
         ) from error
+    try:
+        rewards, terminals = returned
+        rewards, terminals = np.asarray(rewards, np.float32), np.asarray(terminals, np.bool_)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{of} returned {returned!r}, expected rewards and terminals") from error
+    if rewards.shape != (len(steps),) or terminals.shape != (len(steps),):
+        raise ValueError(
+            f"{of} returned shapes {rewards.shape} and {terminals.shape} for {len(steps)} steps, "
+            f"expected ({len(steps)},) twice"
+        )
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"{of} returned rewards that are not finite: {rewards}")
+    return rewards, terminals
 
 
 def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
@@ -195,14 +209,7 @@ class _Rows:
     def add(
         self, steps: Sequence[StepRecord], used: Sequence[StepRecord], labels: tuple[Any, Any]
     ) -> None:
-        rewards, terminals = (np.asarray(part) for part in labels)
-        if rewards.shape != (len(steps),) or terminals.shape != (len(steps),):
-            raise ValueError(
-                f"the scheme returned shapes {rewards.shape} and {terminals.shape} for "
-                f"{len(steps)} steps, expected ({len(steps)},) twice"
-            )
-        if not np.isfinite(rewards).all():
-            raise ValueError(f"the scheme returned rewards that are not finite: {rewards}")
+        rewards, terminals = labels
         has_next = np.zeros(len(steps), np.bool_)
         if not discards(steps[-1]):
             has_next[:-1] = [follows(b, a) for a, b in zip(steps, steps[1:], strict=False)]
@@ -225,7 +232,7 @@ class _Rows:
             "interventions": sum(s.onset for s in used),
             "negative_before": int((old < 0.0).sum()),
             "negative": int((rewards < 0.0).sum()),
-            "changed": int((old != rewards.astype(np.float32)).sum()),
+            "changed": int((old != rewards).sum()),
         }
         for name, value in found.items():
             self.counts[name] += value
@@ -299,5 +306,7 @@ def read_labels(path: Path) -> Labels:
         with np.load(path, allow_pickle=False) as data:
             about = json.loads(str(data["about"]))
             return Labels({name: data[name] for name in COLUMNS}, about)
-    except (OSError, KeyError, ValueError) as error:
-        raise BagError(f"{path}: not a file of labels: {error}") from error
+    except NOT_ARRAYS as error:
+        raise BagError(
+            f"{path}: not a file of labels: {error}; delete it, and label anew"
+        ) from error

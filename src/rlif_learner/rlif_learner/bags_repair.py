@@ -18,7 +18,7 @@ from mcap.stream_reader import StreamReader
 from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.metadata import parse_qos
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, TypesysError, get_typestore
 
 from rlif_learner.bags_files import (
     MCAP,
@@ -31,6 +31,7 @@ from rlif_learner.bags_files import (
     rename_bag,
     storage_files,
 )
+from rlif_learner.bags_types import definition_types
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 # What the library raises where a file ends in the middle of a record.
@@ -41,10 +42,18 @@ _CUT = (
 
 @dataclass(frozen=True)
 class RepairReport:
-    """kept: messages by topic; cut: what ended each unfinished file, by its name"""
+    """kept: messages by topic; cut: what ended each unfinished file, by its name; left_out: why
+    topics cannot be copied"""
 
     kept: dict[str, int]
     cut: dict[str, str]
+    left_out: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """What a person should know of it."""
+        return [
+            f"{name}: {why}" for part in (self.cut, self.left_out) for name, why in part.items()
+        ]
 
 
 @contextmanager
@@ -111,13 +120,23 @@ def is_unordered(file: Path) -> bool:
     return False
 
 
-def _hash(schema: Schema, channel: Channel) -> str:
-    known = channel.metadata.get("topic_type_hash", "")
-    if known:
-        return known
-    store = get_typestore(Stores.EMPTY)
-    store.register(get_types_from_msg(schema.data.decode(), schema.name))
-    return store.hash_rihs01(schema.name)
+def _definition(channel: Channel, schema: Schema | None) -> tuple[str, str]:
+    """Text and hash of a channel's type. ValueError where it has none that a bag can hold."""
+    if schema is None or channel.message_encoding != "cdr":
+        kind = "without a schema" if schema is None else f"in {channel.message_encoding!r}"
+        raise ValueError(f"its messages are {kind}, expected cdr")
+    if schema.encoding not in ("ros2msg", "ros2idl"):
+        raise ValueError(f"its definition is in {schema.encoding!r}, expected ros2msg or ros2idl")
+    text, known = schema.data.decode(), channel.metadata.get("topic_type_hash", "")
+    if known and schema.encoding == "ros2msg":
+        return text, known  # as it is, whether this library can read it or not
+    try:
+        store = get_typestore(Stores.EMPTY)
+        store.register(definition_types(text, schema.name, idl=schema.encoding == "ros2idl"))
+        return store.generate_msgdef(schema.name, ros_version=2)[0], store.hash_rihs01(schema.name)
+    except (TypesysError, LookupError) as error:
+        words = " ".join(str(error).split())[:100]
+        raise ValueError(f"its definition cannot be read: {words}") from error
 
 
 class _Copy:
@@ -127,8 +146,9 @@ class _Copy:
         self._writer = writer
         self._schemas: dict[int, Schema] = {}
         self._connections: dict[tuple[str, str], Connection] = {}
-        self._by_channel: dict[int, Connection] = {}
+        self._by_channel: dict[int, Connection | None] = {}  # None: it cannot be copied
         self.kept: Counter[str] = Counter()
+        self.left_out: dict[str, str] = {}
 
     def begin_file(self) -> None:
         self._schemas, self._by_channel = {}, {}
@@ -140,23 +160,26 @@ class _Copy:
             self._by_channel[record.id] = self._connection(record)
         elif isinstance(record, Message):
             connection = self._by_channel[record.channel_id]
+            if connection is None:
+                return
             data = record.data
             if data.startswith(_ZSTD_MAGIC):  # recorded with `--compression-mode message`
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
             self._writer.write(connection, record.log_time, data)
             self.kept[connection.topic] += 1
 
-    def _connection(self, channel: Channel) -> Connection:
-        schema = self._schemas[channel.schema_id]
-        key = (channel.topic, schema.name)
+    def _connection(self, channel: Channel) -> Connection | None:
+        schema = self._schemas.get(channel.schema_id)
+        key = (channel.topic, "" if schema is None else schema.name)
         if key not in self._connections:
+            try:
+                text, digest = _definition(channel, schema)
+            except ValueError as error:
+                self.left_out[channel.topic] = str(error)
+                return None
             offered: list[Qos] = parse_qos(channel.metadata.get("offered_qos_profiles", ""))
             self._connections[key] = self._writer.add_connection(
-                channel.topic,
-                schema.name,
-                msgdef=schema.data.decode(),
-                rihs01=_hash(schema, channel),
-                offered_qos_profiles=offered,
+                *key, msgdef=text, rihs01=digest, offered_qos_profiles=offered
             )
         return self._connections[key]
 
@@ -184,7 +207,8 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
         raise
     if not report.kept:
         remove_bag(partial)
-        raise BagError(f"{source}: holds no whole message; {report.cut}")
+        words = "".join(f"; {line}" for line in report.lines())
+        raise BagError(f"{source}: holds no whole message{words}")
     rename_bag(partial, output)
     return report
 
@@ -202,4 +226,4 @@ def _copy_whole(files: Sequence[Path], partial: Path, compress: bool) -> RepairR
             copy.begin_file()
             for record in _whole_records(file, cut):
                 copy.take(record)
-    return RepairReport(dict(copy.kept), cut)
+    return RepairReport(dict(copy.kept), cut, copy.left_out)

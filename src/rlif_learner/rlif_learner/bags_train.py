@@ -179,6 +179,8 @@ def _load_bag(
             for b, total in zip(buffers, before, strict=True)
             if b.total > total
         ]
+    for buffer in buffers:
+        buffer.interrupt()
     if labels is not None:
         if entry + 1 != count:
             raise BagError(others)

@@ -157,6 +157,11 @@ class ReplayBuffer:
             self.total += 1
             self._apply(self._labeller.push(step))
 
+    def interrupt(self) -> None:
+        """What follows is of another recording: nothing is joined, no label waits for it."""
+        with self._lock:
+            self._apply(self._labeller.interrupt())
+
     def add_episode(self, steps: Iterable[StepRecord]) -> None:
         """Append the steps of an episode, in order."""
         for step in steps:

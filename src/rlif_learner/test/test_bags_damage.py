@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import os
 import shutil
 import sqlite3
@@ -29,7 +30,7 @@ from rlif_learner.bags_repair import repair_bag
 from rlif_learner.bags_replay import recorded_steps
 from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
 from rlif_learner.commands import bag as bag_command
-from rlif_learner.steps import Outcome, StepRecord
+from rlif_learner.steps import Outcome, StepRecord, follows
 
 SECOND = foreign.SECOND
 
@@ -359,6 +360,80 @@ def test_a_clock_that_was_set_back_is_said(tmp_path: Path) -> None:
             writer.write(step, 10 * SECOND + step.sequence * own.PERIOD - back)
     reader = StepReader(tmp_path / "bag")
     assert len(list(reader)) == 12 and "the clock was set back" in reader.notes[0]
+
+
+@pytest.mark.parametrize("back", [0.35, 0.95, 3.0])
+def test_steps_that_a_clock_set_back_has_mixed_are_not_joined(tmp_path: Path, back: float) -> None:
+    with StepWriter(tmp_path / "bag") as writer:
+        for step in own.make_episodes(2):
+            shift = round(back * SECOND) if step.sequence >= 4 else 0
+            writer.write(step, 10 * SECOND + step.sequence * own.PERIOD - shift)
+    steps = list(StepReader(tmp_path / "bag"))
+    assert sorted(s.sequence for s in steps) == list(range(12))
+    for previous, step in itertools.pairwise(steps):
+        assert not follows(step, previous) or step.state[0] == previous.state[0] + 1
+
+
+def test_two_recordings_in_one_are_refused(tmp_path: Path) -> None:
+    """Regression: the next observation of one was taken from the other."""
+    with StepWriter(tmp_path / "bag") as writer:
+        for one in own.make_episodes(2):
+            writer.write(one, 10 * SECOND + one.sequence * own.PERIOD)
+            writer.write(
+                replace(one, state=one.state + 100), 10 * SECOND + one.sequence * own.PERIOD + 7
+            )
+    with pytest.raises(BagError, match=r"Step 1 came twice, with others between"):
+        list(StepReader(tmp_path / "bag"))
+
+
+def test_a_recorder_that_began_anew_is_no_second_recording(tmp_path: Path) -> None:
+    steps = own.make_episodes(2)
+    with StepWriter(tmp_path / "bag") as writer:
+        for part in range(2):
+            for step in steps:
+                writer.write(step, (10 + 2 * part) * SECOND + step.sequence * own.PERIOD)
+    assert len(list(StepReader(tmp_path / "bag"))) == 24
+
+
+def test_files_of_several_recordings_in_a_directory_are_several_bags(tmp_path: Path) -> None:
+    """Regression: they were merged by time into one, and nothing told."""
+    (tmp_path / "all").mkdir()
+    for name in ("ada", "bob", "cyd"):
+        bag = own.write_bag(tmp_path / name, own.make_episodes(1))
+        shutil.copy(data_file(bag), tmp_path / "all" / f"{name}.mcap")
+    found = bag_paths([tmp_path / "all"])
+    assert [bag.name for bag in found] == ["ada.mcap", "bob.mcap", "cyd.mcap"]
+    with pytest.raises(BagError, match="is no bag"):
+        list(StepReader(tmp_path / "all"))
+    for number, bag in enumerate(found, start=3):
+        bag.rename(bag.with_name(f"bag_{number}.mcap"))
+    assert bag_paths([tmp_path / "all"]) == [tmp_path / "all"], (
+        "the parts of one, of which two are gone"
+    )
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_a_part_that_the_metadata_does_not_name_is_read(
+    tmp_path: Path, plugin: StoragePlugin
+) -> None:
+    """Regression: what came after metadata.yaml was written was not read, and nothing told."""
+    messages = foreign.session(10)
+    expected, _ = foreign.convert(foreign.write(tmp_path / "plain", messages))
+    half = len(messages) // 2
+    bag = foreign.write(tmp_path / "bag", messages[:half], plugin)
+    metadata, first = bag / "metadata.yaml", data_file(bag)
+    metadata.write_text(metadata.read_text().replace(first.name, f"bag_0{first.suffix}"))
+    first.rename(bag / f"bag_0{first.suffix}")
+    rest = data_file(foreign.write(tmp_path / "rest", messages[half:], plugin))
+    shutil.copy(rest, bag / f"bag_1{first.suffix}")
+    shutil.copy(rest, bag / f"other{first.suffix}")
+    steps, report = foreign.convert(bag)
+    assert foreign.drivers(steps) == foreign.drivers(expected)
+    notes = "\n".join(report.notes)
+    assert "was not finished" in notes
+    (bag / f"bag_1{first.suffix}").unlink()
+    _, report = foreign.convert(bag)
+    assert f"does not name it: other{first.suffix}" in "\n".join(report.notes)
 
 
 # ---- of a foreign bag

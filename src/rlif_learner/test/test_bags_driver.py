@@ -116,3 +116,31 @@ def test_what_was_commanded_in_a_gap_is_in_force_after_it(tmp_path: Path) -> Non
     by_index = {s.step_index: s.action.tolist() for s in steps if not s.is_last}
     assert sorted(by_index) == [0, 1, 2, 4, 5]
     assert by_index[4] == pytest.approx([0.8, -0.8]) and by_index[5] == pytest.approx([0.2, -0.2])
+
+
+@pytest.mark.parametrize("ahead", [-3_000_000, 3_000_000])
+def test_the_policy_speaking_first_makes_no_tick_the_operators(tmp_path: Path, ahead: int) -> None:
+    """Regression: the verdict on the command before marked the tick in which the next one came."""
+    messages = [m for m in session() if m[0] != "/arm/twist"]
+    for tick in range(10):
+        stamp = SECOND + tick * SECOND // 10 + 20_000_000 * (tick > 0)  # the first begins the ticks
+        messages.append(twist(stamp - ahead, 0.05, "/policy"))
+        messages.append(twist(stamp, 0.02 if 4 <= tick < 7 else 0.05))
+    bag = write(tmp_path / "bag", sorted(messages, key=lambda m: m[1]))
+    driver = {"policy": "/policy", "threshold": 0.1}
+    steps, _ = convert(bag, driver=driver, release_dwell=0.0)
+    assert drivers(steps).count("o") == 3
+
+
+def test_what_lies_beyond_the_end_is_no_gap(tmp_path: Path) -> None:
+    """Regression: sensors that stop soon after the last command were reported as lost ticks."""
+    messages = until(SECOND + 105 * SECOND // 100, "/arm/pose", session())
+    steps, report = convert(write(tmp_path / "bag", messages))
+    assert drivers(steps) == BY_HAND and not report.gaps and not report.notes
+
+
+def test_a_topic_of_success_that_is_not_there_is_said(tmp_path: Path) -> None:
+    """It may be right: nobody succeeded. It may be a typing error."""
+    bag = write(tmp_path / "bag", session())
+    _, report = convert(bag, success="/dnoe")
+    assert report.notes == [f"{bag}: found no topic /dnoe (success): no episode ends in success"]

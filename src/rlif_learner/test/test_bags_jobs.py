@@ -111,8 +111,10 @@ def test_a_bag_that_somebody_writes_is_left_alone(tmp_path: Path) -> None:
     ("body", "words", "message"),
     [
         ("raise KeyError('oh')", [], r"episode 1: KeyError: 'oh' (scheme_of_test.py, line 2)"),
-        ("return 1, 2", [], "the scheme returned shapes"),
+        ("return 1, 2", [], "returned shapes () and () for 6 steps"),
         ("return steps", ["--set", "blame=3"], "do not fit"),
+        ("return None", [], "returned None, expected rewards and terminals"),
+        ("return [float('nan')] * len(steps), [0] * len(steps)", [], "not finite"),
     ],
 )
 def test_a_function_of_the_user_that_fails_is_named(
@@ -299,3 +301,15 @@ def test_what_nobody_thought_of_ends_one_bag_only(
     monkeypatch.setattr("rlif_learner.bags_jobs.relabel_bag", broken)
     result = run_job(Job(tmp_path / "bag", tmp_path / "out", Relabelling()))
     assert "unexpected KeyError: 'surprise' (test_bags_jobs.py, line " in result.error
+
+
+def test_a_file_that_is_called_bag_goes_by_the_name_of_its_directory(
+    tmp_path: Path, mapping_file: Path
+) -> None:
+    """Regression: its labels were called after the output."""
+    made = foreign.write(tmp_path / "made", foreign.session(5))
+    (tmp_path / "monday").mkdir()
+    file = next(made.glob("*.mcap")).rename(tmp_path / "monday/bag.mcap")
+    assert run(file, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {"monday", "monday.conversion.json", "monday.labels.npz", "report.json"}

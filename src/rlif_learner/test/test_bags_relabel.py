@@ -237,3 +237,15 @@ def test_the_report_keeps_what_earlier_calls_did(
 def test_labels_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(BagError, match=r"x\.labels\.npz: there are no such labels"):
         read_labels(tmp_path / "x.labels.npz")
+
+
+def test_a_cut_file_of_labels_is_no_file_of_labels(tmp_path: Path) -> None:
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(3))
+    path = Path(relabel_bag(bag, tmp_path / "out", Relabelling()).output)
+    whole = path.read_bytes()
+    broken = bytearray(whole)
+    broken[len(whole) // 3 : len(whole) // 2] = bytes(len(whole) // 2 - len(whole) // 3)
+    for content in (whole[: len(whole) // 2], bytes(broken), b""):
+        path.write_bytes(content)
+        with pytest.raises(BagError, match="not a file of labels"):
+            read_labels(path)

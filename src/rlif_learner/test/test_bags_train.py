@@ -22,6 +22,7 @@ from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.commands import train as train_command
 from rlif_learner.commands.relabel import parse_parameters
 from rlif_learner.optim import NonFiniteError
+from rlif_learner.steps import Source
 from rlif_policy.stored_actor import read_actor
 
 SMALL = {"hidden": (8,), "settings": {"hidden": [8], "ensemble_size": 2, "utd": 1}}
@@ -64,6 +65,28 @@ def test_labels_of_relabel_take_the_place_of_the_scheme(tmp_path: Path) -> None:
     for name in ("reward", "terminal"):
         assert np.array_equal(given.columns[name][valid], direct.columns[name][valid])
     assert not np.array_equal(given.columns["reward"], onset.columns["reward"])
+
+
+def quarter(steps: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(len(steps), -0.25, np.float32), np.zeros(len(steps), np.bool_)
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_labels_of_a_bag_that_was_cut_are_not_written_over_by_the_next(
+    tmp_path: Path, another: bool
+) -> None:
+    """Regression: the policy step whose label was still open got that of the scheme, 0."""
+    steps = helpers.make_episodes(1)[:3]
+    steps += [helpers.make_step(n, n, 9, source=Source.NONE, onset=False) for n in (3, 4)]
+    bags = [helpers.write_bag(tmp_path / "cut", steps)]
+    if another:
+        bags.append(helpers.write_bag(tmp_path / "whole", helpers.make_episodes(1)))
+    for bag in bags:
+        relabel_bag(bag, tmp_path / "labels", Relabelling(f"{__name__}:quarter"))
+    buffer = loaded(Data(bags, labels=tmp_path / "labels")).buffers.online
+    valid = buffer.columns["valid"]
+    assert valid[:5].tolist() == [True] * 4 + [False]
+    assert set(buffer.columns["reward"][valid].tolist()) == {np.float32(-0.25)}
 
 
 @pytest.mark.parametrize(("episodes", "length"), [(1, 5), (3, 5), (3, 3)])

@@ -53,8 +53,8 @@ def _repair(arguments: argparse.Namespace) -> int:
         report = repair_bag(one_bag(arguments.bag), arguments.output, arguments.compress)
     except OSError as error:
         raise BagError(f"{arguments.output}: cannot be written: {error}") from error
-    for name, why in report.cut.items():
-        print(f"{name}: {why}")
+    for line in report.lines():
+        print(line)
     for topic, count in sorted(report.kept.items()):
         print(f"{count:8d}  {topic}")
     print(f"{sum(report.kept.values()):8d}  messages in {arguments.output}")

@@ -1,0 +1,115 @@
+"""Bags that the library would refuse, or read in part, for a detail that is not damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bag_sessions as foreign
+import pytest
+import yaml
+from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
+
+from rlif_learner.bags import BagError, open_bag
+from rlif_learner.bags_info import describe_bag
+from rlif_learner.bags_repair import repair_bag
+
+EVENT = "example_interfaces/srv/AddTwoInts_Event"
+# As Jazzy writes it for a service: the request and the response in one, which is no message.
+SERVICE = f"MSG: {EVENT}\nint64 a\nint64 b\n---\nint64 sum\n"
+
+
+def write_mcap(file: Path, messages: list[foreign.Message], digest: str = "") -> Path:
+    """With a topic /add/_service_event beside these messages."""
+    with file.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start(profile="ros2")
+        channels: dict[str, int] = {}
+        for topic, stamp, kind, message in messages:
+            if topic not in channels:
+                text, _ = foreign.STORE.generate_msgdef(kind)
+                schema = writer.register_schema(kind, "ros2msg", text.encode())
+                channels[topic] = writer.register_channel(topic, "cdr", schema)
+            data = bytes(foreign.STORE.serialize_cdr(message, kind))
+            writer.add_message(channels[topic], stamp, data, stamp)
+        schema = writer.register_schema(EVENT, "ros2msg", SERVICE.encode())
+        metadata = {"topic_type_hash": digest} if digest else {}
+        channel = writer.register_channel("/add/_service_event", "cdr", schema, metadata)
+        writer.add_message(channel, messages[-1][1], b"\0\1\0\0", 0)
+        writer.finish()
+    return file
+
+
+@pytest.mark.parametrize("digest", ["", "RIHS01_" + "0" * 64])
+def test_a_definition_that_cannot_be_read_costs_its_topic_only(tmp_path: Path, digest: str) -> None:
+    """Regression: a service's events beside the topics, and the whole bag was refused."""
+    file = write_mcap(tmp_path / "with_service.mcap", foreign.session(5), digest)
+    steps, report = foreign.convert(file)
+    assert foreign.drivers(steps) == "pppoo|" and not report.notes
+    assert any("/add/_service_event" in line for line in describe_bag(file))
+    repair_bag(file, tmp_path / "whole")
+    assert foreign.drivers(foreign.convert(tmp_path / "whole")[0]) == "pppoo|"
+    with pytest.raises(BagError, match=r"no definition of the type of /add/_service_event"):
+        foreign.convert(file, command="/add/_service_event")
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.MESSAGE])
+def test_a_topic_whose_qos_was_edited_in_the_metadata_is_read(
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode
+) -> None:
+    """Regression: none of its messages was; they were called damaged."""
+    bag = foreign.write(tmp_path / "bag", foreign.session(5), plugin, mode)
+    metadata = bag / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+    pose = next(t for t in topics if t["topic_metadata"]["name"] == "/arm/pose")
+    never = {"sec": 0, "nsec": 0}
+    pose["topic_metadata"]["offered_qos_profiles"] = [{
+        "history": "keep_last", "depth": 3, "reliability": "best_effort", "durability": "volatile",
+        "deadline": never, "lifespan": never, "liveliness": "automatic",
+        "liveliness_lease_duration": never, "avoid_ros_namespace_conventions": False,
+    }]  # fmt: skip
+    metadata.write_text(yaml.safe_dump(content))
+    steps, report = foreign.convert(bag)
+    assert foreign.drivers(steps) == "pppoo|" and not report.notes
+    with open_bag(bag) as reader:
+        counts: dict[str, int] = {}
+        for connection in reader.connections:
+            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+    assert counts["/arm/pose"] == sum(m[0] == "/arm/pose" for m in foreign.session(5))
+
+
+def with_strange_channels(file: Path, finished: bool) -> Path:
+    """A session beside topics that no ROS 2 bag has; cut before its end if not finished."""
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=4096)
+        writer.start(profile="ros2")
+        plain = writer.register_channel("/bytes", "cdr", 0)
+        schema = writer.register_schema("thing", "jsonschema", b"{}")
+        json = writer.register_channel("/json", "json", schema)
+        for channel in (plain, json):
+            writer.add_message(channel, foreign.SECOND // 2, b"{}", 0)
+        channels: dict[str, int] = {}
+        for topic, stamp, kind, message in foreign.session(5):
+            if topic not in channels:
+                text, _ = foreign.STORE.generate_msgdef(kind)
+                schema = writer.register_schema(kind, "ros2msg", text.encode())
+                channels[topic] = writer.register_channel(topic, "cdr", schema)
+            data = bytes(foreign.STORE.serialize_cdr(message, kind))
+            writer.add_message(channels[topic], stamp, data, stamp)
+        writer.finish()
+    if not finished:
+        file.write_bytes(file.read_bytes()[:-4000])
+    return file
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_topics_that_are_not_of_ros_are_left_out_and_named(tmp_path: Path, finished: bool) -> None:
+    """Regression: the whole bag was refused, or its repair ended in a traceback."""
+    file = with_strange_channels(tmp_path / "strange.mcap", finished)
+    steps, report = foreign.convert(file)
+    assert foreign.drivers(steps) == "pppoo|"
+    notes = "\n".join(report.notes)
+    assert "/bytes: its messages are without a schema" in notes
+    assert "/json: its messages are in 'json', expected cdr" in notes
