@@ -123,6 +123,9 @@ class StepReader:
             except ValueError as error:
                 self._skip("not valid", stamp, str(error))
                 continue
+            except AttributeError as error:  # a Step of before the field was added
+                self._skip("not valid", stamp, f"has no {error.name}")
+                continue
             if not (np.isfinite(record.state).all() and np.isfinite(record.action).all()):
                 where = f"step {record.step_index} of episode {record.episode_id}"
                 self._skip("not finite", stamp, where)

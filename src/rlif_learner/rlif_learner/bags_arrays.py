@@ -161,6 +161,25 @@ def _elsewhere(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
+def columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same, with what is one number a row as [n]: some have it as [n, 1].
+
+    ValueError names an array that is of another kind.
+    """
+    found = dict(arrays)
+    for name in set(COLUMNS) & set(found):
+        array = found[name]
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"{name}: found {array.dtype}, expected real numbers")
+        if name in ("observations", "next_observations", "actions"):
+            continue
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = found[name] = array[:, 0]
+        if array.ndim != 1:
+            raise ValueError(f"{name}: found shape {array.shape}, expected [rows]")
+    return found
+
+
 def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list[str]:
     """What a person should know of arrays that are to become Steps.
 
@@ -168,7 +187,10 @@ def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list
     apart.
     """
     count = _check(arrays)
-    if not one_episode and not set(BOUNDS) & set(arrays):
+    bounds = sorted(set(BOUNDS) & set(arrays))
+    if one_episode and bounds:
+        raise ValueError(f"--one-episode: found {', '.join(bounds)}, which tell episodes apart")
+    if not one_episode and not bounds:
         raise ValueError(
             f"found nothing that tells the episodes apart ({', '.join(BOUNDS)}), only "
             f"{sorted(arrays)}; --one-episode if all rows are one"
@@ -181,6 +203,12 @@ def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list
         notes.append(
             f"{new} rows have a next observation that is not the next row's, where nothing else "
             "ends an episode: one ends there"
+        )
+    ends = len(list(_episodes(arrays, count)))
+    if "next_observations" not in arrays:
+        notes.append(
+            f"no next_observations: the last action of each of {ends} episodes leads to nothing "
+            "that is known, and is left out"
         )
     if unused := sorted(set(arrays) - set(COLUMNS)):
         notes.append(f"not used: {', '.join(unused)}")

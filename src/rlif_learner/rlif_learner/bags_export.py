@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,6 +146,7 @@ class ExportReader:
                 shape = shape or found
                 if found != shape:
                     raise BagError(f"{bag}: found Steps of {found}, expected {shape}")
+                run = _with_cameras(run, tuple(shape["images"]))
                 _check_images(run)
                 self.runs += 1
                 self.transitions += len(run)
@@ -166,7 +167,7 @@ class ExportReader:
             if discards(steps[-1]):
                 self.left_out[DISCARDED] += 1
                 continue
-            if steps[0].evaluation and not self.config.evaluation:
+            if any(step.evaluation for step in steps) and not self.config.evaluation:
                 self.left_out[EVALUATION] += 1
                 continue
             rewards, terminals = label(steps)
@@ -238,6 +239,22 @@ def _shape(run: Run) -> dict[str, Any]:
     step = run.frames[0].record
     images = {n: i.shape for n, i in zip(run.cameras, step.images, strict=True)}
     return {"state": len(step.state), "action": len(step.action), "images": images}
+
+
+def _with_cameras(run: Run, order: tuple[str, ...]) -> Run:
+    """The same, with its images in this order: cameras are told apart by name."""
+    if run.cameras == order:
+        return run
+    at = [run.cameras.index(name) for name in order]
+    frames = [
+        replace(
+            frame,
+            record=replace(frame.record, images=tuple(frame.record.images[i] for i in at)),
+            cameras=order,
+        )
+        for frame in run.frames
+    ]
+    return replace(run, frames=frames)
 
 
 def _check_images(run: Run) -> None:

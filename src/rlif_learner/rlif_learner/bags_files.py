@@ -134,16 +134,16 @@ def source_files(bag: Path) -> dict[str, Any]:
     }
 
 
-def refuse_inside(bags: Iterable[Path], output: Path) -> None:
-    """BagError where `output` lies in the directory of a bag: that is never changed."""
+def refuse_inside(sources: Iterable[Path], output: Path) -> None:
+    """BagError where `output` lies in a source, or in the directory of any bag: none is changed."""
     whole = output.resolve()
-    for bag in bags:
-        directory = bag.resolve() if bag.is_dir() else bag.resolve().parent
-        own = is_bag(directory) if bag.is_dir() else (directory / METADATA).exists()
-        if own and (whole == directory or directory in whole.parents):
+    directories = {source.resolve() for source in sources if source.is_dir()}
+    for directory in (whole, *whole.parents):
+        files = storage_files(directory, MCAP) or storage_files(directory, SQLITE)
+        if directory in directories or (files and (directory / METADATA).exists()):
             raise BagError(
-                f"{output}: lies in the bag {directory}, which is never changed; name another "
-                "output with -o"
+                f"{output}: nothing is written into {directory}, which is a source or a bag; name "
+                "another output with -o"
             )
 
 
@@ -171,12 +171,15 @@ def remove_bag(bag: Path) -> None:
 
 
 class DirectoryLock:
-    """Marks a directory as being written by this process; whatever ends it, the mark goes too."""
+    """Marks a directory as being written by this process; whatever ends it, the mark goes too.
 
-    def __init__(self, directory: Path) -> None:
+    BlockingIOError where another one does, unless to `wait` for it.
+    """
+
+    def __init__(self, directory: Path, wait: bool = False) -> None:
         self._descriptor = os.open(directory, os.O_RDONLY)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             self.close()
             raise

@@ -67,7 +67,7 @@ def run_job(job: Job) -> JobResult:
         if job.plots:
             from rlif_learner.bags_plot import plot_episodes  # matplotlib takes long to import
 
-            plots = str(plot_episodes(bag, job.output, job.work))
+            plots = str(plot_episodes(bag, job.output, job.work, not report.resumed))
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
     except Exception as error:  # noqa: BLE001 - one bag must not end the work on the others
         known = isinstance(error, (BagError, ValueError, OSError))

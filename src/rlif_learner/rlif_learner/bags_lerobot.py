@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,49 +95,59 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
     config = config or LeRobotConfig()
     optional("pyarrow.parquet")
     with new_directory(output) as partial, ExitStack() as stack:
-        writer: _Dataset | None = None
-        fps, checked = 0, set[Path]()  # bags
-        for run in reader:
-            if writer is None:
-                fps = rate_of(run, config.fps, reader.notes)
-                writer = stack.enter_context(_Dataset(partial, config, fps, run))
-            elif run.bag not in checked and not config.fps:
-                _refuse_other_rate(run, fps)
-            if len(run) >= _RATE_STEPS:
-                checked.add(run.bag)
-            writer.add(run)
-        if writer is None:
+        runs = iter(reader)
+        first = _until_a_rate_is_known(runs)
+        if not first:
             raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
+        rate = config.fps or rate_of(first)
+        writer = stack.enter_context(
+            _Dataset(partial, config, _whole(rate, reader.notes), first[0])
+        )
+        checked: set[Path] = set()  # bags
+        for run in chain(first, runs):
+            if not config.fps and run.bag not in checked and len(run) >= _RATE_STEPS:
+                checked.add(run.bag)
+                _refuse_other_rate(run, rate)
+            writer.add(run)
         writer.finish()
 
 
-def rate_of(run: Run, asked: float, notes: list[str]) -> int:
-    """Frames a second, a whole number as LeRobot has it. ValueError where the stamps tell none."""
+def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
+    """The first runs, up to one that is long enough: the gaps of few Steps tremble."""
+    found: list[Run] = []
+    for run in runs:
+        found.append(run)
+        if len(run) >= _RATE_STEPS:
+            break
+    return found
+
+
+def rate_of(runs: Sequence[Run]) -> float:
+    """Hz, by the longest of these runs. ValueError where its stamps tell none."""
+    run = max(runs, key=len)
     gaps = np.diff([frame.stamp for frame in run.frames])
-    if asked:
-        rate = asked
-    elif (gaps > 0).all():
-        rate = 1e9 / float(np.median(gaps))
-    else:
+    if not (gaps > 0).all():
         raise ValueError(
             f"{run.bag}: the stamps of its Steps do not grow; give the rate with --fps"
         )
+    return 1e9 / float(np.median(gaps))
+
+
+def _whole(rate: float, notes: list[str]) -> int:
+    """Frames a second, as LeRobot has it."""
     whole = max(1, round(rate))
     if abs(whole - rate) > _OTHER_RATE * whole:
         notes.append(f"Steps came at {rate:.2f} Hz; LeRobot's fps is a whole number, {whole}")
     return whole
 
 
-def _refuse_other_rate(run: Run, fps: int) -> None:
-    """A dataset has one rate. Few Steps tell none: their gaps tremble."""
-    gaps = np.diff([frame.stamp for frame in run.frames])
-    if len(run) < _RATE_STEPS or not (gaps > 0).all():
-        return
-    rate = 1e9 / float(np.median(gaps))
-    if abs(rate - fps) > _OTHER_RATE * fps:
+def _refuse_other_rate(run: Run, expected: float) -> None:
+    """A dataset has one rate."""
+    rate = rate_of([run])
+    if abs(rate - expected) > _OTHER_RATE * expected:
         raise ValueError(
-            f"{run.bag}: its Steps came at {rate:.2f} Hz, those before at {fps}; a dataset has one "
-            "fps: export it apart, or give one for all with --fps"
+            f"{run.bag}: its Steps came at {rate:.2f} Hz, those before at {expected:.2f}; a dataset "
+            "has one fps: export it apart, or give one for all with --fps"
         )
 
 

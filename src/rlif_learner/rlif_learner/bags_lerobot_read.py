@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,31 +134,29 @@ class LeRobotReader:
             video.close()
 
     def _episodes(self) -> Iterator[dict[str, Any]]:
-        parquet = optional("pyarrow.parquet")
         paths = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
         if not paths:
             raise BagError(f"{self.root}/meta/episodes: found no parquet file")
         for path in paths:
-            with parquet.ParquetFile(path) as file:
-                names = [n for n in file.schema_arrow.names if not n.startswith("stats/")]
-                for batch in file.iter_batches(batch_size=16, columns=names):
-                    yield from batch.to_pylist()
+            for batch in _batches(path, 16, lambda name: not name.startswith("stats/")):
+                yield from batch.to_pylist()
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Episode and columns, in one pass over the data files; images as they are stored."""
-        parquet = optional("pyarrow.parquet")
-        known = {self._state, self._action, *VECTORS, *SCALARS, "timestamp", *self._keys}
+        known = {self._state, self._action, *VECTORS, *SCALARS, "timestamp", "episode_index",
+                 *self._keys}  # fmt: skip
         number, rows = -1, dict[str, list[Any]]()
         for path in sorted((self.root / self._data.partition("{")[0]).parent.glob("*/*.parquet")):
-            with parquet.ParquetFile(path) as file:
-                names = [name for name in file.schema_arrow.names if name in known]
-                for batch in file.iter_batches(ROWS, columns=[*names, "episode_index"]):
-                    for start, stop, found in _stretches(batch["episode_index"].to_numpy()):
-                        if found != number and rows:
-                            yield number, self._whole(rows)
-                            rows = {}
-                        number = found
-                        for name in names:
+            for batch in _batches(path, ROWS, known.__contains__):
+                if "episode_index" not in batch.schema.names:
+                    raise BagError(f"{path}: found no column 'episode_index'")
+                for start, stop, found in _stretches(batch["episode_index"].to_numpy()):
+                    if found != number and rows:
+                        yield number, self._whole(rows)
+                        rows = {}
+                    number = found
+                    for name in batch.schema.names:
+                        if name != "episode_index":
                             part = batch[name].slice(start, stop - start)
                             rows.setdefault(name, []).extend(part.to_pylist())
         if rows:
@@ -196,6 +194,16 @@ class LeRobotReader:
             else:
                 streams.append(map(_picture, pictures[key]))
         yield from zip(*streams, strict=True)
+
+
+def _batches(path: Path, size: int, wanted: Callable[[str], bool]) -> Iterator[Any]:
+    """Rows of a parquet file, so many at a time, with the columns that are wanted. BagError."""
+    try:
+        with optional("pyarrow.parquet").ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if wanted(name)]
+            yield from file.iter_batches(size, columns=names)
+    except (OSError, ValueError) as error:  # pyarrow's are
+        raise BagError(f"{path}: cannot be read: {error}") from error
 
 
 def _stretches(numbers: np.ndarray) -> Iterator[tuple[int, int, int]]:

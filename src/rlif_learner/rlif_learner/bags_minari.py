@@ -154,11 +154,19 @@ class MinariImages:
             yield tuple(images[row] for images in self.images.values())
 
 
+def _episodes(path: Path, dataset: Any) -> Iterator[Any]:
+    """BagError where the file ends before."""
+    try:
+        yield from dataset.iterate_episodes()
+    except (OSError, KeyError, ValueError) as error:
+        raise BagError(f"{path}: cannot be read: {error}") from error
+
+
 def read_minari(path: Path) -> Iterator[tuple[dict[str, np.ndarray], MinariImages | None]]:
     """The arrays and images of each episode. BagError where observations are of another form."""
     dataset = optional("minari").MinariDataset(str(path / "data"))
     order = cameras_of(path)
-    for episode in dataset.iterate_episodes():
+    for episode in _episodes(path, dataset):
         observations, images = episode.observations, {}
         if isinstance(observations, dict):
             found = observations.get("images", {})

@@ -20,10 +20,15 @@ from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 
-def plot_episodes(bag: Path, output: Path, work: Relabelling) -> Path:
-    """Draw the labels that lie in `output`; what is drawn already stays. Returns the directory."""
+def plot_episodes(bag: Path, output: Path, work: Relabelling, anew: bool) -> Path:
+    """Draw the labels that lie in `output`. Returns the directory.
+
+    anew: what is there already was drawn of other labels; else it stays
+    """
     labels = labels_path(bag, output)
     target = labels.with_name(labels.name.replace(".labels.npz", ".plots"))
+    if anew:
+        shutil.rmtree(target, ignore_errors=True)
     if target.exists():
         return target
     partial = target.with_name(f".partial-{target.name}")

@@ -194,9 +194,9 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
     files = storage_files(source, MCAP)
     if not files:
         raise BagError(f"{source}: found no MCAP file; only MCAP bags can be repaired")
-    refuse_inside([source], output)
     if output.exists():
         raise BagError(f"{output} exists already; name another output")
+    refuse_inside([source], output)
     partial = output.with_name(f".partial-{output.name}")
     remove_abandoned(partial)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,10 @@ def draw_pngs(shown: Sequence[EpisodeView], path: Path) -> list[Path]:
     paths = [path] if len(parts) == 1 else [
         path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, len(parts) + 1)
     ]  # fmt: skip
+    pattern = re.compile(re.escape(path.stem) + r"-\d+" + re.escape(path.suffix))
+    for old in path.parent.iterdir():  # of an earlier call, that showed other episodes
+        if old == path or pattern.fullmatch(old.name):
+            old.unlink()
     for part, target in zip(parts, paths, strict=True):
         draw_png(part, target)
     return paths

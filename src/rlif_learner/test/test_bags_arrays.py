@@ -357,3 +357,58 @@ def test_an_episode_ends_where_the_next_observation_is_not_the_next_rows(
     np.savez(file, observations=states, actions=np.zeros((7, 1)), next_observations=states[:, :0])
     assert run(import_command, file, "-o", tmp_path / "other") == 1
     assert "next_observations: found 0 entries, expected 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"terminals": np.True_}, r"terminals: found shape (), expected [rows]"),
+        ({"sources": np.ones((6, 2))}, "sources: found shape (6, 2)"),
+        ({"observations": np.array([["a"]] * 6)}, "observations: found <U1, expected real numbers"),
+        ({"actions": np.zeros((6, 1), complex)}, "actions: found complex128"),
+    ],
+)
+def test_an_array_of_another_kind_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    """Regression: they ended in tracebacks, or were imported with a warning."""
+    arrays = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 1)), "dones": np.ones(6)}
+    np.savez(tmp_path / "demo.npz", **{**arrays, **change})
+    assert run(import_command, tmp_path / "demo.npz", "-o", tmp_path / "bag") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_one_number_a_row_may_be_a_column(tmp_path: Path) -> None:
+    ends = np.array([0, 0, 1, 0, 0, 1])[:, None]
+    np.savez(
+        tmp_path / "demo.npz", observations=np.zeros((6, 2)), actions=np.zeros((6, 1)),
+        terminals=ends, sources=np.ones((6, 1), np.uint8),
+    )  # fmt: skip
+    assert run(import_command, tmp_path / "demo.npz", "-o", tmp_path / "bag") == 0
+    steps = list(read_steps(tmp_path / "bag"))
+    assert [s.is_last for s in steps] == [False, False, True] * 2
+    assert {s.source for s in steps if not s.is_last} == {Source.POLICY}
+
+
+def test_what_cannot_be_one_bag_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("one", 2), ("two", 3)):
+        np.savez(
+            tmp_path / f"{name}.npz", observations=np.zeros((4, size)), actions=np.zeros((4, 1)),
+            dones=np.array([0, 1, 0, 1]),
+        )  # fmt: skip
+    files = [tmp_path / "one.npz", tmp_path / "two.npz"]
+    assert run(import_command, *files, "-o", tmp_path / "bag") == 1
+    error = capsys.readouterr().err
+    assert "two.npz: found state, action and images of (3, 1, ()), expected (2, 1, ())" in error
+    assert run(import_command, files[0], "-o", tmp_path / "bag", "--one-episode") == 1
+    assert "--one-episode: found dones" in capsys.readouterr().err
+    assert not (tmp_path / "bag").exists()
+
+
+def test_evaluation_that_begins_in_the_middle_is_left_out_too(tmp_path: Path) -> None:
+    steps = helpers.make_episodes(2)
+    steps[:6] = [replace(s, evaluation=s.step_index > 2) for s in steps[:6]]
+    arrays = export(tmp_path, steps)
+    assert len(arrays["rewards"]) == 5 and not arrays["evaluations"].any()

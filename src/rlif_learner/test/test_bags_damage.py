@@ -20,6 +20,8 @@ import yaml
 import zstandard
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as BagWriter
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_learner import bags_repair
 from rlif_learner.bags import MAX_NOTES, BagError, StepReader, bag_paths
@@ -360,6 +362,26 @@ def test_a_clock_that_was_set_back_is_said(tmp_path: Path) -> None:
             writer.write(step, 10 * SECOND + step.sequence * own.PERIOD - back)
     reader = StepReader(tmp_path / "bag")
     assert len(list(reader)) == 12 and "the clock was set back" in reader.notes[0]
+
+
+def test_steps_of_before_a_field_was_added_are_left_out_and_said(tmp_path: Path) -> None:
+    store = step_typestore()
+    text, _ = store.generate_msgdef("rlif_msgs/msg/Step", ros_version=2)
+    old = get_typestore(Stores.EMPTY)
+    old.register(
+        get_types_from_msg(text.replace("uint32 intervention_id\n", ""), "rlif_msgs/msg/Step")
+    )
+    step = store.deserialize_cdr(
+        step_bytes(store, own.make_episodes(1)[0], 1), "rlif_msgs/msg/Step"
+    )
+    with BagWriter(tmp_path / "bag", version=9) as writer:
+        connection = writer.add_connection("/replay", "rlif_msgs/msg/Step", typestore=old)
+        kind = old.types["rlif_msgs/msg/Step"]
+        values = {name: getattr(step, name) for name in kind.__dataclass_fields__ if name[0] != "_"}
+        writer.write(connection, 1, bytes(old.serialize_cdr(kind(**values), kind.__msgtype__)))
+    reader = StepReader(tmp_path / "bag")
+    assert list(reader) == [] and reader.skipped == {"not valid": 1}
+    assert "has no intervention_id" in reader.notes[0]
 
 
 @pytest.mark.parametrize("back", [0.35, 0.95, 3.0])

@@ -281,7 +281,7 @@ def test_nothing_is_written_into_a_bag_nor_over_a_file(
     bag = own.write_bag(tmp_path / "one", own.make_episodes(1))
     for output in (bag, bag / "labels"):
         assert run(bag, "-o", output) == 1
-        assert "lies in the bag" in capsys.readouterr().err
+        assert "nothing is written into" in capsys.readouterr().err
     assert sorted(f.suffix for f in bag.iterdir()) == [".mcap", ".yaml"]
     (tmp_path / "file").write_text("")
     assert run(bag, "-o", tmp_path / "file") == 1
@@ -313,3 +313,37 @@ def test_a_file_that_is_called_bag_goes_by_the_name_of_its_directory(
     assert run(file, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
     found = {path.name for path in (tmp_path / "out").iterdir()}
     assert found == {"monday", "monday.conversion.json", "monday.labels.npz", "report.json"}
+
+
+def test_pictures_are_of_the_labels_that_are_there(tmp_path: Path) -> None:
+    """Regression: after the labels were deleted and made anew, the old pictures stayed."""
+    bag = own.write_bag(tmp_path / "peg", own.make_episodes(1))
+    words = (bag, "-o", tmp_path / "out", "--plots")
+    assert run(*words) == 0
+    (picture,) = (tmp_path / "out/peg.plots").iterdir()
+    before = picture.read_bytes()
+    assert run(*words) == 0 and picture.read_bytes() == before
+    (tmp_path / "out/peg.labels.npz").unlink()
+    assert run(*words, "--scheme", "every_step") == 0 and picture.read_bytes() != before
+
+
+def test_a_report_that_cannot_be_written_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = own.write_bag(tmp_path / "peg", own.make_episodes(1))
+    (tmp_path / "out/report.json").mkdir(parents=True)
+    assert run(bag, "-o", tmp_path / "out") == 1
+    assert "report.json" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run(bag, "-o", tmp_path / "file/labels") == 1
+    assert "rlif relabel: " in capsys.readouterr().err
+
+
+def test_one_bag_that_cannot_be_described_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bag,) = sessions(tmp_path / "good", 1)
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    assert run("--describe", tmp_path / "bad.mcap", bag) == 1
+    said = capsys.readouterr()
+    assert "control_rate" in said.out and "bad.mcap" in said.err

@@ -292,7 +292,62 @@ def test_bags_of_another_rate_are_refused(
     assert run(*words) == 1
     error = capsys.readouterr().err
     assert (
-        f"{bags[1]}: its Steps came at 20.00 Hz, those before at 10" in error and "--fps" in error
+        f"{bags[1]}: its Steps came at 20.00 Hz, those before at 10.00" in error
+        and "--fps" in error
     )
     assert not (tmp_path / "dataset").exists()
     assert run(*words, "--fps", 10) == 0
+
+
+@pytest.mark.parametrize("rate", [7.5, 2.5, 3.3])
+def test_a_rate_that_is_no_whole_number_is_no_other_rate(tmp_path: Path, rate: float) -> None:
+    """Regression: two bags of 7.5 Hz were refused, as others than 8."""
+    steps = helpers.make_episodes(1, length=12)
+    bags = [write_bag(tmp_path / name, steps, rate) for name in ("one", "two")]
+    assert run(export_command, *bags, "-o", tmp_path / "d", "--format", "lerobot") == 0
+
+
+def test_the_rate_is_that_of_an_episode_that_is_long_enough(tmp_path: Path) -> None:
+    """Regression: one step that came late made 5 Hz of a session of 10 Hz."""
+    steps = [*helpers.make_episodes(1, length=1), *helpers.make_episodes(2, length=12)[13:]]
+    bag = tmp_path / "bag"
+    with StepWriter(bag) as writer:
+        for at, step in enumerate(steps):
+            late = 100_000_000 if at == 1 else 0
+            writer.write(replace(step, sequence=at), 10**9 + at * helpers.PERIOD + late)
+    assert run(export_command, bag, "-o", tmp_path / "d", "--format", "lerobot") == 0
+    assert json.loads((tmp_path / "d/meta/info.json").read_text())["fps"] == 10
+
+
+def test_cameras_in_another_order_stay_themselves(tmp_path: Path) -> None:
+    """Regression: the second bag's images went into the columns of the other cameras."""
+    steps = episodes(1)
+    other = [replace(step, images=step.images[::-1]) for step in steps]
+    bags = [write_bag(tmp_path / "one", steps), tmp_path / "two"]
+    with StepWriter(bags[1]) as writer:
+        for step in other:
+            writer.write(step, 10**10 + step.sequence * helpers.PERIOD, CAMERAS[::-1])
+    words = ("-o", tmp_path / "d", "--format", "lerobot", "--codec", "lossless")
+    assert run(export_command, *bags, *words) == 0
+    assert run(import_command, tmp_path / "d", "-o", tmp_path / "again") == 0
+    found = list(read_steps(tmp_path / "again"))
+    assert len(found) == 2 * len(steps)
+    for step, expected in zip(found, [*steps, *steps], strict=True):
+        assert all((a == b).all() for a, b in zip(step.images, expected.images, strict=True))
+
+
+def test_what_is_missing_or_cut_in_a_dataset_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = export(tmp_path, helpers.make_episodes(1))
+    file = dataset / "data/chunk-000/file-000.parquet"
+    whole = file.read_bytes()
+    capsys.readouterr()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert run(import_command, dataset, "-o", tmp_path / "again") == 1
+    assert f"{file}: cannot be read" in capsys.readouterr().err
+    file.write_bytes(whole)
+    table = parquet.read_table(file).drop_columns(["episode_index"])
+    parquet.write_table(table, file)
+    assert run(import_command, dataset, "-o", tmp_path / "again") == 1
+    assert f"{file}: found no column 'episode_index'" in capsys.readouterr().err

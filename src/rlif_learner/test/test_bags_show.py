@@ -107,7 +107,7 @@ def test_a_run_stands_for_its_bag_and_nothing_is_written_into_it(
     before = sorted(bag.iterdir())
     monkeypatch.chdir(bag)
     assert run(".") == 1
-    assert "lies in the bag" in capsys.readouterr().err and sorted(bag.iterdir()) == before
+    assert "nothing is written into" in capsys.readouterr().err and sorted(bag.iterdir()) == before
     helpers.write_bag(tmp_path / "monday/other", helpers.make_episodes(1))
     assert run(tmp_path / "monday", "-o", tmp_path / "out") == 1
     assert "found 2 bags, bag, other; name one" in capsys.readouterr().err

@@ -18,13 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from rlif_learner.bags import BagError
-from rlif_learner.bags_arrays import Images, ImportConfig, read_arrays, remarks, steps_from_arrays
+from rlif_learner.bags_arrays import (
+    Images,
+    ImportConfig,
+    columns,
+    read_arrays,
+    remarks,
+    steps_from_arrays,
+)
+from rlif_learner.bags_files import refuse_inside
 from rlif_learner.bags_lerobot import ACTION, STATE
 from rlif_learner.bags_lerobot_read import LeRobotReader, is_lerobot
 from rlif_learner.bags_minari import cameras_of, is_minari, read_minari
 from rlif_learner.bags_npz import IMAGES, NpzImages
 from rlif_learner.bags_write import StepWriter
-from rlif_learner.steps import Outcome, Source
+from rlif_learner.steps import Outcome, Source, StepRecord
 
 DRIVERS = {"operator": Source.OPERATOR, "policy": Source.POLICY}
 OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
@@ -62,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = ImportConfig(
             DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
         )
+        refuse_inside(arguments.files, arguments.output)
         with StepWriter(arguments.output) as writer:
             episodes = _write_all(arguments, config, writer)
     except (BagError, ValueError, OSError) as error:
@@ -91,10 +100,15 @@ def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
         return Origin(read_minari(path), cameras_of(path))
     if path.is_dir():
         raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
-    arrays = read_arrays(path)
+    arrays = columns(read_arrays(path))
     for note in remarks(arrays, arguments.one_episode):
         print(f"note: {path}: {note}")
     images = NpzImages(path, arrays) if path.suffix == ".npz" else None
+    if images is not None and images.cameras and not images.final and not arguments.no_images:
+        print(
+            f"note: {path}: no image_rows, and so no images of what the last action of an episode "
+            "led to: that action is left out"
+        )
     if images is None or not images.cameras:
         return Origin(iter([(arrays, None)]), ())
     return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
@@ -109,9 +123,25 @@ def _renamed(own: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or own
 
 
+Sizes = tuple[int, int, tuple[tuple[int, ...], ...]]  # of state, action, images
+
+
+def _same_sizes(step: StepRecord, expected: Sizes | None) -> Sizes:
+    """Those of the Steps so far. ValueError where this one is of another robot."""
+    images = tuple(image.shape for image in step.images)
+    action = expected[1] if step.is_last and expected is not None else len(step.action)
+    found = (len(step.state), action, images)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"found state, action and images of {found}, expected {expected} as before: one bag is "
+            "of one robot"
+        )
+    return found
+
+
 def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: StepWriter) -> int:
     """Number of episodes, which are counted through all files."""
-    episodes, stamp = 0, 0
+    episodes, stamp, sizes = 0, 0, None
     for path in arguments.files:
         try:
             origin = open_origin(path, arguments)
@@ -121,6 +151,7 @@ def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: Step
                 pictures = None if arguments.no_images else images
                 cameras = () if pictures is None else _renamed(origin.cameras, arguments.cameras)
                 for step in steps_from_arrays(arrays, config, writer.count, pictures):
+                    sizes = _same_sizes(step, sizes)
                     episodes, stamp = before + step.episode_id, stamp + period
                     number = episodes if step.intervention_id else 0
                     step = replace(step, episode_id=episodes, intervention_id=number)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 
 from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
-from rlif_learner.bags_files import refuse_inside
+from rlif_learner.bags_files import DirectoryLock, refuse_inside
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_jobs import Job, JobResult, run_jobs
 from rlif_learner.bags_mapping import JOINT_COMMANDS, TopicMapping, starter
@@ -78,18 +78,27 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         bags = bag_paths(arguments.bags)
         if arguments.describe:
-            for bag in bags:
-                print("\n".join([*describe_bag(bag), *_starter_lines(bag)]))
-            return 0
+            return _describe(bags)
         jobs = _jobs(bags, arguments)
         results = []
         for result in run_jobs(jobs, arguments.jobs, arguments.ray):
             results.append(result)
             _say(result)
-    except (BagError, ValueError) as error:
+        return _write_report(results, arguments.output)
+    except (BagError, ValueError, OSError) as error:
         print(f"rlif relabel: {error}", file=sys.stderr)
         return 1
-    return _write_report(results, arguments.output)
+
+
+def _describe(bags: list[Path]) -> int:
+    failed = 0
+    for bag in bags:
+        try:
+            print("\n".join([*describe_bag(bag), *_starter_lines(bag)]))
+        except BagError as error:
+            failed += 1
+            print(f"rlif relabel: {error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
@@ -126,13 +135,12 @@ def _joint_names(reader: AnyReader, *kinds: str) -> list[str]:
     found = sorted((c for c in reader.connections if c.msgtype in kinds), key=lambda c: c.topic)
     if not found:
         return []
-    for connection, _, data in reader.messages(found[:1]):
-        try:
-            message: Any = reader.deserialize(data, connection.msgtype)
-        except (AnyReaderError, ValueError, IndexError):
-            break
-        return list(message.name if hasattr(message, "name") else message.joint_names)
-    return []
+    try:
+        connection, _, data = next(reader.messages(found[:1]))
+        message: Any = reader.deserialize(data, connection.msgtype)
+    except Exception:  # noqa: BLE001 - whatever damage makes the library raise: it is said above
+        return []
+    return list(message.name if hasattr(message, "name") else message.joint_names)
 
 
 def _refuse_equal_names(bags: list[Path], output: Path) -> None:
@@ -163,14 +171,15 @@ def _write_report(results: list[JobResult], output: Path) -> int:
     done, count = len(results) - failed, len(results)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.json"
-    entries = _entries_before(path)
-    for result in results:
-        # Labels that are there stay there, and what is known of them, if new ones are refused.
-        old = entries.get(result.bag, {}) if result.error else {}
-        entries[result.bag] = {**old, **result.entry()}
-    unfinished = path.with_name(f".partial-{path.name}")
-    unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
-    unfinished.replace(path)
+    with DirectoryLock(output, wait=True):  # another call may be at work on other bags
+        entries = _entries_before(path)
+        for result in results:
+            # Labels that are there stay there, and what is known of them, if new ones are refused.
+            old = entries.get(result.bag, {}) if result.error else {}
+            entries[result.bag] = {**old, **result.entry()}
+        unfinished = path.with_name(f".partial-{path.name}")
+        unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
+        unfinished.replace(path)
     print(f"{done} of {count} bags labelled, {failed} refused: {path}")
     return 1 if failed else 0
 

@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.rerun is not None:
             import_rerun()  # one that is not there is said before anything is read
         bag = one_bag(arguments.bag)
-        refuse_inside([bag], arguments.output)
+        for output in (arguments.output, Path(arguments.rerun or arguments.output)):
+            refuse_inside([bag], output)
         scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
         reader = StepReader(bag, arguments.topic)
         found = views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera)

@@ -106,7 +106,8 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
             )
         if own.is_first and arguments.output.exists() and any(arguments.output.iterdir()):
             raise ValueError(f"{arguments.output} is not empty; name a new directory")
-        refuse_inside([*arguments.bags, *arguments.prior], arguments.output)
+        bags = bag_paths([*arguments.bags, *arguments.prior])
+        refuse_inside(bags, arguments.output)
         config, trainer, updates = _load(arguments, print if own.is_first else _keep_silent)
     except (BagError, ValueError, OSError) as error:
         problem = error
