@@ -24,17 +24,11 @@ from rlif_learner.bags_commands import command_values, gripper_asked
 from rlif_learner.bags_driver import Driver
 from rlif_learner.bags_mapping import TopicMapping
 from rlif_learner.bags_open import read_messages
+from rlif_learner.bags_readings import Readings, header_stamp
 from rlif_learner.bags_types import require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
-from rlif_policy.features import (
-    FeatureError,
-    JointOrder,
-    Pose,
-    PoseTrack,
-    Wrench,
-    unit_quaternion,
-)
-from rlif_policy.images import CameraSpec, ImageError, PackedImage, Picture, RawImage, to_rgb
+from rlif_policy.features import FeatureError
+from rlif_policy.images import ImageError
 from rlif_policy.sampling import LatestSamples
 
 _NO_ACTION = np.zeros(0, np.float32)
@@ -86,57 +80,6 @@ class ForeignReport:
         ]
 
 
-def _position(point: Any) -> tuple[float, float, float]:
-    return (point.x, point.y, point.z)
-
-
-def _picture(message: Any) -> Picture:
-    """Of an Image or a CompressedImage."""
-    data = np.asarray(message.data, np.uint8)
-    if not hasattr(message, "encoding"):
-        return PackedImage.of(message.format, data)
-    return RawImage(
-        message.width, message.height, message.encoding, message.step, data,
-        bool(message.is_bigendian),
-    )  # fmt: skip
-
-
-class _Readings:
-    """Messages of the sources as the observer reads them. FeatureError, ImageError."""
-
-    def __init__(self, mapping: TopicMapping) -> None:
-        self._frame = mapping.base_frame
-        self._track = PoseTrack(round(1e9 / mapping.control_rate))
-        self._joints = JointOrder(mapping.joints)
-        self._size = (mapping.image_width, mapping.image_height)
-        self._rois, self._depth_ranges = mapping.rois, mapping.depth_ranges
-        self._cameras: dict[str, CameraSpec] = {}
-
-    def read(self, source: str, message: Any, stamp: int) -> Any:
-        if source in ("ee_pose", "object_pose"):
-            return self._pose(source, message, stamp)
-        if source == "wrench":
-            return Wrench(_position(message.wrench.force), _position(message.wrench.torque))
-        if source == "joint_states":
-            return self._joints.pick(message.name, message.position, message.velocity)
-        picture = _picture(message)
-        if source not in self._cameras:  # the first image tells the size; another one is an error
-            self._cameras[source] = CameraSpec(
-                source, picture.width, picture.height, *self._size,
-                tuple(self._rois.get(source, ())), tuple(self._depth_ranges.get(source, ())),
-            )  # fmt: skip
-        return to_rgb(picture, self._cameras[source])
-
-    def _pose(self, source: str, message: Any, stamp: int) -> Pose:
-        frame = message.header.frame_id
-        if frame != self._frame:
-            raise FeatureError(f"frame_id is {frame!r}, expected {self._frame!r} (base_frame)")
-        p, q = message.pose.position, message.pose.orientation
-        track = source == "ee_pose"
-        velocity = self._track.velocity(stamp, _position(p)) if track else (0.0, 0.0, 0.0)
-        return Pose(_position(p), unit_quaternion(q.x, q.y, q.z, q.w), velocity)
-
-
 @dataclass
 class _Tick:
     """An open tick: its observation, and what happened in it."""
@@ -183,7 +126,7 @@ class ForeignSteps:
         """Begin with nothing seen yet."""
         names = [*self._layout.sources, *self.mapping.cameras]
         self._samples = LatestSamples(dict.fromkeys(names, round(self.mapping.max_age * 1e9)))
-        self._readings = _Readings(self.mapping)
+        self._readings = Readings(self.mapping)
         # The bag has what was commanded: nothing is held back here for a time.
         config = GripperConfig(threshold=self.mapping.gripper_threshold, interval=0.0)
         self._gripper = Gripper(config)
@@ -242,7 +185,7 @@ class ForeignSteps:
             try:
                 self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
                 if source in self.mapping.cameras:
-                    self._taken[source] = _header_stamp(message)
+                    self._taken[source] = header_stamp(message)
             except _UNUSABLE as error:
                 self._samples.refuse(source, str(error))
                 problems[source] = str(error)
@@ -432,12 +375,6 @@ class ForeignSteps:
         self.report.steps += 1
         self.report.episodes = self._episode
         return step
-
-
-def _header_stamp(message: Any) -> int:
-    """ns; 0: the message has none."""
-    stamp = getattr(getattr(message, "header", None), "stamp", None)
-    return 0 if stamp is None else int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def foreign_steps(

@@ -26,8 +26,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rlif_learner import bags_repair
 from rlif_learner.bags import MAX_NOTES, BagError, StepReader, bag_paths
 from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
+from rlif_learner.bags_guess import starter
 from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_mapping import starter
 from rlif_learner.bags_repair import repair_bag
 from rlif_learner.bags_replay import recorded_steps
 from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore

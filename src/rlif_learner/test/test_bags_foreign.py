@@ -32,7 +32,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from rlif_learner.bags import BagError, StepReader
 from rlif_learner.bags_foreign import ForeignReport, foreign_steps
-from rlif_learner.bags_mapping import TopicMapping, starter
+from rlif_learner.bags_guess import starter
+from rlif_learner.bags_mapping import TopicMapping
 from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome

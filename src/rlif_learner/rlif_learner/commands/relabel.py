@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rosbags.highlevel import AnyReader
 
-from rlif_learner.bags import STEP_TYPE, BagError, bag_paths, open_bag
+from rlif_learner.bags import BagError, bag_paths
 from rlif_learner.bags_files import DirectoryLock, refuse_inside
+from rlif_learner.bags_guess import starter_lines
 from rlif_learner.bags_info import describe_bag
 from rlif_learner.bags_jobs import Job, JobResult, run_jobs
-from rlif_learner.bags_mapping import JOINT_COMMANDS, TopicMapping, starter
+from rlif_learner.bags_mapping import TopicMapping
 from rlif_learner.bags_relabel import Relabelling, RelabelReport, labels_path
 
 
@@ -94,7 +94,7 @@ def _describe(bags: list[Path]) -> int:
     failed = 0
     for bag in bags:
         try:
-            print("\n".join([*describe_bag(bag), *_starter_lines(bag)]))
+            print("\n".join([*describe_bag(bag), *starter_lines(bag)]))
         except BagError as error:
             failed += 1
             print(f"rlif relabel: {error}", file=sys.stderr)
@@ -117,30 +117,6 @@ def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
     _refuse_equal_names(bags, output)
     mapping = None if arguments.mapping is None else TopicMapping.read(arguments.mapping)
     return [Job(bag.absolute(), output, work, mapping, arguments.plots) for bag in bags]
-
-
-def _starter_lines(bag: Path) -> list[str]:
-    """A mapping for a bag without Steps."""
-    with open_bag(bag) as reader:
-        types = {c.topic: c.msgtype for c in reader.connections}
-        joints = _joint_names(reader, "sensor_msgs/msg/JointState")
-        commanded = _joint_names(reader, *JOINT_COMMANDS)
-    if STEP_TYPE in types.values():
-        return []
-    return ["a mapping to start from, for --mapping:", "", starter(types, joints, commanded)]
-
-
-def _joint_names(reader: AnyReader, *kinds: str) -> list[str]:
-    """In the first message of these types; none where there is none, or it cannot be read."""
-    found = sorted((c for c in reader.connections if c.msgtype in kinds), key=lambda c: c.topic)
-    if not found:
-        return []
-    try:
-        connection, _, data = next(reader.messages(found[:1]))
-        message: Any = reader.deserialize(data, connection.msgtype)
-    except Exception:  # noqa: BLE001 - whatever damage makes the library raise: it is said above
-        return []
-    return list(message.name if hasattr(message, "name") else message.joint_names)
 
 
 def _refuse_equal_names(bags: list[Path], output: Path) -> None:
