@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Image
 
-from rlif_learner.bags import StepReader
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import StepRecord

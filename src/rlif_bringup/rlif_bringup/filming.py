@@ -75,7 +75,7 @@ def make_film(
         say("no film: the policy was not evaluated")
         return
     # These take a second to import, and a run without a film needs none of them.
-    from rlif_learner.bags import BagError
+    from rlif_learner.bags.files import BagError
     from rlif_learner.checkpoint import CheckpointError
     from rlif_learner.critic_values import load_critic
     from rlif_learner.film import Film, find_takes

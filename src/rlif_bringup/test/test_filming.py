@@ -12,7 +12,7 @@ from PIL import Image
 
 from rlif_bringup import evaluate, filming
 from rlif_bringup.summary import EpisodeRecord
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore

@@ -28,9 +28,10 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_export import camera_names
-from rlif_learner.bags_relabel import episodes_of
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.export import camera_names
+from rlif_learner.bags.relabel import episodes_of
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.steps import Outcome, Source, StepRecord, discards
 
 POLICY, OPERATOR, GREY = "#1f6f8b", "#e07a3f", "#6b7280"  # as in the plot of a run

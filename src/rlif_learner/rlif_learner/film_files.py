@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_video import VideoFormat, VideoWriter
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.video import VideoFormat, VideoWriter
 from rlif_learner.film import DRIVERS, INK, LINE, OUTCOMES, PAPER, Film, camera_picture
 
 MAX_GIF = 2_000_000  # bytes that a GIF shall stay below; coarser, if it must be

@@ -34,7 +34,8 @@ from rlif_node.running import run
 from std_srvs.srv import Trigger
 
 from rlif_learner.algorithms import ALGORITHMS, DATA, DEVICES, find_device, make_algorithm
-from rlif_learner.bags import BagError, StepReader, bag_paths
+from rlif_learner.bags.files import BagError, bag_paths
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.labels import SCHEMES

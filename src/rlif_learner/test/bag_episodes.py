@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 PERIOD = 100_000_000  # ns

@@ -9,8 +9,8 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from rlif_learner.bags_foreign import ForeignReport, foreign_steps
-from rlif_learner.bags_mapping import TopicMapping
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
 from rlif_learner.steps import StepRecord
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)

@@ -11,11 +11,12 @@ from bag_episodes import PERIOD, assert_equal_steps, make_episodes, make_step, w
 from mcap.writer import Writer as McapWriter
 from rosbags.highlevel import AnyReader
 
-from rlif_learner.bags import BagError, StepReader, bag_paths, open_bag, read_steps
-from rlif_learner.bags_files import is_finished, unfinished_files
-from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_repair import repair_bag
-from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
+from rlif_learner.bags.files import BagError, bag_paths, is_finished, unfinished_files
+from rlif_learner.bags.info import describe_bag
+from rlif_learner.bags.open import open_bag
+from rlif_learner.bags.repair import repair_bag
+from rlif_learner.bags.step_reader import StepReader, read_steps
+from rlif_learner.bags.write import StepWriter, step_bytes, step_typestore
 from rlif_learner.commands import bag as bag_command
 from rlif_learner.step_messages import image_array
 from rlif_learner.steps import StepRecord

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from bag_episodes import run
 
-from rlif_learner.bags import BagError, StepReader, read_steps
-from rlif_learner.bags_arrays import ImportConfig, read_arrays, steps_from_arrays
-from rlif_learner.bags_export import optional
-from rlif_learner.bags_files import DirectoryLock
+from rlif_learner.bags.files import BagError, DirectoryLock
+from rlif_learner.bags.formats.arrays import ImportConfig, read_arrays, steps_from_arrays
+from rlif_learner.bags.formats.export import optional
+from rlif_learner.bags.step_reader import StepReader, read_steps
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command
@@ -107,7 +107,7 @@ def test_an_action_that_nobody_asked_for_is_not_a_number(tmp_path: Path) -> None
 
 
 def test_a_function_of_the_users_labels(tmp_path: Path) -> None:
-    scheme = ("--scheme", "rlif_learner.bags_relabel:shared_blame", "--set", "blame_steps=2")
+    scheme = ("--scheme", "rlif_learner.bags.relabel:shared_blame", "--set", "blame_steps=2")
     assert export(tmp_path, helpers.make_episodes(1), *scheme)["rewards"].tolist() == [
         0.0, -0.5, -0.5, 0.0, 0.0,
     ]  # fmt: skip

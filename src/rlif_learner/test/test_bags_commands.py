@@ -24,9 +24,9 @@ from bag_sessions import (
 
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.ticks import Source
-from rlif_learner.bags_commands import command_values, gripper_asked
-from rlif_learner.bags_foreign import ForeignReport, foreign_steps
-from rlif_learner.bags_mapping import TopicMapping
+from rlif_learner.bags.foreign.commands import command_values, gripper_asked
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
 from rlif_learner.commands import relabel as relabel_command
 
 JOINTS = ["elbow", "wrist"]

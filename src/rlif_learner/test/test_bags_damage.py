@@ -23,14 +23,14 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as BagWriter
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from rlif_learner import bags_repair
-from rlif_learner.bags import MAX_NOTES, BagError, StepReader, bag_paths
-from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
-from rlif_learner.bags_guess import starter
-from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_repair import repair_bag
-from rlif_learner.bags_replay import recorded_steps
-from rlif_learner.bags_write import StepWriter, step_bytes, step_typestore
+from rlif_learner.bags.files import BagError, bag_paths
+from rlif_learner.bags.foreign.guess import starter
+from rlif_learner.bags.foreign.steps import ForeignReport, ForeignSteps
+from rlif_learner.bags.info import describe_bag
+from rlif_learner.bags.repair import repair_bag
+from rlif_learner.bags.replay import recorded_steps
+from rlif_learner.bags.step_reader import MAX_NOTES, StepReader
+from rlif_learner.bags.write import StepWriter, step_bytes, step_typestore
 from rlif_learner.commands import bag as bag_command
 from rlif_learner.steps import Outcome, StepRecord, follows
 
@@ -225,7 +225,7 @@ def test_a_full_disk_is_said(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(bags_repair._Copy, "take", full)
+    monkeypatch.setattr("rlif_learner.bags.repair._Copy.take", full)
     parser = argparse.ArgumentParser()
     bag_command.add_arguments(parser)
     assert bag_command.run(parser.parse_args(["info", str(bag)])) == 1

@@ -12,9 +12,10 @@ from rosbags.typesys import get_types_from_msg
 
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic, qos_profile
 from rlif_intervention.message_definitions import definition, type_hash
-from rlif_learner.bags import EPISODE_TYPE, STEP_TYPE, StepReader
-from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer
-from rlif_learner.bags_write import step_bytes, step_typestore
+from rlif_learner.bags.open import STEP_TYPE
+from rlif_learner.bags.step_reader import EPISODE_TYPE, StepReader
+from rlif_learner.bags.train import Data, OfflineConfig, load, make_trainer
+from rlif_learner.bags.write import step_bytes, step_typestore
 from rlif_learner.commands import bag as bag_command
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import relabel as relabel_command

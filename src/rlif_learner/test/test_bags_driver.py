@@ -20,7 +20,7 @@ from bag_sessions import (
     write,
 )
 
-from rlif_learner.bags_foreign import ForeignReport, ForeignSteps
+from rlif_learner.bags.foreign.steps import ForeignReport, ForeignSteps
 
 JOY = {"joy": "/joy", "button": 4}
 

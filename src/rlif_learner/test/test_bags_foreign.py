@@ -30,10 +30,11 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 
-from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_foreign import ForeignReport, foreign_steps
-from rlif_learner.bags_guess import starter
-from rlif_learner.bags_mapping import TopicMapping
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.foreign.guess import starter
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome

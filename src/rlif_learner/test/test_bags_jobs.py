@@ -21,11 +21,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from rlif_learner.bags import BagError, read_steps
-from rlif_learner.bags_files import DirectoryLock, remove_abandoned
-from rlif_learner.bags_jobs import Job, run_job
-from rlif_learner.bags_relabel import Relabelling, read_labels
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.files import BagError, DirectoryLock, remove_abandoned
+from rlif_learner.bags.jobs import Job, run_job
+from rlif_learner.bags.relabel import Relabelling, read_labels
+from rlif_learner.bags.step_reader import read_steps
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.commands import relabel as relabel_command
 
 run = partial(own.run, relabel_command)
@@ -159,9 +159,9 @@ def test_a_picture_for_each_episode(tmp_path: Path, capsys: pytest.CaptureFixtur
 _KILLED = """
 import os, sys
 from pathlib import Path
-from rlif_learner.bags_jobs import Job, run_job
-from rlif_learner.bags_relabel import Relabelling
-work = Relabelling("rlif_learner.bags_relabel:shared_blame")
+from rlif_learner.bags.jobs import Job, run_job
+from rlif_learner.bags.relabel import Relabelling
+work = Relabelling("rlif_learner.bags.relabel:shared_blame")
 for bag in map(Path, sys.argv[2:]):
     run_job(Job(bag, Path(sys.argv[1]), work))
     print(bag, flush=True)
@@ -179,7 +179,7 @@ def test_relabelling_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> Non
     process.send_signal(signal.SIGKILL)
     process.stdout.close()
     process.wait(10)
-    work = Relabelling("rlif_learner.bags_relabel:shared_blame")
+    work = Relabelling("rlif_learner.bags.relabel:shared_blame")
     results = [run_job(Job(bag, output, work)) for bag in bags]
     assert not any(r.error for r in results)
     assert results[0].report is not None and results[0].report.resumed
@@ -194,7 +194,7 @@ def test_relabelling_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> Non
 _PEAK = """
 import resource, sys
 from pathlib import Path
-from rlif_learner.bags_relabel import Relabelling, relabel_bag
+from rlif_learner.bags.relabel import Relabelling, relabel_bag
 relabel_bag(Path(sys.argv[1]), Path(sys.argv[2]), Relabelling())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -239,7 +239,7 @@ def test_on_ray_the_files_and_the_report_are_the_same(
     bags = sessions(tmp_path)
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
     words = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
-    words += ["--scheme", "rlif_learner.bags_relabel:shared_blame", "--set", "blame_steps=2"]
+    words += ["--scheme", "rlif_learner.bags.relabel:shared_blame", "--set", "blame_steps=2"]
     assert run(*words, "-o", tmp_path / "one") == 1
     first = capsys.readouterr().out.replace("/one", "/OUT")
     assert run(*words, "-o", tmp_path / "two", "--ray", "local") == 1
@@ -298,7 +298,7 @@ def test_what_nobody_thought_of_ends_one_bag_only(
     def broken(*_: object) -> None:
         raise KeyError("surprise")
 
-    monkeypatch.setattr("rlif_learner.bags_jobs.relabel_bag", broken)
+    monkeypatch.setattr("rlif_learner.bags.jobs.relabel_bag", broken)
     result = run_job(Job(tmp_path / "bag", tmp_path / "out", Relabelling()))
     assert "unexpected KeyError: 'surprise' (test_bags_jobs.py, line " in result.error
 

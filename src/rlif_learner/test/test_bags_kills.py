@@ -13,9 +13,9 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic
-from rlif_learner.bags import open_bag
-from rlif_learner.bags_files import BagError
-from rlif_learner.bags_repair import repair_bag
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.open import open_bag
+from rlif_learner.bags.repair import repair_bag
 
 # Two topics, of which the second begins late; flushed every 0.2 s, a new file every 0.5 s.
 _RECORDS = """

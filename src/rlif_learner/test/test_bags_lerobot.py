@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from bag_episodes import run
 
-from rlif_learner.bags import BagError, StepReader, read_steps
-from rlif_learner.bags_lerobot_read import LeRobotReader
-from rlif_learner.bags_lerobot_stats import RunningStats, vector_stats
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.lerobot_read import LeRobotReader
+from rlif_learner.bags.formats.lerobot_stats import RunningStats, vector_stats
+from rlif_learner.bags.step_reader import StepReader, read_steps
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command
 from rlif_learner.steps import Outcome, StepRecord
@@ -28,6 +29,7 @@ HINT = "is not installed: pip install --group export"
 parquet = pytest.importorskip("pyarrow.parquet", reason=f"pyarrow {HINT}")
 pytest.importorskip("av", reason=f"av {HINT}")
 
+LEROBOT = "rlif_learner.bags.formats.lerobot"
 HEIGHT, WIDTH = 48, 64
 CAMERAS = ("wrist", "side")
 # Of the h264 videos, in levels of 0 to 255, for pictures with smooth ramps and sharp edges.
@@ -127,11 +129,10 @@ def test_a_gap_makes_two_episodes(tmp_path: Path) -> None:
 def test_large_datasets_go_into_several_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlif_learner import bags_lerobot
 
-    monkeypatch.setattr(bags_lerobot, "DATA_MIB", 0)
-    monkeypatch.setattr(bags_lerobot, "VIDEO_MIB", 0)
-    monkeypatch.setattr(bags_lerobot, "CHUNK_FILES", 2)
+    monkeypatch.setattr(f"{LEROBOT}.DATA_MIB", 0)
+    monkeypatch.setattr(f"{LEROBOT}.VIDEO_MIB", 0)
+    monkeypatch.setattr(f"{LEROBOT}.CHUNK_FILES", 2)
     steps = episodes()
     dataset = export(tmp_path, steps, "--codec", "lossless")
     found = sorted(p.relative_to(dataset / "data").as_posix() for p in dataset.glob("data/*/*"))
@@ -199,10 +200,9 @@ def test_a_dataset_with_a_file_missing_gives_no_bag(
     tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    from rlif_learner import bags_lerobot
 
-    monkeypatch.setattr(bags_lerobot, "DATA_MIB", 0)
-    monkeypatch.setattr(bags_lerobot, "VIDEO_MIB", 0)
+    monkeypatch.setattr(f"{LEROBOT}.DATA_MIB", 0)
+    monkeypatch.setattr(f"{LEROBOT}.VIDEO_MIB", 0)
     dataset = export(tmp_path, episodes(2))
     (dataset / damage).unlink()
     assert run(import_command, dataset, "-o", tmp_path / "again") == 1

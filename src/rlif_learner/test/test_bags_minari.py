@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bag_episodes import run
 
-from rlif_learner.bags import read_steps
+from rlif_learner.bags.step_reader import read_steps
 from rlif_learner.commands import export as export_command
 from rlif_learner.commands import import_ as import_command
 from rlif_learner.steps import Outcome, StepRecord

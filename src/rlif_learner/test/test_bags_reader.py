@@ -10,9 +10,10 @@ import yaml
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
-from rlif_learner.bags import BagError, open_bag
-from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_repair import repair_bag
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.info import describe_bag
+from rlif_learner.bags.open import open_bag
+from rlif_learner.bags.repair import repair_bag
 
 EVENT = "example_interfaces/srv/AddTwoInts_Event"
 # As Jazzy writes it for a service: the request and the response in one, which is no message.

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_learner.bags import BagError, bag_name
-from rlif_learner.bags_relabel import (
+from rlif_learner.bags.files import BagError, bag_name
+from rlif_learner.bags.relabel import (
     Relabelling,
     episodes_of,
     labels_path,

@@ -12,8 +12,9 @@ import bag_episodes as helpers
 import numpy as np
 import pytest
 
-from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_replay import Pace, Window, recorded_steps
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.replay import Pace, Window, recorded_steps
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.step_messages import record_from_message
 
@@ -60,8 +61,7 @@ def test_another_definition_of_step_is_refused(
 ) -> None:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-    from rlif_learner import bags_replay
-    from rlif_learner.bags_write import step_typestore
+    from rlif_learner.bags.write import step_typestore
 
     bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
 
@@ -73,7 +73,7 @@ def test_another_definition_of_step_is_refused(
         other.register(get_types_from_msg(text, "rlif_msgs/msg/Step"))
         return other
 
-    monkeypatch.setattr(bags_replay, "step_typestore", newer)
+    monkeypatch.setattr("rlif_learner.bags.replay.step_typestore", newer)
     with pytest.raises(BagError, match="another version"):
         list(recorded_steps(bag))
 

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from replay_rig import SMALL, ReplayRig
 
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.commands import replay as replay_command
 
 PERIOD = 100_000_000  # ns

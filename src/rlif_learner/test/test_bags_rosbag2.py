@@ -18,8 +18,8 @@ from rosbags.rosbag2.metadata import parse_qos
 
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic, qos_profile
 from rlif_intervention.message_definitions import definition, type_hash
-from rlif_learner.bags_repair import repair_bag
-from rlif_learner.bags_write import step_bytes, step_typestore
+from rlif_learner.bags.repair import repair_bag
+from rlif_learner.bags.write import step_bytes, step_typestore
 
 STEP = "rlif_msgs/msg/Step"
 SPAN = {"duration": {"nanoseconds": int}, "starting_time": {"nanoseconds_since_epoch": int}}

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlif_learner.bags_info import StepSummary
-from rlif_learner.bags_show import COLOURS, NEGATIVE, html_page, view_of, views
+from rlif_learner.bags.info import StepSummary
+from rlif_learner.bags.show import COLOURS, NEGATIVE, html_page, view_of, views
 from rlif_learner.commands import show as show_command
 from rlif_learner.steps import Outcome, Source
 
@@ -159,7 +159,7 @@ def test_nothing_to_draw_is_said(
 
 def test_labels_of_a_function_with_its_parameters(tmp_path: Path) -> None:
     bag = helpers.write_bag(tmp_path / "peg", helpers.make_episodes(1))
-    scheme = ("--scheme", "rlif_learner.bags_relabel:shared_blame", "--set", "blame_steps=2")
+    scheme = ("--scheme", "rlif_learner.bags.relabel:shared_blame", "--set", "blame_steps=2")
     assert run(bag, "-o", tmp_path, *scheme) == 0
     assert len(Page((tmp_path / "peg.html").read_text()).all("path")) == 2
 

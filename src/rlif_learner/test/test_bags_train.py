@@ -14,9 +14,9 @@ import bag_episodes as helpers
 import numpy as np
 import pytest
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_relabel import Relabelling, relabel_bag
-from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer, read_parameters
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.relabel import Relabelling, relabel_bag
+from rlif_learner.bags.train import Data, OfflineConfig, load, make_trainer, read_parameters
 from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.commands import train as train_command

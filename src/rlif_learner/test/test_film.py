@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import resnet18
 
 from rlif_learner import film_files
-from rlif_learner.bags import BagError
+from rlif_learner.bags.files import BagError
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore, MismatchError

@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 
 from rlif_learner import learner_node
 from rlif_learner.algorithms import make_algorithm
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError

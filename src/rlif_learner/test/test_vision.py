@@ -13,8 +13,8 @@ import vision_doubles as doubles
 
 from rlif_learner import vision as vision_module
 from rlif_learner.algorithms import DATA, make_algorithm
-from rlif_learner.bags_train import Data, OfflineConfig, load, make_trainer
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.train import Data, OfflineConfig, load, make_trainer
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.bc import BC
 from rlif_learner.buffer import Buffers
 from rlif_learner.checkpoint import CheckpointStore

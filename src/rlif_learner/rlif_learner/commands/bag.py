@@ -10,10 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlif_learner.bags import BagError, bag_paths
-from rlif_learner.bags_files import one_bag
-from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_repair import repair_bag
+from rlif_learner.bags.files import BagError, bag_paths, one_bag
+from rlif_learner.bags.info import describe_bag
+from rlif_learner.bags.repair import repair_bag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,13 +15,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlif_learner.bags import BagError, bag_paths
-from rlif_learner.bags_export import ExportConfig, ExportReader
-from rlif_learner.bags_files import refuse_inside
-from rlif_learner.bags_lerobot import LeRobotConfig, write_lerobot
-from rlif_learner.bags_minari import MinariConfig, write_minari
-from rlif_learner.bags_npz import write_npz
-from rlif_learner.bags_video import CODECS
+from rlif_learner.bags.files import BagError, bag_paths, refuse_inside
+from rlif_learner.bags.formats.export import ExportConfig, ExportReader
+from rlif_learner.bags.formats.lerobot import LeRobotConfig, write_lerobot
+from rlif_learner.bags.formats.minari import MinariConfig, write_minari
+from rlif_learner.bags.formats.npz import write_npz
+from rlif_learner.bags.formats.video import CODECS
 from rlif_learner.commands.relabel import parse_parameters
 
 FORMATS = ("npz", "lerobot", "minari")

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlif_learner.bags import BagError, bag_paths
-from rlif_learner.bags_files import refuse_inside
+from rlif_learner.bags.files import BagError, bag_paths, refuse_inside
 from rlif_learner.checkpoint import CheckpointError
 from rlif_learner.critic_values import NoCriticError, load_critic
 from rlif_learner.film import Film, Take, find_takes

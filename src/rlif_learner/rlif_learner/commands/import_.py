@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_arrays import (
+from rlif_learner.bags.files import BagError, refuse_inside
+from rlif_learner.bags.formats.arrays import (
     Images,
     ImportConfig,
     columns,
@@ -26,12 +26,11 @@ from rlif_learner.bags_arrays import (
     remarks,
     steps_from_arrays,
 )
-from rlif_learner.bags_files import refuse_inside
-from rlif_learner.bags_lerobot import ACTION, STATE
-from rlif_learner.bags_lerobot_read import LeRobotReader, is_lerobot
-from rlif_learner.bags_minari import cameras_of, is_minari, read_minari
-from rlif_learner.bags_npz import IMAGES, NpzImages
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.formats.lerobot import ACTION, STATE
+from rlif_learner.bags.formats.lerobot_read import LeRobotReader, is_lerobot
+from rlif_learner.bags.formats.minari import cameras_of, is_minari, read_minari
+from rlif_learner.bags.formats.npz import IMAGES, NpzImages
+from rlif_learner.bags.write import StepWriter
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 DRIVERS = {"operator": Source.OPERATOR, "policy": Source.POLICY}

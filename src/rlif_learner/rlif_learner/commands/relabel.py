@@ -19,13 +19,12 @@ from typing import Any
 
 import yaml
 
-from rlif_learner.bags import BagError, bag_paths
-from rlif_learner.bags_files import DirectoryLock, refuse_inside
-from rlif_learner.bags_guess import starter_lines
-from rlif_learner.bags_info import describe_bag
-from rlif_learner.bags_jobs import Job, JobResult, run_jobs
-from rlif_learner.bags_mapping import TopicMapping
-from rlif_learner.bags_relabel import Relabelling, RelabelReport, labels_path
+from rlif_learner.bags.files import BagError, DirectoryLock, bag_paths, refuse_inside
+from rlif_learner.bags.foreign.guess import starter_lines
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.info import describe_bag
+from rlif_learner.bags.jobs import Job, JobResult, run_jobs
+from rlif_learner.bags.relabel import Relabelling, RelabelReport, labels_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

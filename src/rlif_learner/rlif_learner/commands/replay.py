@@ -21,8 +21,8 @@ from rclpy.node import Node
 from rlif_node.names import namespace
 from rlif_node.qos import LATCHED, REPLAY
 
-from rlif_learner.bags import BagError, bag_paths
-from rlif_learner.bags_replay import BLOCK, Pace, Window, recorded_steps
+from rlif_learner.bags.files import BagError, bag_paths
+from rlif_learner.bags.replay import BLOCK, Pace, Window, recorded_steps
 from rlif_msgs.msg import LearnerStatus, Step
 
 

@@ -14,11 +14,11 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from rlif_learner.bags import BagError, StepReader, bag_name
-from rlif_learner.bags_files import one_bag, refuse_inside
-from rlif_learner.bags_relabel import Relabelling, Scheme
-from rlif_learner.bags_rerun import import_rerun, show_in_rerun
-from rlif_learner.bags_show import EpisodeView, draw_pngs, html_page, views
+from rlif_learner.bags.files import BagError, bag_name, one_bag, refuse_inside
+from rlif_learner.bags.relabel import Relabelling, Scheme
+from rlif_learner.bags.rerun_log import import_rerun, show_in_rerun
+from rlif_learner.bags.show import EpisodeView, draw_pngs, html_page, views
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.commands.relabel import parse_parameters
 
 

@@ -27,10 +27,9 @@ from pathlib import Path
 import torch
 
 from rlif_learner import distributed
-from rlif_learner.bags import BagError, bag_paths
-from rlif_learner.bags_files import refuse_inside
-from rlif_learner.bags_relabel import Relabelling
-from rlif_learner.bags_train import (
+from rlif_learner.bags.files import BagError, bag_paths, refuse_inside
+from rlif_learner.bags.relabel import Relabelling
+from rlif_learner.bags.train import (
     Data,
     OfflineConfig,
     load,

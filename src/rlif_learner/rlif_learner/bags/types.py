@@ -23,7 +23,7 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
-from rlif_learner.bags_files import METADATA, BagError
+from rlif_learner.bags.files import METADATA, BagError
 
 _WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
 

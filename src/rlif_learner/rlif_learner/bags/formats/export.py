@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_files import DirectoryLock
-from rlif_learner.bags_relabel import Relabelling
+from rlif_learner.bags.files import BagError, DirectoryLock
+from rlif_learner.bags.relabel import Relabelling
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.steps import Outcome, Source, StepRecord, discards, follows
 
 NOT_DRIVEN = "no transition"

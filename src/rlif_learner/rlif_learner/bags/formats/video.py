@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_export import optional
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.export import optional
 
 CODECS = ("h264", "lossless")
 # A key frame at every second frame and none that depends on a later one: any frame is read fast.

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rosbags.highlevel import AnyReaderError
 
-from rlif_learner.bags import STEP_TYPE, BagError, open_bag, step_connections
-from rlif_learner.bags_open import read_messages
-from rlif_learner.bags_write import step_typestore
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.open import STEP_TYPE, open_bag, read_messages
+from rlif_learner.bags.step_reader import step_connections
+from rlif_learner.bags.write import step_typestore
 
 BLOCK = 100  # Steps between two waits for DDS to have delivered them
 WINDOW = 800  # Steps that the learner may be behind: the topic's queue holds 1000

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags_commands import command_values
-from rlif_learner.bags_mapping import TopicMapping
+from rlif_learner.bags.foreign.commands import command_values
+from rlif_learner.bags.foreign.mapping import TopicMapping
 
 
 class Driver:

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags import BagError, StepReader, bag_name
-from rlif_learner.bags_files import NOT_ARRAYS, source_files
+from rlif_learner.bags.files import NOT_ARRAYS, BagError, bag_name, source_files
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.labels import SCHEMES, label_rewards
 from rlif_learner.steps import Source, StepRecord, discards, follows
 
@@ -42,7 +42,7 @@ COLUMNS = {
 def shared_blame(steps: Sequence[StepRecord], blame_steps: int = 3) -> tuple[Any, Any]:
     """`onset`, but the last `blame_steps` policy steps before an onset share the -1 equally.
 
-    Usage: --scheme rlif_learner.bags_relabel:shared_blame --set blame_steps=5
+    Usage: --scheme rlif_learner.bags.relabel:shared_blame --set blame_steps=5
     """
     if blame_steps < 1:
         raise ValueError(f"blame_steps: found {blame_steps}, expected at least 1")

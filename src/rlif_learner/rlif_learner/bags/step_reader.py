@@ -15,9 +15,9 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
-from rlif_learner.bags_files import BagError, bag_name, bag_paths
-from rlif_learner.bags_open import STEP_TYPE, open_bag, read_messages
-from rlif_learner.bags_types import require_types
+from rlif_learner.bags.files import BagError, bag_name, bag_paths
+from rlif_learner.bags.open import STEP_TYPE, open_bag, read_messages
+from rlif_learner.bags.types import require_types
 from rlif_learner.step_messages import record_from_message
 from rlif_learner.steps import Outcome, StepRecord
 

@@ -15,8 +15,14 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from rlif_learner.bags import STEP_TYPE, BagError
-from rlif_learner.bags_files import DirectoryLock, remove_abandoned, remove_bag, rename_bag
+from rlif_learner.bags.files import (
+    BagError,
+    DirectoryLock,
+    remove_abandoned,
+    remove_bag,
+    rename_bag,
+)
+from rlif_learner.bags.open import STEP_TYPE
 from rlif_learner.steps import StepRecord
 
 REPLAY_TOPIC = "/replay"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from rlif_learner.bags_relabel import Scheme, episodes_of
+from rlif_learner.bags.relabel import Scheme, episodes_of
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord, missing_before
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from rosbags.highlevel import AnyReader
 
-from rlif_learner.bags import STEP_TYPE, open_bag
+from rlif_learner.bags.open import STEP_TYPE, open_bag
 
 _GUESSES = (
     ("ee_pose", "geometry_msgs/msg/PoseStamped"),

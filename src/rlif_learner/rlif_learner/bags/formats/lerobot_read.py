@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_export import optional
-from rlif_learner.bags_lerobot import (
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.export import optional
+from rlif_learner.bags.formats.lerobot import (
     ACTION,
     ASKED,
     FINAL_PATH,
@@ -30,7 +30,7 @@ from rlif_learner.bags_lerobot import (
     VECTORS,
     final_images,
 )
-from rlif_learner.bags_video import VideoReader
+from rlif_learner.bags.formats.video import VideoReader
 
 ROWS = 256  # of a data file that are decoded at once
 LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")

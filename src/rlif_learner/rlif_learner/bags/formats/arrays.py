@@ -4,7 +4,7 @@ Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what
 apart: `episode_ids`, `terminals` (ended in success), `timeouts`, `dones` or `next_observations`: an
 episode ends where one is not the observation of the next row. Where there are, these are used:
 `sources` (1 policy, 2 operator, 0 nobody) or `interventions`, `onsets`,
-`outcomes`, `evaluations`, `step_indices`, and images: see bags_npz.py, which writes such arrays.
+`outcomes`, `evaluations`, `step_indices`, and images: see npz.py, which writes such arrays.
 
 `rewards` count for nothing: labels come from who drove.
 """
@@ -18,10 +18,9 @@ from typing import Protocol
 
 import numpy as np
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_export import optional
-from rlif_learner.bags_files import NOT_ARRAYS
-from rlif_learner.bags_npz import IMAGES
+from rlif_learner.bags.files import NOT_ARRAYS, BagError
+from rlif_learner.bags.formats.export import optional
+from rlif_learner.bags.formats.npz import IMAGES
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 TOLERANCE = 1e-6  # of actions beyond [-1, 1]

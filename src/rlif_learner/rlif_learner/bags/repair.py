@@ -20,7 +20,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, TypesysError, get_typestore
 
-from rlif_learner.bags_files import (
+from rlif_learner.bags.files import (
     MCAP,
     ZSTD,
     BagError,
@@ -31,7 +31,7 @@ from rlif_learner.bags_files import (
     rename_bag,
     storage_files,
 )
-from rlif_learner.bags_types import definition_types
+from rlif_learner.bags.types import definition_types
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 # What the library raises where a file ends in the middle of a record.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags_mapping import AXES, TopicMapping
+from rlif_learner.bags.foreign.mapping import AXES, TopicMapping
 
 
 def command_values(message: Any, mapping: TopicMapping) -> np.ndarray:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_relabel import Scheme, episodes_of
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.relabel import Scheme, episodes_of
 from rlif_learner.steps import Outcome, Source, StepRecord
 
 INSTALL = "pip install 'rerun-sdk==0.41.0'"

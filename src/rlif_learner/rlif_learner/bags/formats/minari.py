@@ -4,7 +4,7 @@ A run of T transitions is an episode of T actions and T + 1 observations, as Min
 observation is the state, or with cameras a dictionary of `state` and `images`. Where neither
 termination nor truncation is set at an episode's end, nothing is: a gap cut the episode off, and its
 last row is truncated. `infos` hold, for each of the T + 1 observations, who drove and the rest of
-what bags_npz.py lists; in the last entry, which belongs to no action, they are 0, or NaN.
+what npz.py lists; in the last entry, which belongs to no action, they are 0, or NaN.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_export import ExportReader, Run, new_directory, optional
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.export import ExportReader, Run, new_directory, optional
 
 INFOS = (
     "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",

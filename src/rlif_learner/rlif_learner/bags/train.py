@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 
 from rlif_learner.algorithms import DATA, make_algorithm
-from rlif_learner.bags import BagError, StepReader
-from rlif_learner.bags_relabel import labels_path, read_labels
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.relabel import labels_path, read_labels
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.config import checked
 from rlif_learner.training import Trainer, TrainingConfig

@@ -16,7 +16,7 @@ from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from rlif_learner.bags_files import (
+from rlif_learner.bags.files import (
     MCAP,
     METADATA,
     SQLITE,
@@ -27,9 +27,9 @@ from rlif_learner.bags_files import (
     storage_files,
     unfinished_files,
 )
-from rlif_learner.bags_reader import open_reader
-from rlif_learner.bags_repair import RepairReport, is_unordered, repair_bag
-from rlif_learner.bags_types import complete_types
+from rlif_learner.bags.reader import open_reader
+from rlif_learner.bags.repair import RepairReport, is_unordered, repair_bag
+from rlif_learner.bags.types import complete_types
 
 STEP_TYPE = "rlif_msgs/msg/Step"
 

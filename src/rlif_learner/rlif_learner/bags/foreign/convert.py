@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlif_learner.bags import BagError, bag_name
-from rlif_learner.bags_files import source_files
-from rlif_learner.bags_foreign import ForeignReport, foreign_steps
-from rlif_learner.bags_mapping import TopicMapping
-from rlif_learner.bags_write import StepWriter
+from rlif_learner.bags.files import BagError, bag_name, source_files
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
+from rlif_learner.bags.write import StepWriter
 
 
 @dataclass(frozen=True)

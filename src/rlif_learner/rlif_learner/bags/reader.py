@@ -12,7 +12,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.typesys import Stores, get_typestore
 
-from rlif_learner.bags_types import definition_types, fallback_types
+from rlif_learner.bags.types import definition_types, fallback_types
 
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 

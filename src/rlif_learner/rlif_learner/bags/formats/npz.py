@@ -26,8 +26,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_export import ExportReader, Run, partial_directory
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.export import ExportReader, Run, partial_directory
 
 IMAGES = "images."
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlif_learner.bags import STEP_TYPE, StepReader, open_bag
-from rlif_learner.bags_open import read_messages
+from rlif_learner.bags.open import STEP_TYPE, open_bag, read_messages
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.steps import Outcome, Source, StepRecord, missing_before
 
 _GAP = 5.0  # times the median period: a longer silence is called a gap

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.bags_mapping import TopicMapping
+from rlif_learner.bags.foreign.mapping import TopicMapping
 from rlif_policy.features import FeatureError, JointOrder, Pose, PoseTrack, Wrench, unit_quaternion
 from rlif_policy.images import CameraSpec, PackedImage, Picture, RawImage, to_rgb
 

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_export import ExportReader, Run, new_directory, optional
-from rlif_learner.bags_lerobot_stats import RunningStats, image_stats, vector_stats
-from rlif_learner.bags_video import VideoFormat, VideoWriter
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.formats.export import ExportReader, Run, new_directory, optional
+from rlif_learner.bags.formats.lerobot_stats import RunningStats, image_stats, vector_stats
+from rlif_learner.bags.formats.video import VideoFormat, VideoWriter
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -74,7 +74,7 @@ INDICES: Mapping[str, str] = {
 class LeRobotConfig:
     """What the bags do not say.
 
-    task: in words; fps: 0 takes the rate of the Steps; codec: of bags_video; robot: its type
+    task: in words; fps: 0 takes the rate of the Steps; codec: of video.py; robot: its type
     """
 
     task: str = "unnamed task"

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rlif_learner.bags import StepReader
-from rlif_learner.bags_relabel import Relabelling, episodes_of, labels_path, read_labels
-from rlif_learner.bags_show import COLOURS
+from rlif_learner.bags.relabel import Relabelling, episodes_of, labels_path, read_labels
+from rlif_learner.bags.show import COLOURS
+from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.labels import label_rewards
 from rlif_learner.steps import Outcome, Source, StepRecord
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from rlif_learner.bags import BagError
+from rlif_learner.bags.files import BagError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlif_learner.bags import BagError
-from rlif_learner.bags_convert import Conversion, convert_bag
-from rlif_learner.bags_mapping import TopicMapping
-from rlif_learner.bags_relabel import Relabelling, RelabelReport, relabel_bag
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.foreign.convert import Conversion, convert_bag
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.relabel import Relabelling, RelabelReport, relabel_bag
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run_job(job: Job) -> JobResult:
         report = relabel_bag(bag, job.output, job.work)
         plots = ""
         if job.plots:
-            from rlif_learner.bags_plot import plot_episodes  # matplotlib takes long to import
+            from rlif_learner.bags.plot import plot_episodes  # matplotlib takes long to import
 
             plots = str(plot_episodes(bag, job.output, job.work, not report.resumed))
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
@@ -88,7 +88,7 @@ def run_jobs(
 ) -> Iterator[JobResult]:
     """Results in the order of the jobs. BagError where Ray is asked for and cannot be had."""
     if ray_address is not None:
-        from rlif_learner.bags_ray import run_on_ray
+        from rlif_learner.bags.ray_jobs import run_on_ray
 
         yield from run_on_ray(run_job, lost, jobs, ray_address)
     elif workers <= 1 or len(jobs) <= 1:

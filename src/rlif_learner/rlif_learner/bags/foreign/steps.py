@@ -19,13 +19,13 @@ from rosbags.highlevel import AnyReaderError
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
 from rlif_intervention.ticks import Source as Asker
-from rlif_learner.bags import BagError, open_bag
-from rlif_learner.bags_commands import command_values, gripper_asked
-from rlif_learner.bags_driver import Driver
-from rlif_learner.bags_mapping import TopicMapping
-from rlif_learner.bags_open import read_messages
-from rlif_learner.bags_readings import Readings, header_stamp
-from rlif_learner.bags_types import require_types
+from rlif_learner.bags.files import BagError
+from rlif_learner.bags.foreign.commands import command_values, gripper_asked
+from rlif_learner.bags.foreign.driver import Driver
+from rlif_learner.bags.foreign.mapping import TopicMapping
+from rlif_learner.bags.foreign.readings import Readings, header_stamp
+from rlif_learner.bags.open import open_bag, read_messages
+from rlif_learner.bags.types import require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
 from rlif_policy.features import FeatureError
 from rlif_policy.images import ImageError

@@ -1,0 +1,1 @@
+"""rosbag2 bags: read, repaired, relabelled, replayed, shown, and learned from offline."""

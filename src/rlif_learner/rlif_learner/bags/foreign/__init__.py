@@ -1,0 +1,1 @@
+"""Bags that this suite did not record: a mapping of their topics makes Steps of them."""
