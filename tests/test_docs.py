@@ -76,6 +76,18 @@ def test_the_reference_is_up_to_date(reference: ModuleType) -> None:
     assert written == reference.content(), "run: make docs"
 
 
+def test_where_things_are_is_where_they_are() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Where things are")[2].partition("\n## ")[0]
+    found = 0
+    for package, cores in re.findall(r"^\| (rlif_\w+) \| (.+?) \|", table, re.MULTILINE):
+        for name in re.findall(r"`([\w/]+)`", cores):
+            path = ROOT / "src" / package / package / name
+            assert path.is_dir() or path.with_suffix(".py").exists(), f"{package}: {name}"
+            found += 1
+    assert found > 20
+
+
 def test_every_topic_of_the_architecture_is_some_nodes(reference: ModuleType) -> None:
     known = {
         (name, endpoint.type.rpartition("/")[2])
