@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def twist(stamp: int, x: float, topic: str = "/arm/twist") -> Message:
     return topic, stamp, kind, TYPES[kind](header=header(stamp), twist=value)
 
 
+def moved(stamp: int, velocity: Sequence[float]) -> Message:
+    """A command of x, y and z."""
+    vector, kind = TYPES["geometry_msgs/msg/Vector3"], "geometry_msgs/msg/TwistStamped"
+    linear = vector(**dict(zip("xyz", map(float, velocity), strict=True)))
+    value = TYPES["geometry_msgs/msg/Twist"](linear=linear, angular=vector(x=0.0, y=0.0, z=0.0))
+    return "/arm/twist", stamp, kind, TYPES[kind](header=header(stamp), twist=value)
+
+
 def joy(stamp: int, pressed: bool) -> Message:
     kind = "sensor_msgs/msg/Joy"
     buttons = np.array([0, 0, 0, 0, int(pressed)], np.int32)
@@ -71,9 +80,8 @@ def joy(stamp: int, pressed: bool) -> Message:
     return "/joy", stamp, kind, message
 
 
-# The joystick is 1 ms ahead: one reading of it marks the whole of tick 3. Two ticks are dwell.
-BY_HAND = "pppoooo..p|"
-BY_COMMAND = "ppppooo..p|"
+# Let go just before tick 7, which is within the dwell of 0.15 s; it ends in tick 8.
+BY_HAND = BY_COMMAND = "ppppooo.pp|"
 
 
 def session(ticks: int = 10, operator: range = range(4, 7)) -> list[Message]:

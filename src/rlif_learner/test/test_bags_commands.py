@@ -108,7 +108,7 @@ def test_joints_that_differ_from_the_policys_tell_who_drove(tmp_path: Path, make
     ]
     bag = write(tmp_path / "bag", joint_session(make, policy))
     steps, _ = convert(bag, **ARM, driver={"policy": "/policy", "threshold": 0.05})
-    assert drivers(steps) == "ppppooo..p|"
+    assert drivers(steps) == "ppppooo.pp|"
 
 
 @pytest.mark.parametrize(

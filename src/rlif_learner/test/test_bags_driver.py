@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bag_sessions as foreign
 import pytest
+from arbiter_bench import Bench
 from bag_sessions import (
     BY_COMMAND,
     BY_HAND,
@@ -19,6 +20,8 @@ from bag_sessions import (
     twist,
     write,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlif_learner.bags.foreign.steps import ForeignReport, ForeignSteps
 
@@ -86,10 +89,10 @@ def test_a_joystick_that_dies_while_held_does_not_drive_for_ever(
     dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
     driver = JOY if timeout is None else {**JOY, "timeout": timeout}
     steps, report = convert(write(tmp_path / "bag", dead), driver=driver)
-    held = 8 if timeout is None else 6  # ticks
-    assert drivers(steps) == "ppp" + "o" * held + "|"
-    assert steps[-1].step_index == 20 and steps[-2].step_index == held + 2, "what follows is a gap"
-    assert report.gaps == {"who drove is not known": 20 - held - 3}
+    held = 7 if timeout is None else 5  # ticks
+    assert drivers(steps) == "pppp" + "o" * held + "|"
+    assert steps[-1].step_index == 20 and steps[-2].step_index == held + 3, "what follows is a gap"
+    assert report.gaps == {"who drove is not known": 20 - held - 4}
     assert any("s old, expected at most" in note and "/joy" in note for note in report.notes)
 
 
@@ -97,7 +100,7 @@ def test_without_a_timeout_the_longest_silence_is_said(tmp_path: Path) -> None:
     dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
     bag = write(tmp_path / "bag", dead)
     steps, report = convert(bag, driver={**JOY, "timeout": 0})
-    assert drivers(steps) == "ppp" + "o" * 17 + "|"
+    assert drivers(steps) == "pppp" + "o" * 16 + "|"
     assert any("/joy: its longest silence is 2.9 s" in note for note in report.notes)
     _, report = convert(write(tmp_path / "alive", session()), driver={**JOY, "timeout": 0})
     assert not report.notes
@@ -144,3 +147,36 @@ def test_a_topic_of_success_that_is_not_there_is_said(tmp_path: Path) -> None:
     bag = write(tmp_path / "bag", session())
     _, report = convert(bag, success="/dnoe")
     assert report.notes == [f"{bag}: found no topic /dnoe (success): no episode ends in success"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    hand=st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=12),
+    dwell=st.sampled_from([0.0, 0.1, 0.2, 0.3]),
+)
+def test_it_labels_as_the_arbiter_did_live(hand: list[tuple[int, bool]], dwell: float) -> None:
+    """The bag of a session under the real arbiter: its commands, the joystick, the pose."""
+    bench = Bench(dwell=dwell)
+    bench.driving()
+    began, before = bench.ms, len(bench.outputs)
+    bench.decisions.clear()
+    pressed = [held for count, held in hand for _ in range(count)]
+    length = len(pressed) // 5 * 5
+    bench.run(20 * length + 100, hand=lambda ms: pressed[min((ms - began) // 20, length - 1)])
+    report = ForeignReport()
+    driver = {"joy": "/joy", "button": 4}
+    foreign_steps = ForeignSteps(
+        mapping(driver=driver, release_dwell=dwell, axes=["x", "y"]), report
+    )
+    steps = []
+    for ms, sent, _ in bench.outputs[before : before + length]:
+        stamp = SECOND + ms * 1_000_000
+        held = pressed[(ms - began) // 20]
+        for topic, at, _, message in (
+            foreign.pose(stamp, 0.0), foreign.joy(stamp, held), foreign.moved(stamp, sent),
+        ):  # fmt: skip
+            steps += [step for _, step in foreign_steps.feed(topic, at, message)]
+    steps += [step for _, step in foreign_steps.finish()]
+    live = [d for d in bench.decisions if began <= d.stamp / 1_000_000 < began + 20 * length]
+    found = [(int(s.source), s.onset, s.intervention_id) for s in steps if not s.is_last]
+    assert found == [(int(d.source), d.onset, d.intervention_id) for d in live]

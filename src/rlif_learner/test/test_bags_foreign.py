@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -44,9 +45,9 @@ def test_a_session_becomes_one_episode(tmp_path: Path) -> None:
     steps, report = convert(write(tmp_path / "bag", session()))
     assert drivers(steps) == BY_HAND
     assert [s.step_index for s in steps] == list(range(11)) == [s.sequence for s in steps]
-    assert [s.onset for s in steps].index(True) == 3 and sum(s.onset for s in steps) == 1
+    assert [s.onset for s in steps].index(True) == 4 and sum(s.onset for s in steps) == 1
     assert steps[-1].outcome == Outcome.TRUNCATED and steps[0].is_first
-    assert np.flatnonzero(label_rewards(steps)[0]).tolist() == [2]
+    assert np.flatnonzero(label_rewards(steps)[0]).tolist() == [3]
     assert (report.episodes, report.clipped, dict(report.refused)) == (1, 0, {})
 
 
@@ -242,3 +243,47 @@ def test_a_mapping_with_unknown_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({**MAPPING, "comand": "/x"}))
     with pytest.raises(ValueError, match="comand"):
         TopicMapping.read(tmp_path / "m.yaml")
+
+
+def test_a_conversion_with_gaps_and_refusals_is_written_and_resumed(
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: the counts could not be written, and so no bag with a single gap was converted."""
+    silent = (SECOND + 3 * SECOND // 10, SECOND + 7 * SECOND // 10)
+    messages = [m for m in session() if m[0] != "/arm/pose" or not silent[0] < m[1] < silent[1]]
+    messages.append(pose(SECOND + 85 * SECOND // 100, 0.0, frame="tool"))
+    bag = write(tmp_path / "teleop", sorted(messages, key=lambda m: m[1]))
+    said = []
+    for _ in range(2):
+        assert run(bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
+        said.append(capsys.readouterr().out)
+    for text in said:
+        assert "ticks without a step: ee_pose missing" in text
+        assert "1 messages of /arm/pose refused" in text
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report[0]["conversion"]["refused"] == {"/arm/pose": 1}
+    assert list(report[0]["conversion"]["gaps"].values()) == [3]
+
+
+def test_success_that_is_said_on_and_on_is_one(tmp_path: Path) -> None:
+    """Regression: a flag that stays true made an episode in success of each command after it."""
+    kind = "std_msgs/msg/Bool"
+    flags = [
+        ("/done", SECOND + n * SECOND // 20, kind, TYPES[kind](data=n >= 12)) for n in range(40)
+    ]
+    bag = write(tmp_path / "bag", sorted([*session(), *flags], key=lambda m: m[1]))
+    steps, report = convert(bag, success="/done")
+    assert report.episodes == 1 and len(steps) == 8 and not report.refused
+    assert steps[-1].outcome == Outcome.SUCCESS
+    later = [(topic, stamp + 4 * SECOND, k, m) for topic, stamp, k, m in [*session(), *flags]]
+    again = write(tmp_path / "again", sorted([*session(), *flags, *later], key=lambda m: m[1]))
+    steps, _ = convert(again, success="/done")
+    assert [s.outcome for s in steps if s.is_last] == [Outcome.SUCCESS] * 2
+
+
+def test_success_after_the_end_is_said(tmp_path: Path) -> None:
+    kind = "std_msgs/msg/Empty"
+    bag = write(tmp_path / "bag", [*session(), ("/done", 5 * SECOND, kind, TYPES[kind]())])
+    steps, report = convert(bag, success="/done")
+    assert steps[-1].outcome == Outcome.TRUNCATED and report.refused == {"/done": 1}
+    assert any("success, but no episode is going on" in note for note in report.notes)

@@ -46,10 +46,10 @@ def test_a_definition_that_cannot_be_read_costs_its_topic_only(tmp_path: Path, d
     """Regression: a service's events beside the topics, and the whole bag was refused."""
     file = write_mcap(tmp_path / "with_service.mcap", foreign.session(5), digest)
     steps, report = foreign.convert(file)
-    assert foreign.drivers(steps) == "pppoo|" and not report.notes
+    assert foreign.drivers(steps) == "ppppo|" and not report.notes
     assert any("/add/_service_event" in line for line in describe_bag(file))
     repair_bag(file, tmp_path / "whole")
-    assert foreign.drivers(foreign.convert(tmp_path / "whole")[0]) == "pppoo|"
+    assert foreign.drivers(foreign.convert(tmp_path / "whole")[0]) == "ppppo|"
     with pytest.raises(BagError, match=r"no definition of the type of /add/_service_event"):
         foreign.convert(file, command="/add/_service_event")
 
@@ -73,7 +73,7 @@ def test_a_topic_whose_qos_was_edited_in_the_metadata_is_read(
     }]  # fmt: skip
     metadata.write_text(yaml.safe_dump(content))
     steps, report = foreign.convert(bag)
-    assert foreign.drivers(steps) == "pppoo|" and not report.notes
+    assert foreign.drivers(steps) == "ppppo|" and not report.notes
     with open_bag(bag) as reader:
         counts: dict[str, int] = {}
         for connection in reader.connections:
@@ -110,7 +110,7 @@ def test_topics_that_are_not_of_ros_are_left_out_and_named(tmp_path: Path, finis
     """Regression: the whole bag was refused, or its repair ended in a traceback."""
     file = with_strange_channels(tmp_path / "strange.mcap", finished)
     steps, report = foreign.convert(file)
-    assert foreign.drivers(steps) == "pppoo|"
+    assert foreign.drivers(steps) == "ppppo|"
     notes = "\n".join(report.notes)
     assert "/bytes: its messages are without a schema" in notes
     assert "/json: its messages are in 'json', expected cdr" in notes

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class JobResult:
         values = {**values, "bag": self.bag}
         values |= {"error": self.error} if self.error else {}
         if self.conversion is not None:
-            values["conversion"] = asdict(self.conversion.report)
+            values["conversion"] = self.conversion.report.entry()
         return values
 
 

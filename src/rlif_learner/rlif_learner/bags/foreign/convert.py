@@ -57,7 +57,7 @@ def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:
         if not writer.count:
             raise BagError(f"{bag}: gave no Step; " + "; ".join(s.strip() for s in report.lines()))
         # Before the bag has its name: killed in between, the next run makes both again.
-        beside.write_text(json.dumps({"of": of, "report": asdict(report)}, indent=1), "utf-8")
+        beside.write_text(json.dumps({"of": of, "report": report.entry()}, indent=1), "utf-8")
     return Conversion(str(bag), target, report)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rosbags.highlevel import AnyReaderError
@@ -36,6 +36,14 @@ _NO_ACTION = np.zeros(0, np.float32)
 _UNUSABLE = (FeatureError, ImageError, ValueError, AttributeError, IndexError, TypeError)
 _Seen = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
 _Gap = tuple[str, str, str]  # where, what kind, in words
+
+
+class _Moment(NamedTuple):
+    """Something by which an intervention begins, goes on or ends."""
+
+    stamp: int  # ns
+    engaged: bool  # the operator holds on
+    command: bool  # a command, or a change of the gripper; else the operator's hand alone
 
 
 @dataclass
@@ -70,6 +78,10 @@ class ForeignReport:
             self.note(where, stamp, f"no step, the first time: {words}")
         self.gaps[why] += 1
 
+    def entry(self) -> dict[str, Any]:
+        """As JSON holds it. (`asdict` makes nonsense of a Counter.)"""
+        return {**vars(self), "refused": dict(self.refused), "gaps": dict(self.gaps)}
+
     def lines(self) -> list[str]:
         return [
             f"  {self.steps} steps of {self.episodes} episodes, {self.clipped} actions clipped",
@@ -87,8 +99,9 @@ class _Tick:
     start: int  # ns
     seen: _Seen | None  # None: it cannot be used, and gives no step
     gaps: tuple[_Gap, ...] = ()  # why it gives none; with an observation it may be the last one
+    held: bool = False  # whether the operator drove when it began
     commands: list[np.ndarray] = field(default_factory=list)
-    engaged: bool = False
+    moments: list[_Moment] = field(default_factory=list)
     gripper: float = 0.0  # what was commanded last when the tick ended
     grasped: bool = False  # whether that changed in it
 
@@ -130,6 +143,7 @@ class ForeignSteps:
         # The bag has what was commanded: nothing is held back here for a time.
         config = GripperConfig(threshold=self.mapping.gripper_threshold, interval=0.0)
         self._gripper = Gripper(config)
+        self._success: int | None = None  # ns, of the newest message that said so
         self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
 
     def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
@@ -140,10 +154,8 @@ class ForeignSteps:
         while 0 <= self._next <= stamp:
             yield from self._begin_tick(self._next)
         self._take(topic, stamp, message)
-        # A Bool that is false says that it has not succeeded.
-        succeeded = topic == self.mapping.success and bool(getattr(message, "data", True))
-        if succeeded and self._next >= 0:
-            yield from self._end(stamp, Outcome.SUCCESS)
+        if topic == self.mapping.success:
+            yield from self._take_success(topic, stamp, bool(getattr(message, "data", True)))
 
     def finish(self) -> Iterator[tuple[int, StepRecord]]:
         """The bag is over."""
@@ -209,9 +221,9 @@ class ForeignSteps:
 
     def _take_driver(self, stamp: int, message: Any) -> None:
         self._driver.read(stamp, message)
-        # By commands, what the last one said goes for that one alone.
-        if self._tick is not None and not self._driver.by_command:
-            self._tick.engaged |= self._driver.engaged
+        # That the hand let go counts at once, as live; that it holds on, with the next command.
+        if self._tick is not None and not self._driver.by_command and not self._driver.engaged:
+            self._tick.moments.append(_Moment(stamp, False, False))
 
     def _take_command(self, stamp: int, message: Any) -> None:
         values = command_values(message, self.mapping)
@@ -219,11 +231,30 @@ class ForeignSteps:
         self._command = (stamp, values)
         self._newest_act = stamp
         if self._next < 0:
+            if self._success_lasts(stamp):
+                return  # on the way to the next episode
             self._episode, self._index, self._any = self._episode + 1, 0, False
             self._next = stamp
         if self._tick is not None:
             self._tick.commands.append(values)
-            self._tick.engaged |= self._driver.engaged
+            self._tick.moments.append(_Moment(stamp, self._driver.engaged, True))
+
+    def _take_success(
+        self, topic: str, stamp: int, succeeded: bool
+    ) -> Iterator[tuple[int, StepRecord]]:
+        """What is said again within `episode_gap` is the same success; a Bool `false` ends that."""
+        again = self._success_lasts(stamp)
+        self._success = stamp if succeeded else None
+        if not succeeded or again:
+            return
+        if self._next < 0:
+            self.report.refuse(topic, stamp - self._shift, "success, but no episode is going on")
+            return
+        yield from self._end(stamp, Outcome.SUCCESS)
+
+    def _success_lasts(self, now: int) -> bool:
+        gap = self.mapping.episode_gap * 1e9
+        return self._success is not None and now - self._success <= gap
 
     def _take_gripper(self, stamp: int, message: Any) -> None:
         """A change is a command like another, but begins no episode."""
@@ -235,6 +266,8 @@ class ForeignSteps:
         self._newest_act = stamp
         if self._tick is not None:
             self._tick.gripper, self._tick.grasped = target, True
+            engaged = self._driver.engaged and not self._driver.by_command
+            self._tick.moments.append(_Moment(stamp, engaged, True))
 
     def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
         """Close the open tick, and open the one at `start`."""
@@ -250,11 +283,12 @@ class ForeignSteps:
         seen, gaps = self._observe(start)
         if unknown := self._driver.unknown(start):
             gaps.append((self.mapping.driver_topic, "who drove is not known", unknown))
-        engaged = self._driver.engaged and holds
-        self._tick = _Tick(start, seen, tuple(gaps), engaged=engaged)
+        held = self._driver.engaged and holds
+        self._tick = _Tick(start, seen, tuple(gaps), held)
         self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
             self._tick.commands.append(self._command[1])
+            self._tick.moments.append(_Moment(start, held, True))
 
     def _observe(self, now: int) -> tuple[_Seen | None, list[_Gap]]:
         """State and images at `now`, or why there are none."""
@@ -322,23 +356,32 @@ class ForeignSteps:
         """A gap: what was not seen is not learned across."""
         self._index += 1
         self._sequence += 1
-        if not tick.engaged and self._tracker.release(tick.start * 1e-9):
-            self._tracker.end()
+        for moment in tick.moments:
+            self._track(moment)
 
     def _drive(self, tick: _Tick) -> tuple[Source, bool, int]:
-        """Who drove, whether that begins an intervention, and its number."""
-        now = tick.start * 1e-9
-        if tick.engaged:
-            intervention = self._tracker.engage("driver", now)
-            onset = intervention.id > self._last_onset
-            self._last_onset = intervention.id
-            return Source.OPERATOR, onset, intervention.id
+        """Who drove, whether that begins an intervention, and its number; as the arbiter's Tick."""
+        source, onset, number = Source.NONE, False, 0
+        idle = [] if tick.acted else [_Moment(tick.start, tick.held, False)]
+        for moment in (*idle, *tick.moments):
+            current = self._track(moment)
+            if moment.engaged:
+                source, number = Source.OPERATOR, current
+                onset |= current > self._last_onset
+                self._last_onset = current
+            elif moment.command and not current:  # inside the dwell it is nobody's
+                source = max(source, Source.POLICY)
+        return source, onset, number
+
+    def _track(self, moment: _Moment) -> int:
+        """The number of the intervention that goes on then; 0: none does."""
+        now = moment.stamp * 1e-9
+        if moment.engaged:
+            return self._tracker.engage("driver", now).id
         if self._tracker.release(now):
             self._tracker.end()
         current = self._tracker.current
-        if current is not None:  # inside the dwell the steps are nobody's, as live
-            return Source.NONE, False, current.id
-        return (Source.POLICY if tick.acted else Source.NONE), False, 0
+        return 0 if current is None else current.id
 
     def _end(self, now: int, outcome: Outcome) -> Iterator[tuple[int, StepRecord]]:
         """End the episode. Its final observation is the first one after the last command."""
