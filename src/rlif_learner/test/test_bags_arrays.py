@@ -412,3 +412,18 @@ def test_evaluation_that_begins_in_the_middle_is_left_out_too(tmp_path: Path) ->
     steps[:6] = [replace(s, evaluation=s.step_index > 2) for s in steps[:6]]
     arrays = export(tmp_path, steps)
     assert len(arrays["rewards"]) == 5 and not arrays["evaluations"].any()
+
+
+def ends_at_onsets(steps: list[StepRecord]) -> tuple[np.ndarray, np.ndarray]:
+    ends = np.array([b.onset for b in steps[1:]] + [False])
+    return -ends.astype(np.float32), ends
+
+
+def test_an_end_that_a_scheme_sees_in_the_middle_is_one(tmp_path: Path) -> None:
+    """Regression: only those at the end of an episode were exported."""
+    scheme = ("--scheme", f"{__name__}:ends_at_onsets")
+    arrays = export(tmp_path, helpers.make_episodes(1), *scheme)
+    assert arrays["terminals"].tolist() == [False, False, True, False, False]
+    assert arrays["episode_ids"].tolist() == [1, 1, 1, 2, 2]
+    assert arrays["next_observations"][2, 0] == arrays["observations"][3, 0] == 3.0
+    assert arrays["timeouts"].tolist() == [False] * 4 + [True]

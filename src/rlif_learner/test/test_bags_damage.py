@@ -27,6 +27,7 @@ from rlif_learner.bags.files import BagError, bag_paths
 from rlif_learner.bags.foreign.guess import starter
 from rlif_learner.bags.foreign.steps import ForeignReport, ForeignSteps
 from rlif_learner.bags.info import describe_bag
+from rlif_learner.bags.open import _copy_sqlite
 from rlif_learner.bags.repair import repair_bag
 from rlif_learner.bags.replay import recorded_steps
 from rlif_learner.bags.step_reader import MAX_NOTES, StepReader
@@ -408,13 +409,16 @@ def test_two_recordings_in_one_are_refused(tmp_path: Path) -> None:
         list(StepReader(tmp_path / "bag"))
 
 
-def test_a_recorder_that_began_anew_is_no_second_recording(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [3, 7, 12])
+def test_a_recorder_that_began_anew_is_no_second_recording(tmp_path: Path, first: int) -> None:
+    """Regression: it reached the number at which the one before had ended."""
     steps = own.make_episodes(2)
     with StepWriter(tmp_path / "bag") as writer:
-        for part in range(2):
-            for step in steps:
-                writer.write(step, (10 + 2 * part) * SECOND + step.sequence * own.PERIOD)
-    assert len(list(StepReader(tmp_path / "bag"))) == 24
+        for part in (steps[:first], steps):
+            for step in part:
+                back = 0 if part is steps else 2 * SECOND
+                writer.write(step, 12 * SECOND - back + step.sequence * own.PERIOD)
+    assert len(list(StepReader(tmp_path / "bag"))) == first + 12
 
 
 def test_files_of_several_recordings_in_a_directory_are_several_bags(tmp_path: Path) -> None:
@@ -427,6 +431,18 @@ def test_files_of_several_recordings_in_a_directory_are_several_bags(tmp_path: P
     assert [bag.name for bag in found] == ["ada.mcap", "bob.mcap", "cyd.mcap"]
     with pytest.raises(BagError, match="is no bag"):
         list(StepReader(tmp_path / "all"))
+    hidden = tmp_path / "all/.partial-dan"
+    shutil.copytree(tmp_path / "ada", hidden)
+    assert bag_paths([tmp_path / "all"]) == found, "what a killed process has left is none"
+    shutil.rmtree(hidden)
+    shutil.copytree(tmp_path / "ada", tmp_path / "all/eve")
+    packed = zstandard.ZstdCompressor().compress(found[0].read_bytes())
+    (tmp_path / "all/fay.mcap.zstd").write_bytes(packed)
+    names = [*(bag.name for bag in found), "eve", "fay.mcap.zstd"]
+    assert sorted(bag.name for bag in bag_paths([tmp_path / "all"])) == sorted(names)
+    assert len(list(StepReader(tmp_path / "all/fay.mcap.zstd"))) == 6
+    shutil.rmtree(tmp_path / "all/eve")
+    (tmp_path / "all/fay.mcap.zstd").unlink()
     for number, bag in enumerate(found, start=3):
         bag.rename(bag.with_name(f"bag_{number}.mcap"))
     assert bag_paths([tmp_path / "all"]) == [tmp_path / "all"], (
@@ -456,6 +472,30 @@ def test_a_part_that_the_metadata_does_not_name_is_read(
     (bag / f"bag_1{first.suffix}").unlink()
     _, report = foreign.convert(bag)
     assert f"does not name it: other{first.suffix}" in "\n".join(report.notes)
+
+
+def test_messages_compressed_one_by_one_are_read_without_metadata(tmp_path: Path) -> None:
+    bag = foreign.write(
+        tmp_path / "bag", foreign.session(5), StoragePlugin.SQLITE3, CompressionMode.MESSAGE
+    )
+    expected, _ = foreign.convert(bag)
+    (bag / "metadata.yaml").unlink()
+    steps, report = foreign.convert(bag)
+    assert foreign.drivers(steps) == foreign.drivers(expected) and not report.refused
+
+
+def test_a_copy_is_not_read_only_where_the_bag_is(tmp_path: Path) -> None:
+    bag = foreign.write(tmp_path / "bag", foreign.session(5), StoragePlugin.SQLITE3)
+    file = data_file_of(bag)
+    (bag / f"{file.name}-wal").write_bytes(b"not a log: it is ignored")
+    file.chmod(0o444)
+    bag.chmod(0o555)
+    copy = tmp_path / "copy"
+    try:
+        _copy_sqlite(bag, copy, unpack=False)
+    finally:
+        bag.chmod(0o755)
+    assert copy.stat().st_mode & 0o200 and (copy / file.name).stat().st_mode & 0o200
 
 
 # ---- of a foreign bag

@@ -146,6 +146,17 @@ def test_what_cannot_be_read_is_refused_and_counted(tmp_path: Path) -> None:
     assert all(np.isfinite(s.action).all() for s in steps)
 
 
+def test_a_command_in_another_frame_is_refused(tmp_path: Path) -> None:
+    messages = session()
+    topic, stamp, kind, message = twist(SECOND + 45 * SECOND // 100, 0.05)
+    message.header.frame_id = "tool"
+    messages.append((topic, stamp, kind, message))
+    bag = write(tmp_path / "bag", sorted(messages, key=lambda m: m[1]))
+    _, report = convert(bag)
+    assert report.refused == {"/arm/twist": 1}
+    assert "frame_id is 'tool', that of the first was 'world'" in report.notes[0]
+
+
 def test_actions_beyond_the_scale_are_clipped_and_counted(tmp_path: Path) -> None:
     steps, report = convert(write(tmp_path / "bag", session()), linear_scale=0.04)
     assert steps[0].action.tolist() == [1.0, -1.0] and report.clipped == 7
@@ -215,7 +226,8 @@ def test_a_described_bag_comes_with_a_mapping_that_reads_it(
     text = capsys.readouterr().out.split("--mapping:")[1]
     guess = yaml.safe_load(text)
     assert guess["command"] == "/arm/twist" and guess["driver"]["joy"] == "/joy"
-    (tmp_path / "guess.yaml").write_text(text.replace("base_frame: base", "base_frame: world"))
+    assert guess["base_frame"] == "world"
+    (tmp_path / "guess.yaml").write_text(text)
     found = TopicMapping.read(tmp_path / "guess.yaml")
     assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
 

@@ -347,3 +347,12 @@ def test_one_bag_that_cannot_be_described_does_not_hide_the_others(
     assert run("--describe", tmp_path / "bad.mcap", bag) == 1
     said = capsys.readouterr()
     assert "control_rate" in said.out and "bad.mcap" in said.err
+
+
+def test_the_command_of_the_shell_does_bags_side_by_side(tmp_path: Path) -> None:
+    """Regression: its workers imported the script, which began anew in each of them."""
+    bags = [own.write_bag(tmp_path / name, own.make_episodes(1)) for name in ("one", "two")]
+    words = ["rlif", "relabel", *map(str, bags), "-o", str(tmp_path / "out"), "--jobs", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "2 of 2 bags labelled" in done.stdout

@@ -249,3 +249,16 @@ def test_a_cut_file_of_labels_is_no_file_of_labels(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(BagError, match="not a file of labels"):
             read_labels(path)
+
+
+def test_a_link_goes_by_its_own_name(tmp_path: Path) -> None:
+    """Data stores keep files under a hash, and links to them under names."""
+    store = tmp_path / "objects"
+    store.mkdir()
+    bag = helpers.write_bag(tmp_path / "bag", helpers.make_episodes(1))
+    file = next(bag.glob("*.mcap")).rename(store / "SHA-123.mcap")
+    (tmp_path / "monday.mcap").symlink_to(file)
+    assert bag_name(tmp_path / "monday.mcap") == "monday"
+    (tmp_path / "tuesday").symlink_to(store)
+    assert bag_name(tmp_path / "tuesday") == "tuesday"
+    assert bag_name(tmp_path / "objects/..") == tmp_path.name

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,20 @@ def test_labels_of_relabel_take_the_place_of_the_scheme(tmp_path: Path) -> None:
     for name in ("reward", "terminal"):
         assert np.array_equal(given.columns[name][valid], direct.columns[name][valid])
     assert not np.array_equal(given.columns["reward"], onset.columns["reward"])
+
+
+def test_labels_of_a_bag_that_numbers_its_steps_alike_are_refused(tmp_path: Path) -> None:
+    """Regression: demonstrations of one length all do."""
+    steps = helpers.make_episodes(2)
+    bag = helpers.write_bag(tmp_path / "lab1/bag", steps)
+    relabel_bag(bag, tmp_path / "labels", Relabelling())
+    moved = [replace(s, onset=s.step_index == 2, source=s.source if s.is_last or s.step_index < 2
+                     else Source.OPERATOR) for s in steps]  # fmt: skip
+    other = helpers.write_bag(tmp_path / "else/lab1/bag", moved)
+    with pytest.raises(BagError, match="are not those of the Steps"):
+        loaded(Data([other], labels=tmp_path / "labels"))
+    same = shutil.copytree(bag, tmp_path / "copy/lab1/bag")
+    loaded(Data([same], labels=tmp_path / "labels"))
 
 
 def quarter(steps: list[Any]) -> tuple[np.ndarray, np.ndarray]:

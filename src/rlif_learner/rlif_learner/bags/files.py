@@ -18,6 +18,8 @@ _MAGIC = b"\x89MCAP0\r\n"
 NOT_ARRAYS = (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError, BadZipFile,
               zlib.error)  # fmt: skip
 MCAP, SQLITE, ZSTD = ".mcap", ".db3", ".zstd"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
+STORAGE = (MCAP, SQLITE, ".bag")
 METADATA = "metadata.yaml"
 
 
@@ -32,7 +34,7 @@ def storage_files(path: Path, kind: str) -> list[Path]:
     when that is done: while both are there, the compressed one may be half.
     """
     if path.is_file():
-        return [path] if path.suffix == kind else []
+        return [path] if path.name.removesuffix(ZSTD).endswith(kind) else []
 
     plain = set(path.glob(f"*{kind}"))
     packed = {f for f in path.glob(f"*{kind}{ZSTD}") if f.with_suffix("") not in plain}
@@ -74,14 +76,25 @@ def _is_one_recording(files: Sequence[Path]) -> bool:
 def is_bag(path: Path) -> bool:
     """A directory with the files of a bag, or one such file.
 
-    A directory of files that are not the parts of one recording is none: each of them is.
+    A directory of other bags is none, and so is one of files that are not the parts of one
+    recording: each of these is.
     """
-    if path.is_dir():
+    try:
+        if not path.is_dir():
+            return path.is_file() and path.name.removesuffix(ZSTD).endswith(STORAGE)
         if (path / METADATA).exists():
             return True
-        files = storage_files(path, MCAP) or storage_files(path, SQLITE)
-        return bool(files) and _is_one_recording(files)
-    return path.is_file() and path.suffix in (MCAP, SQLITE, ".bag")
+        files = [file for kind in STORAGE for file in storage_files(path, kind)]
+        others = any(is_bag(directory) for directory in _visible(path) if directory.is_dir())
+    except PermissionError:  # lost+found, in the root of a disk
+        return False
+    kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
+    return len(kinds) == 1 and not others and _is_one_recording(files)
+
+
+def _visible(directory: Path) -> list[Path]:
+    """What is in it, without what a killed process has left unfinished, under a hidden name."""
+    return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
@@ -94,7 +107,7 @@ def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
         if is_bag(given):
             found.append(given)
             continue
-        inside = sorted(p for p in given.iterdir() if is_bag(p)) if given.is_dir() else []
+        inside = [path for path in _visible(given) if is_bag(path)] if given.is_dir() else []
         if not inside:
             raise BagError(
                 f"{given}: found no bag, expected a rosbag2 directory, an .mcap, .db3 or .bag file"
@@ -117,8 +130,10 @@ def bag_name(bag: Path) -> str:
 
     Each run has a directory `bag`: one that is called so goes by the name of the run.
     """
-    whole = bag.resolve()  # `.` has a name too
-    name = whole.stem if bag.is_file() else whole.name
+    whole = bag.absolute()  # `.` has a name too; a link goes by its own
+    whole = whole.resolve() if ".." in whole.parts else whole
+    name = whole.name.removesuffix(ZSTD)
+    name = Path(name).stem if bag.is_file() else name
     return whole.parent.name if name == "bag" and whole.parent.name else name
 
 

@@ -21,6 +21,7 @@ from rlif_learner.bags.files import (
     METADATA,
     SQLITE,
     ZSTD,
+    ZSTD_MAGIC,
     BagError,
     is_bag,
     part_of,
@@ -205,6 +206,8 @@ def read_messages(
             problem = _words(error)
             break
         found += 1
+        if data[:4] == ZSTD_MAGIC:  # compressed one by one, and no metadata.yaml that says so
+            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
         yield connection, stamp, data
     lost = sum(c.msgcount for c in connections) - found
     if problem or lost > 0:
@@ -260,10 +263,13 @@ def _sqlite_copy(path: Path, directory: Path, unpack: bool) -> Path:
 
 def _copy_sqlite(path: Path, copy: Path, unpack: bool) -> None:
     if path.is_dir():
-        shutil.copytree(path, copy)
+        copy.mkdir()
+        for file in path.iterdir():
+            if file.is_file():
+                shutil.copyfile(file, copy / file.name)  # without its mode: it is written to
     else:
         for file in path.parent.glob(f"{path.name}*"):
-            shutil.copy(file, copy.parent)
+            shutil.copyfile(file, copy.parent / file.name)
     if unpack:
         for packed in copy.glob(f"*{SQLITE}{ZSTD}"):
             if not packed.with_suffix("").exists():

@@ -29,6 +29,7 @@ from rlif_learner.labels import SCHEMES, label_rewards
 from rlif_learner.steps import Source, StepRecord, discards, follows
 
 Scheme = Callable[..., tuple[np.ndarray, np.ndarray]]
+_VERSION = 2  # of what a file of labels holds
 COLUMNS = {
     "sequence": np.uint64,
     "episode_id": np.uint32,
@@ -196,6 +197,8 @@ class RelabelReport:
 class _Rows:
     """Columns, and the counts of the report, as they grow."""
 
+    digest: StepDigest = field(default_factory=lambda: StepDigest())
+
     columns: dict[str, list[np.ndarray]] = field(
         default_factory=lambda: {name: [] for name in COLUMNS}
     )
@@ -214,6 +217,8 @@ class _Rows:
         if not discards(steps[-1]):
             has_next[:-1] = [follows(b, a) for a, b in zip(steps, steps[1:], strict=False)]
         old = label_rewards(steps, "onset")[0]
+        for step in steps:
+            self.digest.add(step)
         values = {
             "sequence": [s.sequence for s in steps],
             "episode_id": [s.episode_id for s in steps],
@@ -238,10 +243,28 @@ class _Rows:
             self.counts[name] += value
 
 
+class StepDigest:
+    """Of all that labels may come from: two bags number their Steps alike, and are not the same."""
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def add(self, step: StepRecord) -> None:
+        facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
+                 step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
+        self._sum.update(np.asarray(facts, np.int64).tobytes())
+        self._sum.update(step.state.tobytes() + step.action.tobytes())
+
+    @property
+    def hex(self) -> str:
+        return self._sum.hexdigest()
+
+
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
     """What the labels were made of: equal means that they need not be made again."""
     written = work.written()
     return {
+        "version": _VERSION,
         **source_files(bag),
         **({"function": written} if written else {}),
         "scheme": work.scheme,
@@ -281,7 +304,7 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
         name: np.concatenate(parts) if parts else np.zeros(0, COLUMNS[name])
         for name, parts in rows.columns.items()
     }
-    text = json.dumps({"of": about, "report": vars(report)})
+    text = json.dumps({"of": about, "report": vars(report), "steps": rows.digest.hex})
     output.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".partial-{target.name}")
     with unfinished.open("wb") as stream:

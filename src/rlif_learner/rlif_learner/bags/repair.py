@@ -23,6 +23,7 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rlif_learner.bags.files import (
     MCAP,
     ZSTD,
+    ZSTD_MAGIC,
     BagError,
     DirectoryLock,
     refuse_inside,
@@ -33,7 +34,6 @@ from rlif_learner.bags.files import (
 )
 from rlif_learner.bags.types import definition_types
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 # What the library raises where a file ends in the middle of a record.
 _CUT = (
     McapError, zstandard.ZstdError, struct.error, EOFError, ValueError, IndexError, RuntimeError,
@@ -163,7 +163,7 @@ class _Copy:
             if connection is None:
                 return
             data = record.data
-            if data.startswith(_ZSTD_MAGIC):  # recorded with `--compression-mode message`
+            if data.startswith(ZSTD_MAGIC):  # recorded with `--compression-mode message`
                 data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
             self._writer.write(connection, record.log_time, data)
             self.kept[connection.topic] += 1

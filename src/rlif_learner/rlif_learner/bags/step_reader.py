@@ -77,6 +77,7 @@ class StepReader:
     _said: Counter[str] = field(default_factory=Counter)
     _topic: str = ""
     _left: dict[int, int] = field(default_factory=dict)  # see `_refuse_two_in_one`
+    _doubtful: dict[int, int] = field(default_factory=dict)
     _discarded: set[int] = field(default_factory=set)  # episodes, by the newest message on each
 
     def raw(self) -> Iterator[tuple[int, bytes]]:
@@ -172,10 +173,14 @@ class StepReader:
 
         Their numbers say what follows what, and these are the same in both. Where the sequence
         goes back, the one before was left: a Step that soon comes as the next one of both may be
-        either's.
+        either's. If it comes a second time, both go on.
         """
-        self._left = {n: left for n, left in self._left.items() if stamp - left < _SOON}
+        for numbers in (self._left, self._doubtful):
+            for number in [n for n, since in numbers.items() if stamp - since >= _SOON]:
+                del numbers[number]
         if record.sequence == previous.sequence + 1 and record.sequence in self._left:
+            self._doubtful[record.sequence] = stamp
+        elif record.sequence in self._doubtful:
             raise BagError(
                 f"{self.path}: {self._topic} at {stamp} ns: Step {record.sequence} came twice, with "
                 "others between: two recordings in one, whose order cannot be told. Name their "

@@ -12,7 +12,7 @@ import yaml
 
 from rlif_learner.algorithms import DATA, make_algorithm
 from rlif_learner.bags.files import BagError
-from rlif_learner.bags.relabel import labels_path, read_labels
+from rlif_learner.bags.relabel import StepDigest, labels_path, read_labels
 from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.buffer import Buffers, ReplayBuffer
 from rlif_learner.config import checked
@@ -158,8 +158,9 @@ def _load_bag(
     add: Callable[[Any], None],
     buffers: Sequence[ReplayBuffer],
 ) -> None:
-    labels = None if data.labels is None else read_labels(labels_path(bag, data.labels)).columns
-    count, entry = 0 if labels is None else len(labels["sequence"]), -1
+    found = None if data.labels is None else read_labels(labels_path(bag, data.labels))
+    labels = None if found is None else found.columns
+    count, entry, digest = 0 if labels is None else len(labels["sequence"]), -1, StepDigest()
     others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it anew"
     rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
     reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
@@ -171,9 +172,8 @@ def _load_bag(
             raise ValueError(f"{bag}: {error}") from error
         if labels is None:
             continue
-        facts = (step.sequence, step.episode_id, step.step_index)
-        named = ("sequence", "episode_id", "step_index")
-        if entry >= count or tuple(int(labels[name][entry]) for name in named) != facts:
+        digest.add(step)
+        if entry >= count:
             raise BagError(others)
         rows += [
             (b, total % b.capacity, entry)
@@ -183,7 +183,7 @@ def _load_bag(
     for buffer in buffers:
         buffer.interrupt()
     if labels is not None:
-        if entry + 1 != count:
+        if entry + 1 != count or found is None or found.about.get("steps") != digest.hex:
             raise BagError(others)
         for buffer, row, entry in rows:
             buffer.columns["reward"][row] = labels["reward"][entry]

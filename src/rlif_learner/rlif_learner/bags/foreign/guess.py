@@ -24,11 +24,13 @@ JOINT_COMMANDS = ("trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/Joint
 
 
 def starter(
-    types: Mapping[str, str], joints: Sequence[str] = (), commanded: Sequence[str] = ()
-) -> str:
+    types: Mapping[str, str], joints: Sequence[str] = (), commanded: Sequence[str] = (),
+    frame: str = "base",
+) -> str:  # fmt: skip
     """A mapping file to begin with, guessed from the types of a bag's topics.
 
-    joints: names in the bag's joint states, in their order; commanded: in its commands to joints
+    joints: names in the bag's joint states, in their order; commanded: in its commands to joints;
+    frame: of its poses
     """
 
     def first(*kinds: str) -> str:
@@ -57,7 +59,7 @@ def starter(
         "control_rate": 10.0,
         "features": [_FEATURE_OF[name] for name in sources],
         "joints": list(joints),
-        "base_frame": "base",
+        "base_frame": frame,
         "sources": sources,
         "cameras": {f"camera{i}": topic for i, topic in enumerate(images)},
         **motion,
@@ -72,21 +74,30 @@ def starter_lines(bag: Path) -> list[str]:
     """A mapping for a bag without Steps."""
     with open_bag(bag) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
-        joints = _joint_names(reader, "sensor_msgs/msg/JointState")
-        commanded = _joint_names(reader, *JOINT_COMMANDS)
+        joints = _names(_first(reader, "sensor_msgs/msg/JointState"))
+        commanded = _names(_first(reader, *JOINT_COMMANDS))
+        pose = _first(reader, "geometry_msgs/msg/PoseStamped")
     if STEP_TYPE in types.values():
         return []
-    return ["a mapping to start from, for --mapping:", "", starter(types, joints, commanded)]
+    frame = "base" if pose is None else pose.header.frame_id
+    guess = starter(types, joints, commanded, frame)
+    return ["a mapping to start from, for --mapping:", "", guess]
 
 
-def _joint_names(reader: AnyReader, *kinds: str) -> list[str]:
-    """In the first message of these types; none where there is none, or it cannot be read."""
+def _first(reader: AnyReader, *kinds: str) -> Any:
+    """The first message of these types; None where there is none, or it cannot be read."""
     found = sorted((c for c in reader.connections if c.msgtype in kinds), key=lambda c: c.topic)
     if not found:
-        return []
+        return None
     try:
         connection, _, data = next(reader.messages(found[:1]))
-        message: Any = reader.deserialize(data, connection.msgtype)
+        return reader.deserialize(data, connection.msgtype)
     except Exception:  # noqa: BLE001 - whatever damage makes the library raise: it is said above
+        return None
+
+
+def _names(message: Any) -> list[str]:
+    """Of joints, in a JointState or a command; none where there is no message."""
+    if message is None:
         return []
     return list(message.name if hasattr(message, "name") else message.joint_names)

@@ -126,6 +126,7 @@ class ForeignSteps:
         self._driver = Driver(mapping)
         self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
+        self._command_frame = ""  # of the first command that names one
         self._newest_act = 0  # ns; of a command, or of a change of the gripper
         self._in_force = (0, np.zeros(len(mapping.motion)))  # in the last tick that had a command
         self._tick: _Tick | None = None
@@ -227,6 +228,7 @@ class ForeignSteps:
 
     def _take_command(self, stamp: int, message: Any) -> None:
         values = command_values(message, self.mapping)
+        self._same_frame(message)
         self._driver.judge(values)
         self._command = (stamp, values)
         self._newest_act = stamp
@@ -238,6 +240,17 @@ class ForeignSteps:
         if self._tick is not None:
             self._tick.commands.append(values)
             self._tick.moments.append(_Moment(stamp, self._driver.engaged, True))
+
+    def _same_frame(self, message: Any) -> None:
+        """FeatureError for a command in another frame than the first one: another direction."""
+        frame = getattr(getattr(message, "header", None), "frame_id", "")
+        if self.mapping.output != "twist" or not frame:
+            return
+        self._command_frame = self._command_frame or frame
+        if frame != self._command_frame:
+            raise FeatureError(
+                f"frame_id is {frame!r}, that of the first was {self._command_frame!r}"
+            )
 
     def _take_success(
         self, topic: str, stamp: int, succeeded: bool

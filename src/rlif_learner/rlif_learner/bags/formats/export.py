@@ -227,12 +227,15 @@ def _unbroken(
 ) -> Iterator[Run]:
     start = 0
     for stop in range(1, len(frames) + 1):
-        if stop < len(frames) and follows(frames[stop].record, frames[stop - 1].record):
+        whole = stop < len(frames) and follows(frames[stop].record, frames[stop - 1].record)
+        # A scheme may end an episode within one: at the row before the newest frame.
+        ended = stop - start > 1 and bool(terminals[stop - 2])
+        if whole and not ended:
             continue
         if stop - start > 1:
             rows = np.asarray(rewards[start : stop - 1], np.float32)
-            yield Run(bag, frames[start:stop], rows, bool(terminals[stop - 2]))
-        start = stop
+            yield Run(bag, frames[start:stop], rows, ended)
+        start = stop - 1 if whole else stop
 
 
 def _shape(run: Run) -> dict[str, Any]:
