@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -111,6 +112,33 @@ def write(
             data = STORE.serialize_cdr(message, kind)
             writer.write(connections[topic], stamp, data)
     return path
+
+
+def write_mcap(
+    file: Path, messages: list[Message], strange: Callable[[McapWriter], None] | None = None,
+    **options: Any,
+) -> Path:  # fmt: skip
+    """One file without a directory. strange: adds what the rosbags library would not write."""
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, **options)
+        writer.start(profile="ros2")
+        if strange is not None:
+            strange(writer)
+        channels: dict[str, int] = {}
+        for topic, stamp, kind, message in messages:
+            if topic not in channels:
+                text, _ = STORE.generate_msgdef(kind)
+                schema = writer.register_schema(kind, "ros2msg", text.encode())
+                channels[topic] = writer.register_channel(topic, "cdr", schema)
+            data = bytes(STORE.serialize_cdr(message, kind))
+            writer.add_message(channels[topic], stamp, data, stamp)
+        writer.finish()
+    return file
+
+
+def data_file(bag: Path) -> Path:
+    """The one file of a bag with messages in it."""
+    return next(f for f in bag.iterdir() if f.suffix != ".yaml")
 
 
 def convert(path: Path, **changes: Any) -> tuple[list[StepRecord], ForeignReport]:

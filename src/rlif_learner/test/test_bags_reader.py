@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import bag_sessions as foreign
@@ -20,31 +21,19 @@ EVENT = "example_interfaces/srv/AddTwoInts_Event"
 SERVICE = f"MSG: {EVENT}\nint64 a\nint64 b\n---\nint64 sum\n"
 
 
-def write_mcap(file: Path, messages: list[foreign.Message], digest: str = "") -> Path:
-    """With a topic /add/_service_event beside these messages."""
-    with file.open("wb") as stream:
-        writer = McapWriter(stream)
-        writer.start(profile="ros2")
-        channels: dict[str, int] = {}
-        for topic, stamp, kind, message in messages:
-            if topic not in channels:
-                text, _ = foreign.STORE.generate_msgdef(kind)
-                schema = writer.register_schema(kind, "ros2msg", text.encode())
-                channels[topic] = writer.register_channel(topic, "cdr", schema)
-            data = bytes(foreign.STORE.serialize_cdr(message, kind))
-            writer.add_message(channels[topic], stamp, data, stamp)
-        schema = writer.register_schema(EVENT, "ros2msg", SERVICE.encode())
-        metadata = {"topic_type_hash": digest} if digest else {}
-        channel = writer.register_channel("/add/_service_event", "cdr", schema, metadata)
-        writer.add_message(channel, messages[-1][1], b"\0\1\0\0", 0)
-        writer.finish()
-    return file
+def with_service(writer: McapWriter, digest: str) -> None:
+    """A topic /add/_service_event."""
+    schema = writer.register_schema(EVENT, "ros2msg", SERVICE.encode())
+    metadata = {"topic_type_hash": digest} if digest else {}
+    channel = writer.register_channel("/add/_service_event", "cdr", schema, metadata)
+    writer.add_message(channel, foreign.SECOND // 2, b"\0\1\0\0", 0)
 
 
 @pytest.mark.parametrize("digest", ["", "RIHS01_" + "0" * 64])
 def test_a_definition_that_cannot_be_read_costs_its_topic_only(tmp_path: Path, digest: str) -> None:
     """Regression: a service's events beside the topics, and the whole bag was refused."""
-    file = write_mcap(tmp_path / "with_service.mcap", foreign.session(5), digest)
+    strange = partial(with_service, digest=digest)
+    file = foreign.write_mcap(tmp_path / "with_service.mcap", foreign.session(5), strange)
     steps, report = foreign.convert(file)
     assert foreign.drivers(steps) == "ppppo|" and not report.notes
     assert any("/add/_service_event" in line for line in describe_bag(file))
@@ -81,34 +70,21 @@ def test_a_topic_whose_qos_was_edited_in_the_metadata_is_read(
     assert counts["/arm/pose"] == sum(m[0] == "/arm/pose" for m in foreign.session(5))
 
 
-def with_strange_channels(file: Path, finished: bool) -> Path:
-    """A session beside topics that no ROS 2 bag has; cut before its end if not finished."""
-    with file.open("wb") as stream:
-        writer = McapWriter(stream, chunk_size=4096)
-        writer.start(profile="ros2")
-        plain = writer.register_channel("/bytes", "cdr", 0)
-        schema = writer.register_schema("thing", "jsonschema", b"{}")
-        json = writer.register_channel("/json", "json", schema)
-        for channel in (plain, json):
-            writer.add_message(channel, foreign.SECOND // 2, b"{}", 0)
-        channels: dict[str, int] = {}
-        for topic, stamp, kind, message in foreign.session(5):
-            if topic not in channels:
-                text, _ = foreign.STORE.generate_msgdef(kind)
-                schema = writer.register_schema(kind, "ros2msg", text.encode())
-                channels[topic] = writer.register_channel(topic, "cdr", schema)
-            data = bytes(foreign.STORE.serialize_cdr(message, kind))
-            writer.add_message(channels[topic], stamp, data, stamp)
-        writer.finish()
-    if not finished:
-        file.write_bytes(file.read_bytes()[:-4000])
-    return file
+def with_strange_channels(writer: McapWriter) -> None:
+    """Topics that no ROS 2 bag has."""
+    plain = writer.register_channel("/bytes", "cdr", 0)
+    schema = writer.register_schema("thing", "jsonschema", b"{}")
+    for channel in (plain, writer.register_channel("/json", "json", schema)):
+        writer.add_message(channel, foreign.SECOND // 2, b"{}", 0)
 
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_topics_that_are_not_of_ros_are_left_out_and_named(tmp_path: Path, finished: bool) -> None:
     """Regression: the whole bag was refused, or its repair ended in a traceback."""
-    file = with_strange_channels(tmp_path / "strange.mcap", finished)
+    file = tmp_path / "strange.mcap"
+    foreign.write_mcap(file, foreign.session(5), with_strange_channels, chunk_size=4096)
+    if not finished:
+        file.write_bytes(file.read_bytes()[:-4000])
     steps, report = foreign.convert(file)
     assert foreign.drivers(steps) == "ppppo|"
     notes = "\n".join(report.notes)
