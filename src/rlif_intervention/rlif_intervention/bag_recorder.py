@@ -111,6 +111,8 @@ class BagRecorder:
             self._bag.close()
         except Exception as error:  # noqa: BLE001 - as above; the caller of `close` reads the status
             self._stop(error)
+            with self._changed:
+                self._lost.update(self._bag.abandoned)
 
     def _write_waiting(self) -> bool:
         """Write all that is queued; False: it was the last."""

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +195,8 @@ class BagWriter:
         self._writer: Writer | None = None
         self._opened = self._flushed = clock()
         self._done = 0  # bytes of finished files
+        self._unflushed: Counter[str] = Counter()  # messages by topic
+        self.abandoned: Counter[str] = Counter()  # those that a full disk may not have taken
         try:
             config.directory.mkdir(parents=True)
         except FileExistsError:
@@ -203,7 +206,7 @@ class BagWriter:
 
     @property
     def message_count(self) -> int:
-        return sum(c.messages for c in self._files)
+        return sum(c.messages for c in self._files) - self.abandoned.total()
 
     def add_topic(self, topic: Topic) -> None:
         """Make a topic known; a second time is ignored."""
@@ -221,6 +224,7 @@ class BagWriter:
             publish_time=time_ns if publish_ns is None else publish_ns,
         )
         self._files[-1].add(topic, time_ns)
+        self._unflushed[topic] += 1
 
     def flush_if_due(self) -> None:
         """Once per `flush_period`: hand all to the operating system, watch the disk, split."""
@@ -246,6 +250,7 @@ class BagWriter:
         assert self._writer is not None and self._stream is not None, "the bag is closed"
         self._writer.flush()
         self._stream.flush()
+        self._unflushed.clear()
         self.bytes_written = self._done + self._stream.tell()
 
     def close(self) -> None:
@@ -264,6 +269,7 @@ class BagWriter:
         assert self._stream is not None
         raw = getattr(self._stream, "raw", self._stream)
         raw.close()  # below the buffer: what is in it cannot be written
+        self.abandoned = Counter(self._unflushed)
         self._writer = self._stream = None
 
     def _begin_file(self) -> None:
@@ -288,6 +294,7 @@ class BagWriter:
         self._writer.add_metadata("rosbag2", {"serialized_metadata": text})
         self._writer.finish()
         self._stream.flush()
+        self._unflushed.clear()
         self._done += self._stream.tell()
         self.bytes_written = self._done
         self._stream.close()

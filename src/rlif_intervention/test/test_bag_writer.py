@@ -230,6 +230,8 @@ def test_a_full_disk_stops_the_recording_and_says_so(tmp_path: Path) -> None:
     assert "No space left" in status.error and status.error.startswith("recording stopped")
     assert status.lost > 0 and recorder.record(INT, 1, int_message(1)) is False
     assert recorder.lost() == {"/count": recorder.status().lost}
+    # Regression: what was in memory when the disk was full was neither written nor lost.
+    assert status.written + status.lost == sent
 
 
 @pytest.mark.parametrize("where", ["write", "flush_if_due", "close"])
