@@ -237,3 +237,12 @@ def test_a_copy_is_not_read_only_where_the_bag_is(tmp_path: Path) -> None:
     finally:
         bag.chmod(0o755)
     assert copy.stat().st_mode & 0o200 and (copy / file.name).stat().st_mode & 0o200
+
+
+def test_a_directory_is_not_searched_to_its_depths(tmp_path: Path) -> None:
+    """It is a bag, or bags lie in it; what lies deeper is not asked for, and links lead nowhere."""
+    own.write_bag(tmp_path / "deep/deeper/bag", own.make_episodes(1))
+    (tmp_path / "deep/loop").symlink_to(tmp_path)
+    with pytest.raises(BagError, match="found no bag"):
+        bag_paths([tmp_path])
+    assert bag_paths([tmp_path / "deep/deeper"]) == [tmp_path / "deep/deeper/bag"]

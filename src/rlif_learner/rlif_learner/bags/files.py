@@ -79,22 +79,38 @@ def is_bag(path: Path) -> bool:
     A directory of other bags is none, and so is one of files that are not the parts of one
     recording: each of these is.
     """
+    if not path.is_dir():
+        return path.is_file() and path.name.removesuffix(ZSTD).endswith(STORAGE)
+    if _has_metadata(path):
+        return True
+    files = _files_in(path)
+    kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
+    if len(kinds) != 1 or not _is_one_recording(files):
+        return False
+    inside = [directory for directory in _visible(path) if directory.is_dir()]
+    return not any(_has_metadata(directory) or _files_in(directory) for directory in inside)
+
+
+def _has_metadata(directory: Path) -> bool:
     try:
-        if not path.is_dir():
-            return path.is_file() and path.name.removesuffix(ZSTD).endswith(STORAGE)
-        if (path / METADATA).exists():
-            return True
-        files = [file for kind in STORAGE for file in storage_files(path, kind)]
-        others = any(is_bag(directory) for directory in _visible(path) if directory.is_dir())
+        return (directory / METADATA).exists()
     except PermissionError:  # lost+found, in the root of a disk
         return False
-    kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
-    return len(kinds) == 1 and not others and _is_one_recording(files)
+
+
+def _files_in(directory: Path) -> list[Path]:
+    try:
+        return [file for kind in STORAGE for file in storage_files(directory, kind)]
+    except PermissionError:
+        return []
 
 
 def _visible(directory: Path) -> list[Path]:
     """What is in it, without what a killed process has left unfinished, under a hidden name."""
-    return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+    try:
+        return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+    except PermissionError:
+        return []
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
@@ -154,8 +170,7 @@ def refuse_inside(sources: Iterable[Path], output: Path) -> None:
     whole = output.resolve()
     directories = {source.resolve() for source in sources if source.is_dir()}
     for directory in (whole, *whole.parents):
-        files = storage_files(directory, MCAP) or storage_files(directory, SQLITE)
-        if directory in directories or (files and (directory / METADATA).exists()):
+        if directory in directories or (_has_metadata(directory) and _files_in(directory)):
             raise BagError(
                 f"{output}: nothing is written into {directory}, which is a source or a bag; name "
                 "another output with -o"
