@@ -12,7 +12,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_learner.bags.foreign.mapping import TopicMapping
-from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
+from rlif_learner.bags.foreign.report import ForeignReport
+from rlif_learner.bags.foreign.steps import foreign_steps
 from rlif_learner.steps import StepRecord
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)

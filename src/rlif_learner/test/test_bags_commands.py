@@ -26,7 +26,8 @@ from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.ticks import Source
 from rlif_learner.bags.foreign.commands import command_values, gripper_asked
 from rlif_learner.bags.foreign.mapping import TopicMapping
-from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
+from rlif_learner.bags.foreign.report import ForeignReport
+from rlif_learner.bags.foreign.steps import foreign_steps
 from rlif_learner.commands import relabel as relabel_command
 
 JOINTS = ["elbow", "wrist"]

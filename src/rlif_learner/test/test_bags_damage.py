@@ -21,7 +21,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_learner.bags.files import BagError
 from rlif_learner.bags.foreign.guess import starter
-from rlif_learner.bags.foreign.steps import ForeignReport, ForeignSteps
+from rlif_learner.bags.foreign.report import ForeignReport
+from rlif_learner.bags.foreign.steps import ForeignSteps
 from rlif_learner.bags.info import describe_bag
 from rlif_learner.bags.replay import recorded_steps
 from rlif_learner.bags.step_reader import MAX_NOTES, StepReader

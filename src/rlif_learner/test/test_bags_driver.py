@@ -23,7 +23,8 @@ from bag_sessions import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_learner.bags.foreign.steps import ForeignReport, ForeignSteps
+from rlif_learner.bags.foreign.report import ForeignReport
+from rlif_learner.bags.foreign.steps import ForeignSteps
 
 JOY = {"joy": "/joy", "button": 4}
 

@@ -34,7 +34,8 @@ from rosbags.typesys import Stores, get_typestore
 from rlif_learner.bags.files import BagError
 from rlif_learner.bags.foreign.guess import starter
 from rlif_learner.bags.foreign.mapping import TopicMapping
-from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
+from rlif_learner.bags.foreign.report import ForeignReport
+from rlif_learner.bags.foreign.steps import foreign_steps
 from rlif_learner.bags.step_reader import StepReader
 from rlif_learner.commands import relabel as relabel_command
 from rlif_learner.labels import label_rewards

@@ -14,7 +14,8 @@ from typing import Any
 
 from rlif_learner.bags.files import BagError, bag_name, source_files
 from rlif_learner.bags.foreign.mapping import TopicMapping
-from rlif_learner.bags.foreign.steps import ForeignReport, foreign_steps
+from rlif_learner.bags.foreign.report import ForeignReport
+from rlif_learner.bags.foreign.steps import foreign_steps
 from rlif_learner.bags.write import StepWriter
 
 

@@ -7,7 +7,6 @@ mean of the commands in the tick, and one reading of the operator's hand marks t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from rlif_learner.bags.foreign.commands import command_values, gripper_asked
 from rlif_learner.bags.foreign.driver import Driver
 from rlif_learner.bags.foreign.mapping import TopicMapping
 from rlif_learner.bags.foreign.readings import Readings, header_stamp
+from rlif_learner.bags.foreign.report import ForeignReport
 from rlif_learner.bags.open import open_bag, read_messages
 from rlif_learner.bags.types import require_types
 from rlif_learner.steps import Outcome, Source, StepRecord
@@ -44,52 +44,6 @@ class _Moment(NamedTuple):
     stamp: int  # ns
     engaged: bool  # the operator holds on
     command: bool  # a command, or a change of the gripper; else the operator's hand alone
-
-
-@dataclass
-class ForeignReport:
-    """What became of a foreign bag. refused: messages by topic; gaps: ticks by what was missing
-
-    late: messages that were logged before the one ahead of them, by less than a tick
-    """
-
-    bag: str = ""
-    steps: int = 0
-    episodes: int = 0
-    clipped: int = 0
-    late: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    gaps: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-
-    def note(self, where: str, stamp: int, words: str) -> None:
-        """A line that names file, topic and time."""
-        self.notes.append(f"{self.bag}: {where} at {stamp} ns: {words}")
-
-    def refuse(self, topic: str, stamp: int, words: str) -> None:
-        """Count a message that cannot be used; the first of each topic is named."""
-        if not self.refused[topic]:
-            self.note(topic, stamp, f"the first refused: {words}")
-        self.refused[topic] += 1
-
-    def gap(self, where: str, stamp: int, why: str, words: str) -> None:
-        """Count a tick that gives no step; the first of each kind is named."""
-        if not self.gaps[why]:
-            self.note(where, stamp, f"no step, the first time: {words}")
-        self.gaps[why] += 1
-
-    def entry(self) -> dict[str, Any]:
-        """As JSON holds it. (`asdict` makes nonsense of a Counter.)"""
-        return {**vars(self), "refused": dict(self.refused), "gaps": dict(self.gaps)}
-
-    def lines(self) -> list[str]:
-        return [
-            f"  {self.steps} steps of {self.episodes} episodes, {self.clipped} actions clipped",
-            *(f"  {n} messages of {topic} refused" for topic, n in self.refused.items()),
-            *[f"  {self.late} messages out of order by less than a tick"] * bool(self.late),
-            *(f"  {n} ticks without a step: {why}" for why, n in self.gaps.items()),
-            *(f"  note: {note}" for note in self.notes),
-        ]
 
 
 @dataclass
