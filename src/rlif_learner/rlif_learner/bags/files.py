@@ -12,19 +12,27 @@ from typing import Any
 from zipfile import BadZipFile
 
 import yaml
+import zstandard
 
 _MAGIC = b"\x89MCAP0\r\n"
 # What NumPy raises where a file of arrays is none, or is cut.
 NOT_ARRAYS = (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError, BadZipFile,
               zlib.error)  # fmt: skip
 MCAP, SQLITE, ZSTD = ".mcap", ".db3", ".zstd"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
 STORAGE = (MCAP, SQLITE, ".bag")
 METADATA = "metadata.yaml"
 
 
 class BagError(RuntimeError):
     """A bag that cannot be read or written; the message names file and remedy."""
+
+
+def unpacked_message(data: bytes) -> bytes:
+    """The same, or what is in it: `--compression-mode message`, where no metadata.yaml says so."""
+    if data[:4] == _ZSTD_MAGIC:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return data
 
 
 def storage_files(path: Path, kind: str) -> list[Path]:

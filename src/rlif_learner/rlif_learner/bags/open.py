@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,12 +21,12 @@ from rlif_learner.bags.files import (
     METADATA,
     SQLITE,
     ZSTD,
-    ZSTD_MAGIC,
     BagError,
     is_bag,
     part_of,
     storage_files,
     unfinished_files,
+    unpacked_message,
 )
 from rlif_learner.bags.reader import open_reader
 from rlif_learner.bags.repair import RepairReport, is_unordered, repair_bag
@@ -106,7 +106,10 @@ def _readable_sqlite(
     path: Path, files: list[Path], notes: list[str], stack: ExitStack
 ) -> list[Path]:
     logs, loose = _write_ahead_logs(path), path.is_dir() and not (path / METADATA).exists()
-    parts = _unlisted(path, files, notes)
+    parts: list[Path] = []
+    if path.is_dir() and not loose:
+        with suppress(BagError):  # the library says what is wrong with metadata.yaml
+            parts = _unlisted(path, files, _listed(path)[0], notes)
     if logs or (loose and any(file.suffix == ZSTD for file in files)):
         path_of = _sqlite_copy(path, _temporary(stack), bool(loose or parts))
         files = storage_files(path_of, SQLITE)
@@ -169,14 +172,8 @@ def _listed(path: Path) -> tuple[set[str], int]:
         raise BagError(f"metadata.yaml is damaged: {_words(error)}") from error
 
 
-def _unlisted(path: Path, files: Sequence[Path], notes: list[str]) -> list[Path]:
+def _unlisted(path: Path, files: Sequence[Path], listed: set[str], notes: list[str]) -> list[Path]:
     """Parts of the recording that metadata.yaml does not name; others are said, and not read."""
-    if not path.is_dir() or not (path / METADATA).exists():
-        return []
-    try:
-        listed, _ = _listed(path)
-    except BagError:
-        return []  # the library says what is wrong with it
     recordings = {part_of(Path(name))[0] for name in listed}
     others = [file for file in files if file.name not in listed]
     parts = [file for file in others if part_of(file)[0] in recordings]
@@ -206,9 +203,7 @@ def read_messages(
             problem = _words(error)
             break
         found += 1
-        if data[:4] == ZSTD_MAGIC:  # compressed one by one, and no metadata.yaml that says so
-            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-        yield connection, stamp, data
+        yield connection, stamp, unpacked_message(data)
     lost = sum(c.msgcount for c in connections) - found
     if problem or lost > 0:
         topics = ", ".join(sorted({c.topic for c in connections}))
@@ -232,10 +227,10 @@ def _unfinished(path: Path, files: Sequence[Path], notes: list[str]) -> str:
         return "no metadata.yaml"
     # Killed between two files, or before the last metadata.yaml: it lacks what came last.
     try:
-        _, count = _listed(path)
+        listed, count = _listed(path)
     except BagError as error:
         return str(error)
-    if _unlisted(path, files, notes):
+    if _unlisted(path, files, listed, notes):
         return "metadata.yaml does not name all files"
     if "rlif" in _libraries(files) and count != _counted(files):
         return "metadata.yaml is older than the files"

@@ -193,11 +193,28 @@ class RelabelReport:
     resumed: bool = False
 
 
+class StepDigest:
+    """Of all that labels may come from: two bags number their Steps alike, and are not the same."""
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def add(self, step: StepRecord) -> None:
+        facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
+                 step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
+        self._sum.update(np.asarray(facts, np.int64).tobytes())
+        self._sum.update(step.state.tobytes() + step.action.tobytes())
+
+    @property
+    def hex(self) -> str:
+        return self._sum.hexdigest()
+
+
 @dataclass
 class _Rows:
     """Columns, and the counts of the report, as they grow."""
 
-    digest: StepDigest = field(default_factory=lambda: StepDigest())
+    digest: StepDigest = field(default_factory=StepDigest)
 
     columns: dict[str, list[np.ndarray]] = field(
         default_factory=lambda: {name: [] for name in COLUMNS}
@@ -241,23 +258,6 @@ class _Rows:
         }
         for name, value in found.items():
             self.counts[name] += value
-
-
-class StepDigest:
-    """Of all that labels may come from: two bags number their Steps alike, and are not the same."""
-
-    def __init__(self) -> None:
-        self._sum = hashlib.sha256()
-
-    def add(self, step: StepRecord) -> None:
-        facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
-                 step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
-        self._sum.update(np.asarray(facts, np.int64).tobytes())
-        self._sum.update(step.state.tobytes() + step.action.tobytes())
-
-    @property
-    def hex(self) -> str:
-        return self._sum.hexdigest()
 
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:

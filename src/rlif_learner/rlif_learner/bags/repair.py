@@ -23,7 +23,6 @@ from rosbags.typesys import Stores, TypesysError, get_typestore
 from rlif_learner.bags.files import (
     MCAP,
     ZSTD,
-    ZSTD_MAGIC,
     BagError,
     DirectoryLock,
     refuse_inside,
@@ -31,6 +30,7 @@ from rlif_learner.bags.files import (
     remove_bag,
     rename_bag,
     storage_files,
+    unpacked_message,
 )
 from rlif_learner.bags.types import definition_types
 
@@ -162,10 +162,7 @@ class _Copy:
             connection = self._by_channel[record.channel_id]
             if connection is None:
                 return
-            data = record.data
-            if data.startswith(ZSTD_MAGIC):  # recorded with `--compression-mode message`
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-            self._writer.write(connection, record.log_time, data)
+            self._writer.write(connection, record.log_time, unpacked_message(record.data))
             self.kept[connection.topic] += 1
 
     def _connection(self, channel: Channel) -> Connection | None:

@@ -158,9 +158,8 @@ def _load_bag(
     add: Callable[[Any], None],
     buffers: Sequence[ReplayBuffer],
 ) -> None:
-    found = None if data.labels is None else read_labels(labels_path(bag, data.labels))
-    labels = None if found is None else found.columns
-    count, entry, digest = 0 if labels is None else len(labels["sequence"]), -1, StepDigest()
+    labels = None if data.labels is None else read_labels(labels_path(bag, data.labels))
+    count, entry, digest = 0 if labels is None else len(labels.columns["reward"]), -1, StepDigest()
     others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it anew"
     rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
     reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
@@ -183,11 +182,11 @@ def _load_bag(
     for buffer in buffers:
         buffer.interrupt()
     if labels is not None:
-        if entry + 1 != count or found is None or found.about.get("steps") != digest.hex:
+        if entry + 1 != count or labels.about.get("steps") != digest.hex:
             raise BagError(others)
         for buffer, row, entry in rows:
-            buffer.columns["reward"][row] = labels["reward"][entry]
-            buffer.columns["terminal"][row] = np.float32(labels["terminal"][entry])
+            buffer.columns["reward"][row] = labels.columns["reward"][entry]
+            buffer.columns["terminal"][row] = np.float32(labels.columns["terminal"][entry])
     for note in reader.notes:
         say(f"note: {note}")
 

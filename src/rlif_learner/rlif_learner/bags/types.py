@@ -26,8 +26,6 @@ from rosbags.typesys.store import Typestore
 from rlif_learner.bags.files import METADATA, BagError
 
 _WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
-
-
 _IDL = "=" * 80 + "\nIDL: "  # before the name of each of several definitions
 
 
@@ -49,8 +47,7 @@ def require_types(reader: AnyReader, path: Path, connections: Collection[Connect
     if unknown:
         raise BagError(
             f"{path}: no definition of the type of {', '.join(unknown)} that can be read, in the bag "
-            "or installed; "
-            "source a workspace that has it"
+            "or installed; source a workspace that has it"
         )
 
 

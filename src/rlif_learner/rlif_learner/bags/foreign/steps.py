@@ -2,7 +2,7 @@
 
 The same code as live makes them: the observer's samples, ages and features, and the arbiter's rule
 of what is one intervention. A tick of `control_rate` begins with an observation; the action is the
-mean of the commands in the tick, and one reading of the operator's hand marks the whole tick.
+mean of the commands in the tick, and one command of the operator's marks the whole tick.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class ForeignSteps:
 
     def _take(self, topic: str, stamp: int, message: Any) -> None:
         """Read a message as all that it is; what cannot be used is refused, once."""
-        problems: dict[str, str] = {}  # by what it is
+        problems: list[str] = []
         for source in self._sources.get(topic, ()):
             try:
                 self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
@@ -155,7 +155,7 @@ class ForeignSteps:
                     self._taken[source] = header_stamp(message)
             except _UNUSABLE as error:
                 self._samples.refuse(source, str(error))
-                problems[source] = str(error)
+                problems.append(str(error))
         roles = (
             (self.mapping.driver_topic, self._take_driver),
             (self.mapping.gripper.get("topic"), self._take_gripper),
@@ -169,9 +169,9 @@ class ForeignSteps:
             except _UNUSABLE as error:
                 if of == self.mapping.driver_topic:
                     self._driver.refuse(str(error))
-                problems[take.__name__] = str(error)
+                problems.append(str(error))
         if problems:
-            words = "; ".join(dict.fromkeys(problems.values()))
+            words = "; ".join(dict.fromkeys(problems))  # each once
             self.report.refuse(topic, stamp - self._shift, words)
 
     def _take_driver(self, stamp: int, message: Any) -> None:

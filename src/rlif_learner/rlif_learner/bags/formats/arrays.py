@@ -137,6 +137,12 @@ def _check_rows(name: str, array: np.ndarray) -> None:
 
 def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[int, int]]:
     """Rows [start, stop) of each episode."""
+    stops = (np.flatnonzero(_told(arrays, count) | _elsewhere(arrays)) + 1).tolist()
+    return zip([0, *stops[:-1]], stops, strict=True)
+
+
+def _told(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """Rows [n] after which some array, or the end of them, says that an episode ends."""
     ends = np.zeros(count, np.bool_)
     for name in ENDS:
         if name in arrays:
@@ -145,10 +151,8 @@ def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[in
         ends[:-1] |= arrays["episode_ids"][1:] != arrays["episode_ids"][:-1]
     if "step_indices" in arrays:  # behind a gap nothing is the next observation of anything
         ends[:-1] |= np.diff(arrays["step_indices"].astype(np.int64)) != 1
-    ends |= _elsewhere(arrays)
     ends[-1] = True
-    stops = (np.flatnonzero(ends) + 1).tolist()
-    return zip([0, *stops[:-1]], stops, strict=True)
+    return ends
 
 
 def _elsewhere(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -195,18 +199,15 @@ def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list
             f"{sorted(arrays)}; --one-episode if all rows are one"
         )
     notes = []
-    told = np.zeros(count, np.bool_)
-    for _, stop in _episodes({k: v for k, v in arrays.items() if k != "next_observations"}, count):
-        told[stop - 1] = True
+    told = _told(arrays, count)
     if new := int((_elsewhere(arrays) & ~told).sum()):
         notes.append(
             f"{new} rows have a next observation that is not the next row's, where nothing else "
             "ends an episode: one ends there"
         )
-    ends = len(list(_episodes(arrays, count)))
     if "next_observations" not in arrays:
         notes.append(
-            f"no next_observations: the last action of each of {ends} episodes leads to nothing "
+            f"no next_observations: the last action of each of {told.sum()} episodes leads to nothing "
             "that is known, and is left out"
         )
     if unused := sorted(set(arrays) - set(COLUMNS)):
