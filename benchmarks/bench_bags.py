@@ -37,7 +37,7 @@ from rlif_node.stamps import to_msg
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, JointState, Joy
 
-from rlif_learner.bags.relabel import Relabelling, relabel_bag
+from rlif_bags.relabelling.relabel import Relabelling, relabel_bag
 from rlif_msgs.msg import Decision, Episode, Observation
 
 RESULTS = Path(__file__).with_name("results") / "bags.json"

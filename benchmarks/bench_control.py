@@ -226,8 +226,8 @@ def train_until_stdin_closes() -> None:
 
     from bench_learner import CONFIG, SPEC, filled_buffer
 
-    from rlif_learner.buffer import Buffers
-    from rlif_learner.rlpd import RLPD
+    from rlif_learner.algorithms.rlpd import RLPD
+    from rlif_learner.data.buffer import Buffers
 
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()

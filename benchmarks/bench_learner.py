@@ -26,10 +26,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
 RESULTS = Path(__file__).with_name("results") / "learner.json"

@@ -54,13 +54,13 @@ from rlif_node.running import make_executor
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from rlif_learner import rlpd
-from rlif_learner.augmentation import random_shift
-from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.algorithms import rlpd
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.memory import keep_freed_memory
-from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.augmentation import random_shift
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.steps import Outcome, Source, StepRecord
+from rlif_learner.engines.memory import keep_freed_memory
 from rlif_learner.vision import Vision, VisionConfig, make_buffer, make_vision
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.encoders import ImageEncoder

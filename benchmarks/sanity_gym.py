@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.labels import Label
-from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.labels import Label
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_policy.networks import PolicySpec
 
 mpl.use("Agg")

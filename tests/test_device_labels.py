@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import trace_rig
 
-from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.labels import label_rewards
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 PAD = {"pad__preset": "xbox"}
 MOUSE = {"devices": ["mouse"], "mouse__preset": "spacemouse"}

@@ -8,8 +8,8 @@ import pytest
 from geometry_msgs.msg import TwistStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from rlif_learner.labels import label_rewards
-from rlif_learner.step_messages import record_from_message
+from rlif_learner.data.labels import label_rewards
+from rlif_learner.data.step_messages import record_from_message
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, PolicyAction, Step
 
 CONFIG = Path(__file__).parents[1] / "config"

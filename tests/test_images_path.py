@@ -12,10 +12,10 @@ from rclpy.qos import QoSProfile
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Image
 
-from rlif_learner.bags.step_reader import StepReader
-from rlif_learner.buffer import ReplayBuffer
-from rlif_learner.step_messages import record_from_message
-from rlif_learner.steps import StepRecord
+from rlif_bags.reading.step_reader import StepReader
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.step_messages import record_from_message
+from rlif_learner.data.steps import StepRecord
 from rlif_msgs.msg import Step
 from rlif_policy.images import CameraSpec, RawImage, to_rgb
 

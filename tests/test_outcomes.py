@@ -19,8 +19,8 @@ from rlif_intervention.episodes import Driven as Counted
 from rlif_intervention.episodes import EpisodeConfig, EpisodeKeeper, Outcome
 from rlif_intervention.episodes import Phase as KeeperPhase
 from rlif_intervention.join import Driven, Phase, Seen, Stage, StepJoin
-from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Source, StepRecord, follows
+from rlif_learner.data.labels import label_rewards
+from rlif_learner.data.steps import Source, StepRecord, follows
 
 MS = 1_000_000  # ns
 PERIOD = 100 * MS

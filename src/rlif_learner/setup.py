@@ -6,7 +6,7 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={PACKAGE: ["py.typed", "*.xml", "*.yaml", "*.cpp", "*.h"]},
+    package_data={PACKAGE: ["py.typed", "engines/*.cpp", "engines/*.h"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/" + PACKAGE]),
         ("share/" + PACKAGE, ["package.xml"]),
@@ -15,7 +15,7 @@ setup(
     zip_safe=True,
     maintainer="RLIF maintainers",
     maintainer_email="maintainers@rlif.invalid",
-    description="Learner node: RLPD on interventions, replay buffer, labels, bags.",
+    description="Learner node: RLPD on interventions, replay buffer, labels.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [

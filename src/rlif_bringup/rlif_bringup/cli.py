@@ -20,14 +20,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("rlif_bringup.demo", "train on the simulated arm and evaluate, start to end"),
     "evaluate": ("rlif_bringup.evaluate", "evaluate a checkpoint on the simulated arm"),
     "doctor": ("rlif_bringup.doctor", "check a live system before arming"),
-    "bag": ("rlif_learner.commands.bag", "look into, check and repair bags"),
-    "replay": ("rlif_learner.commands.replay", "publish the Steps of bags for the learner"),
-    "train": ("rlif_learner.commands.train", "train from bags, without a graph"),
-    "relabel": ("rlif_learner.commands.relabel", "write bags with other labels"),
-    "export": ("rlif_learner.commands.export", "convert bags to other formats"),
-    "import": ("rlif_learner.commands.import_", "convert other formats to bags"),
-    "show": ("rlif_learner.commands.show", "draw the episodes of a bag"),
-    "film": ("rlif_learner.commands.film", "make a film of episodes of bags"),
+    "bag": ("rlif_bags.commands.bag", "look into, check and repair bags"),
+    "replay": ("rlif_bags.commands.replay", "publish the Steps of bags for the learner"),
+    "train": ("rlif_bags.commands.train", "train from bags, without a graph"),
+    "relabel": ("rlif_bags.commands.relabel", "write bags with other labels"),
+    "export": ("rlif_bags.commands.export", "convert bags to other formats"),
+    "import": ("rlif_bags.commands.import_", "convert other formats to bags"),
+    "show": ("rlif_bags.commands.show", "draw the episodes of a bag"),
+    "film": ("rlif_bags.commands.film", "make a film of episodes of bags"),
 }
 
 

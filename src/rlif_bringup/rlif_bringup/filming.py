@@ -75,11 +75,11 @@ def make_film(
         say("no film: the policy was not evaluated")
         return
     # These take a second to import, and a run without a film needs none of them.
-    from rlif_learner.bags.files import BagError
-    from rlif_learner.checkpoint import CheckpointError
-    from rlif_learner.critic_values import load_critic
-    from rlif_learner.film import Film, find_takes
-    from rlif_learner.film_files import write_film
+    from rlif_bags.drawing.critic_values import load_critic
+    from rlif_bags.drawing.film import Film, find_takes
+    from rlif_bags.drawing.film_files import write_film
+    from rlif_bags.reading.files import BagError
+    from rlif_learner.data.checkpoint import CheckpointError
 
     values = None
     try:

@@ -17,7 +17,7 @@ def test_ctrl_c_is_one_line_even_while_modules_are_imported(
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    module = importlib.import_module("rlif_learner.commands.bag")
+    module = importlib.import_module("rlif_bags.commands.bag")
     monkeypatch.setattr(module, "run", interrupted)
     if when == "import":
         monkeypatch.setattr(importlib, "import_module", interrupted)

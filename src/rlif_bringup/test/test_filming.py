@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rlif_bags.step_writer import StepWriter
 from rlif_bringup import evaluate, filming
 from rlif_bringup.summary import EpisodeRecord
-from rlif_learner.bags.write import StepWriter
-from rlif_learner.bc import BC
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.bc import BC
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig, RLPDConfig
-from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_policy.networks import PolicySpec
 
 LENGTH = 4

@@ -1,14 +1,19 @@
 """Learner node: RLPD on interventions, replay buffer, labels, bags."""
 
-from rlif_learner.bc import BC
-from rlif_learner.buffer import Batch, Buffers, ReplayBuffer, sample_mixed
-from rlif_learner.checkpoint import CheckpointError, CheckpointStore, DamagedError, MismatchError
+from rlif_learner.algorithms.bc import BC
+from rlif_learner.algorithms.dagger import DAgger
+from rlif_learner.algorithms.hg_dagger import HGDAgger
+from rlif_learner.algorithms.rlpd import RLPD, NonFiniteError
 from rlif_learner.config import ImitationConfig, RLPDConfig, named_preset
-from rlif_learner.dagger import DAgger
-from rlif_learner.hg_dagger import HGDAgger
-from rlif_learner.labels import label_rewards
-from rlif_learner.rlpd import RLPD, NonFiniteError
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.buffer import Batch, Buffers, ReplayBuffer, sample_mixed
+from rlif_learner.data.checkpoint import (
+    CheckpointError,
+    CheckpointStore,
+    DamagedError,
+    MismatchError,
+)
+from rlif_learner.data.labels import label_rewards
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 __all__ = [
     "BC",

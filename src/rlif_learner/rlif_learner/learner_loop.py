@@ -28,9 +28,9 @@ from typing import Any
 
 import torch
 
-from rlif_learner.checkpoint import CheckpointStore
-from rlif_learner.optim import NonFiniteError
-from rlif_learner.steps import StepRecord
+from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.steps import StepRecord
 from rlif_learner.training import StepCounts, StepFacts, Trainer, TrainingStatus
 from rlif_policy.networks import PolicySpec
 from rlif_policy.weights import WeightsError, check_tensors, pack_weights

@@ -33,18 +33,17 @@ from rlif_node.qos import LATCHED, REPLAY
 from rlif_node.running import run
 from std_srvs.srv import Trigger
 
-from rlif_learner.algorithms import ALGORITHMS, DATA, DEVICES, find_device, make_algorithm
-from rlif_learner.bags.files import BagError, bag_paths
-from rlif_learner.bags.step_reader import StepReader
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointError, CheckpointStore
-from rlif_learner.labels import SCHEMES
+from rlif_learner.algorithms.registry import ALGORITHMS, DATA, DEVICES, find_device, make_algorithm
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
+from rlif_learner.data.labels import SCHEMES
+from rlif_learner.data.prior import open_prior
+from rlif_learner.data.step_messages import record_from_message
+from rlif_learner.data.steps import StepRecord
+from rlif_learner.engines.memory import free_memory, keep_freed_memory
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
-from rlif_learner.memory import free_memory, keep_freed_memory
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
-from rlif_learner.step_messages import record_from_message
-from rlif_learner.steps import StepRecord
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
 from rlif_learner.vision import NAMES, VisionConfig, make_buffer, make_vision
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
@@ -259,14 +258,14 @@ class LearnerNode(Node):
         """ValueError names the bag that is missing, damaged or of another robot."""
         paths = self._value["prior_bags"]
         try:
-            for bag in bag_paths(paths) if paths else []:
-                reader = StepReader(bag, images=self._keep_images)
-                for step in reader:
+            for source in open_prior(paths, self._keep_images) if paths else ():
+                for step in source:
                     trainer.add_prior(step)
-                for note in reader.notes:
+                for note in source.notes:
                     self.get_logger().warning(note)
-                self.get_logger().info(f"{bag}: {trainer.status().prior_transitions} in all")
-        except (BagError, ValueError) as problem:
+                count = trainer.status().prior_transitions
+                self.get_logger().info(f"{source.path}: {count} in all")
+        except (RuntimeError, ValueError) as problem:
             raise ValueError(f"prior_bags: {problem}") from problem
 
     def _resume(self, path: Path) -> tuple[Trainer, int]:

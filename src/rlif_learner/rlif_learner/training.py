@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlif_learner.buffer import DRIVEN, Buffers
-from rlif_learner.steps import Outcome, Place, Source, StepRecord, discards, missing_before
+from rlif_learner.data.buffer import DRIVEN, Buffers
+from rlif_learner.data.steps import Outcome, Place, Source, StepRecord, discards, missing_before
 from rlif_policy.networks import Actor, PolicySpec, camera_places
 
 RECENT_EPISODES = 20  # of which the intervention rate is

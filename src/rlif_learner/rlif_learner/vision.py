@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlif_learner.buffer import ReplayBuffer
 from rlif_learner.config import RLPDConfig, checked
-from rlif_learner.critic_kernel import processor
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.engines.critic_kernel import processor
 from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
 from rlif_policy.networks import Actor
 from rlif_policy.pretrained import fingerprint, load_trunk

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 
-from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=3, action_dim=1, hidden=(8, 8))

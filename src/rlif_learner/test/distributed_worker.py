@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rlif_learner import distributed
-from rlif_learner.bc import BC
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.bc import BC
+from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig, RLPDConfig
-from rlif_learner.optim import NonFiniteError
-from rlif_learner.rlpd import RLPD
-from rlif_learner.steps import StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.steps import StepRecord
+from rlif_learner.engines import distributed
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=3, action_dim=2, hidden=(16, 16))

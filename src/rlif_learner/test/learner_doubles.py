@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rlif_learner.config import ImitationConfig
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_policy.networks import Actor, PolicySpec
 
 STATE_DIM, ACTION_DIM = 4, 2

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_learner.augmentation import random_shift, shift_cameras
+from rlif_learner.data.augmentation import random_shift, shift_cameras
 
 
 def shifted_by_a_loop(image, move):

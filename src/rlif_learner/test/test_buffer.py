@@ -19,9 +19,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlif_learner.buffer import DRIVEN, ReplayBuffer, sample_mixed, sample_union
-from rlif_learner.labels import label_rewards
-from rlif_learner.steps import Source, StepRecord, discards, follows
+from rlif_learner.data.buffer import DRIVEN, ReplayBuffer, sample_mixed, sample_union
+from rlif_learner.data.labels import label_rewards
+from rlif_learner.data.steps import Source, StepRecord, discards, follows
 
 SOURCES = {"P": Source.POLICY, "O": Source.OPERATOR, "^": Source.OPERATOR, "N": Source.NONE}
 

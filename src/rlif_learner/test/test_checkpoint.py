@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlif_learner import checkpoint
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore, DamagedError, MismatchError
-from rlif_learner.rlpd import RLPD
+from rlif_learner.algorithms.rlpd import RLPD
+from rlif_learner.data import checkpoint
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore, DamagedError, MismatchError
 from rlif_policy.networks import PolicySpec
 
 SPEC, CONFIG = runs.SPEC, runs.CONFIG

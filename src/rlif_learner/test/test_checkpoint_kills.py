@@ -14,10 +14,10 @@ import checkpoint_runs as runs
 import pytest
 import torch
 
-from rlif_learner import checkpoint
-from rlif_learner.buffer import ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore
-from rlif_learner.rlpd import RLPD
+from rlif_learner.algorithms.rlpd import RLPD
+from rlif_learner.data import checkpoint
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
 
 advance, everything, resume = runs.advance, runs.everything, runs.resume
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_learner import critic_kernel
-from rlif_learner.buffer import Batch
+from rlif_learner.algorithms.critics import EnsembleCritic
+from rlif_learner.algorithms.optim import FlatAdam
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
-from rlif_learner.networks import EnsembleCritic
-from rlif_learner.optim import FlatAdam
-from rlif_learner.rlpd import RLPD
+from rlif_learner.data.buffer import Batch
+from rlif_learner.engines import critic_kernel
+from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
 from rlif_policy.networks import PolicySpec
 
 

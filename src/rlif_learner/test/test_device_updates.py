@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from rlif_learner.buffer import Buffers, ReplayBuffer
+from rlif_learner.algorithms.rlpd import RLPD, NonFiniteError
 from rlif_learner.config import RLPDConfig
-from rlif_learner.device_updates import DeviceUpdates
-from rlif_learner.rlpd import RLPD, NonFiniteError
-from rlif_learner.steps import StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.steps import StepRecord
+from rlif_learner.engines.cuda_graph import DeviceUpdates
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(3, 2, hidden=(16, 16))

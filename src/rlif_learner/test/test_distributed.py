@@ -14,10 +14,10 @@ import pytest
 import torch
 from bag_episodes import make_episodes, write_bag
 
-from rlif_learner import distributed
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.rlpd import RLPD
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.engines import distributed
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from rlif_learner.algorithms import make_algorithm
-from rlif_learner.bc import BC
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.bc import BC
+from rlif_learner.algorithms.dagger import DAgger
+from rlif_learner.algorithms.hg_dagger import HGDAgger
+from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.algorithms.registry import make_algorithm
 from rlif_learner.config import ImitationConfig
-from rlif_learner.dagger import DAgger
-from rlif_learner.hg_dagger import HGDAgger
-from rlif_learner.optim import NonFiniteError
-from rlif_learner.steps import StepRecord
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=2, action_dim=1, hidden=(32,))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlif_learner.labels import Labeller, label_rewards
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.labels import Labeller, label_rewards
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 NUMBER = {"P": Source.POLICY, "O": Source.OPERATOR, "N": Source.NONE, "^": Source.OPERATOR}
 

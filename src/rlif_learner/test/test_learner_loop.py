@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.steps import Outcome
 from rlif_learner.learner_loop import (
     REMIND,
     DroppedSteps,
@@ -18,8 +20,6 @@ from rlif_learner.learner_loop import (
     LoopConfig,
     TrainingEndedError,
 )
-from rlif_learner.optim import NonFiniteError
-from rlif_learner.steps import Outcome
 from rlif_learner.training import SCORED_EPISODES, Trainer, TrainingConfig
 from rlif_policy.weights import unpack_weights
 

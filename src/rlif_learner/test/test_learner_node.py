@@ -14,11 +14,11 @@ from replay_rig import LATCHED, START, ReplayRig, step_message
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from rlif_bags.step_writer import StepWriter
 from rlif_learner import learner_node
-from rlif_learner.algorithms import make_algorithm
-from rlif_learner.bags.write import StepWriter
-from rlif_learner.buffer import Buffers, ReplayBuffer
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.registry import make_algorithm
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, step_record
 from rlif_msgs.msg import PolicyWeights

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from rlif_learner.memory import free_memory
+from rlif_learner.engines.memory import free_memory
 
 # Page faults while 40 times 40 MB are taken and freed, in a thread that begins later. Pieces below
 # 32 MB may be kept by the default settings, once there were some.
 SCRIPT = """
 import resource, threading
 import numpy as np
-from rlif_learner.memory import keep_freed_memory
+from rlif_learner.engines.memory import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 

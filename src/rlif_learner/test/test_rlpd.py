@@ -9,10 +9,10 @@ import pytest
 import torch
 from numpy_rlpd import NumpyRLPD
 
-from rlif_learner.buffer import Batch, Buffers, ReplayBuffer
+from rlif_learner.algorithms.rlpd import ACTOR_METRICS, CRITIC_METRICS, RLPD, NonFiniteError
 from rlif_learner.config import RLPDConfig, named_preset
-from rlif_learner.rlpd import ACTOR_METRICS, CRITIC_METRICS, RLPD, NonFiniteError
-from rlif_learner.steps import StepRecord
+from rlif_learner.data.buffer import Batch, Buffers, ReplayBuffer
+from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=5, action_dim=2, hidden=(16, 16))

@@ -11,18 +11,18 @@ import torch
 import trunks
 import vision_doubles as doubles
 
+from rlif_bags.step_writer import StepWriter
+from rlif_bags.train import Data, OfflineConfig, load, make_trainer
 from rlif_learner import vision as vision_module
-from rlif_learner.algorithms import DATA, make_algorithm
-from rlif_learner.bags.train import Data, OfflineConfig, load, make_trainer
-from rlif_learner.bags.write import StepWriter
-from rlif_learner.bc import BC
-from rlif_learner.buffer import Buffers
-from rlif_learner.checkpoint import CheckpointStore
+from rlif_learner.algorithms.bc import BC
+from rlif_learner.algorithms.dagger import DAgger
+from rlif_learner.algorithms.hg_dagger import HGDAgger
+from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.algorithms.registry import DATA, make_algorithm
 from rlif_learner.config import ImitationConfig, RLPDConfig
-from rlif_learner.dagger import DAgger
-from rlif_learner.hg_dagger import HGDAgger
-from rlif_learner.optim import NonFiniteError
-from rlif_learner.steps import Outcome, Source
+from rlif_learner.data.buffer import Buffers
+from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.steps import Outcome, Source
 from rlif_learner.training import Trainer, TrainingConfig, as_stored
 from rlif_learner.vision import NAMES, VisionConfig, low_precision, make_buffer, make_vision
 from rlif_policy.encoders import EncoderSpec

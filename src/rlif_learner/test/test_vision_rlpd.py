@@ -12,12 +12,12 @@ import torch
 import trunks
 import vision_doubles as doubles
 
-from rlif_learner.buffer import Buffers
-from rlif_learner.checkpoint import CheckpointStore, MismatchError
+from rlif_learner.algorithms.rlpd import RLPD, NonFiniteError
 from rlif_learner.config import RLPDConfig
-from rlif_learner.device_updates import DeviceUpdates
-from rlif_learner.rlpd import RLPD, NonFiniteError
-from rlif_learner.steps import Source
+from rlif_learner.data.buffer import Buffers
+from rlif_learner.data.checkpoint import CheckpointStore, MismatchError
+from rlif_learner.data.steps import Source
+from rlif_learner.engines.cuda_graph import DeviceUpdates
 from rlif_learner.training import as_stored
 from rlif_learner.vision import make_buffer
 from rlif_policy.encoders import EncoderSpec

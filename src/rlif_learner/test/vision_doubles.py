@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlif_learner.buffer import Buffers
-from rlif_learner.steps import Outcome, Source, StepRecord
+from rlif_learner.data.buffer import Buffers
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_learner.vision import make_buffer
 
 SIZE = (16, 16, 3)

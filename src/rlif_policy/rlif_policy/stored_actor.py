@@ -1,6 +1,6 @@
 """The actor out of a checkpoint of the learner, without the learner: for a policy that only acts.
 
-Of a checkpoint (rlif_learner.checkpoint) it reads and checks the manifest and the state; the
+Of a checkpoint (rlif_learner.data.checkpoint) it reads and checks the manifest and the state; the
 replay buffer beside them is of no use to a policy.
 """
 

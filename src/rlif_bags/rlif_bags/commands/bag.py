@@ -1,0 +1,60 @@
+"""Look into bags and make unfinished ones whole.
+
+rlif bag info BAG...            topics, counts, rates, gaps; what is in the Steps
+rlif bag repair BAG -o OUTPUT   all whole messages into a new bag; the source stays as it is
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rlif_bags.reading.files import BagError, bag_paths, one_bag
+from rlif_bags.reading.info import describe_bag
+from rlif_bags.reading.repair import repair_bag
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parts = parser.add_subparsers(dest="part", required=True, metavar="{info,repair}")
+    info = parts.add_parser("info", help="topics, counts, rates, gaps; what is in the Steps")
+    info.add_argument("bags", nargs="+", type=Path, metavar="BAG")
+    repair = parts.add_parser("repair", help="make an unfinished bag whole, as a new bag")
+    repair.add_argument("bag", type=Path, metavar="BAG")
+    repair.add_argument("-o", "--output", type=Path, required=True)
+    repair.add_argument(
+        "--compress",
+        action="store_true",
+        help="zstd chunks in the new bag, too where the old one has none",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr where a bag cannot be read."""
+    try:
+        if arguments.part == "repair":
+            return _repair(arguments)
+        failed = 0
+        for path in bag_paths(arguments.bags):
+            try:
+                print("\n".join(describe_bag(path)))
+            except BagError as error:
+                failed += 1
+                print(f"rlif bag: {error}", file=sys.stderr)
+    except BagError as error:
+        print(f"rlif bag: {error}", file=sys.stderr)
+        return 1
+    return 1 if failed else 0
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    try:
+        report = repair_bag(one_bag(arguments.bag), arguments.output, arguments.compress)
+    except OSError as error:
+        raise BagError(f"{arguments.output}: cannot be written: {error}") from error
+    for line in report.lines():
+        print(line)
+    for topic, count in sorted(report.kept.items()):
+        print(f"{count:8d}  {topic}")
+    print(f"{sum(report.kept.values()):8d}  messages in {arguments.output}")
+    return 0

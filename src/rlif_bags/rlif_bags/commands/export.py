@@ -1,0 +1,87 @@
+"""Convert bags to other formats: each episode with its labels, images and who drove.
+
+  rlif export BAG... -o OUT.npz                        plain arrays of transitions
+  rlif export BAG... -o DIR --format lerobot           LeRobot dataset v3.0: parquet and mp4
+  rlif export BAG... -o DIR/NAME-v0 --format minari    Minari dataset, for offline RL
+
+The format is that of the output's name where --format is not given: npz for .npz. The columns are
+listed in docs/bags.md. The bags stay as they are; discarded episodes are left out, those of
+evaluation too unless asked for. Beyond npz, libraries are needed: `pip install --group export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rlif_bags.commands.relabel import parse_parameters
+from rlif_bags.formats.export import ExportConfig, ExportReader
+from rlif_bags.formats.lerobot import LeRobotConfig, write_lerobot
+from rlif_bags.formats.minari import MinariConfig, write_minari
+from rlif_bags.formats.npz import write_npz
+from rlif_bags.formats.video import CODECS
+from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
+
+FORMATS = ("npz", "lerobot", "minari")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bags", nargs="+", type=Path, metavar="BAG")
+    add("-o", "--output", type=Path, required=True, help="file or directory; it must not exist")
+    add("--format", choices=FORMATS, help="default: npz for a name that ends in .npz")
+    add("--scheme", default="onset", help="of the rewards: onset, every_step or module:function")
+    add(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="parameter of the function; the value is JSON",
+    )  # fmt: skip
+    add("--evaluation", action="store_true", help="episodes of evaluation as well")
+    add("--no-images", action="store_true", help="leave the cameras out")
+    add("--topic", default="", help="of the Steps, where there are several")
+    lerobot = parser.add_argument_group("lerobot")
+    lerobot.add_argument("--task", default=LeRobotConfig.task, help="what was to be done, in words")
+    lerobot.add_argument("--fps", type=float, default=0.0, help="default: the rate of the Steps")
+    lerobot.add_argument("--robot", default=LeRobotConfig.robot, help="its type, for the metadata")
+    lerobot.add_argument(
+        "--codec", choices=CODECS, default="h264",
+        help="of the videos; lossless: the same pixels, and larger files",
+    )  # fmt: skip
+    minari = parser.add_argument_group("minari")
+    minari.add_argument("--author", default="", help="for the metadata")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr where that is not possible; then there is no output."""
+    try:
+        config = ExportConfig(
+            arguments.scheme,
+            parse_parameters(arguments.parameters),
+            arguments.topic,
+            arguments.evaluation,
+            not arguments.no_images,
+        )
+        bags = bag_paths(arguments.bags)
+        refuse_inside(bags, arguments.output)
+        reader = ExportReader(bags, config)
+        _write(reader, arguments)
+    except (BagError, ValueError, OSError) as error:
+        print(f"rlif export: {error}", file=sys.stderr)
+        return 1
+    for line in reader.lines():
+        print(line)
+    print(f"{reader.transitions} transitions of {reader.runs} episodes: {arguments.output}")
+    return 0
+
+
+def _write(reader: ExportReader, arguments: argparse.Namespace) -> None:
+    kind = arguments.format or ("npz" if arguments.output.suffix == ".npz" else "")
+    if kind == "npz":
+        write_npz(reader, arguments.output)
+    elif kind == "lerobot":
+        config = LeRobotConfig(arguments.task, arguments.fps, arguments.codec, arguments.robot)
+        write_lerobot(reader, arguments.output, config)
+    elif kind == "minari":
+        write_minari(reader, arguments.output, MinariConfig(arguments.author))
+    else:
+        raise ValueError(f"--format: found none, expected one of {list(FORMATS)}")

@@ -1,0 +1,100 @@
+"""Show episodes of bags as a film: the cameras, who drives, and what the critic thinks of it.
+
+  rlif film BAG... -o FILE.gif                          the first three episodes
+  rlif film BAG... -o FILE.mp4 --episodes 1,4,10-12     these ones, of each bag
+  rlif film BAG... -o FILE.gif --checkpoint RUN         with the critic's value of each action
+
+It runs in real time, at the rate of the Steps or --rate. A GIF needs nothing more, an mp4 PyAV:
+`pip install --group export` in the clone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rlif_bags.drawing.critic_values import NoCriticError, load_critic
+from rlif_bags.drawing.film import Film, Take, find_takes
+from rlif_bags.drawing.film_files import write_film
+from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
+from rlif_learner.data.checkpoint import CheckpointError
+from rlif_learner.data.steps import StepRecord
+
+COUNT = 3  # episodes, where none are named
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bags", nargs="+", type=Path, metavar="BAG")
+    add("-o", "--output", type=Path, required=True, help="FILE.gif or FILE.mp4; it must not exist")
+    add("--episodes", type=episode_ids, default=(), help="ids: 3, or 1,4,10-12")
+    add("--checkpoint", type=Path, help="of RLPD, or the folder of a run: whose critic to ask")
+    add(
+        "--encoder-weights", default="torchvision",
+        help="of the checkpoint's frozen encoder, as the learner's encoder_weights",
+    )  # fmt: skip
+    add("--rate", type=float, default=0.0, help="control_rate, Hz; default: that of the Steps")
+    add("--topic", default="", help="of the Steps, where there are several")
+
+
+def episode_ids(text: str) -> tuple[int, ...]:
+    """3, or 1,4,10-12. ArgumentTypeError otherwise."""
+    ids: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected ids, as in 1,4,10-12")
+        ids += range(int(first), int(last) + 1)
+    return tuple(ids)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr where that is not possible; then there is no output."""
+    notes: list[str] = []
+    try:
+        values = _critic(arguments, notes)
+        bags = bag_paths(arguments.bags)
+        refuse_inside(bags, arguments.output)
+        takes = _takes(bags, arguments, values, notes)
+        film = Film(takes, arguments.rate)
+        write_film(film, arguments.output)
+    except (BagError, CheckpointError, ValueError, OSError) as error:
+        print(f"rlif film: {error}", file=sys.stderr)
+        return 1
+    for note in notes:
+        print(f"note: {note}")
+    size = arguments.output.stat().st_size / 1e6
+    print(f"{len(takes)} episodes, {film.ends()[-1]:.0f} s, {size:.1f} MB: {arguments.output}")
+    return 0
+
+
+def _critic(
+    arguments: argparse.Namespace, notes: list[str]
+) -> Callable[[Sequence[StepRecord]], np.ndarray] | None:
+    if arguments.checkpoint is None:
+        return None
+    try:
+        return load_critic(arguments.checkpoint, arguments.encoder_weights).values
+    except NoCriticError as error:
+        notes.append(f"no critic's value: {error}")
+        return None
+
+
+def _takes(
+    bags: Sequence[Path],
+    arguments: argparse.Namespace,
+    values: Callable[[Sequence[StepRecord]], np.ndarray] | None,
+    notes: list[str],
+) -> list[Take]:
+    takes: list[Take] = []
+    for bag in bags:
+        count = COUNT - len(takes)
+        if not arguments.episodes and count == 0:
+            break
+        takes += find_takes(bag, arguments.episodes, count, arguments.topic, values, notes)
+    return takes

@@ -1,0 +1,160 @@
+"""Convert other formats to a bag of Steps, as prior data.
+
+  rlif import FILE.npz... -o BAG     arrays of observations and actions; .hdf5 as D4RL has them
+  rlif import DIR... -o BAG          LeRobot datasets v3.0, Minari datasets
+
+Rewards in the data count for nothing: the labels come from who drove. Actions must lie in [-1, 1]:
+--action-scale divides them. What is read beyond these, docs/bags.md lists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rlif_bags.formats.arrays import (
+    Images,
+    ImportConfig,
+    columns,
+    read_arrays,
+    remarks,
+    steps_from_arrays,
+)
+from rlif_bags.formats.lerobot import ACTION, STATE
+from rlif_bags.formats.lerobot_read import LeRobotReader, is_lerobot
+from rlif_bags.formats.minari import cameras_of, is_minari, read_minari
+from rlif_bags.formats.npz import IMAGES, NpzImages
+from rlif_bags.reading.files import BagError, refuse_inside
+from rlif_bags.step_writer import StepWriter
+from rlif_learner.data.steps import Outcome, Source, StepRecord
+
+DRIVERS = {"operator": Source.OPERATOR, "policy": Source.POLICY}
+OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
+RATE = 10.0  # Hz, of what does not say
+
+Part = tuple[Mapping[str, np.ndarray], Images | None]  # arrays of one or more episodes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE")
+    add("-o", "--output", type=Path, required=True, help="the bag, which must not exist")
+    add("--driver", choices=DRIVERS, default="operator", help="where the file does not say")
+    add("--outcome", choices=OUTCOMES, default="truncated", help="where the file does not say")
+    add("--action-scale", type=float, default=1.0, help="what is 1 in an action")
+    add("--one-episode", action="store_true", help="all rows of a file are one; else it must say")
+    add(
+        "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
+    )
+    add("--state-key", default=STATE, help="the feature of a LeRobot dataset that is the state")
+    add("--action-key", default=ACTION, help="the feature of a LeRobot dataset that is the action")
+    add("--no-images", action="store_true", help="leave the cameras out")
+    add(
+        "--cameras", nargs="+", metavar="NAME", default=(),
+        help="the robot's names for the dataset's cameras, in the dataset's order: a policy tells "
+        "cameras apart by name",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr where that is not possible; then there is no bag."""
+    try:
+        if arguments.rate is not None and not arguments.rate > 0.0:
+            raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
+        config = ImportConfig(
+            DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
+        )
+        refuse_inside(arguments.files, arguments.output)
+        with StepWriter(arguments.output) as writer:
+            episodes = _write_all(arguments, config, writer)
+    except (BagError, ValueError, OSError) as error:
+        print(f"rlif import: {error}", file=sys.stderr)
+        return 1
+    print(f"{writer.count} steps of {episodes} episodes: {arguments.output}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file or dataset: its parts, the names of its cameras, its rate in Hz."""
+
+    parts: Iterator[Part]
+    cameras: tuple[str, ...]
+    rate: float = RATE
+
+
+def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
+    """BagError where it is of no known kind."""
+    if is_lerobot(path):
+        reader = LeRobotReader(path, arguments.state_key, arguments.action_key)
+        for note in reader.notes(not arguments.no_images):
+            print(f"note: {note}")
+        return Origin(iter(reader), reader.cameras, reader.fps)
+    if is_minari(path):
+        return Origin(read_minari(path), cameras_of(path))
+    if path.is_dir():
+        raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
+    arrays = columns(read_arrays(path))
+    for note in remarks(arrays, arguments.one_episode):
+        print(f"note: {path}: {note}")
+    images = NpzImages(path, arrays) if path.suffix == ".npz" else None
+    if images is not None and images.cameras and not images.final and not arguments.no_images:
+        print(
+            f"note: {path}: no image_rows, and so no images of what the last action of an episode "
+            "led to: that action is left out"
+        )
+    if images is None or not images.cameras:
+        return Origin(iter([(arrays, None)]), ())
+    return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
+
+
+def _renamed(own: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
+    if given and len(given) != len(own):
+        raise ValueError(
+            f"--cameras: found {len(given)} names ({', '.join(given)}), expected one for each camera "
+            f"of the dataset: {', '.join(own)}"
+        )
+    return tuple(given) or own
+
+
+Sizes = tuple[int, int, tuple[tuple[int, ...], ...]]  # of state, action, images
+
+
+def _same_sizes(step: StepRecord, expected: Sizes | None) -> Sizes:
+    """Those of the Steps so far. ValueError where this one is of another robot."""
+    images = tuple(image.shape for image in step.images)
+    action = expected[1] if step.is_last and expected is not None else len(step.action)
+    found = (len(step.state), action, images)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"found state, action and images of {found}, expected {expected} as before: one bag is "
+            "of one robot"
+        )
+    return found
+
+
+def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: StepWriter) -> int:
+    """Number of episodes, which are counted through all files."""
+    episodes, stamp, sizes = 0, 0, None
+    for path in arguments.files:
+        try:
+            origin = open_origin(path, arguments)
+            period = round(1e9 / (arguments.rate or origin.rate))
+            for arrays, images in origin.parts:
+                before = episodes
+                pictures = None if arguments.no_images else images
+                cameras = () if pictures is None else _renamed(origin.cameras, arguments.cameras)
+                for step in steps_from_arrays(arrays, config, writer.count, pictures):
+                    sizes = _same_sizes(step, sizes)
+                    episodes, stamp = before + step.episode_id, stamp + period
+                    number = episodes if step.intervention_id else 0
+                    step = replace(step, episode_id=episodes, intervention_id=number)
+                    writer.write(step, stamp, cameras)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return episodes

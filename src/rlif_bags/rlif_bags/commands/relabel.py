@@ -1,0 +1,179 @@
+"""Write new labels for bags, derived from what was recorded. The bags stay as they are.
+
+  rlif relabel BAG... -o OUT [--scheme onset|every_step|module:function] [--set name=value]
+  rlif relabel BAG... -o OUT --mapping FILE   bags that this suite did not record: first their
+                                              Steps, as bags in OUT, then the labels of these
+  rlif relabel --describe BAG...              what is in the bags, and a mapping to start from
+
+--jobs N does N bags at a time, --ray ADDRESS does them on a cluster; --plots draws each episode.
+`rlif train BAG... --labels OUT` learns from them. A second call goes on where the first one ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlif_bags.external.guess import starter_lines
+from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.reading.files import BagError, DirectoryLock, bag_paths, refuse_inside
+from rlif_bags.reading.info import describe_bag
+from rlif_bags.relabelling.jobs import Job, JobResult, run_jobs
+from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, labels_path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG")
+    parser.add_argument("-o", "--output", type=Path, help="directory of the labels")
+    parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="parameter of the function; the value is JSON",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dwell", type=int, default=0, metavar="STEPS",
+        help="the operator's return within so many steps is no new intervention",
+    )  # fmt: skip
+    parser.add_argument("--topic", default="", help="of the Steps, where there are several")
+    parser.add_argument("--jobs", type=int, default=1, help="bags at the same time")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS",
+        help="do the bags on this Ray cluster; local: on one of this machine alone",
+    )  # fmt: skip
+    parser.add_argument("--plots", action="store_true", help="a picture for each episode, too")
+    parser.add_argument("--mapping", type=Path, help="what the topics of foreign bags mean")
+    parser.add_argument("--describe", action="store_true", help="say what is in the bags, only")
+
+
+def parse_parameters(given: list[str]) -> dict[str, Any]:
+    """name=value pairs; what is no JSON, nor a list as YAML has it, is taken as text."""
+    parameters: dict[str, Any] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--set: found {pair!r}, expected NAME=VALUE")
+        try:
+            parameters[name] = json.loads(text)
+        except json.JSONDecodeError:
+            parameters[name] = _yaml_list(text) if text.startswith("[") else text
+    return parameters
+
+
+def _yaml_list(text: str) -> Any:
+    """[wrist, fixed]: names need no quotes there."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set: found {text!r}, which is no list: {error}") from error
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr per bag that could not be done."""
+    try:
+        bags = bag_paths(arguments.bags)
+        if arguments.describe:
+            return _describe(bags)
+        jobs = _jobs(bags, arguments)
+        results = []
+        for result in run_jobs(jobs, arguments.jobs, arguments.ray):
+            results.append(result)
+            _say(result)
+        return _write_report(results, arguments.output)
+    except (BagError, ValueError, OSError) as error:
+        print(f"rlif relabel: {error}", file=sys.stderr)
+        return 1
+
+
+def _describe(bags: list[Path]) -> int:
+    failed = 0
+    for bag in bags:
+        try:
+            print("\n".join([*describe_bag(bag), *starter_lines(bag)]))
+        except BagError as error:
+            failed += 1
+            print(f"rlif relabel: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
+    """One for each bag. What is asked wrongly is refused here, before anything is read."""
+    if arguments.output is None:
+        raise ValueError("found no -o OUT, expected the directory of the labels")
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs: found {arguments.jobs}, expected at least 1")
+    parameters = parse_parameters(arguments.parameters)
+    work = Relabelling(arguments.scheme, parameters, arguments.dwell, arguments.topic)
+    work.function()
+    output = arguments.output.absolute()  # a job may run in another directory
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"-o: found the file {arguments.output}, expected a directory")
+    refuse_inside(bags, output)
+    _refuse_equal_names(bags, output)
+    mapping = None if arguments.mapping is None else TopicMapping.read(arguments.mapping)
+    return [Job(bag.absolute(), output, work, mapping, arguments.plots) for bag in bags]
+
+
+def _refuse_equal_names(bags: list[Path], output: Path) -> None:
+    seen: dict[Path, Path] = {}
+    for bag in bags:
+        target = labels_path(bag, output)
+        if target in seen:
+            raise BagError(
+                f"{bag} and {seen[target]} would both become {target.name}; relabel them apart, "
+                "with another -o"
+            )
+        seen[target] = bag
+
+
+def _say(result: JobResult) -> None:
+    if result.conversion is not None:
+        print("\n".join(result.conversion.lines()))
+    if result.report is not None:
+        print("\n".join(report_lines(result.report)))
+    if result.plots:
+        print(f"  plots: {result.plots}")
+    if result.error:
+        print(f"rlif relabel: {result.error}", file=sys.stderr)
+
+
+def _write_report(results: list[JobResult], output: Path) -> int:
+    failed = sum(bool(r.error) for r in results)
+    done, count = len(results) - failed, len(results)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "report.json"
+    with DirectoryLock(output, wait=True):  # another call may be at work on other bags
+        entries = _entries_before(path)
+        for result in results:
+            # Labels that are there stay there, and what is known of them, if new ones are refused.
+            old = entries.get(result.bag, {}) if result.error else {}
+            entries[result.bag] = {**old, **result.entry()}
+        unfinished = path.with_name(f".partial-{path.name}")
+        unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
+        unfinished.replace(path)
+    print(f"{done} of {count} bags labelled, {failed} refused: {path}")
+    return 1 if failed else 0
+
+
+def _entries_before(path: Path) -> dict[str, dict[str, Any]]:
+    """Of earlier calls with the same output, by bag; none where it is no report."""
+    try:
+        return {entry["bag"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def report_lines(report: RelabelReport) -> list[str]:
+    """Before and after, for a person."""
+    return [
+        f"{report.bag}{' (done before)' if report.resumed else ''}",
+        f"  {report.episodes} episodes, {report.steps} steps, {report.transitions} transitions",
+        f"  interventions {report.interventions_before} -> {report.interventions}, negative labels "
+        f"{report.negative_before} -> {report.negative}, {report.changed} labels changed",
+        *(f"  left out, {why}: {count}" for why, count in report.skipped.items()),
+        *(f"  note: {note}" for note in report.notes),
+    ]

@@ -1,0 +1,89 @@
+"""Draw the episodes of a bag: frames, who drove, labels, outcome.
+
+  rlif show BAG [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
+
+Writes BAG.png and BAG.html, a page that holds all it shows; of more than 50 episodes several
+pictures. --rerun opens the episodes in Rerun
+as well, where that is installed; with a name it writes a file for Rerun instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import deque
+from pathlib import Path
+
+from rlif_bags.commands.relabel import parse_parameters
+from rlif_bags.drawing.rerun_log import import_rerun, show_in_rerun
+from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, views
+from rlif_bags.reading.files import BagError, bag_name, one_bag, refuse_inside
+from rlif_bags.reading.step_reader import StepReader
+from rlif_bags.relabelling.relabel import Relabelling, Scheme
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, metavar="BAG")
+    parser.add_argument("-o", "--output", type=Path, default=Path(), help="directory")
+    parser.add_argument("--episodes", type=episode_range, help="ids: 3, or 10-20")
+    parser.add_argument("--last", type=int, default=20, help="so many at most, the last ones")
+    parser.add_argument("--camera", type=int, default=0, help="of the Steps, from 0")
+    parser.add_argument("--frames", type=int, default=8, help="per episode")
+    parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
+        help="parameter of the function; the value is JSON",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rerun", nargs="?", const="", metavar="FILE.rrd",
+        help="open the episodes in Rerun, or write them into this file",
+    )  # fmt: skip
+    parser.add_argument("--topic", default="", help="of the Steps, where there are several")
+
+
+def episode_range(text: str) -> range:
+    """3 or 10-20. ArgumentTypeError otherwise."""
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected an id, or two as in 10-20")
+    return range(int(first), int(last or first) + 1)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 1 with one line on stderr where there is nothing to draw."""
+    try:
+        if arguments.last < 1 or arguments.frames < 1:
+            raise ValueError("--last and --frames: expected at least 1")
+        if arguments.rerun is not None:
+            import_rerun()  # one that is not there is said before anything is read
+        bag = one_bag(arguments.bag)
+        for output in (arguments.output, Path(arguments.rerun or arguments.output)):
+            refuse_inside([bag], output)
+        scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
+        reader = StepReader(bag, arguments.topic)
+        found = views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera)
+        shown: list[EpisodeView] = list(deque(found, maxlen=arguments.last))
+        if not shown:
+            raise ValueError(f"{bag}: found no such episode")
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        rerun = _rerun(bag, arguments, {view.id for view in shown}, scheme)
+        name = bag_name(bag)
+        pictures = draw_pngs(shown, arguments.output / f"{name}.png")
+        page = arguments.output / f"{name}.html"
+        page.write_text(html_page(shown, name), encoding="utf-8")
+    except (BagError, ValueError, OSError) as error:
+        print(f"rlif show: {error}", file=sys.stderr)
+        return 1
+    for note in reader.notes:
+        print(f"note: {note}")
+    print(f"{len(shown)} episodes: {' '.join(map(str, pictures))} {page} {rerun}".rstrip())
+    return 0
+
+
+def _rerun(bag: Path, arguments: argparse.Namespace, wanted: set[int], scheme: Scheme) -> str:
+    """Where Rerun has the episodes; empty: it was not asked for."""
+    if arguments.rerun is None:
+        return ""
+    file = Path(arguments.rerun) if arguments.rerun else None
+    show_in_rerun(StepReader(bag, arguments.topic), wanted, scheme, bag_name(bag), file)
+    return str(file or "(open in Rerun)")

@@ -1,0 +1,1 @@
+"""Pictures, films and Rerun logs of recorded episodes."""

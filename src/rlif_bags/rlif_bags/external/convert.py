@@ -1,0 +1,77 @@
+"""Foreign bags into bags of Steps: one for one, once, and known by what they were made of.
+
+OUT/<bag>/                   the Steps
+OUT/<bag>.conversion.json    source, mapping, and what became of the messages
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.external.report import ForeignReport
+from rlif_bags.external.steps import foreign_steps
+from rlif_bags.reading.files import BagError, bag_name, source_files
+from rlif_bags.step_writer import StepWriter
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """resumed: it was made before, of the same source and mapping."""
+
+    bag: str
+    target: Path
+    report: ForeignReport
+    resumed: bool = False
+
+    def lines(self) -> list[str]:
+        before = " (converted before)" if self.resumed else ""
+        return [f"{self.bag} -> {self.target}{before}", *self.report.lines()]
+
+
+def converted_path(bag: Path, output: Path) -> Path:
+    """Where the Steps of `bag` lie."""
+    return output / bag_name(bag)
+
+
+def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:
+    """Write the Steps of one bag; what is there already and the same is left as it is.
+
+    BagError if other Steps are there, or the bag gives none.
+    """
+    target = converted_path(bag, output)
+    beside = output / f"{target.name}.conversion.json"
+    of: dict[str, Any] = json.loads(
+        json.dumps({**source_files(bag), "mapping": asdict(mapping)})  # as it will be read
+    )
+    if target.exists():
+        return _made_before(bag, target, beside, of)
+    output.mkdir(parents=True, exist_ok=True)
+    report = ForeignReport()
+    with StepWriter(target) as writer:
+        for stamp, step in foreign_steps(bag, mapping, report):
+            writer.write(step, stamp, tuple(mapping.cameras))
+        if not writer.count:
+            raise BagError(f"{bag}: gave no Step; " + "; ".join(s.strip() for s in report.lines()))
+        # Before the bag has its name: killed in between, the next run makes both again.
+        beside.write_text(json.dumps({"of": of, "report": report.entry()}, indent=1), "utf-8")
+    return Conversion(str(bag), target, report)
+
+
+def _made_before(bag: Path, target: Path, beside: Path, of: dict[str, Any]) -> Conversion:
+    try:
+        found = json.loads(beside.read_text(encoding="utf-8"))
+        same, values = found["of"] == of, found["report"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BagError(f"{target} is there, and not what it was made of ({error})") from error
+    if not same:
+        raise BagError(
+            f"{target} holds Steps of another mapping, or {bag} has changed; name another output"
+        )
+    for name in ("refused", "gaps"):
+        values[name] = Counter(values[name])
+    return Conversion(str(bag), target, ForeignReport(**values), resumed=True)

@@ -1,0 +1,421 @@
+"""Steps out of bags that this suite did not record, by a mapping of their topics.
+
+The same code as live makes them: the observer's samples, ages and features, and the arbiter's rule
+of what is one intervention. A tick of `control_rate` begins with an observation; the action is the
+mean of the commands in the tick, and one command of the operator's marks the whole tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rosbags.highlevel import AnyReaderError
+
+from rlif_bags.external.commands import command_values, gripper_asked
+from rlif_bags.external.control_source import Driver
+from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.external.readings import Readings, header_stamp
+from rlif_bags.external.report import ForeignReport
+from rlif_bags.reading.files import BagError
+from rlif_bags.reading.open import open_bag, read_messages
+from rlif_bags.reading.types import require_types
+from rlif_intervention.gripper import Gripper, GripperConfig
+from rlif_intervention.interventions import InterventionConfig, InterventionTracker
+from rlif_intervention.ticks import Source as Asker
+from rlif_learner.data.steps import Outcome, Source, StepRecord
+from rlif_policy.features import FeatureError
+from rlif_policy.images import ImageError
+from rlif_policy.sampling import LatestSamples
+
+_NO_ACTION = np.zeros(0, np.float32)
+# What a message raises that is not as the mapping expects it.
+_UNUSABLE = (FeatureError, ImageError, ValueError, AttributeError, IndexError, TypeError)
+_Seen = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
+_Gap = tuple[str, str, str]  # where, what kind, in words
+
+
+class _Moment(NamedTuple):
+    """Something by which an intervention begins, goes on or ends."""
+
+    stamp: int  # ns
+    engaged: bool  # the operator holds on
+    command: bool  # a command, or a change of the gripper; else the operator's hand alone
+
+
+@dataclass
+class _Tick:
+    """An open tick: its observation, and what happened in it."""
+
+    start: int  # ns
+    seen: _Seen | None  # None: it cannot be used, and gives no step
+    gaps: tuple[_Gap, ...] = ()  # why it gives none; with an observation it may be the last one
+    held: bool = False  # whether the operator drove when it began
+    commands: list[np.ndarray] = field(default_factory=list)
+    moments: list[_Moment] = field(default_factory=list)
+    gripper: float = 0.0  # what was commanded last when the tick ended
+    grasped: bool = False  # whether that changed in it
+
+    @property
+    def acted(self) -> bool:
+        """Whether anything was commanded in it."""
+        return bool(self.commands) or self.grasped
+
+
+class ForeignSteps:
+    """Feed it messages in the order of their log times; it yields the Steps with their stamps."""
+
+    def __init__(self, mapping: TopicMapping, report: ForeignReport) -> None:
+        self.mapping, self.report = mapping, report
+        self._layout = mapping.layout
+        self._forget()
+        self._tracker = InterventionTracker(InterventionConfig(release_dwell=mapping.release_dwell))
+        self._sources: dict[str, list[str]] = {}  # topic: what it is read as, one or more
+        for name, topic in (*mapping.sources.items(), *mapping.cameras.items()):
+            self._sources.setdefault(topic, []).append(name)
+        self._period = round(1e9 / mapping.control_rate)
+        self._driver = Driver(mapping)
+        self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
+        self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
+        self._command_frame = ""  # of the first command that names one
+        self._newest_act = 0  # ns; of a command, or of a change of the gripper
+        self._in_force = (0, np.zeros(len(mapping.motion)))  # in the last tick that had a command
+        self._tick: _Tick | None = None
+        # Ticks without a command: steps if another command follows, else beyond the episode.
+        self._idle: list[_Tick] = []
+        self._next = -1  # ns, of the next tick; below 0: no episode
+        self._episode, self._index, self._sequence = 0, 0, 0
+        self._last_onset, self._any = 0, False  # whether this episode has a Step
+
+    def _forget(self) -> None:
+        """Begin with nothing seen yet."""
+        names = [*self._layout.sources, *self.mapping.cameras]
+        self._samples = LatestSamples(dict.fromkeys(names, round(self.mapping.max_age * 1e9)))
+        self._readings = Readings(self.mapping)
+        # The bag has what was commanded: nothing is held back here for a time.
+        config = GripperConfig(threshold=self.mapping.gripper_threshold, interval=0.0)
+        self._gripper = Gripper(config)
+        self._success: int | None = None  # ns, of the newest message that said so
+        self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
+
+    def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
+        """One message, logged at `stamp` (ns)."""
+        yield from self._watch_clock(topic, stamp)
+        stamp = max(stamp + self._shift, self._newest)
+        self._newest = stamp
+        while 0 <= self._next <= stamp:
+            yield from self._begin_tick(self._next)
+        self._take(topic, stamp, message)
+        if topic == self.mapping.success:
+            yield from self._take_success(topic, stamp, bool(getattr(message, "data", True)))
+
+    def finish(self) -> Iterator[tuple[int, StepRecord]]:
+        """The bag is over."""
+        self._driver.heard(self._newest)
+        silence = self._driver.silence / 1e9
+        if silence > self.mapping.episode_gap:
+            self.report.notes.append(
+                f"{self.report.bag}: {self.mapping.driver_topic}: its longest silence is "
+                f"{silence:.1f} s, in which who drove is taken to stay the same; a `timeout` of "
+                "the driver makes it a gap"
+            )
+        if self._next >= 0:
+            yield from self._end(self._newest, Outcome.TRUNCATED)
+
+    def _watch_clock(self, topic: str, stamp: int) -> Iterator[tuple[int, StepRecord]]:
+        """Time that jumps ends the episode; what was seen before it says nothing any more."""
+        passed = stamp + self._shift - self._newest
+        if not self._newest or 0 <= passed <= self.mapping.episode_gap * 1e9:
+            return
+        if -self._period < passed < 0:  # as where one file of a bag begins before another ends
+            if not self.report.late:
+                words = f"logged {-passed / 1e9:.6f} s before the one ahead of it: taken as later"
+                self.report.note(topic, stamp, f"the first out of order: {words}")
+            self.report.late += 1
+            return
+        self.report.note(topic, stamp, f"time jumps by {passed / 1e9:+.3f} s")
+        if passed > 0:
+            return  # a silence, which ends the episode by itself
+        if self._next >= 0:
+            yield from self._end(self._newest, Outcome.TRUNCATED)
+        self._forget()
+        self._driver.forget()
+        self._shift = self._newest - stamp + self._period  # the Steps' own time goes on
+
+    def _take(self, topic: str, stamp: int, message: Any) -> None:
+        """Read a message as all that it is; what cannot be used is refused, once."""
+        problems: list[str] = []
+        for source in self._sources.get(topic, ()):
+            try:
+                self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
+                if source in self.mapping.cameras:
+                    self._taken[source] = header_stamp(message)
+            except _UNUSABLE as error:
+                self._samples.refuse(source, str(error))
+                problems.append(str(error))
+        roles = (
+            (self.mapping.driver_topic, self._take_driver),
+            (self.mapping.gripper.get("topic"), self._take_gripper),
+            (self.mapping.command, self._take_command),
+        )
+        for of, take in roles:
+            if topic != of:
+                continue
+            try:
+                take(stamp, message)
+            except _UNUSABLE as error:
+                if of == self.mapping.driver_topic:
+                    self._driver.refuse(str(error))
+                problems.append(str(error))
+        if problems:
+            words = "; ".join(dict.fromkeys(problems))  # each once
+            self.report.refuse(topic, stamp - self._shift, words)
+
+    def _take_driver(self, stamp: int, message: Any) -> None:
+        self._driver.read(stamp, message)
+        # That the hand let go counts at once, as live; that it holds on, with the next command.
+        if self._tick is not None and not self._driver.by_command and not self._driver.engaged:
+            self._tick.moments.append(_Moment(stamp, False, False))
+
+    def _take_command(self, stamp: int, message: Any) -> None:
+        values = command_values(message, self.mapping)
+        self._same_frame(message)
+        self._driver.judge(values)
+        self._command = (stamp, values)
+        self._newest_act = stamp
+        if self._next < 0:
+            if self._success_lasts(stamp):
+                return  # on the way to the next episode
+            self._episode, self._index, self._any = self._episode + 1, 0, False
+            self._next = stamp
+        if self._tick is not None:
+            self._tick.commands.append(values)
+            self._tick.moments.append(_Moment(stamp, self._driver.engaged, True))
+
+    def _same_frame(self, message: Any) -> None:
+        """FeatureError for a command in another frame than the first one: another direction."""
+        frame = getattr(getattr(message, "header", None), "frame_id", "")
+        if self.mapping.output != "twist" or not frame:
+            return
+        self._command_frame = self._command_frame or frame
+        if frame != self._command_frame:
+            raise FeatureError(
+                f"frame_id is {frame!r}, that of the first was {self._command_frame!r}"
+            )
+
+    def _take_success(
+        self, topic: str, stamp: int, succeeded: bool
+    ) -> Iterator[tuple[int, StepRecord]]:
+        """What is said again within `episode_gap` is the same success; a Bool `false` ends that."""
+        again = self._success_lasts(stamp)
+        self._success = stamp if succeeded else None
+        if not succeeded or again:
+            return
+        if self._next < 0:
+            self.report.refuse(topic, stamp - self._shift, "success, but no episode is going on")
+            return
+        yield from self._end(stamp, Outcome.SUCCESS)
+
+    def _success_lasts(self, now: int) -> bool:
+        gap = self.mapping.episode_gap * 1e9
+        return self._success is not None and now - self._success <= gap
+
+    def _take_gripper(self, stamp: int, message: Any) -> None:
+        """A change is a command like another, but begins no episode."""
+        asked = gripper_asked(message, self.mapping)
+        before = self._gripper.target
+        target = self._gripper.drive(asked, Asker.OPERATOR, stamp * 1e-9)
+        if self._next < 0 or target == before:
+            return
+        self._newest_act = stamp
+        if self._tick is not None:
+            self._tick.gripper, self._tick.grasped = target, True
+            engaged = self._driver.engaged and not self._driver.by_command
+            self._tick.moments.append(_Moment(stamp, engaged, True))
+
+    def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
+        """Close the open tick, and open the one at `start`."""
+        yield from self._close_tick()
+        assert self._command is not None
+        if start - self._newest_act > self.mapping.episode_gap * 1e9:
+            yield from self._end(start, Outcome.TRUNCATED)
+            return
+        self._next = start + self._period
+        began = self._command[0] == start
+        # What a difference to the policy said holds for the command that differed only.
+        holds = began or not self._driver.by_command
+        seen, gaps = self._observe(start)
+        if unknown := self._driver.unknown(start):
+            gaps.append((self.mapping.driver_topic, "who drove is not known", unknown))
+        held = self._driver.engaged and holds
+        self._tick = _Tick(start, seen, tuple(gaps), held)
+        self._tick.gripper = self._gripper.target
+        if began:  # the command with which the episode begins
+            self._tick.commands.append(self._command[1])
+            self._tick.moments.append(_Moment(start, held, True))
+
+    def _observe(self, now: int) -> tuple[_Seen | None, list[_Gap]]:
+        """State and images at `now`, or why there are none."""
+        gaps: list[_Gap] = []
+        for problem in self._samples.problems(now, now):
+            why = f"{problem.source} missing, stale or refused"
+            gaps.append((self._topic_of(problem.source), why, problem.reason))
+        if apart := self._cameras_apart():
+            gaps.append((", ".join(self.mapping.cameras.values()), "cameras out of step", apart))
+        if gaps:
+            return None, gaps
+        values = self._samples.values
+        try:
+            state = self._layout.compute(values)
+        except FeatureError as error:
+            topics = ", ".join(self._topic_of(name) for name in self._layout.sources)
+            return None, [(topics, f"state {str(error).split(':')[0]}", str(error))]
+        return (state, tuple(values[name] for name in self.mapping.cameras)), []
+
+    def _topic_of(self, source: str) -> str:
+        return self.mapping.sources.get(source) or self.mapping.cameras[source]
+
+    def _cameras_apart(self) -> str:
+        """How far the newest images are apart, in words; empty: not too far, or not known."""
+        taken = [stamp for stamp in self._taken.values() if stamp]
+        apart = (max(taken) - min(taken)) / 1e9 if len(taken) > 1 else 0.0
+        limit = self.mapping.max_camera_skew
+        if not 0.0 < limit < apart:
+            return ""
+        return f"taken {apart:.3f} s apart, expected at most {limit:.3f} s (max_camera_skew)"
+
+    def _close_tick(self) -> Iterator[tuple[int, StepRecord]]:
+        tick, self._tick = self._tick, None
+        if tick is None:
+            return
+        self._idle.append(tick)
+        if tick.acted:
+            yield from self._release_idle()
+
+    def _release_idle(self) -> Iterator[tuple[int, StepRecord]]:
+        """Let the ticks that were waiting become steps."""
+        ticks, self._idle = self._idle, []
+        for tick in ticks:
+            if tick.commands:
+                self._in_force = (tick.start, np.mean(tick.commands, axis=0))
+            if tick.seen is None or tick.gaps:
+                for where, why, words in tick.gaps:
+                    self.report.gap(where, tick.start - self._shift, why, words)
+                self._pass(tick)
+                continue
+            stamp, action = self._in_force
+            if tick.start - stamp > self.mapping.max_age * 1e9:
+                action = np.zeros(len(self.mapping.motion))  # the robot stands
+            clipped = np.clip(action, -1.0, 1.0)
+            self.report.clipped += bool((clipped != action).any())
+            if self.mapping.gripper:
+                clipped = np.append(clipped, tick.gripper)
+            source, onset, number = self._drive(tick)
+            yield tick.start, self._step(
+                tick.seen, source=int(source), onset=onset, intervention_id=number,
+                action=clipped.astype(np.float32), is_last=False, outcome=0,
+            )  # fmt: skip
+
+    def _pass(self, tick: _Tick) -> None:
+        """A gap: what was not seen is not learned across."""
+        self._index += 1
+        self._sequence += 1
+        for moment in tick.moments:
+            self._track(moment)
+
+    def _drive(self, tick: _Tick) -> tuple[Source, bool, int]:
+        """Who drove, whether that begins an intervention, and its number; as the arbiter's Tick."""
+        source, onset, number = Source.NONE, False, 0
+        idle = [] if tick.acted else [_Moment(tick.start, tick.held, False)]
+        for moment in (*idle, *tick.moments):
+            current = self._track(moment)
+            if moment.engaged:
+                source, number = Source.OPERATOR, current
+                onset |= current > self._last_onset
+                self._last_onset = current
+            elif moment.command and not current:  # inside the dwell it is nobody's
+                source = max(source, Source.POLICY)
+        return source, onset, number
+
+    def _track(self, moment: _Moment) -> int:
+        """The number of the intervention that goes on then; 0: none does."""
+        now = moment.stamp * 1e-9
+        if moment.engaged:
+            return self._tracker.engage("driver", now).id
+        if self._tracker.release(now):
+            self._tracker.end()
+        current = self._tracker.current
+        return 0 if current is None else current.id
+
+    def _end(self, now: int, outcome: Outcome) -> Iterator[tuple[int, StepRecord]]:
+        """End the episode. Its final observation is the first one after the last command."""
+        if outcome == Outcome.SUCCESS and self._tick is not None and not self._tick.acted:
+            self._tick = None  # nothing was done in it: no step
+        yield from self._close_tick()
+        if outcome == Outcome.SUCCESS:
+            yield from self._release_idle()
+        while self._idle and self._idle[0].seen is None:
+            self._pass(self._idle.pop(0))
+        final = self._idle[0] if self._idle else _Tick(now, self._observe(now)[0])
+        self._idle, self._next = [], -1
+        self._tracker.end()
+        where, recorded = f"episode {self._episode}", now - self._shift
+        if not self._any:
+            self.report.note(where, recorded, "is empty: none of its ticks gave a step")
+        elif final.seen is None:
+            self.report.note(where, recorded, "has no last step: nothing to observe")
+        else:
+            yield final.start, self._step(
+                final.seen, source=0, onset=False, intervention_id=0, action=_NO_ACTION,
+                is_last=True, outcome=int(outcome),
+            )  # fmt: skip
+
+    def _step(self, seen: _Seen, **values: Any) -> StepRecord:
+        step = StepRecord(
+            state=seen[0], images=seen[1],
+            sequence=self._sequence, episode_id=self._episode, step_index=self._index,
+            is_first=self._index == 0, evaluation=False, **values,
+        )  # fmt: skip
+        self._sequence += 1
+        self._index += 1
+        self._any = True
+        self.report.steps += 1
+        self.report.episodes = self._episode
+        return step
+
+
+def foreign_steps(
+    path: Path, mapping: TopicMapping, report: ForeignReport
+) -> Iterator[tuple[int, StepRecord]]:
+    """Stamps (ns) and Steps of a foreign bag.
+
+    BagError names topics that are not in it, and those of a type that nobody knows.
+    """
+    report.bag = str(path)
+    with open_bag(path, report.notes) as reader:
+        used = mapping.topics
+        connections = [c for c in reader.connections if c.topic in used]
+        missing = sorted(set(used) - {c.topic for c in connections} - {mapping.success})
+        if missing:
+            raise BagError(
+                f"{path}: found no topic "
+                + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
+                + f"; there are {sorted({c.topic for c in reader.connections})}"
+            )
+        if mapping.success and mapping.success not in {c.topic for c in connections}:
+            report.notes.append(
+                f"{path}: found no topic {mapping.success} (success): no episode ends in success"
+            )
+        require_types(reader, path, connections)
+        steps = ForeignSteps(mapping, report)
+        for connection, stamp, data in read_messages(reader, path, connections, report.notes):
+            try:
+                message = reader.deserialize(data, connection.msgtype)
+            except (AnyReaderError, ValueError, IndexError) as error:
+                report.refuse(connection.topic, stamp, f"cannot be decoded: {error}")
+                continue
+            yield from steps.feed(connection.topic, stamp, message)
+        yield from steps.finish()

@@ -1,0 +1,231 @@
+"""A LeRobot dataset, format v3.0, as arrays for `steps_from_arrays`: an episode at a time.
+
+Of a dataset that `rlif export` wrote, all comes back but the actions that were asked for and not
+executed; of any other, observation.state, action, videos or images, and where there are these:
+next.success, next.truncated, intervention. In a dataset of others a frame has an action, and the
+observation after the last action is not there: that action has no successor, and is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from rlif_bags.formats.export import optional
+from rlif_bags.formats.lerobot import (
+    ACTION,
+    ASKED,
+    FINAL_PATH,
+    IMAGES,
+    SCALARS,
+    STATE,
+    VECTORS,
+    final_images,
+)
+from rlif_bags.formats.video import VideoReader
+from rlif_bags.reading.files import BagError
+
+ROWS = 256  # of a data file that are decoded at once
+LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")
+
+
+def is_lerobot(path: Path) -> bool:
+    return (path / "meta/info.json").exists()
+
+
+@dataclass
+class LeRobotImages:
+    """The images of one episode, read as they are asked for, each once and in order."""
+
+    frames: Iterator[tuple[np.ndarray, ...]]
+    last: tuple[np.ndarray, ...]
+
+    @property
+    def final(self) -> bool:
+        return bool(self.last)
+
+    def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
+        for _, pictures in zip(range(start, stop), self.frames, strict=False):
+            yield pictures
+        if self.final:
+            yield self.last
+
+
+class LeRobotReader:
+    """Of one dataset. BagError names what is missing in it.
+
+    cameras: names, in the order of the images; fps: frames a second
+    """
+
+    def __init__(self, root: Path, state: str = STATE, action: str = ACTION) -> None:
+        self.root, self._state, self._action = root, state, action
+        try:
+            info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
+            self._features: dict[str, Any] = info["features"]
+            self.fps = float(info["fps"])
+            self._data, self._video = str(info["data_path"]), str(info["video_path"])
+            version = str(info["codebase_version"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BagError(f"{root}/meta/info.json: not that of a dataset: {error!r}") from error
+        if not version.startswith("v3."):
+            raise BagError(
+                f"{root}: found LeRobot's format {version}, expected v3; convert it with lerobot's "
+                "convert_dataset_v21_to_v30"
+            )
+        missing = [key for key in (state, action) if key not in self._features]
+        if missing:
+            raise BagError(f"{root}: found no {missing}, only {sorted(self._features)}")
+        kinds = {key: feature["dtype"] for key, feature in self._features.items()}
+        self._keys = [key for key, kind in kinds.items() if kind in ("video", "image")]
+        self._videos = {
+            k: VideoReader(self._channels(k)) for k in self._keys if kinds[k] == "video"
+        }
+        self.cameras = tuple(key.removeprefix(IMAGES) for key in self._keys)
+
+    def notes(self, images: bool) -> list[str]:
+        """What a person should know of it."""
+        if images and self._keys and not (self.root / FINAL_PATH).exists():
+            return [
+                f"{self.root}: found no {FINAL_PATH}, and so no images of what the last action of an "
+                "episode led to: that action is left out"
+            ]
+        return []
+
+    def _channels(self, key: str) -> int:
+        return int((self._features[key].get("info") or {}).get("rlif.channels", 3))
+
+    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], LeRobotImages | None]]:
+        """The arrays and images of each episode."""
+        last, episodes = final_images(self.root), self._episodes()
+        for number, columns in self._rows():
+            episode = next(episodes, {"episode_index": None, "length": None})
+            length = len(self._need(columns, self._action))
+            self._check(number, length, episode)
+            pictures = {key: columns.pop(key) for key in self._keys if key in columns}
+            ends = tuple(image for _, _, image in _take(last, episode, len(self._keys)))
+            frames = self._frames(episode, self._need(columns, "timestamp"), pictures)
+            arrays = self._arrays(columns)
+            yield arrays, LeRobotImages(frames, ends) if self._keys else None
+        for episode in episodes:
+            self._check(None, None, episode)
+
+    def _check(self, number: int | None, length: int | None, episode: Mapping[str, Any]) -> None:
+        expected = (episode["episode_index"], episode["length"])
+        if (number, length) != expected:
+            raise BagError(
+                f"{self.root}: found data of episode {number} with {length} rows, expected "
+                f"{expected[0]} with {expected[1]} as in meta/episodes; the dataset is incomplete"
+            )
+
+    def _need(self, found: Mapping[str, Any], name: str) -> Any:
+        if name not in found:
+            raise BagError(f"{self.root}: found no column {name!r}, only {sorted(found)}")
+        return found[name]
+
+    def close(self) -> None:
+        for video in self._videos.values():
+            video.close()
+
+    def _episodes(self) -> Iterator[dict[str, Any]]:
+        paths = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
+        if not paths:
+            raise BagError(f"{self.root}/meta/episodes: found no parquet file")
+        for path in paths:
+            for batch in _batches(path, 16, lambda name: not name.startswith("stats/")):
+                yield from batch.to_pylist()
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Episode and columns, in one pass over the data files; images as they are stored."""
+        known = {self._state, self._action, *VECTORS, *SCALARS, "timestamp", "episode_index",
+                 *self._keys}  # fmt: skip
+        number, rows = -1, dict[str, list[Any]]()
+        for path in sorted((self.root / self._data.partition("{")[0]).parent.glob("*/*.parquet")):
+            for batch in _batches(path, ROWS, known.__contains__):
+                if "episode_index" not in batch.schema.names:
+                    raise BagError(f"{path}: found no column 'episode_index'")
+                for start, stop, found in _stretches(batch["episode_index"].to_numpy()):
+                    if found != number and rows:
+                        yield number, self._whole(rows)
+                        rows = {}
+                    number = found
+                    for name in batch.schema.names:
+                        if name != "episode_index":
+                            part = batch[name].slice(start, stop - start)
+                            rows.setdefault(name, []).extend(part.to_pylist())
+        if rows:
+            yield number, self._whole(rows)
+
+    def _whole(self, rows: Mapping[str, list[Any]]) -> dict[str, Any]:
+        return {k: v if k in self._keys else np.asarray(v) for k, v in rows.items()}
+
+    def _arrays(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """By the names of `steps_from_arrays`."""
+        count = len(columns[self._action])
+        arrays = {
+            name: columns[key].reshape(count, -1) for key, name in VECTORS.items() if key in columns
+        }
+        if self._state != STATE:  # the next one is of observation.state
+            arrays.pop("next_observations", None)
+        arrays["observations"] = self._need(columns, self._state).reshape(count, -1)
+        arrays["actions"] = columns[self._action].reshape(count, -1)
+        arrays |= {name: columns[key] for key, (name, _) in SCALARS.items() if key in columns}
+        return {name: array for name, array in arrays.items() if name not in LEFT_OUT}
+
+    def _frames(
+        self, episode: Mapping[str, Any], times: np.ndarray, pictures: Mapping[str, Sequence[Any]]
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        streams = []
+        for key in self._keys:
+            if key in self._videos:
+                chunk, file, first = (
+                    self._need(episode, f"videos/{key}/{name}")
+                    for name in ("chunk_index", "file_index", "from_timestamp")
+                )
+                relative = self._video.format(video_key=key, chunk_index=chunk, file_index=file)
+                path, at = self.root / relative, (first + times.reshape(-1)).tolist()
+                streams.append(self._videos[key].frames(path, at, 0.5 / self.fps))
+            else:
+                streams.append(map(_picture, pictures[key]))
+        yield from zip(*streams, strict=True)
+
+
+def _batches(path: Path, size: int, wanted: Callable[[str], bool]) -> Iterator[Any]:
+    """Rows of a parquet file, so many at a time, with the columns that are wanted. BagError."""
+    try:
+        with optional("pyarrow.parquet").ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if wanted(name)]
+            yield from file.iter_batches(size, columns=names)
+    except (OSError, ValueError) as error:  # pyarrow's are
+        raise BagError(f"{path}: cannot be read: {error}") from error
+
+
+def _stretches(numbers: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Start, stop and value of rows of equal numbers."""
+    starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        yield start, stop, int(numbers[start])
+
+
+def _picture(stored: Mapping[str, Any]) -> np.ndarray:
+    image = PillowImage.open(io.BytesIO(stored["bytes"]))
+    return np.atleast_3d(np.asarray(image if image.mode == "L" else image.convert("RGB")))
+
+
+def _take(
+    last: Iterator[tuple[int, str, np.ndarray]], episode: Mapping[str, Any], count: int
+) -> list[tuple[int, str, np.ndarray]]:
+    """The final images of this episode, or none: the file is written in the order of episodes."""
+    taken = [found for _, found in zip(range(count), last, strict=False)]
+    if any(number != episode["episode_index"] for number, _, _ in taken):
+        raise BagError(
+            f"rlif/final.parquet: found the images of episode {taken[0][0]}, expected those of "
+            f"{episode['episode_index']}; remove the file if episodes were taken out of the dataset"
+        )
+    return taken

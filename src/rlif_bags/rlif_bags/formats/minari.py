@@ -1,0 +1,190 @@
+"""Runs as a Minari dataset (HDF5), and such a dataset as arrays for `steps_from_arrays`.
+
+A run of T transitions is an episode of T actions and T + 1 observations, as Minari has it. The
+observation is the state, or with cameras a dictionary of `state` and `images`. Where neither
+termination nor truncation is set at an episode's end, nothing is: a gap cut the episode off, and its
+last row is truncated. `infos` hold, for each of the T + 1 observations, who drove and the rest of
+what npz.py lists; in the last entry, which belongs to no action, they are 0, or NaN.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlif_bags.formats.export import ExportReader, Run, new_directory, optional
+from rlif_bags.reading.files import BagError
+
+INFOS = (
+    "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",
+    "evaluations", "step_indices", "stamps",
+)  # fmt: skip
+CAMERAS = "rlif_cameras"  # their order, of which a dictionary space knows nothing
+NAME = re.compile(r"[-\w]+-v\d+")
+
+
+@dataclass(frozen=True)
+class MinariConfig:
+    """What the bags do not say, for the metadata."""
+
+    author: str = ""
+
+
+def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None = None) -> None:
+    """The runs of `reader` as the dataset `output`, complete or not at all. BagError names why.
+
+    The name of the directory is the id of the dataset, so it must end in -v0 or the like. Holds one
+    episode in memory at a time.
+    """
+    config = config or MinariConfig()
+    if not NAME.fullmatch(output.name):
+        raise BagError(f"{output.name}: found no Minari id, expected NAME-v0 (or another number)")
+    storage_of = optional("minari.dataset.minari_storage").MinariStorage
+    optional("h5py")
+    with new_directory(output) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that a robot's data do not have
+        storage: Any = None
+        for run in reader:
+            if storage is None:
+                storage = _new_storage(storage_of, (partial / "data").resolve(), run, reader.notes)
+                about = _about(output.name, reader, config)
+                storage.update_metadata({**about, CAMERAS: list(run.cameras)})
+            storage.update_episodes([_buffer(run)])
+        if storage is None:
+            raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
+
+
+def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any:
+    spaces = optional("gymnasium.spaces")
+    state, action = run.states[0], run.driven[0].record.action
+    observation = spaces.Box(-np.inf, np.inf, state.shape, np.float32)
+    images = dict(zip(run.cameras, run.frames[0].record.images, strict=True))
+    if images:
+        boxes = {n: spaces.Box(0, 255, image.shape, np.uint8) for n, image in images.items()}
+        observation = spaces.Dict({"state": observation, "images": spaces.Dict(boxes)})
+    options: dict[str, Any] = {}
+    if "jpeg_encoding" in inspect.signature(storage_of.new).parameters:
+        options["jpeg_encoding"] = False
+    elif images:
+        _check_jpeg(images)
+        notes.append("this version of Minari stores images as JPEG: they are not the same pixels")
+    return storage_of.new(
+        path,
+        observation_space=observation,
+        action_space=spaces.Box(-1.0, 1.0, action.shape, np.float32),
+        **options,
+    )
+
+
+def _check_jpeg(images: Mapping[str, np.ndarray]) -> None:
+    """Minari before 0.5.4 writes any image as JPEG, and reads only large coloured ones back."""
+    for name, image in images.items():
+        if min(image.shape[:2]) < 32 or image.shape[2] != 3:
+            raise BagError(
+                f"camera {name}: found an image of {image.shape}; Minari before 0.5.4 cannot store "
+                "grey ones, or smaller ones than 32x32: update it, or export with --no-images"
+            )
+
+
+def _about(name: str, reader: ExportReader, config: MinariConfig) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "dataset_id": name,
+        "minari_version": optional("minari").__version__,
+        "algorithm_name": "RLIF",
+        "description": f"Steps of a robot that a person corrects; rewards: {reader.config.scheme}.",
+    }
+    if config.author:
+        about["author"] = {config.author}
+    return about
+
+
+def _buffer(run: Run) -> Any:
+    columns = run.columns()
+    observations: Any = run.states
+    if run.cameras:
+        pictures = {name: np.stack(run.images(i)) for i, name in enumerate(run.cameras)}
+        observations = {"state": run.states, "images": pictures}
+    return optional("minari").data_collector.EpisodeBuffer(
+        observations=observations,
+        actions=columns["actions"],
+        rewards=columns["rewards"],
+        terminations=columns["terminals"],
+        truncations=columns["timeouts"],
+        infos={name: _one_more(columns[name]) for name in INFOS},
+    )
+
+
+def _one_more(values: np.ndarray) -> np.ndarray:
+    """With an entry for the last observation."""
+    filler = np.full((1, *values.shape[1:]), np.nan if values.dtype.kind == "f" else 0)
+    return np.concatenate([values, filler.astype(values.dtype)])
+
+
+def is_minari(path: Path) -> bool:
+    return (path / "data/metadata.json").exists() and (path / "data/main_data.hdf5").exists()
+
+
+def cameras_of(path: Path) -> tuple[str, ...]:
+    """The names of the cameras, in their order."""
+    metadata = json.loads((path / "data/metadata.json").read_text(encoding="utf-8"))
+    if CAMERAS in metadata:
+        return tuple(metadata[CAMERAS])
+    space = optional("minari").MinariDataset(str(path / "data")).observation_space
+    images = getattr(space, "spaces", {}).get("images")
+    return tuple(sorted(getattr(images, "spaces", {})))
+
+
+@dataclass(frozen=True)
+class MinariImages:
+    """The images of one episode, for `steps_from_arrays`."""
+
+    images: dict[str, np.ndarray]
+    final: bool = True
+
+    def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
+        for row in range(start, stop + 1):
+            yield tuple(images[row] for images in self.images.values())
+
+
+def _episodes(path: Path, dataset: Any) -> Iterator[Any]:
+    """BagError where the file ends before."""
+    try:
+        yield from dataset.iterate_episodes()
+    except (OSError, KeyError, ValueError) as error:
+        raise BagError(f"{path}: cannot be read: {error}") from error
+
+
+def read_minari(path: Path) -> Iterator[tuple[dict[str, np.ndarray], MinariImages | None]]:
+    """The arrays and images of each episode. BagError where observations are of another form."""
+    dataset = optional("minari").MinariDataset(str(path / "data"))
+    order = cameras_of(path)
+    for episode in _episodes(path, dataset):
+        observations, images = episode.observations, {}
+        if isinstance(observations, dict):
+            found = observations.get("images", {})
+            images = {name: found[name] for name in order}
+            observations = observations.get("state", observations.get("observation"))
+        if not isinstance(observations, np.ndarray) or observations.ndim != 2:
+            raise BagError(
+                f"{path}: found observations of {dataset.observation_space}, expected vectors, or a "
+                "dictionary with vectors under `state` or `observation`"
+            )
+        count = len(episode.actions)
+        arrays = {
+            "observations": observations[:count],
+            "next_observations": observations[1 : count + 1],
+            "actions": episode.actions.reshape(count, -1),
+            "terminals": episode.terminations,
+            "timeouts": episode.truncations,
+        }
+        infos = episode.infos if isinstance(episode.infos, dict) else {}
+        arrays |= {n: infos[n][:count] for n in INFOS if isinstance(infos.get(n), np.ndarray)}
+        yield arrays, MinariImages(images) if images else None

@@ -1,0 +1,226 @@
+"""Bags that were not finished: what is whole in them becomes a whole bag."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+from mcap.exceptions import McapError
+from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+from mcap.stream_reader import StreamReader
+from rosbags.interfaces import Connection, Qos
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.metadata import parse_qos
+from rosbags.typesys import Stores, TypesysError, get_typestore
+
+from rlif_bags.reading.files import (
+    MCAP,
+    ZSTD,
+    BagError,
+    DirectoryLock,
+    refuse_inside,
+    remove_abandoned,
+    remove_bag,
+    rename_bag,
+    storage_files,
+    unpacked_message,
+)
+from rlif_bags.reading.types import definition_types
+
+# What the library raises where a file ends in the middle of a record.
+_CUT = (
+    McapError, zstandard.ZstdError, struct.error, EOFError, ValueError, IndexError, RuntimeError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """kept: messages by topic; cut: what ended each unfinished file, by its name; left_out: why
+    topics cannot be copied"""
+
+    kept: dict[str, int]
+    cut: dict[str, str]
+    left_out: dict[str, str]
+
+    def lines(self) -> list[str]:
+        """What a person should know of it."""
+        return [
+            f"{name}: {why}" for part in (self.cut, self.left_out) for name, why in part.items()
+        ]
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of an MCAP file, also of one that was compressed as a whole."""
+    with file.open("rb") as stream:
+        if file.suffix != ZSTD:
+            yield stream
+            return
+        raw: Any = zstandard.open(stream, "rb")  # a raw stream, whatever its type says
+        with io.BufferedReader(raw) as whole:
+            yield whole
+
+
+def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
+    """Records up to the end or to where the file is cut; the latter is noted in `cut`."""
+    with _unpacked(file) as stream:
+        records = StreamReader(stream, validate_crcs=True).records
+        while True:
+            try:
+                record = next(records)
+            except StopIteration:
+                return
+            except _CUT as error:
+                size = "" if file.suffix == ZSTD else f" of {file.stat().st_size}"
+                words = f"{type(error).__name__} {error}".rstrip()
+                cut[file.name] = f"cut near byte {stream.tell()}{size}: {words}"
+                return
+            yield record
+
+
+def _first_content(file: Path) -> McapRecord | None:
+    """The first chunk of an MCAP file, or its first message if that is in no chunk."""
+    with _unpacked(file) as stream:
+        try:
+            for record in StreamReader(stream, emit_chunks=True).records:
+                if isinstance(record, (Chunk, Message)):
+                    return record
+        except _CUT:
+            pass  # what is wrong with it, the copy says
+    return None
+
+
+def _is_compressed(files: Sequence[Path]) -> bool:
+    """Whether the chunks of these files are, by the first that there is."""
+    contents = map(_first_content, files)
+    return next((bool(c.compression) for c in contents if isinstance(c, Chunk)), False)
+
+
+def is_unordered(file: Path) -> bool:
+    """Whether a finished MCAP file has messages without chunks, and not by log time.
+
+    The library reads such a file up to there: without chunks there is nothing to sort. The preset
+    `fastwrite` of `ros2 bag record` writes none.
+    """
+    if not isinstance(_first_content(file), Message):
+        return False
+    newest = 0
+    for record in _whole_records(file, {}):
+        if isinstance(record, Message):
+            if record.log_time < newest:
+                return True
+            newest = record.log_time
+    return False
+
+
+def _definition(channel: Channel, schema: Schema | None) -> tuple[str, str]:
+    """Text and hash of a channel's type. ValueError where it has none that a bag can hold."""
+    if schema is None or channel.message_encoding != "cdr":
+        kind = "without a schema" if schema is None else f"in {channel.message_encoding!r}"
+        raise ValueError(f"its messages are {kind}, expected cdr")
+    if schema.encoding not in ("ros2msg", "ros2idl"):
+        raise ValueError(f"its definition is in {schema.encoding!r}, expected ros2msg or ros2idl")
+    text, known = schema.data.decode(), channel.metadata.get("topic_type_hash", "")
+    if known and schema.encoding == "ros2msg":
+        return text, known  # as it is, whether this library can read it or not
+    try:
+        store = get_typestore(Stores.EMPTY)
+        store.register(definition_types(text, schema.name, idl=schema.encoding == "ros2idl"))
+        return store.generate_msgdef(schema.name, ros_version=2)[0], store.hash_rihs01(schema.name)
+    except (TypesysError, LookupError) as error:
+        words = " ".join(str(error).split())[:100]
+        raise ValueError(f"its definition cannot be read: {words}") from error
+
+
+class _Copy:
+    """Writes channels and messages of several files into one bag."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._schemas: dict[int, Schema] = {}
+        self._connections: dict[tuple[str, str], Connection] = {}
+        self._by_channel: dict[int, Connection | None] = {}  # None: it cannot be copied
+        self.kept: Counter[str] = Counter()
+        self.left_out: dict[str, str] = {}
+
+    def begin_file(self) -> None:
+        self._schemas, self._by_channel = {}, {}
+
+    def take(self, record: McapRecord) -> None:
+        if isinstance(record, Schema):
+            self._schemas[record.id] = record
+        elif isinstance(record, Channel) and record.id not in self._by_channel:
+            self._by_channel[record.id] = self._connection(record)
+        elif isinstance(record, Message):
+            connection = self._by_channel[record.channel_id]
+            if connection is None:
+                return
+            self._writer.write(connection, record.log_time, unpacked_message(record.data))
+            self.kept[connection.topic] += 1
+
+    def _connection(self, channel: Channel) -> Connection | None:
+        schema = self._schemas.get(channel.schema_id)
+        key = (channel.topic, "" if schema is None else schema.name)
+        if key not in self._connections:
+            try:
+                text, digest = _definition(channel, schema)
+            except ValueError as error:
+                self.left_out[channel.topic] = str(error)
+                return None
+            offered: list[Qos] = parse_qos(channel.metadata.get("offered_qos_profiles", ""))
+            self._connections[key] = self._writer.add_connection(
+                *key, msgdef=text, rihs01=digest, offered_qos_profiles=offered
+            )
+        return self._connections[key]
+
+
+def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairReport:
+    """Write all whole messages of `source` to the new bag `output`; `source` stays as it is.
+
+    Its chunks are compressed (zstd) with `compress`, and where those of the source are.
+    The output appears under its name when it is complete. BagError if there is nothing to read,
+    or `output` exists; OSError if it cannot be written.
+    """
+    files = storage_files(source, MCAP)
+    if not files:
+        raise BagError(f"{source}: found no MCAP file; only MCAP bags can be repaired")
+    if output.exists():
+        raise BagError(f"{output} exists already; name another output")
+    refuse_inside([source], output)
+    partial = output.with_name(f".partial-{output.name}")
+    remove_abandoned(partial)
+    try:
+        report = _copy_whole(files, partial, compress)
+    except OSError:
+        if partial.exists():
+            remove_bag(partial)
+        raise
+    if not report.kept:
+        remove_bag(partial)
+        words = "".join(f"; {line}" for line in report.lines())
+        raise BagError(f"{source}: holds no whole message{words}")
+    rename_bag(partial, output)
+    return report
+
+
+def _copy_whole(files: Sequence[Path], partial: Path, compress: bool) -> RepairReport:
+    """All whole messages of these files into the bag `partial`, which is locked meanwhile."""
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    cut: dict[str, str] = {}
+    writer = Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP)
+    if compress or _is_compressed(files):
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer, DirectoryLock(partial):
+        copy = _Copy(writer)
+        for file in files:
+            copy.begin_file()
+            for record in _whole_records(file, cut):
+                copy.take(record)
+    return RepairReport(dict(copy.kept), cut, copy.left_out)

@@ -1,0 +1,216 @@
+"""Steps out of bags, with nothing but the bag: definitions come from the bag itself, no ROS.
+
+What cannot be used of a bag is left out, named with file, topic and time, and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
+
+from rlif_bags.reading.files import BagError, bag_name, bag_paths
+from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
+from rlif_bags.reading.types import require_types
+from rlif_learner.data.step_messages import record_from_message
+from rlif_learner.data.steps import Outcome, StepRecord
+
+EPISODE_TYPE = "rlif_msgs/msg/Episode"
+_SOON = 5_000_000_000  # ns
+MAX_NOTES = 20  # of one kind; the others are counted
+
+__all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_name", "bag_paths", "open_bag", "read_steps"]
+
+
+def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Connection]:
+    """The connections of the Steps. BagError lists what is there instead."""
+    steps = [c for c in reader.connections if c.msgtype == STEP_TYPE]
+    topics = sorted({c.topic for c in steps})
+    if topic:
+        steps = [c for c in steps if c.topic == topic]
+    if not steps:
+        there = sorted({f"{c.topic} ({c.msgtype})" for c in reader.connections})
+        raise BagError(
+            f"{path}: found no Steps{f' on {topic}' if topic else ''}, only {there}. A bag of "
+            "something else becomes one of Steps with `rlif relabel --mapping`"
+        )
+    require_types(reader, path, steps)
+    if not topic and len(topics) > 1:
+        raise BagError(f"{path}: found Steps on {topics}; name one of them with --topic")
+    return steps
+
+
+def episode_connections(reader: AnyReader, steps: str) -> list[Connection]:
+    """The connections of the Episodes that go with the Steps on the topic `steps`."""
+    namespace = steps.rpartition("/")[0]
+    return [
+        c
+        for c in reader.connections
+        if c.msgtype == EPISODE_TYPE
+        and c.topic.rpartition("/")[0] == namespace
+        and c.msgtype in reader.typestore.fielddefs
+    ]
+
+
+@dataclass
+class StepReader:
+    """Steps of one bag, in order. Steps that cannot be used are left out, named and counted.
+
+    An episode that the Episode topic calls discarded, and whose last Step is not in the bag, ends
+    with one that says so: nothing of it is learned from.
+
+    topic: of the Steps; empty: the only one there is
+    images: False leaves the images out of the records
+    """
+
+    path: Path
+    topic: str = ""
+    images: bool = True
+    notes: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    _said: Counter[str] = field(default_factory=Counter)
+    _topic: str = ""
+    _left: dict[int, int] = field(default_factory=dict)  # see `_refuse_two_in_one`
+    _doubtful: dict[int, int] = field(default_factory=dict)
+    _discarded: set[int] = field(default_factory=set)  # episodes, by the newest message on each
+
+    def raw(self) -> Iterator[tuple[int, bytes]]:
+        """Log time in ns and the serialised Step, as recorded."""
+        with open_bag(self.path, self.notes) as reader:
+            connections = step_connections(reader, self.path, self.topic)
+            for _, stamp, data in read_messages(reader, self.path, connections, self.notes):
+                yield stamp, bytes(data)
+
+    def messages(self) -> Iterator[tuple[int, Any]]:
+        """Log time in ns and the deserialised message (of the rosbags library)."""
+        with open_bag(self.path, self.notes) as reader:
+            connections = step_connections(reader, self.path, self.topic)
+            self._topic = connections[0].topic
+            connections += episode_connections(reader, self._topic)
+            for connection, stamp, data in read_messages(
+                reader, self.path, connections, self.notes
+            ):
+                try:
+                    message: Any = reader.deserialize(data, connection.msgtype)
+                except (AnyReaderError, ValueError, IndexError) as error:
+                    self._skip("not readable", stamp, str(error), connection.topic)
+                    continue
+                if connection.msgtype == EPISODE_TYPE:
+                    self._hear(message)
+                else:
+                    yield stamp, message
+
+    def _hear(self, episode: Any) -> None:
+        """Episodes are numbered anew when their node is: the newest word on a number counts."""
+        if episode.outcome == Outcome.DISCARDED:
+            self._discarded.add(episode.id)
+        else:
+            self._discarded.discard(episode.id)
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        previous: StepRecord | None = None
+        stamp = 0
+        for stamp, message in self.messages():
+            if not self.images:
+                message.images = []
+            try:
+                record = record_from_message(message)
+            except ValueError as error:
+                self._skip("not valid", stamp, str(error))
+                continue
+            except AttributeError as error:  # a Step of before the field was added
+                self._skip("not valid", stamp, f"has no {error.name}")
+                continue
+            if not (np.isfinite(record.state).all() and np.isfinite(record.action).all()):
+                where = f"step {record.step_index} of episode {record.episode_id}"
+                self._skip("not finite", stamp, where)
+                continue
+            if record.is_first or previous is None or record.episode_id != previous.episode_id:
+                yield from self._lost_end(previous, stamp)
+            self._look(record, previous, stamp)
+            previous = record
+            yield record
+        yield from self._lost_end(previous, stamp)
+
+    def _lost_end(self, last: StepRecord | None, stamp: int) -> Iterator[StepRecord]:
+        """The last Step of a discarded episode, if it is missing after `last`."""
+        if last is None or last.is_last or last.episode_id not in self._discarded:
+            return
+        self._say(
+            "discarded", stamp,
+            f"episode {last.episode_id} was discarded, says the Episode topic; its last Step is "
+            "missing",
+        )  # fmt: skip
+        yield replace(
+            last, sequence=last.sequence + 1, step_index=last.step_index + 1, is_first=False,
+            is_last=True, outcome=Outcome.DISCARDED, source=0, onset=False, intervention_id=0,
+            action=np.zeros(0, np.float32),
+        )  # fmt: skip
+
+    def _look(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
+        """Say what is odd about a Step that is used all the same."""
+        if previous is not None:
+            self._refuse_two_in_one(record, previous, stamp)
+        if previous is not None and record.sequence <= previous.sequence:
+            self._say(
+                "order", stamp,
+                f"the sequence goes from {previous.sequence} to {record.sequence}: the clock was "
+                "set back while it was recorded, or by more than one recorder; nothing is learned "
+                "across",
+            )  # fmt: skip
+        begins = record.is_first or previous is None or record.episode_id != previous.episode_id
+        if record.is_last and begins:
+            self._say("empty", stamp, f"episode {record.episode_id} is empty: nothing but its end")
+
+    def _refuse_two_in_one(self, record: StepRecord, previous: StepRecord, stamp: int) -> None:
+        """BagError where the Steps of two recordings lie between each other.
+
+        Their numbers say what follows what, and these are the same in both. Where the sequence
+        goes back, the one before was left: a Step that soon comes as the next one of both may be
+        either's. If it comes a second time, both go on.
+        """
+        for numbers in (self._left, self._doubtful):
+            for number in [n for n, since in numbers.items() if stamp - since >= _SOON]:
+                del numbers[number]
+        if record.sequence == previous.sequence + 1 and record.sequence in self._left:
+            self._doubtful[record.sequence] = stamp
+        elif record.sequence in self._doubtful:
+            raise BagError(
+                f"{self.path}: {self._topic} at {stamp} ns: Step {record.sequence} came twice, with "
+                "others between: two recordings in one, whose order cannot be told. Name their "
+                "files one by one"
+            )
+        if record.sequence <= previous.sequence:
+            self._left[previous.sequence + 1] = stamp
+
+    def _skip(self, why: str, stamp: int, detail: str, topic: str = "") -> None:
+        self.skipped[why] += 1
+        self._say(why, stamp, f"left out, {why}: {detail}", topic)
+
+    def _say(self, kind: str, stamp: int, words: str, topic: str = "") -> None:
+        """A note, unless there are many of its kind already: a bag may be full of them."""
+        self._said[kind] += 1
+        if self._said[kind] <= MAX_NOTES:
+            self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {words}")
+        if self._said[kind] == MAX_NOTES:
+            self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
+
+
+def read_steps(path: Path | str, topic: str = "") -> Iterator[StepRecord]:
+    """The Steps of a bag; see StepReader for what is noted about them."""
+    return iter(StepReader(Path(path), topic))
+
+
+def open_prior(paths: Sequence[str], images: bool) -> Iterator[StepReader]:
+    """A reader for each bag at `paths`, for the learner node (rlif_learner.data.prior).
+
+    BagError names a path at which there is no bag.
+    """
+    for bag in bag_paths(paths):
+        yield StepReader(bag, images=images)

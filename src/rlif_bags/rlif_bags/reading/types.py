@@ -1,0 +1,108 @@
+"""Definitions of messages that a bag does not bring along.
+
+SQLite bags up to Humble have none: they are those of the distribution that recorded the bag, and of
+the packages that are installed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
+from rosbags.interfaces.typing import Typesdict
+from rosbags.typesys import (
+    Stores,
+    TypesysError,
+    get_types_from_idl,
+    get_types_from_msg,
+    get_typestore,
+)
+from rosbags.typesys.store import Typestore
+
+from rlif_bags.reading.files import METADATA, BagError
+
+_WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
+_IDL = "=" * 80 + "\nIDL: "  # before the name of each of several definitions
+
+
+def definition_types(text: str, name: str, idl: bool) -> Typesdict:
+    """The types that a definition brings along. Raises what the library does where it is none."""
+    if not idl:
+        return get_types_from_msg(text, name)
+    whole = text.split(_IDL)
+    texts = [part.partition("\n")[2] for part in whole[1:]] or whole
+    return {kind: fields for one in texts for kind, fields in get_types_from_idl(one).items()}
+
+
+def require_types(reader: AnyReader, path: Path, connections: Collection[Connection]) -> None:
+    """BagError names the topics whose type nobody knows."""
+    unknown = sorted(
+        {f"{c.topic} ({c.msgtype})" for c in connections
+         if c.msgtype not in reader.typestore.fielddefs}
+    )  # fmt: skip
+    if unknown:
+        raise BagError(
+            f"{path}: no definition of the type of {', '.join(unknown)} that can be read, in the bag "
+            "or installed; source a workspace that has it"
+        )
+
+
+def fallback_types(path: Path) -> Typestore:
+    """Common messages of the distribution that recorded the bag."""
+    name = _WITHOUT_NAME
+    metadata = path / METADATA
+    if metadata.is_file():
+        try:
+            content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+            name = content["rosbag2_bagfile_information"].get("ros_distro") or name
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+            pass  # the reader says what is wrong with it
+    known = {store.value for store in Stores}
+    return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
+
+
+def complete_types(reader: AnyReader, path: Path) -> None:
+    """Types of topics that came without a definition, where they can be had."""
+    missing = {c.msgtype for c in reader.connections} - set(reader.typestore.fielddefs)
+    if not missing or not reader.is2:
+        return
+    store = fallback_types(path)
+    for kind in sorted(missing):
+        if kind not in store.fielddefs:
+            _add_installed(store, kind)
+        if kind in store.fielddefs:
+            new = {k: v for k, v in store.fielddefs.items() if k not in reader.typestore.fielddefs}
+            reader.typestore.register(new)
+
+
+def _add_installed(store: Typestore, kind: str) -> None:
+    """The type `package/msg/Name` and those it uses, from the installed packages, if all are."""
+    found: dict[str, str] = {}
+    todo = [kind]
+    try:
+        while todo:
+            name = todo.pop()
+            package, _, short = name.split("/")
+            text = (Path(get_package_share_directory(package)) / "msg" / f"{short}.msg").read_text()
+            found[name] = text
+            types = get_types_from_msg(text, name)
+            used = {t for _, fields in types.values() for t in _named(fields)}
+            todo += [t for t in used if t not in store.fielddefs and t not in found]
+        for name, text in found.items():
+            store.register(get_types_from_msg(text, name))
+    except (PackageNotFoundError, LookupError, OSError, ValueError, TypesysError):
+        return  # `require_types` names the topic
+
+
+def _named(fields: object) -> Iterator[str]:
+    """Names of message types in a library's description of fields."""
+    if isinstance(fields, str):
+        if fields.count("/") == 2:
+            yield fields
+    elif isinstance(fields, (list, tuple)):
+        for part in fields:
+            yield from _named(part)

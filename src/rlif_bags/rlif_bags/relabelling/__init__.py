@@ -1,0 +1,1 @@
+"""New labels for recorded Steps, for one bag or many in parallel."""

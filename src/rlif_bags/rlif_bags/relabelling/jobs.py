@@ -1,0 +1,130 @@
+"""Relabelling many bags: one after another, in processes side by side, or on a Ray cluster.
+
+A job is one bag, and knows all it needs: wherever it runs, the files and the report are the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlif_bags.external.convert import Conversion, convert_bag
+from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.reading.files import BagError
+from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, relabel_bag
+
+
+@dataclass(frozen=True)
+class Job:
+    """mapping: of a bag that this suite did not record; plots: one picture for each episode."""
+
+    bag: Path
+    output: Path
+    work: Relabelling
+    mapping: TopicMapping | None = None
+    plots: bool = False
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """error: why there is no report; empty: there is one."""
+
+    bag: str
+    error: str = ""
+    conversion: Conversion | None = None
+    report: RelabelReport | None = None
+    plots: str = ""  # directory
+
+    def entry(self) -> dict[str, Any]:
+        """Of report.json."""
+        values: dict[str, Any] = vars(self.report) if self.report is not None else {}
+        # A report on a foreign bag names what it was converted to.
+        values = {**values, "bag": self.bag}
+        values |= {"error": self.error} if self.error else {}
+        if self.conversion is not None:
+            values["conversion"] = self.conversion.report.entry()
+        return values
+
+
+def run_job(job: Job) -> JobResult:
+    """Never raises for what is wrong with the bag, the scheme or the disk: the result says it."""
+    conversion = None
+    try:
+        bag = job.bag
+        if job.mapping is not None:
+            conversion = convert_bag(bag, job.output, job.mapping)
+            bag = conversion.target
+        report = relabel_bag(bag, job.output, job.work)
+        plots = ""
+        if job.plots:
+            from rlif_bags.drawing.plot import plot_episodes  # matplotlib takes long to import
+
+            plots = str(plot_episodes(bag, job.output, job.work, not report.resumed))
+        return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
+    except Exception as error:  # noqa: BLE001 - one bag must not end the work on the others
+        known = isinstance(error, (BagError, ValueError, OSError))
+        words = str(error) if known else _unexpected(error)
+        where = "" if words.startswith(f"{job.bag}: ") else f"{job.bag}: "
+        return JobResult(str(job.bag), where + words, conversion)
+
+
+def _unexpected(error: Exception) -> str:
+    """With where it was raised: it is to be reported."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"unexpected {type(error).__name__}: {error} ({where})"
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int = 1, ray_address: str | None = None
+) -> Iterator[JobResult]:
+    """Results in the order of the jobs. BagError where Ray is asked for and cannot be had."""
+    if ray_address is not None:
+        from rlif_bags.relabelling.ray_jobs import run_on_ray
+
+        yield from run_on_ray(run_job, lost, jobs, ray_address)
+    elif workers <= 1 or len(jobs) <= 1:
+        yield from map(run_job, jobs)
+    else:
+        yield from _side_by_side(jobs, workers)
+
+
+def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
+    # Not forked: a process may have threads by now.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        with _ctrl_c_blocked():  # the workers begin here, and inherit it
+            waiting = [(job, pool.submit(run_job, job)) for job in jobs]
+        try:
+            for job, future in waiting:
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    yield lost(job, "a worker process died; is there memory for so many --jobs?")
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Ctrl-C reaches all processes of a terminal: this one tells the others, in one line."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def lost(job: Job, why: str) -> JobResult:
+    """Of a job whose worker is gone."""
+    return JobResult(str(job.bag), f"{job.bag}: {why} Run it again: what is done stays done")

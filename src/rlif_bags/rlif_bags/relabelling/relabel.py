@@ -1,0 +1,335 @@
+"""New labels from recorded facts. A bag is never changed: its labels lie in a file beside.
+
+    OUT/<bag>.labels.npz   sequence, episode_id, step_index, reward, terminal, transition; `about`
+
+`transition` tells whether a step has a successor, and so a label at all. A scheme is a name of
+rlif_learner.data.labels, or a function of yours, `module:function`, called with the steps of one
+episode and the parameters, that returns rewards (float32 [n]) and terminals (bool [n]).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlif_bags.reading.files import NOT_ARRAYS, BagError, bag_name, source_files
+from rlif_bags.reading.step_reader import StepReader
+from rlif_learner.data.labels import SCHEMES, label_rewards
+from rlif_learner.data.steps import Source, StepRecord, discards, follows
+
+Scheme = Callable[..., tuple[np.ndarray, np.ndarray]]
+_VERSION = 2  # of what a file of labels holds
+COLUMNS = {
+    "sequence": np.uint64,
+    "episode_id": np.uint32,
+    "step_index": np.uint32,
+    "reward": np.float32,
+    "terminal": np.bool_,
+    "transition": np.bool_,
+}
+
+
+def shared_blame(steps: Sequence[StepRecord], blame_steps: int = 3) -> tuple[Any, Any]:
+    """`onset`, but the last `blame_steps` policy steps before an onset share the -1 equally.
+
+    Usage: --scheme rlif_bags.relabelling.relabel:shared_blame --set blame_steps=5
+    """
+    if blame_steps < 1:
+        raise ValueError(f"blame_steps: found {blame_steps}, expected at least 1")
+    rewards, terminals = label_rewards(steps, "onset")
+    shared = np.zeros_like(rewards)
+    for at in np.flatnonzero(rewards < 0.0):
+        first = at
+        while first > 0 and at - first + 1 < blame_steps and _policy_before(steps, int(first)):
+            first -= 1
+        shared[first : at + 1] += rewards[at] / (at - first + 1)
+    return shared, terminals
+
+
+def _policy_before(steps: Sequence[StepRecord], index: int) -> bool:
+    previous = steps[index - 1]
+    return previous.source == Source.POLICY and follows(steps[index], previous)
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """What to do with each bag.
+
+    scheme: a name of labels.SCHEMES, or module:function; parameters: for the latter
+    dwell: steps; the operator's return within so many of the policy's is no new intervention
+    """
+
+    scheme: str = "onset"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    dwell: int = 0
+    topic: str = ""
+
+    def __post_init__(self) -> None:
+        if self.dwell < 0:
+            raise ValueError(f"dwell: found {self.dwell}, expected 0 or more steps")
+        if self.scheme in SCHEMES and self.parameters:
+            raise ValueError(
+                f"scheme {self.scheme!r} takes no parameters, found {sorted(self.parameters)}"
+            )
+
+    def function(self) -> Scheme:
+        """The scheme to call with the steps of an episode. ValueError if there is none."""
+        if self.scheme in SCHEMES:
+            return lambda steps: label_rewards(steps, self.scheme)
+        return partial(_called, self._own(), self)
+
+    def written(self) -> str:
+        """sha256 of the file with a function of the user's: edited, it makes other labels."""
+        return "" if self.scheme in SCHEMES else _sha256_of_source(self._own())
+
+    def _own(self) -> Scheme:
+        """The user's function. ValueError if there is none, or it does not take the parameters."""
+        module, colon, name = self.scheme.partition(":")
+        if not colon:
+            raise ValueError(
+                f"scheme: found {self.scheme!r}, expected one of {list(SCHEMES)} or module:function"
+            )
+        if "" not in sys.path:
+            sys.path.append("")  # as `python` does: a file in the current directory is a module
+        try:
+            found: Scheme = getattr(importlib.import_module(module), name)
+            inspect.signature(found).bind((), **self.parameters)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"scheme {self.scheme!r}: {error}") from error
+        except TypeError as error:  # in the words of Python: which parameter is not one of it
+            raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
+        return found
+
+
+def _sha256_of_source(function: Any) -> str:
+    """Of the file that a function stands in; empty: it stands in none."""
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(function))
+    except TypeError:  # a built-in, or an object that is called
+        file = None
+    return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _called(
+    function: Scheme, work: Relabelling, steps: Sequence[StepRecord]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a user's function returns. ValueError says where in it something went wrong."""
+    of = f"scheme {work.scheme!r}"
+    try:
+        returned = function(steps, **work.parameters)
+    except Exception as error:  # noqa: BLE001 - not ours: it may raise anything, and that is said
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{of} failed on episode {steps[0].episode_id}: {type(error).__name__}: {error} "
+            f"({Path(last.filename).name}, line {last.lineno})"
+        ) from error
+    try:
+        rewards, terminals = returned
+        rewards, terminals = np.asarray(rewards, np.float32), np.asarray(terminals, np.bool_)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{of} returned {returned!r}, expected rewards and terminals") from error
+    if rewards.shape != (len(steps),) or terminals.shape != (len(steps),):
+        raise ValueError(
+            f"{of} returned shapes {rewards.shape} and {terminals.shape} for {len(steps)} steps, "
+            f"expected ({len(steps)},) twice"
+        )
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"{of} returned rewards that are not finite: {rewards}")
+    return rewards, terminals
+
+
+def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
+    """Steps in groups of one episode each."""
+    group: list[StepRecord] = []
+    for step in steps:
+        if group and (
+            group[-1].is_last or step.is_first or step.episode_id != group[-1].episode_id
+        ):
+            yield group
+            group = []
+        group.append(step)
+    if group:
+        yield group
+
+
+def merge_interventions(steps: Sequence[StepRecord], dwell: int) -> list[StepRecord]:
+    """The same steps without the onsets that come within `dwell` steps of the operator's last."""
+    merged, last_operator = list(steps), None
+    for at, step in enumerate(steps):
+        if step.onset and last_operator is not None and at - last_operator - 1 <= dwell:
+            merged[at] = replace(step, onset=False)
+        if step.source == Source.OPERATOR:
+            last_operator = at
+    return merged
+
+
+@dataclass(frozen=True)
+class RelabelReport:
+    """Of one bag. changed: labels that differ from those of `onset`, which the learner gave."""
+
+    bag: str
+    output: str
+    steps: int = 0
+    episodes: int = 0
+    transitions: int = 0
+    interventions_before: int = 0
+    interventions: int = 0
+    negative_before: int = 0
+    negative: int = 0
+    changed: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    resumed: bool = False
+
+
+class StepDigest:
+    """Of all that labels may come from: two bags number their Steps alike, and are not the same."""
+
+    def __init__(self) -> None:
+        self._sum = hashlib.sha256()
+
+    def add(self, step: StepRecord) -> None:
+        facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
+                 step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
+        self._sum.update(np.asarray(facts, np.int64).tobytes())
+        self._sum.update(step.state.tobytes() + step.action.tobytes())
+
+    @property
+    def hex(self) -> str:
+        return self._sum.hexdigest()
+
+
+@dataclass
+class _Rows:
+    """Columns, and the counts of the report, as they grow."""
+
+    digest: StepDigest = field(default_factory=StepDigest)
+
+    columns: dict[str, list[np.ndarray]] = field(
+        default_factory=lambda: {name: [] for name in COLUMNS}
+    )
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("steps", "episodes", "transitions", "interventions_before", "interventions",
+             "negative_before", "negative", "changed"), 0
+        )
+    )  # fmt: skip
+
+    def add(
+        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], labels: tuple[Any, Any]
+    ) -> None:
+        rewards, terminals = labels
+        has_next = np.zeros(len(steps), np.bool_)
+        if not discards(steps[-1]):
+            has_next[:-1] = [follows(b, a) for a, b in zip(steps, steps[1:], strict=False)]
+        old = label_rewards(steps, "onset")[0]
+        for step in steps:
+            self.digest.add(step)
+        values = {
+            "sequence": [s.sequence for s in steps],
+            "episode_id": [s.episode_id for s in steps],
+            "step_index": [s.step_index for s in steps],
+            "reward": rewards,
+            "terminal": terminals,
+            "transition": has_next,
+        }
+        for name, kind in COLUMNS.items():
+            self.columns[name].append(np.asarray(values[name], kind))
+        found = {
+            "steps": len(steps),
+            "episodes": 1,
+            "transitions": int(has_next.sum()),
+            "interventions_before": sum(s.onset for s in steps),
+            "interventions": sum(s.onset for s in used),
+            "negative_before": int((old < 0.0).sum()),
+            "negative": int((rewards < 0.0).sum()),
+            "changed": int((old != rewards).sum()),
+        }
+        for name, value in found.items():
+            self.counts[name] += value
+
+
+def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
+    """What the labels were made of: equal means that they need not be made again."""
+    written = work.written()
+    return {
+        "version": _VERSION,
+        **source_files(bag),
+        **({"function": written} if written else {}),
+        "scheme": work.scheme,
+        "parameters": dict(work.parameters),
+        "dwell": work.dwell,
+        "topic": work.topic,
+    }
+
+
+def labels_path(bag: Path, output: Path) -> Path:
+    """Where the labels of `bag` lie."""
+    return output / f"{bag_name(bag)}.labels.npz"
+
+
+def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
+    """Write the labels of one bag; what is there already and the same is left as it is.
+
+    BagError if other labels are there. ValueError for what the scheme returns.
+    """
+    target, about = labels_path(bag, output), _about(bag, work)
+    if target.exists():
+        found = read_labels(target)
+        if found.about["of"] != about:
+            raise BagError(f"{target} holds labels of other settings; name another output")
+        return RelabelReport(**{**found.about["report"], "resumed": True})
+    scheme, rows = work.function(), _Rows()
+    reader = StepReader(bag, work.topic, images=False)
+    for steps in episodes_of(reader):
+        used = merge_interventions(steps, work.dwell) if work.dwell else steps
+        rows.add(steps, used, scheme(used))
+    counts: dict[str, Any] = dict(rows.counts)
+    report = RelabelReport(
+        str(bag), str(target), **counts, skipped=dict(reader.skipped),
+        notes=tuple(reader.notes),
+    )  # fmt: skip
+    columns: dict[str, Any] = {
+        name: np.concatenate(parts) if parts else np.zeros(0, COLUMNS[name])
+        for name, parts in rows.columns.items()
+    }
+    text = json.dumps({"of": about, "report": vars(report), "steps": rows.digest.hex})
+    output.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".partial-{target.name}")
+    with unfinished.open("wb") as stream:
+        np.savez_compressed(stream, about=np.array(text), **columns)
+    unfinished.replace(target)
+    return report
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What `relabel_bag` wrote: one entry per step, in the order of the bag."""
+
+    columns: dict[str, np.ndarray]
+    about: dict[str, Any]
+
+
+def read_labels(path: Path) -> Labels:
+    """BagError if it is no file of labels."""
+    if not path.exists():
+        raise BagError(f"{path}: there are no such labels; `rlif relabel` makes them")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            about = json.loads(str(data["about"]))
+            return Labels({name: data[name] for name in COLUMNS}, about)
+    except NOT_ARRAYS as error:
+        raise BagError(
+            f"{path}: not a file of labels: {error}; delete it, and label anew"
+        ) from error

@@ -1,0 +1,152 @@
+"""Bags of Steps, written with the rosbags library: for imports and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability
+from rosbags.interfaces import QosTime as Time
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from rlif_bags.reading.files import (
+    BagError,
+    DirectoryLock,
+    remove_abandoned,
+    remove_bag,
+    rename_bag,
+)
+from rlif_bags.reading.open import STEP_TYPE
+from rlif_learner.data.steps import StepRecord
+
+REPLAY_TOPIC = "/replay"
+_FOREVER = Time(9223372036, 854775807)
+_OFFERED = Qos(
+    QosHistory.KEEP_LAST, 1000, QosReliability.RELIABLE, QosDurability.VOLATILE,
+    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
+)  # fmt: skip
+
+
+def step_typestore() -> Typestore:
+    """Jazzy's common messages and the installed rlif_msgs/Step. BagError if that is missing."""
+    try:
+        share = Path(get_package_share_directory("rlif_msgs"))
+    except (PackageNotFoundError, LookupError) as error:
+        raise BagError(
+            f"rlif_msgs is not on the path: source the workspace first ({error})"
+        ) from error
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg((share / "msg/Step.msg").read_text(), STEP_TYPE))
+    return store
+
+
+def step_bytes(
+    store: Typestore, record: StepRecord, stamp: int, frame: str = "", cameras: Sequence[str] = ()
+) -> bytes:
+    """The Step of a record as CDR; `stamp` in ns. What a record does not hold stays empty.
+
+    cameras: names for the images, in their order
+    """
+    types = store.types
+    sec, nanosec = divmod(stamp, 1_000_000_000)
+    time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
+
+    def header(frame_id: str) -> Any:
+        return types["std_msgs/msg/Header"](time, frame_id=frame_id)
+
+    names = [*cameras, *[frame] * (len(record.images) - len(cameras))]
+    empty = np.zeros(0, np.float32)
+    action = np.asarray(record.action, np.float32)
+    message = types[STEP_TYPE](
+        header=header(frame),
+        sequence=record.sequence,
+        tick=record.sequence,
+        episode_id=record.episode_id,
+        step_index=record.step_index,
+        is_first=record.is_first,
+        is_last=record.is_last,
+        outcome=record.outcome,
+        evaluation=record.evaluation,
+        state=np.asarray(record.state, np.float32),
+        images=[
+            _image(store, header(name), image)
+            for name, image in zip(names, record.images, strict=True)
+        ],
+        source=record.source,
+        policy_action=action if record.source == 1 else empty,
+        operator_action=action if record.source == 2 else empty,
+        executed_action=action,
+        onset=record.onset,
+        intervention_id=record.intervention_id,
+        policy_version=0,
+    )
+    return bytes(store.serialize_cdr(message, STEP_TYPE))
+
+
+def _image(store: Typestore, header: Any, image: np.ndarray) -> Any:
+    height, width, channels = image.shape
+    return store.types["sensor_msgs/msg/Image"](
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8" if channels == 3 else "mono8",
+        is_bigendian=0,
+        step=width * channels,
+        data=np.ascontiguousarray(image).reshape(-1),
+    )
+
+
+class StepWriter:
+    """A new bag of Steps: `with StepWriter(path) as w: w.write(record, stamp)`.
+
+    The bag appears under its name when it is complete; after an exception there is none.
+    """
+
+    def __init__(self, output: Path, topic: str = REPLAY_TOPIC, compress: bool = False) -> None:
+        if output.exists():
+            raise BagError(f"{output} exists already; name another output")
+        self.output, self.topic = output, topic
+        self._partial = output.with_name(f".partial-{output.name}")
+        remove_abandoned(self._partial)
+        self._store = step_typestore()
+        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
+        if compress:
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        self.count = 0
+
+    def __enter__(self) -> StepWriter:
+        self._writer.open()
+        self._lock = DirectoryLock(self._partial)
+        self._connection = self._writer.add_connection(
+            self.topic, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
+        )
+        return self
+
+    def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
+        """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images, in
+        place of the record's own."""
+        data = step_bytes(self._store, record, stamp, cameras=cameras or record.cameras)
+        self._writer.write(self._connection, stamp, data)
+        self.count += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._writer.close()
+                rename_bag(self._partial, self.output)
+                return
+            self._writer.abort()
+            remove_bag(self._partial)
+        finally:
+            self._lock.close()

@@ -1,0 +1,198 @@
+"""Offline training: the learner's Trainer, fed from bags instead of from the replay topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from rlif_bags.reading.files import BagError
+from rlif_bags.reading.step_reader import StepReader
+from rlif_bags.relabelling.relabel import StepDigest, labels_path, read_labels
+from rlif_learner.algorithms.registry import DATA, make_algorithm
+from rlif_learner.config import checked
+from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.training import Trainer, TrainingConfig
+from rlif_learner.vision import VisionConfig, make_buffer, make_vision
+from rlif_policy.networks import PolicySpec
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """Those parameters of the learner node that matter without a graph, with its defaults."""
+
+    algorithm: str = "rlpd"
+    preset: str = "rlpd"
+    label_scheme: str = "onset"
+    state_offset: tuple[float, ...] = ()
+    state_scale: tuple[float, ...] = ()
+    hidden: tuple[int, ...] = (256, 256)
+    layer_norm: bool = False
+    updates_per_step: float = 1.0
+    prior_episodes: int = 0
+    prior_into_online: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    torch_threads: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
+    vision: VisionConfig = field(default_factory=VisionConfig)  # encoder*, cameras, image_*
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("torch_threads", 1), ("seed", 0), ("prior_episodes", 0)):
+            if getattr(self, name) < lowest:
+                raise ValueError(
+                    f"{name}: found {getattr(self, name)}, expected a whole number of at least "
+                    f"{lowest}"
+                )
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> tuple[OfflineConfig, list[str]]:
+        """The configuration, and the names of parameters that only the node has a use for.
+
+        ValueError names one that is of another kind.
+        """
+        values = dict(parameters)
+        own = "rlpd" if values.get("algorithm", "rlpd") == "rlpd" else "imitation"
+        settings = values.pop(own, {})
+        values.pop("imitation" if own == "rlpd" else "rlpd", None)
+        known = {f.name: f.default for f in fields(cls) if f.name not in ("settings", "vision")}
+        seeing = {f.name for f in fields(VisionConfig)}
+        chosen: dict[str, Any] = {
+            name: checked(name, value, known[name])
+            for name, value in values.items()
+            if name in known
+        }
+        left = sorted(set(values) - set(known) - seeing)
+        vision = VisionConfig.from_parameters(values)
+        return cls(**chosen, settings=settings, vision=vision), left
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """The parameters of a ROS parameter file, of all nodes in it. ValueError if it is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found a {type(content).__name__}, expected names of nodes")
+    merged: dict[str, Any] = {}
+    for node, entry in content.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("ros__parameters"), dict):
+            raise ValueError(f"{path}: found no ros__parameters under {node!r}")
+        merged.update(entry["ros__parameters"])
+    return merged
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to learn from. labels: directory of `rlif relabel`, instead of the label scheme."""
+
+    bags: Sequence[Path]
+    prior: Sequence[Path] = ()
+    topic: str = ""
+    labels: Path | None = None
+
+
+def count_steps(bags: Sequence[Path], topic: str) -> int:
+    """Steps in these bags."""
+    return sum(1 for bag in bags for _ in StepReader(bag, topic, images=False).raw())
+
+
+def _sizes(bag: Path, topic: str) -> tuple[int, int]:
+    """Sizes of state and action, from the first step that has both."""
+    for step in StepReader(bag, topic, images=False):
+        if not step.is_last:
+            return len(step.state), len(step.action)
+    raise BagError(f"{bag}: holds no step with an action")
+
+
+def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
+    """A Trainer of the right sizes with empty buffers. ValueError names a wrong setting."""
+    state_dim, action_dim = _sizes(data.bags[0], data.topic)
+    vision = make_vision(config.vision)
+    spec = PolicySpec(
+        state_dim, action_dim, tuple(config.hidden), config.layer_norm, vision.images,
+        config.state_offset, config.state_scale, vision.encoder, vision.cameras,
+    )  # fmt: skip
+    algorithm = make_algorithm(
+        config.algorithm, config.settings, config.preset, spec, config.seed, config.device,
+        vision.trunk,
+    )  # fmt: skip
+    steps, prior = (max(2, count_steps(bags, data.topic)) for bags in (data.bags, data.prior))
+
+    def buffer(capacity: int) -> ReplayBuffer:
+        return make_buffer(capacity, algorithm.actor, scheme=config.label_scheme)
+
+    buffers = Buffers(buffer(steps), buffer(prior + steps))
+    training = TrainingConfig(
+        updates_per_step=config.updates_per_step,
+        # Behavioural cloning has no other data: all of the bags are demonstrations.
+        prior_episodes=2**62 if config.algorithm == "bc" else config.prior_episodes,
+        prior_into_online=config.prior_into_online,
+    )
+    return Trainer(algorithm, buffers, training, DATA[config.algorithm])
+
+
+def load(trainer: Trainer, data: Data, say: Callable[[str], None]) -> None:
+    """Fill the buffers: prior bags into the prior one, the others as the node would.
+
+    BagError for labels of other Steps; ValueError for Steps of another robot, naming the bag.
+    """
+    prior = trainer.buffers.prior
+    assert prior is not None
+    for bag in data.prior:
+        _load_bag(bag, data, say, trainer.add_to_prior, [prior])
+    for bag in data.bags:
+        _load_bag(bag, data, say, trainer.receive, [trainer.buffers.online, prior])
+        trainer.counts.last_sequence = None  # the next bag counts from anew
+
+
+def _load_bag(
+    bag: Path,
+    data: Data,
+    say: Callable[[str], None],
+    add: Callable[[Any], None],
+    buffers: Sequence[ReplayBuffer],
+) -> None:
+    labels = None if data.labels is None else read_labels(labels_path(bag, data.labels))
+    count, entry, digest = 0 if labels is None else len(labels.columns["reward"]), -1, StepDigest()
+    others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it anew"
+    rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
+    reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
+    for entry, step in enumerate(reader):
+        before = [b.total for b in buffers]
+        try:
+            add(step)
+        except ValueError as error:
+            raise ValueError(f"{bag}: {error}") from error
+        if labels is None:
+            continue
+        digest.add(step)
+        if entry >= count:
+            raise BagError(others)
+        rows += [
+            (b, total % b.capacity, entry)
+            for b, total in zip(buffers, before, strict=True)
+            if b.total > total
+        ]
+    for buffer in buffers:
+        buffer.interrupt()
+    if labels is not None:
+        if entry + 1 != count or labels.about.get("steps") != digest.hex:
+            raise BagError(others)
+        for buffer, row, entry in rows:
+            buffer.columns["reward"][row] = labels.columns["reward"][entry]
+            buffer.columns["terminal"][row] = np.float32(labels.columns["terminal"][entry])
+    for note in reader.notes:
+        say(f"note: {note}")
+
+
+def updates_due(trainer: Trainer, config: OfflineConfig) -> int:
+    """As many as live: `updates_per_step` for each Step. ValueError where that is no number."""
+    if config.updates_per_step == 0.0:
+        raise ValueError("updates_per_step is 0, without bound: say how many with --updates")
+    return max(1, int(config.updates_per_step * trainer.counts.steps))

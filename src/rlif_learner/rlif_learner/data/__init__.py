@@ -1,0 +1,1 @@
+"""What is learned from: Steps, labels, the replay buffer, and checkpoints of all of it."""

@@ -1,0 +1,438 @@
+"""Replay buffer: the steps of episodes, in order, each stored once.
+
+A row is a step; a transition is two neighbouring rows of the same episode with nothing lost
+between them, so next observations (and images) cost no memory. A transition can be sampled as
+soon as its next observation and its label are known, that is, while the episode is running.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlif_learner.data.labels import Label, Labeller
+from rlif_learner.data.steps import Source, StepRecord, discards
+
+DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Transitions; B stands for the leading dimensions, [batch] or [count, batch]."""
+
+    states: Tensor  # float32 [B, state_dim]
+    actions: Tensor  # float32 [B, action_dim]
+    rewards: Tensor  # float32 [B]
+    next_states: Tensor  # float32 [B, state_dim]
+    terminals: Tensor  # float32 [B], 1: no value beyond
+    images: tuple[Tensor, ...] = ()  # uint8 [B, height, width, channels] per camera, or features
+    next_images: tuple[Tensor, ...] = ()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        plain = (self.states, self.actions, self.rewards, self.next_states, self.terminals)
+        return (*plain, *self.images, *self.next_images)
+
+    def __getitem__(self, i: int) -> Batch:
+        """Batch `i` of [count, batch]."""
+        return Batch.from_tensors(tensor[i] for tensor in self.tensors())
+
+    @classmethod
+    def from_tensors(cls, tensors: Iterable[Tensor]) -> Batch:
+        states, actions, rewards, next_states, terminals, *images = tensors
+        half = len(images) // 2
+        return cls(
+            states, actions, rewards, next_states, terminals,
+            tuple(images[:half]), tuple(images[half:]),
+        )  # fmt: skip
+
+
+class ReplayBuffer:
+    """Ring of `capacity` steps. Adding and sampling from several threads is safe.
+
+    An episode of T actions is T + 1 steps, the last of which starts no transition: for N
+    transitions of such episodes `capacity` is N * (T + 1) / T. That row is all that a transition
+    costs beyond its own bytes: 1 % where T is 100.
+
+    `images`: the shape of each camera's image, uint8 [height, width, channels]; with `features`, of
+    what a frozen encoder made of it (ImageEncoder.maps), float16, which is kept in its place.
+
+    With `memmap_dir` the images lie in files there instead of in memory. A directory belongs to
+    one buffer at a time; ValueError if another one, of any process, has it.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        state_dim: int,
+        action_dim: int,
+        images: tuple[tuple[int, int, int], ...] = (),
+        memmap_dir: Path | str | None = None,
+        scheme: str = "onset",
+        features: bool = False,
+    ) -> None:
+        if capacity < 2:
+            raise ValueError(f"capacity: found {capacity}, expected at least 2 (a transition)")
+        self.capacity, self.state_dim, self.action_dim = capacity, state_dim, action_dim
+        self.image_shapes = tuple(tuple(shape) for shape in images)
+        self.image_dtype = np.dtype(np.float16 if features else np.uint8)
+        self.columns: dict[str, np.ndarray] = {
+            "state": np.zeros((capacity, state_dim), np.float32),
+            "action": np.zeros((capacity, action_dim), np.float32),
+            "reward": np.zeros(capacity, np.float32),
+            "terminal": np.zeros(capacity, np.float32),
+            "valid": np.zeros(capacity, bool),  # a transition starts here, and its label is known
+            "source": np.zeros(capacity, np.uint8),
+        }
+        directory = None if memmap_dir is None else Path(memmap_dir)
+        if directory is not None:
+            weakref.finalize(self, _lock_directory(directory).close)  # held until then
+        for i, shape in enumerate(self.image_shapes):
+            self.columns[f"image_{i}"] = _image_column(
+                (capacity, *shape), self.image_dtype, i, directory
+            )
+        self.total = 0  # steps ever added; step n lies in row n % capacity
+        self._labeller = Labeller(scheme)
+        self._valid_counts = [0] * len(Source)  # of valid rows, by source
+        # For each who saves: the rows of steps before this one are as they were last saved there.
+        self._changed_from: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes of the machine's memory when it is full."""
+        own = (c for c in self.columns.values() if not isinstance(c, np.memmap))
+        return sum(column.nbytes for column in own)
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled."""
+        return self.count()
+
+    def count(self, sources: Sequence[Source] = tuple(Source)) -> int:
+        """Transitions that one of `sources` drove."""
+        return sum(self._valid_counts[source] for source in sources)
+
+    def operator_count(self) -> int:
+        """Transitions that the operator drove."""
+        return self.count((Source.OPERATOR,))
+
+    def add_step(self, step: StepRecord) -> None:
+        """Append one step. Evaluation steps are left out, and nothing is joined across them.
+
+        The last step of a discarded episode is left out too, and from then on no transition of
+        that episode is sampled any more, whatever was lost of it in between.
+
+        ValueError for wrong shapes and values that are not finite; the buffer is then unchanged.
+        """
+        if step.evaluation:
+            with self._lock:
+                self._apply(self._labeller.interrupt())
+            return
+        if discards(step):
+            with self._lock:
+                self._apply(self._labeller.interrupt())
+                self._forget(self._labeller.episode_of(step))
+            return
+        state, action = self._checked(step)
+        with self._lock:
+            row = self.total % self.capacity
+            self._set_valid(row, False)
+            self.columns["state"][row] = state
+            self.columns["action"][row] = action
+            self.columns["reward"][row] = self.columns["terminal"][row] = 0.0
+            self.columns["source"][row] = Source.NONE if step.is_last else step.source
+            for i, image in enumerate(step.images):
+                self.columns[f"image_{i}"][row] = image
+            self.total += 1
+            self._apply(self._labeller.push(step))
+
+    def interrupt(self) -> None:
+        """What follows is of another recording: nothing is joined, no label waits for it."""
+        with self._lock:
+            self._apply(self._labeller.interrupt())
+
+    def add_episode(self, steps: Iterable[StepRecord]) -> None:
+        """Append the steps of an episode, in order."""
+        for step in steps:
+            self.add_step(step)
+
+    def sample(
+        self,
+        batch: int,
+        rng: np.random.Generator,
+        count: int | None = None,
+        sources: Sequence[Source] = tuple(Source),
+        images: bool = True,
+    ) -> Batch:
+        """`batch` transitions, uniformly and with replacement; with `count`, that many batches.
+
+        `sources`: only transitions that one of them drove. ValueError if there is none. `images`:
+        False leaves them out, which saves most of the time where nothing looks at them.
+        """
+        shape = (batch,) if count is None else (count, batch)
+        with self._lock:
+            rows = self._draw(batch * (count or 1), rng, sources)
+            return self._gather(rows, shape, images)
+
+    @contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Nothing is added while this is entered: for a checkpoint of one moment."""
+        with self._lock:
+            yield
+
+    def state(self) -> dict[str, Any]:
+        """All but the rows, as JSON holds it."""
+        return {
+            "capacity": self.capacity,
+            "state_dim": self.state_dim,
+            "action_dim": self.action_dim,
+            "images": [list(shape) for shape in self.image_shapes],
+            "total": self.total,
+            "labels": self._labeller.state(),
+        }
+
+    def changed_steps(self, saver: Any) -> range:
+        """Steps still held that are new or newly labelled since `saver` called `mark_saved`; all
+        of them if it never did, or if the buffer was restored since."""
+        oldest = max(0, self.total - self.capacity)
+        first = self._changed_from.get(saver, 0)
+        return range(min(max(first, oldest), self.total), self.total)
+
+    def mark_saved(self, saver: Any, up_to: int) -> None:
+        """`saver` has the steps before `up_to` as they are now. Others who save are not concerned."""
+        self._changed_from[saver] = up_to
+
+    def read_rows(self, steps: range) -> dict[str, np.ndarray]:
+        """Copies of all columns for these steps (counted since the first ever added)."""
+        rows = np.arange(steps.start, steps.stop) % self.capacity
+        return {name: column[rows] for name, column in self.columns.items()}
+
+    def restore(
+        self, state: dict[str, Any], parts: Iterable[tuple[range, dict[str, np.ndarray]]]
+    ) -> None:
+        """Become what `state` and, oldest first, the rows of `read_rows` describe.
+
+        ValueError if they belong to a buffer of other sizes or another label scheme.
+        """
+        with self._lock:
+            self._labeller.load(state["labels"])
+            self.total = state["total"]
+            self.columns["valid"][:] = False
+            for steps, columns in parts:
+                held = np.arange(steps.start, steps.stop)
+                kept = (held >= self.total - self.capacity) & (held < self.total)
+                for name, column in self.columns.items():
+                    column[held[kept] % self.capacity] = columns[name][kept]
+            driven = self.columns["source"][self.columns["valid"]]
+            self._valid_counts = np.bincount(driven, minlength=len(Source)).tolist()
+            self._changed_from.clear()
+
+    def _checked(self, step: StepRecord) -> tuple[np.ndarray, np.ndarray]:
+        state = np.asarray(step.state, np.float32)
+        action = np.asarray(step.action, np.float32)
+        if step.is_last:
+            action = np.zeros(self.action_dim, np.float32)
+        where = f"step {step.step_index} of episode {step.episode_id}"
+        for name, value, size in (
+            ("state", state, self.state_dim),
+            ("action", action, self.action_dim),
+        ):
+            if value.shape != (size,):
+                raise ValueError(
+                    f"{name} of {where}: found shape {value.shape}, expected ({size},)"
+                )
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} of {where}: found {value}, expected finite numbers")
+        shapes = tuple((*image.shape,) for image in step.images)
+        types = {image.dtype for image in step.images}
+        if shapes != self.image_shapes or types - {self.image_dtype}:
+            raise ValueError(
+                f"images of {where}: found {shapes} of {sorted(map(str, types))}, expected "
+                f"{self.image_shapes} of {self.image_dtype}"
+            )
+        return state, action
+
+    def _apply(self, labels: list[Label]) -> None:
+        for label in labels:
+            if label.index < self.total - self.capacity:
+                continue  # overwritten while its label was not known
+            row = label.index % self.capacity
+            self.columns["reward"][row] = label.reward
+            self.columns["terminal"][row] = label.terminal
+            self._set_valid(row, True)
+            self._note_change(label.index)
+
+    def _forget(self, steps: range) -> None:
+        """These start no transition any more; their rows are filled anew when it is their turn."""
+        held = range(max(steps.start, self.total - self.capacity), steps.stop)
+        for index in held:
+            self._set_valid(index % self.capacity, False)
+        if held:
+            self._note_change(held.start)
+
+    def _note_change(self, index: int) -> None:
+        """For who saves next: the rows from this step on are not as they were last saved."""
+        for saver, first in self._changed_from.items():
+            self._changed_from[saver] = min(first, index)
+
+    def _set_valid(self, row: int, valid: bool) -> None:
+        change = int(valid) - int(self.columns["valid"][row])
+        self._valid_counts[self.columns["source"][row]] += change
+        self.columns["valid"][row] = valid
+
+    def _draw(self, count: int, rng: np.random.Generator, sources: Sequence[Source]) -> np.ndarray:
+        filled, usable = min(self.total, self.capacity), self.count(sources)
+        if not usable:
+            names = " or ".join(source.name for source in sources)
+            raise ValueError(
+                f"found no transition driven by {names} among {self.total} steps; add some before "
+                "sampling"
+            )
+        if 4 * usable < filled:  # too few to come across by chance
+            candidates = np.flatnonzero(self._usable(np.arange(filled), sources))
+            return candidates[rng.integers(len(candidates), size=count)]
+        rows = rng.integers(filled, size=count)
+        while len(rejected := np.flatnonzero(~self._usable(rows, sources))):
+            rows[rejected] = rng.integers(filled, size=len(rejected))
+        return rows
+
+    def _usable(self, rows: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
+        usable = self.columns["valid"].take(rows)
+        if len(sources) < len(Source):
+            wanted = np.zeros(len(Source), bool)
+            wanted[list(sources)] = True
+            usable &= wanted.take(self.columns["source"].take(rows))
+        return usable
+
+    def _gather(self, rows: np.ndarray, shape: tuple[int, ...], images: bool = True) -> Batch:
+        following = rows + 1
+        following[following == self.capacity] = 0
+        pairs = np.concatenate((rows, following)).reshape(2, -1)
+
+        def take(name: str, at: np.ndarray) -> Tensor:
+            column = self.columns[name]
+            taken = column.take(at, axis=0)
+            return torch.from_numpy(taken.reshape(*at.shape[:-1], *shape, *column.shape[1:]))
+
+        # Now and next at once: one large piece of memory, where two would be fetched from the
+        # system and given back with every batch of images.
+        states, next_states = take("state", pairs)
+        cameras = range(len(self.image_shapes) if images else 0)
+        pictures = [take(f"image_{i}", pairs) for i in cameras]
+        return Batch(
+            states=states,
+            actions=take("action", rows),
+            rewards=take("reward", rows),
+            next_states=next_states,
+            terminals=take("terminal", rows),
+            images=tuple(now for now, _ in pictures),
+            next_images=tuple(after for _, after in pictures),
+        )
+
+
+def _lock_directory(directory: Path) -> IO[bytes]:
+    """The directory's lock, held until the file that is returned is closed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ValueError(
+            f"memmap_dir: found {directory} in use by another buffer, expected a directory of its "
+            "own; name another one, or end the process that has it"
+        ) from error
+    return lock
+
+
+def _image_column(
+    shape: tuple[int, ...], dtype: np.dtype, index: int, directory: Path | None
+) -> np.ndarray:
+    if directory is None:
+        return np.zeros(shape, dtype)
+    path, size = directory / f"image_{index}.bin", math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        with path.open("wb") as file:
+            # All of it now: a disk that fills up under a mapped file ends the process at once.
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(
+            error.errno, f"image_directory: {path} needs {size / 1e9:.2f} GB: {error.strerror}; name "
+            "another disk, or lower capacity and prior_capacity"
+        ) from error  # fmt: skip
+    return np.memmap(path, dtype, mode="r+", shape=shape)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """What an algorithm learns from: the robot's own data and, if any, prior data."""
+
+    online: ReplayBuffer
+    prior: ReplayBuffer | None = None
+
+
+def sample_mixed(
+    online: ReplayBuffer,
+    prior: ReplayBuffer | None,
+    batch: int,
+    prior_ratio: float,
+    rng: np.random.Generator,
+    count: int | None = None,
+    images: bool = True,
+) -> Batch:
+    """Batches of which round(batch * prior_ratio) transitions each come from `prior`, the rest
+    from `online`. While one of the two is empty, the other gives all. `images`: as of `sample`."""
+    from_prior = round(batch * prior_ratio)
+    if prior is None or not len(prior):
+        from_prior = 0
+    elif not len(online):
+        from_prior = batch
+    parts = []
+    if prior is not None and from_prior:
+        parts.append(prior.sample(from_prior, rng, count, images=images))
+    if from_prior < batch:
+        parts.append(online.sample(batch - from_prior, rng, count, images=images))
+    return _joined(parts, dim=0 if count is None else 1)
+
+
+def sample_union(
+    parts: Sequence[tuple[ReplayBuffer | None, Sequence[Source]]],
+    batch: int,
+    rng: np.random.Generator,
+    images: bool = True,
+) -> Batch:
+    """`batch` transitions, uniformly out of all that are in one of `parts`, each a buffer (None:
+    there is none) and the sources that count in it. ValueError if there is not one."""
+    filled = [(b, sources, b.count(sources)) for b, sources in parts if b is not None]
+    sizes = np.array([size for _, _, size in filled], float)
+    if not sizes.sum():
+        raise ValueError("found no transition in any buffer; add some before sampling")
+    # Drawn, not rounded: a part of one transition among 100,000 has its turn too.
+    shares = rng.multinomial(batch, sizes / sizes.sum())
+    return _joined(
+        [
+            buffer.sample(int(share), rng, sources=sources, images=images)
+            for (buffer, sources, _), share in zip(filled, shares, strict=True)
+            if share
+        ]
+    )
+
+
+def _joined(batches: Sequence[Batch], dim: int = 0) -> Batch:
+    """One batch after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    columns = zip(*(batch.tensors() for batch in batches), strict=True)
+    return Batch.from_tensors(torch.cat(pieces, dim) for pieces in columns)

@@ -1,0 +1,163 @@
+"""The reward of RLIF, derived from the facts of an episode: the one place where it is decided.
+
+`onset` (default)  -1 on the last policy step before an intervention of the same episode
+`every_step`       -1 on every step whose successor is driven by the operator
+both               failure or abort counts as an intervention: -1 on the last policy step
+
+Success is terminal with reward 0; a time limit is truncated, that is, bootstrapped. Failure is
+truncated as well: under rewards of at most 0 a terminal state would look perfect. A discarded
+episode labels nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
+
+SCHEMES = ("onset", "every_step")
+_REMEMBERED = tuple(
+    field.name
+    for field in fields(StepRecord)
+    if field.name not in ("state", "action", "images", "cameras")
+)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is now known of the transition from step `index` to the next one."""
+
+    index: int
+    reward: float
+    terminal: bool
+
+
+class Labeller:
+    """Labels steps as they arrive, each as soon as it is known: learning need not wait.
+
+    The label of a policy step is known when the next driven step arrives, or the episode ends:
+    only then is it certain whether an intervention followed.
+    """
+
+    def __init__(self, scheme: str = "onset") -> None:
+        if scheme not in SCHEMES:
+            raise ValueError(f"label scheme: found {scheme!r}, expected one of {list(SCHEMES)}")
+        self.scheme = scheme
+        self.count = 0  # steps seen: the index of the next one
+        self._previous: StepRecord | None = None
+        self._last_policy: int | None = None  # of this episode, with nothing lost since
+        self._pending: int | None = None  # policy step with a successor, but no label yet
+        self._episode: tuple[int, int, int] | None = None  # id, index of its first step, sequence
+
+    def push(self, step: StepRecord) -> list[Label]:
+        """The labels that `step` made known; a later label of the same index replaces it."""
+        first = self._first_index(step)
+        index, self.count = self.count, self.count + 1
+        self._episode = (step.episode_id, first, step.sequence)
+        if self._previous is not None and follows(step, self._previous):
+            labels = self._continue(step, self._previous, index - 1)
+        else:
+            labels = self.interrupt()
+        self._previous = step
+        if step.source == Source.POLICY and not step.is_last:
+            self._last_policy = index
+        return labels
+
+    def interrupt(self) -> list[Label]:
+        """What follows belongs to something else, or was lost: it labels nothing before it."""
+        labels = [] if self._pending is None else [Label(self._pending, 0.0, False)]
+        self._previous = self._last_policy = self._pending = None
+        return labels
+
+    def episode_of(self, step: StepRecord) -> range:
+        """The indices of the steps seen so far of the episode that `step`, the next one, is of."""
+        return range(self._first_index(step), self.count)
+
+    def _first_index(self, step: StepRecord) -> int:
+        """Index of the first step of its episode, whatever was lost of that in between."""
+        if self._episode is None or step.is_first:
+            return self.count
+        episode, first, sequence = self._episode
+        return first if step.episode_id == episode and step.sequence > sequence else self.count
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, as JSON holds it: labelling goes on from there after `load`."""
+        values: dict[str, Any] = {
+            "scheme": self.scheme,
+            "count": self.count,
+            "last_policy": self._last_policy,
+            "pending": self._pending,
+            "previous": None,
+            "episode": None if self._episode is None else list(self._episode),
+        }
+        if self._previous is not None:
+            values["previous"] = {name: int(getattr(self._previous, name)) for name in _REMEMBERED}
+        return values
+
+    def load(self, values: dict[str, Any]) -> None:
+        """The inverse of `state`. ValueError if that was made under another scheme."""
+        if values["scheme"] != self.scheme:
+            raise ValueError(
+                f"label scheme: found {values['scheme']!r}, expected {self.scheme!r}; "
+                "relabel the data, or choose the scheme it was labelled with"
+            )
+        self.count, self._last_policy = values["count"], values["last_policy"]
+        self._pending, self._previous = values["pending"], None
+        episode = values.get("episode")  # not in checkpoints of earlier versions
+        self._episode = None if episode is None else (episode[0], episode[1], episode[2])
+        if values["previous"] is not None:
+            # Of a step that is over only the numbers matter: what it saw lies in the buffer.
+            unused = np.zeros(1, dtype=np.float32)
+            self._previous = StepRecord(**values["previous"], state=unused, action=unused)
+
+    def _continue(self, step: StepRecord, previous: StepRecord, last: int) -> list[Label]:
+        """Labels from a step that follows `previous`, whose index is `last`."""
+        rewards: dict[int, float] = {}
+        if previous.source == Source.POLICY:
+            self._pending = last
+        else:
+            rewards[last] = 0.0
+        if step.is_last or step.onset or step.source != Source.NONE:
+            if self._pending is not None:
+                rewards[self._pending] = 0.0
+            self._pending = None
+        if self.scheme == "every_step" and step.source == Source.OPERATOR and not step.is_last:
+            rewards[last] = -1.0
+        if self._ends_policy(step) and self._last_policy is not None:
+            rewards[self._last_policy] = -1.0
+        success = step.is_last and step.outcome == Outcome.SUCCESS
+        return [Label(i, reward, success and i == last) for i, reward in rewards.items()]
+
+    def _ends_policy(self, step: StepRecord) -> bool:
+        """Whether a person, by this step, said that the policy's last step was wrong."""
+        if step.is_last:
+            return step.outcome == Outcome.FAILURE
+        return self.scheme == "onset" and step.onset
+
+
+def label_rewards(
+    steps: Sequence[StepRecord], scheme: str = "onset"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards (float32 [n]) and terminals (bool [n]) of consecutive steps, of any episodes.
+
+    Entry i belongs to the transition from step i to step i + 1, which exists where step i + 1
+    follows step i; elsewhere, on last steps and in discarded episodes, both are zero. What a gap hid
+    labels nothing.
+    ValueError for a scheme that does not exist.
+    """
+    rewards = np.zeros(len(steps), dtype=np.float32)
+    terminals = np.zeros(len(steps), dtype=bool)
+    labeller = Labeller(scheme)
+    for step in steps:
+        if discards(step):
+            of_episode = labeller.episode_of(step)
+            rewards[of_episode.start : of_episode.stop] = 0.0
+            terminals[of_episode.start : of_episode.stop] = False
+        for label in labeller.push(step):
+            rewards[label.index] = label.reward
+            terminals[label.index] = label.terminal
+    return rewards, terminals
