@@ -14,7 +14,7 @@ IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
 TYPED = $(wildcard src/rlif_*/rlif_*)
 
-.PHONY: help setup build demo demo-vision test lint docs clean
+.PHONY: help setup build demo demo-vision test test-fast lint docs clean
 
 help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -41,6 +41,9 @@ lint: setup  ## ruff and mypy
 
 test: setup lint  ## lint, then every test: ARGS="-k launch"
 	@$(IN_WORKSPACE) exec python -m pytest $(ARGS)
+
+test-fast: setup  ## the tests without DDS, processes and compilers: at each save
+	@$(IN_WORKSPACE) exec python -m pytest -m "not ros and not slow" $(ARGS)
 
 docs: setup  ## write docs/reference.md out of the code
 	@$(IN_WORKSPACE) exec python docs/make_reference.py

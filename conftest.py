@@ -1,20 +1,24 @@
-"""Fixtures for every test: an own DDS domain, processes that end, waiting on conditions."""
+"""Fixtures for every test: a DDS domain of its own, processes that end, waiting on conditions."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
+from waiting import scaled, wait_until
 
-from rlif_bringup.simulation import own_domain_id
+from rlif_bringup.simulation import reserve_domain
 
-# Before anything imports rclpy: tests talk on this host only, in a domain of their own.
+pytest_plugins = ["run_report"]
+
+# Before anything imports rclpy: tests talk on this host only, each worker of pytest-xdist in a
+# domain of its own, which no other run takes while this process lives.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(own_domain_id())
+_DOMAIN = reserve_domain()
+os.environ["ROS_DOMAIN_ID"] = str(_DOMAIN.id)
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -42,11 +46,8 @@ def spin_until(ros_node: object) -> Callable[..., None]:
     """`spin_until(condition, what, deadline=20.0)`: spin the test's node until it holds."""
 
     def wait(condition: Callable[[], object], what: str, deadline: float = 20.0) -> None:
-        end = time.monotonic() + deadline
-        while not condition():
-            if time.monotonic() > end:
-                pytest.fail(f"waited {deadline} s in vain for {what}")
-            ros_node.executor.spin_once(timeout_sec=0.02)  # type: ignore[attr-defined]
+        spin_once = ros_node.executor.spin_once  # type: ignore[attr-defined]
+        wait_until(condition, what, deadline, lambda: spin_once(timeout_sec=0.02))
 
     return wait
 
@@ -89,7 +90,7 @@ def start_node() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 process.send_signal(signal.SIGINT)
         for process in started:
             try:
-                process.communicate(timeout=10)
+                process.communicate(timeout=scaled(10))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()

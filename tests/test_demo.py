@@ -15,6 +15,8 @@ import pytest
 import yaml
 from rosbags.rosbag2 import Reader
 
+pytestmark = pytest.mark.slow
+
 DOMAIN = os.environ["ROS_DOMAIN_ID"]
 SHORT = ["--steps", "120", "--demonstrations", "2", "--eval-episodes", "2"]
 

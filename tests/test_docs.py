@@ -76,6 +76,7 @@ def test_the_reference_is_up_to_date(reference: ModuleType) -> None:
     assert written == reference.content(), "run: make docs"
 
 
+@pytest.mark.ros
 def test_where_things_are_is_where_they_are() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]
@@ -181,6 +182,7 @@ def running(tmp_path: Path, ros_node: Node, spin_until: Wait) -> Iterator[Runnin
         yield graph
 
 
+@pytest.mark.ros
 @pytest.mark.timeout(240)
 def test_running_nodes_have_what_files_and_documents_claim(
     reference: ModuleType, running: Running, spin_until: Wait

@@ -12,6 +12,8 @@ from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.step_messages import record_from_message
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, PolicyAction, Step
 
+pytestmark = pytest.mark.ros
+
 CONFIG = Path(__file__).parents[1] / "config"
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 # package, executable, parameters that the launch file would pass

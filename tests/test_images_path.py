@@ -19,6 +19,8 @@ from rlif_learner.data.steps import StepRecord
 from rlif_msgs.msg import Step
 from rlif_policy.images import CameraSpec, RawImage, to_rgb
 
+pytestmark = pytest.mark.ros
+
 CONFIG = Path(__file__).parents[1] / "config"
 CAMERAS = ("wrist", "fixed")
 NODES = {

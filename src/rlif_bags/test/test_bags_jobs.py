@@ -168,6 +168,7 @@ for bag in map(Path, sys.argv[2:]):
 """
 
 
+@pytest.mark.slow
 def test_relabelling_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     bags = [own.write_bag(tmp_path / f"b{n}", own.make_episodes(40)) for n in range(6)]
     output = tmp_path / "out"
@@ -200,6 +201,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_bag(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     peaks = []
@@ -257,6 +259,7 @@ def f(steps):
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_workers_in_a_line(tmp_path: Path) -> None:
     """Each worker said its own traceback: Ctrl-C reaches all processes of a terminal."""
     (tmp_path / "slow_scheme.py").write_text(_SLOW)
@@ -349,6 +352,7 @@ def test_one_bag_that_cannot_be_described_does_not_hide_the_others(
     assert "control_rate" in said.out and "bad.mcap" in said.err
 
 
+@pytest.mark.slow
 def test_the_command_of_the_shell_does_bags_side_by_side(tmp_path: Path) -> None:
     """Regression: its workers imported the script, which began anew in each of them."""
     bags = [own.write_bag(tmp_path / name, own.make_episodes(1)) for name in ("one", "two")]

@@ -45,6 +45,7 @@ def values(reader: AnyReader) -> list[int]:
     return [m.data for m in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", range(6))
 def test_sigkill_at_a_random_moment(tmp_path: Path, run: int) -> None:
     """All but the last flush period is there, in one piece, with and without `rlif bag repair`."""

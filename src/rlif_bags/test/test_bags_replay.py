@@ -127,6 +127,7 @@ def replay(*words: object) -> int:
     return helpers.run(command, *words)
 
 
+@pytest.mark.ros
 def test_the_learner_has_the_same_buffer_as_live(learner: Any, tmp_path: Path) -> None:
     """Byte for byte, over the topic, more Steps than any queue holds."""
     steps = helpers.make_episodes(400)
@@ -140,6 +141,7 @@ def test_the_learner_has_the_same_buffer_as_live(learner: Any, tmp_path: Path) -
         assert np.array_equal(learner.buffer.columns[name], column), name
 
 
+@pytest.mark.ros
 def test_nobody_listening_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from replay_rig import SMALL, ReplayRig
 from rlif_bags.commands import replay as replay_command
 from rlif_bags.step_writer import StepWriter
 
+pytestmark = pytest.mark.ros
+
 PERIOD = 100_000_000  # ns
 
 

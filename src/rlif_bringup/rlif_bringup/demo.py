@@ -22,7 +22,7 @@ from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress, clock
 from rlif_bringup.session import Phase, Session
 from rlif_bringup.simulation import (
-    chosen_domain_id,
+    chosen_domain,
     make_run_directory,
     simulation,
     write_configuration,
@@ -152,27 +152,30 @@ class Demo:
 
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and lead it through all phases."""
-        domain_id = chosen_domain_id(self._arguments.domain_id)
-        phases = phases_of(self._arguments)
         self._progress.say("starting the nodes")
-        with simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph:
-            self._graph = graph
-            session = Session(graph, self._progress.show, phases, True, self._on_record)
-            self._session = session
-            session.wait_until_up()
-            nodes = [*_NODES, "learner"]
-            write_configuration(graph, self.values, nodes, self.directory / "config")
-            self._film = filming.plan_film(
-                self._arguments.film, self.values, graph, self._progress.say
+        with (
+            chosen_domain(self._arguments.domain_id) as domain_id,
+            simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph,
+        ):
+            self._lead(graph)
+
+    def _lead(self, graph: GraphClient) -> None:
+        phases = phases_of(self._arguments)
+        self._graph = graph
+        session = Session(graph, self._progress.show, phases, True, self._on_record)
+        self._session = session
+        session.wait_until_up()
+        nodes = [*_NODES, "learner"]
+        write_configuration(graph, self.values, nodes, self.directory / "config")
+        self._film = filming.plan_film(self._arguments.film, self.values, graph, self._progress.say)
+        for phase in phases:
+            done = session.run(phase)
+            rate = success_rate(done) or 0.0
+            self._progress.say(
+                f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
+                f"{rate:.0%} successful"
             )
-            for phase in phases:
-                done = session.run(phase)
-                rate = success_rate(done) or 0.0
-                self._progress.say(
-                    f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
-                    f"{rate:.0%} successful"
-                )
-            self._progress.say("stopping the nodes")
+        self._progress.say("stopping the nodes")
 
     def _on_record(self, record: EpisodeRecord) -> None:
         if record.phase != "training":

@@ -20,7 +20,7 @@ from rlif_bringup.launch_command import parse_values
 from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress
 from rlif_bringup.session import Phase, Session
-from rlif_bringup.simulation import chosen_domain_id, make_run_directory, simulation
+from rlif_bringup.simulation import chosen_domain, make_run_directory, simulation
 from rlif_bringup.substitutions import LaunchFileError
 from rlif_bringup.summary import EpisodeRecord, summarise, write_csv, write_json
 
@@ -99,8 +99,10 @@ def _evaluate(
     }
     if filming.films(arguments.film, values):
         values.setdefault("bag_directory", directory / "bag")
-    domain_id = chosen_domain_id(arguments.domain_id)
-    with simulation(values, directory, progress, domain_id, interrupt) as graph:
+    with (
+        chosen_domain(arguments.domain_id) as domain_id,
+        simulation(values, directory, progress, domain_id, interrupt) as graph,
+    ):
         session = Session(graph, progress.show, [phase], learner=False)
         versions = graph.watch_policy()
         session.wait_until_up()

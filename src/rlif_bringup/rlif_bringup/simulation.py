@@ -97,8 +97,36 @@ def is_domain_free(domain_id: int) -> bool:
     return True
 
 
-def own_domain_id() -> int:
-    """A DDS domain for one run that nobody on this host is in: two runs must not command one arm.
+class ReservedDomain:
+    """A DDS domain that nobody on this host is in: two runs must not command one arm.
+
+    No other run reserves it while this object is open. Without that, two runs that start at the
+    same moment would choose the same domain, since neither is in it yet.
+    """
+
+    def __init__(self, domain_id: int) -> None:
+        self.id = domain_id
+        self._mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            # A name in the abstract namespace of Linux: no file, and gone with the process.
+            self._mark.bind(f"\0rlif-domain-{domain_id}")
+        except OSError:
+            self._mark.close()
+            raise
+
+    def close(self) -> None:
+        """Let others reserve it."""
+        self._mark.close()
+
+    def __enter__(self) -> ReservedDomain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def reserve_domain() -> ReservedDomain:
+    """A free DDS domain from 1 to 101.
 
     Domains above 101 are left out: their ports may collide with ephemeral ones.
 
@@ -107,14 +135,23 @@ def own_domain_id() -> int:
     """
     first = os.getpid() % 101
     for domain_id in (1 + (first + i) % 101 for i in range(101)):
-        if is_domain_free(domain_id):
-            return domain_id
+        if not is_domain_free(domain_id):
+            continue
+        try:
+            return ReservedDomain(domain_id)
+        except OSError:
+            continue  # reserved by a run that is about to start
     raise GraphError("all DDS domains from 1 to 101 are in use on this host: end something")
 
 
-def chosen_domain_id(asked: int | None) -> int:
-    """The DDS domain asked for, 0 included; None: one that nobody is in (`own_domain_id`)."""
-    return own_domain_id() if asked is None else asked
+@contextlib.contextmanager
+def chosen_domain(asked: int | None) -> Iterator[int]:
+    """The DDS domain asked for, 0 included; None: one that nobody is in (`reserve_domain`)."""
+    if asked is not None:
+        yield asked
+        return
+    with reserve_domain() as domain:
+        yield domain.id
 
 
 @contextlib.contextmanager

@@ -297,6 +297,7 @@ def test_a_set_up_that_is_not_there_is_refused_with_those_that_are(tmp_path, cap
     assert doctor.run(arguments("--seconds", "0")) == 2
 
 
+@pytest.mark.ros
 def test_an_empty_domain_fails_and_says_to_start_the_graph(capsys):
     domain = str(200 + os.getpid() % 30)  # where no other test is
     got = doctor.run(arguments("--seconds", "0.2", "--json", "--domain-id", domain))
@@ -305,6 +306,7 @@ def test_an_empty_domain_fails_and_says_to_start_the_graph(capsys):
     assert "arbiter" in rows["nodes"]["found"] and rows["control"]["verdict"] == "FAIL"
 
 
+@pytest.mark.ros
 def test_a_live_arbiter_with_a_remapped_robot_is_seen(
     tmp_path, start_node, ros_node, spin_until, capsys
 ):

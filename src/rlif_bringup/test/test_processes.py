@@ -18,6 +18,8 @@ import pytest
 from rlif_bringup.launch_file import Process
 from rlif_bringup.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 20.0
 
 

@@ -18,6 +18,8 @@ from rlif_bringup.progress import Snapshot
 from rlif_bringup.session import Phase, Session
 from rlif_bringup.summary import of_phase
 
+pytestmark = pytest.mark.ros
+
 FAKE = str(Path(__file__).with_name("fake_graph.py"))
 PHASES = [
     Phase("demonstrations", "always", episodes=3),

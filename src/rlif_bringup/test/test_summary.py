@@ -137,6 +137,7 @@ def test_the_command_line_says_what_there_is(capsys: pytest.CaptureFixture[str])
     assert "no command 'dmeo'" in capsys.readouterr().err
 
 
+@pytest.mark.ros
 def test_help_is_quick_because_it_imports_neither_torch_nor_ros() -> None:
     code = (
         "import sys; from rlif_bringup.cli import main; main(['--help']);"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
+from waiting import wait_until
 
 from rlif_msgs.msg import (
     ControlState,
@@ -148,11 +148,9 @@ class Graph:
 
     def until(self, condition: Callable[[], Any], seconds: float = 15.0, what: str = "") -> Any:
         """Spin until the condition holds; fails at the deadline."""
-        deadline = time.monotonic() + seconds
-        while not (result := condition()):
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-            self.executor.spin_once(timeout_sec=0.05)
-        return result
+        return wait_until(
+            condition, what or str(condition), seconds, lambda: self.executor.spin_once(0.05)
+        )
 
     def arm(self, on: bool = True) -> SetBool.Response:
         self.until(self.world.arm_client.service_is_ready, what="arm service")

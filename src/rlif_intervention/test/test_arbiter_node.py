@@ -21,6 +21,8 @@ from std_msgs.msg import Bool
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_msgs.msg import ControlState, Decision, InterventionEvent
 
+pytestmark = pytest.mark.ros
+
 
 def params(**values):
     return [Parameter(name, value=value) for name, value in values.items()]

@@ -184,6 +184,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1.3, 1.77, 2.4])
 def test_sigkill_costs_at_most_a_second(tmp_path: Path, moment: float) -> None:
     """ROS.md's pitfall: a killed process must still leave a readable bag."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rlif_node.qos import LATCHED, RELIABLE
@@ -13,6 +14,8 @@ from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.button_inputs import ButtonInputs
 from rlif_intervention.episode_node import EpisodeNode
 from rlif_msgs.msg import ControlState, Episode
+
+pytestmark = pytest.mark.ros
 
 
 def joy(*buttons, stamp=0):

@@ -23,6 +23,8 @@ from rlif_intervention.device_inputs import (
 )
 from rlif_intervention.presets import PRESETS, Preset
 
+pytestmark = pytest.mark.ros
+
 AXES = ("x", "y", "yaw")
 
 

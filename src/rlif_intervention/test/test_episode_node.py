@@ -15,6 +15,8 @@ from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step
 
+pytestmark = pytest.mark.ros
+
 
 def params(**values):
     return [Parameter(name, value=value) for name, value in values.items()]

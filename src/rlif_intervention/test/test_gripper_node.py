@@ -254,6 +254,7 @@ def params(**values):
     return [Parameter(name, value=value) for name, value in values.items()]
 
 
+@pytest.mark.ros
 def test_a_position_on_a_topic_once_with_each_change(make_graph):
     graph = make_graph(lock_step=False)
     driver = Driver(graph)
@@ -275,6 +276,7 @@ def test_a_position_on_a_topic_once_with_each_change(make_graph):
     assert driver.positions == [0.07, 0.0], "no motion in FAULT, and no repetition"
 
 
+@pytest.mark.ros
 def test_a_slow_gripper_holds_nobody_up_and_a_stop_cancels(make_graph):
     """Pitfall: a gripper call blocked the control loop for 0.6 s."""
     graph = make_graph(lock_step=False)
@@ -305,6 +307,7 @@ def test_a_slow_gripper_holds_nobody_up_and_a_stop_cancels(make_graph):
     assert len(server.sent) == 2, "nothing moves until somebody asks anew"
 
 
+@pytest.mark.ros
 @pytest.mark.skipif(HAVE_CONTROL, reason="control_msgs is installed")
 def test_without_control_msgs_it_says_what_is_missing(make_graph):
     make_graph(lock_step=False)
@@ -352,6 +355,7 @@ def test_a_real_action_server_gets_goals_and_cancellations(make_graph):
     graph.until(lambda: seen[-1] == "cancelled", what="a cancellation")
 
 
+@pytest.mark.ros
 def test_two_positions_that_are_one_are_refused(make_graph):
     make_graph(lock_step=False)
     with pytest.raises(ValueError, match="gripper_open and gripper_closed are both"):

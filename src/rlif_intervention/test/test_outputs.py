@@ -21,6 +21,8 @@ from rlif_intervention.outputs import zeros_unless_finite
 from rlif_intervention.watchdog_node import WatchdogNode
 from rlif_msgs.msg import ControlState
 
+pytestmark = pytest.mark.ros
+
 JOINTS = ["shoulder", "elbow"]
 LIMITS = {
     "axes": JOINTS,

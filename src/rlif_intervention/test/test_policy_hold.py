@@ -33,6 +33,7 @@ def test_a_timeout_that_makes_no_sense_is_refused_by_name():
         PolicyHold(float("nan"))
 
 
+@pytest.mark.ros
 def test_the_policy_stops_when_whoever_watches_the_robot_dies(make_graph):
     graph = make_graph(lock_step=False)
     world, lives = graph.world, [True]

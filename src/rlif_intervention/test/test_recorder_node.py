@@ -27,6 +27,8 @@ from rlif_intervention.bag_recorder import BagRecorder
 from rlif_intervention.recorder_node import RecorderNode, paired_topics, step_message
 from rlif_msgs.msg import Decision, Episode, Observation, Step
 
+pytestmark = pytest.mark.ros
+
 PERIOD = 100_000_000  # ns
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import trace_rig
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
@@ -14,6 +15,8 @@ from std_msgs.msg import Bool
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.diagnostics import Level, arbiter_statuses
 from rlif_msgs.msg import ControlState, InterventionEvent
+
+pytestmark = pytest.mark.ros
 
 
 class Hands:

@@ -121,6 +121,7 @@ def watchdog(make_graph):
     return start
 
 
+@pytest.mark.ros
 def test_a_watchdog_that_starts_late_pauses_and_a_refused_pause_is_said_and_asked_again(watchdog):
     graph, heard, asked = watchdog([False, True], start_timeout=0.5)
     graph.until(lambda: asked, what="a call")
@@ -136,6 +137,7 @@ def test_a_watchdog_that_starts_late_pauses_and_a_refused_pause_is_said_and_aske
     assert not graph.world.seen["command"], "the topic may be somebody else's"
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
 def test_an_arbiter_that_hangs_or_dies_leads_to_zeros_and_a_pause(make_graph, number):
     """Pitfalls: the sender died, the robot kept moving; the last command repeated for ever."""

@@ -200,6 +200,7 @@ def test_without_a_compiler_there_is_a_warning_with_the_cost_and_the_same_learne
     assert learner.kernel is None
 
 
+@pytest.mark.slow
 def test_what_the_compiler_says_is_in_the_error(tmp_path, monkeypatch):
     monkeypatch.setattr(critic_kernel, "FLAGS", ["--no-such-flag"])
     with pytest.raises(KernelUnavailableError, match="no-such-flag"):
@@ -207,6 +208,7 @@ def test_what_the_compiler_says_is_in_the_error(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())  # nothing half made is left
 
 
+@pytest.mark.slow
 def test_compiled_once(tmp_path, monkeypatch):
     first = compile_kernel(tmp_path)
     monkeypatch.setattr(critic_kernel.subprocess, "run", None)  # a second compilation would fail
@@ -214,6 +216,7 @@ def test_compiled_once(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
 
 
+@pytest.mark.slow
 def test_one_that_was_cut_off_is_compiled_anew(tmp_path):
     """Loading it would end the process."""
     library = compile_kernel(tmp_path)

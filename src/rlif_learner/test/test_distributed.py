@@ -121,6 +121,7 @@ SETTINGS = ("--set", "hidden=[8]", "--set", "rlpd.hidden=[8]", "--set", "rlpd.en
             "--set", "rlpd.batch_size=8", "--set", "rlpd.utd=2")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rlif_train_in_two_processes(tmp_path):
     """As docs/learner.md says: the first one writes and speaks, both end, with equal weights."""
     assert shutil.which("rlif")
@@ -139,6 +140,7 @@ def test_rlif_train_in_two_processes(tmp_path):
     assert code != 0 and output.count("is not empty; name a new directory") == 1, output
 
 
+@pytest.mark.slow
 def test_rlif_train_in_two_processes_keeps_what_it_had_when_a_loss_is_not_finite(tmp_path):
     out = tmp_path / "out"
     bag = write_bag(tmp_path / "bag", make_episodes(6))

@@ -27,6 +27,8 @@ from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
 from rlif_policy.weights import unpack_weights
 
+pytestmark = pytest.mark.ros
+
 SMALL = {**replay_rig.SMALL, "rlpd.utd": 2}
 
 

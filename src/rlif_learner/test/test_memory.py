@@ -32,6 +32,7 @@ print(faults)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
 def test_the_next_update_finds_the_pages_of_the_last():
     faults = {}

@@ -17,6 +17,8 @@ from rlif_policy.inference import NumpyActor
 from rlif_policy.pretrained import fingerprint
 from rlif_policy.stored_actor import read_actor
 
+pytestmark = pytest.mark.ros
+
 SMALL = {**replay_rig.SMALL, "rlpd.utd": 1, "publish_every": 0}
 IMAGES = ((36, 40, 3), (36, 40, 3))
 SEEING = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Header, Int8, String
 from std_srvs.srv import SetBool, Trigger
+from waiting import wait_until
 
 from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
 from rlif_moveit.planning import PlanningInterfaces, planning_interfaces
@@ -242,11 +242,12 @@ class Bench:
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
         """Spin until the condition holds; fails at the deadline."""
-        end = time.monotonic() + seconds
-        while not (result := condition()):
-            assert time.monotonic() < end, f"not within {seconds} s: {what}; hold: {self.hold!r}"
-            self.executor.spin_once(timeout_sec=0.05)
-        return result
+        return wait_until(
+            condition,
+            lambda: f"{what}; hold: {self.hold!r}",
+            seconds,
+            lambda: self.executor.spin_once(0.05),
+        )
 
     def call(self, kind: type, service: str, request: Any = None, seconds: float = 15.0) -> Any:
         client = self.node.create_client(kind, service)

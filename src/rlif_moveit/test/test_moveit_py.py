@@ -201,6 +201,7 @@ def go(bench, planner, name):
     return task
 
 
+@pytest.mark.ros
 def test_the_node_waits_for_the_worker_without_blocking(bench, planner):
     ticks = []
     timer = bench.node.create_timer(0.01, lambda: ticks.append(1))
@@ -213,6 +214,7 @@ def test_the_node_waits_for_the_worker_without_blocking(bench, planner):
     timer.cancel()
 
 
+@pytest.mark.ros
 def test_the_workers_problem_is_the_outcome(bench, planner):
     for name, problem in (("ready", ""), ("other", "no plan")):
         task = go(bench, planner, name)
@@ -220,6 +222,7 @@ def test_the_workers_problem_is_the_outcome(bench, planner):
         assert task.result().problem == problem
 
 
+@pytest.mark.ros
 def test_a_worker_that_dies_is_said_and_the_arm_may_not_be_still(bench, planner):
     task = go(bench, planner, "die")
     bench.until(task.done, "the end of the worker")
@@ -227,6 +230,7 @@ def test_a_worker_that_dies_is_said_and_the_arm_may_not_be_still(bench, planner)
     assert "start this node again" in planner.problem()
 
 
+@pytest.mark.ros
 def test_the_real_worker_says_that_moveit_py_is_missing():
     try:
         import moveit.planning  # noqa: F401

@@ -17,6 +17,8 @@ from rlif_moveit.planning import (
 )
 from rlif_moveit.reset_goals import JointGoal, NamedGoal, PoseGoal
 
+pytestmark = pytest.mark.ros
+
 CONFIG = PlanConfig(group="arm", velocity_scale=0.2, acceleration_scale=0.1, motion_timeout=1.0)
 JOINTS = JointGoal(joints=("a", "b"), positions=(0.1, -0.2), tolerance=0.01)
 POSE = PoseGoal(

@@ -24,6 +24,8 @@ from rlif_moveit.servo_adapter_node import ServoAdapterNode
 from rlif_moveit.servo_status import Dialect
 from rlif_msgs.msg import ControlState
 
+pytestmark = pytest.mark.ros
+
 HAVE_MOVEIT = importlib.util.find_spec("moveit_msgs") is not None
 GOAL = {"planning_group": "arm", "goal_state": "ready", "seed": 1}
 

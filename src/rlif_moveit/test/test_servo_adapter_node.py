@@ -17,6 +17,8 @@ from rlif_moveit.servo_adapter_node import ServoAdapterNode
 from rlif_moveit.servo_status import Dialect
 from rlif_msgs.msg import ControlState
 
+pytestmark = pytest.mark.ros
+
 
 def overrides(**values):
     return [Parameter(name, value=value) for name, value in values.items()]

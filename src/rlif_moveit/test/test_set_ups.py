@@ -98,6 +98,7 @@ def test_the_goal_of_resets_is_one_and_lies_in_the_box(name):
             assert low < goal.position[axis] - spread < goal.position[axis] + spread < high
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("name", SET_UPS)
 def test_the_nodes_start_with_the_set_up(name, bench, start_node):
     robot, moveit = CONFIG / name / "robot.yaml", CONFIG / name / "moveit.yaml"

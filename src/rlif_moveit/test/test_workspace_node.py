@@ -14,6 +14,8 @@ from rlif_moveit.interfaces import MissingInterfacesError
 from rlif_moveit.workspace import WorkspaceBox
 from rlif_moveit.workspace_node import WorkspaceNode, walls_scene
 
+pytestmark = pytest.mark.ros
+
 BOX = {"workspace_min": [0.3, -0.2, 0.0], "workspace_max": [0.7, 0.2, 0.5]}
 
 

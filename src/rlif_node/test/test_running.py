@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.ros
+
 SCRIPT = """
 import sys
 from rclpy.node import Node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from waiting import wait_until
 
 
 class Graph:
@@ -41,12 +41,7 @@ class Graph:
         return publisher
 
     def until(self, condition: Callable[[], Any], what: str, deadline: float = 15.0) -> Any:
-        end = time.monotonic() + deadline
-        while not (result := condition()):
-            if time.monotonic() > end:
-                pytest.fail(f"waited {deadline} s in vain for {what}")
-            self.executor.spin_once(timeout_sec=0.02)
-        return result
+        return wait_until(condition, what, deadline, lambda: self.executor.spin_once(0.02))
 
     def hear(self, words: str, capfd: pytest.CaptureFixture[str], deadline: float = 30.0) -> None:
         """Spin until a node has said so."""

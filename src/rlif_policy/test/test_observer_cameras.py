@@ -15,6 +15,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from rlif_msgs.msg import Observation
 from rlif_policy.observer_node import ObserverNode
 
+pytestmark = pytest.mark.ros
+
 MS = 1_000_000
 PERIOD = 100 * MS
 WIDTH, HEIGHT = 16, 8

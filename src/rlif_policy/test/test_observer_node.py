@@ -13,6 +13,8 @@ from sensor_msgs.msg import Image
 from rlif_msgs.msg import Observation
 from rlif_policy.observer_node import ObserverNode
 
+pytestmark = pytest.mark.ros
+
 FEATURES = ["ee_position_in_object", "wrench_force"]
 PERIOD = 100_000_000
 SECOND = 1_000_000_000

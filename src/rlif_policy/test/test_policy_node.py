@@ -14,6 +14,8 @@ from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.policy_node import PolicyNode
 from rlif_policy.weights import pack_weights
 
+pytestmark = pytest.mark.ros
+
 SPEC = PolicySpec(4, 3, (16, 16))
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STATE = [0.1, -0.2, 0.3, 0.4]

@@ -261,6 +261,7 @@ class Rig:
         )
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize("fields", [{}, {"name": "resnet18", "frozen": True}])
 def test_the_node_answers_what_it_sees(graph, file, fields):
     first, second = (make_actor(file, seed, **fields)[0] for seed in (1, 2))
@@ -273,6 +274,7 @@ def test_the_node_answers_what_it_sees(graph, file, fields):
             np.testing.assert_allclose(rig.ask(pictures(seed)).action, expected, atol=1e-5)
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize(
     ("images", "words"),
     [
@@ -302,6 +304,7 @@ def test_other_images_are_not_answered_and_said(graph, file, capfd, images, word
     assert refused not in {answer.tick for answer in rig.answers}
 
 
+@pytest.mark.ros
 def test_cameras_are_told_apart_by_name(graph, file, capfd):
     """Regression: of two of one size the policy took the other one's image, and drove the arm by it."""
     actor, _ = make_actor(file, cameras=("wrist", "fixed"))
@@ -320,6 +323,7 @@ def test_cameras_are_told_apart_by_name(graph, file, capfd):
     assert refused not in {answer.tick for answer in rig.answers}
 
 
+@pytest.mark.ros
 def test_another_trunk_than_the_learners_refuses_its_weights(graph, file, tmp_path, capfd):
     actor, _ = make_actor(file, name="resnet18", frozen=True)
     rig = Rig(graph, encoder_weights=str(trunks.random_file(tmp_path, seed=1)))
@@ -329,6 +333,7 @@ def test_another_trunk_than_the_learners_refuses_its_weights(graph, file, tmp_pa
     assert (answer.policy_version, list(answer.action)) == (0, [0.0] * 3)
 
 
+@pytest.mark.ros
 def test_a_policy_that_sees_nothing_ignores_images(graph):
     actor = Actor(PolicySpec(2, 3, (16,)), 3)
     rig = Rig(graph)
@@ -337,6 +342,7 @@ def test_a_policy_that_sees_nothing_ignores_images(graph):
         np.testing.assert_allclose(rig.ask(images).action, actor.act(STATE), atol=1e-5)
 
 
+@pytest.mark.ros
 @pytest.mark.parametrize(
     "change",
     [

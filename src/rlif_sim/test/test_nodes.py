@@ -10,6 +10,8 @@ from std_srvs.srv import Trigger
 
 from rlif_msgs.msg import ControlState, Episode, PolicyAction
 
+pytestmark = pytest.mark.ros
+
 
 def stamp_of(message):
     return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9

@@ -1,0 +1,76 @@
+"""A pytest plugin: limits of the run, marks, and what the closing lines say of skips and reruns."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from waiting import scaled
+
+MARKERS = {
+    "ros": "nodes, topics or services over DDS; left out by `make test-fast`",
+    "slow": "starts processes, compiles, or takes more than about two seconds; left out likewise",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, text in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {text}")
+    if config.getoption("timeout", None) is None:
+        config.option.timeout = scaled(float(config.getini("timeout") or 0.0)) or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first, so that no worker is left alone with one at the end."""
+    weight: Counter[str] = Counter()
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        if marker is not None and marker.args:
+            item.add_marker(pytest.mark.timeout(scaled(marker.args[0])), append=False)
+        slow = any(item.get_closest_marker(name) for name in MARKERS)
+        weight[item.nodeid.partition("::")[0]] += 50 if slow else 1
+    items.sort(key=lambda item: -weight[item.nodeid.partition("::")[0]])  # stable within a file
+
+
+@pytest.fixture(autouse=True)
+def _only_what_the_marks_say(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A test without `ros` opens no DDS participant, one without either mark starts no process."""
+    marked = {name for name in MARKERS if request.node.get_closest_marker(name)}
+    if "ros" not in marked:
+        _refuse(monkeypatch, "rclpy", "init", "ros")
+    if not marked:
+        _refuse(monkeypatch, "subprocess", "Popen.__init__", "slow")
+    yield
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch, module: str, name: str, mark: str) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail(f"this test calls {module}.{name}: mark it with pytest.mark.{mark}")
+
+    if module == "subprocess":
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    else:
+        monkeypatch.setattr(f"{module}.{name}", refuse)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What was not run on this machine and why, and which tests had to be tried again."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")].append(report.nodeid)
+    if reasons:
+        terminalreporter.section("not run on this machine")
+        for reason, tests in sorted(reasons.items()):
+            names = sorted({re.sub(r"\[.*", "", test.rpartition("::")[2]) for test in tests})
+            terminalreporter.line(f"{len(tests)} x {reason} ({', '.join(names)})")
+    if again := terminalreporter.stats.get("rerun", []):
+        terminalreporter.section("WARNING: tried again after a wait that ran out", red=True)
+        for report in again:
+            terminalreporter.line(report.nodeid)
