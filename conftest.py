@@ -23,6 +23,10 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_unconfigure() -> None:
+    _DOMAIN.close()
+
+
 @pytest.fixture
 def ros_node() -> Iterator[object]:
     """A node of the test's own, in a context of its own."""

@@ -1,4 +1,4 @@
-"""Writes docs/reference.md: every node with its topics, services and parameters, out of the code.
+"""Writes docs/reference.md (nodes, topics) and the tables in the packages' READMEs, out of the code.
 
 python docs/make_reference.py          (or make docs); tests/test_docs.py checks that it was done
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).with_name("reference.md")
+SOURCE = Path(__file__).parents[1] / "src"
+MARK = "<!-- Below: written by docs/make_reference.py (make docs) out of the code; do not edit. -->"
 ORDER = ("observer", "policy", "arbiter", "episode", "recorder", "learner", "watchdog", "gripper")
 _HEADING = re.compile(r"(Subscribes|Publishes|Services|Calls)\b(.*)")
 _ROW = re.compile(r"    (\S+(?:, \S+)*)\s+(\w+/\w+)\s*(.*)")
@@ -150,20 +152,75 @@ def node_page(node: NodeReference) -> list[str]:
     ]
 
 
-def content() -> str:
-    """The whole page."""
-    lines = [
-        "# Nodes, topics, services, parameters",
-        "",
-        "Written by docs/make_reference.py out of the top of each node's file; do not edit. Names are",
-        "relative: a namespace moves them all. A set-up's robot.yaml is read after config/NODE.yaml.",
-        "",
+def message_rows() -> list[tuple[str, ...]]:
+    """Of each message its name and the first sentence of its comment."""
+    files = sorted((SOURCE / "rlif_msgs" / "msg").glob("*.msg"))
+    first = [file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for file in files]
+    return [
+        (f"[{file.stem}](msg/{file.name})", text) for file, text in zip(files, first, strict=True)
     ]
+
+
+def generated(package: str) -> str:
+    """What stands below MARK in the README of a package: its nodes, or its messages."""
+    if package == "rlif_msgs":
+        return "\n".join(_table(("message", "what"), message_rows())) + "\n"
+    lines: list[str] = []
     for node in node_references():
-        lines += node_page(node)
+        if node.package == package:
+            lines += node_page(node)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def readmes() -> dict[Path, str]:
+    """The README of each package, with its generated part written anew. ValueError without MARK."""
+    found = {}
+    for path in sorted(SOURCE.glob("*/README.md")):
+        head, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
+        if not mark:
+            raise ValueError(f"{path}: found no line {MARK!r}; expected one before the tables")
+        found[path] = f"{head}{mark}\n\n{generated(path.parent.name)}".rstrip() + "\n"
+    return found
+
+
+def topic_rows() -> list[tuple[str, ...]]:
+    """Of each topic of the suite its type, its publishers and its subscribers."""
+    ends: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for node in node_references():
+        for endpoint in node.endpoints:
+            for name in endpoint.names:
+                kinds = ends.setdefault((name, endpoint.type), {})
+                kinds.setdefault(endpoint.kind, []).append(node.name)
+    return [
+        (f"`{name}`", kind, ", ".join(of.get("Publishes", ())), ", ".join(of.get("Subscribes", ())))
+        for (name, kind), of in sorted(ends.items())
+        if kind and of.keys() & {"Publishes", "Subscribes"}
+    ]
+
+
+def content() -> str:
+    """docs/reference.md: nodes by package, and who publishes which topic."""
+    nodes = [
+        (f"`{node.name}`", f"[{node.package}](../src/{node.package}/README.md)", node.sentence)
+        for node in node_references()
+    ]
+    lines = [
+        "# Nodes and topics",
+        "",
+        "Written by docs/make_reference.py out of the top of each node's file; do not edit. The README",
+        "of a package has the topics, services and parameters of its nodes. Names are relative: a",
+        "namespace moves them all. A configuration's robot.yaml is read after config/NODE.yaml. What",
+        "is neither published nor subscribed here comes from, or goes to, the robot.",
+        "",
+        *_table(("node", "package", "what"), nodes),
+        "",
+        *_table(("topic", "type", "published by", "subscribed by"), topic_rows()),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":
     TARGET.write_text(content(), encoding="utf-8")
-    print(f"wrote {TARGET}")
+    for readme, text in readmes().items():
+        readme.write_text(text, encoding="utf-8")
+    print(f"wrote {TARGET} and the READMEs of the packages")

@@ -74,9 +74,12 @@ def keys(path: Path) -> set[str]:
 def test_the_reference_is_up_to_date(reference: ModuleType) -> None:
     written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert written == reference.content(), "run: make docs"
+    packages = {path.parent.name for path in reference.readmes()}
+    assert packages == {path.parent.name for path in (ROOT / "src").glob("*/package.xml")}
+    for path, text in reference.readmes().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: run: make docs"
 
 
-@pytest.mark.ros
 def test_where_things_are_is_where_they_are() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]

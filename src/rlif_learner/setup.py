@@ -12,6 +12,7 @@ setup(
         ("share/" + PACKAGE, ["package.xml"]),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="RLIF maintainers",
     maintainer_email="maintainers@rlif.invalid",
