@@ -80,12 +80,12 @@ def as_launch_starts_it(
 
     found: list[Started] = []
 
-    class Refused(Exception):
+    class RefusedError(Exception):
         """Instead of the process."""
 
     async def execute(*_: object, cmd: list[str], **__: object) -> None:
         found.append(started(cmd))
-        raise Refused
+        raise RefusedError
 
     monkeypatch.setattr("launch.actions.execute_local.async_execute_process", execute)
     source = AnyLaunchDescriptionSource(str(LAUNCH / file))
