@@ -29,6 +29,7 @@ from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.pretrained import PretrainedError, fingerprint
+from rlif_policy.processor import LEVELS, detect
 from rlif_policy.stored_actor import read_actor
 
 IMAGES = ((33, 40, 3), (33, 40, 3))
@@ -207,10 +208,31 @@ def test_images_are_stored_in_the_policys_order_whatever_the_recorders(file, kin
         as_stored(actor)(replace(step, cameras=("top", "wrist")))
 
 
+def of_processor(monkeypatch, flags, torch_uses_it=True):
+    found = detect(f"flags : {flags}", "x86_64")
+    monkeypatch.setattr(vision_module, "processor", lambda: found)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: torch_uses_it, raising=False
+    )
+
+
+def test_low_precision_with_such_products_is_bfloat16_unless_float16_is_asked_for(monkeypatch):
+    flags = " ".join({flag for level in LEVELS for flag in level.needs})
+    for precision, expected in (("float32", False), ("bfloat16", True), ("auto", True)):
+        of_processor(monkeypatch, flags)
+        config = RLPDConfig(hidden=(8,), ensemble_size=2, precision=precision)
+        assert low_precision(config, torch.device("cpu")) == expected
+    of_processor(monkeypatch, flags, torch_uses_it=False)
+    with pytest.warns(UserWarning, match="found 'auto'"):
+        assert not low_precision(config, torch.device("cpu"))
+    with pytest.warns(UserWarning, match="found 'float16'"):
+        assert not low_precision(replace(config, precision="float16"), torch.device("cpu"))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto", "float16"])
-def test_without_such_products_convolutions_are_in_float32(monkeypatch, precision):
+def test_low_precision_without_such_products_is_float32(monkeypatch, precision):
     """Regression: bfloat16 took five times as long as float32 on a processor that has none."""
-    monkeypatch.setattr(vision_module, "processor", lambda: "flags : fpu avx2")
+    of_processor(monkeypatch, "fpu avx2")
     config = RLPDConfig(hidden=(8,), ensemble_size=2, precision=precision)
     cpu = torch.device("cpu")
     with warnings.catch_warnings(record=True) as said:

@@ -19,10 +19,11 @@ from rlif_learner.data.checkpoint import CheckpointStore, MismatchError
 from rlif_learner.data.steps import Source
 from rlif_learner.engines.cuda_graph import DeviceUpdates
 from rlif_learner.training import as_stored
-from rlif_learner.vision import make_buffer
+from rlif_learner.vision import low_precision, make_buffer
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import PolicySpec
+from rlif_policy.processor import processor
 from rlif_policy.stored_actor import read_actor
 
 IMAGES = ((12, 10, 3), (12, 10, 3))
@@ -401,12 +402,24 @@ def test_what_a_graph_reads_is_what_a_batch_holds(resnet, frozen):
 
 
 def test_low_precision_is_of_the_convolutions_alone_and_close():
-    learners = [make_learner(replace(CONFIG, precision=p)) for p in ("float32", "bfloat16")]
+    """On any processor: PyTorch emulates products that it has not."""
+    learners = [make_learner() for _ in range(2)]
+    learners[1].encoder.low_precision = True
     buffers = doubles.filled(learners[0].actor)
     plain, low = (learner.update(buffers) for learner in learners)
     assert low["critic_loss"] == pytest.approx(plain["critic_loss"], rel=0.05)
     assert low["critic_loss"] != plain["critic_loss"]
     assert all(v.dtype == torch.float32 for n, v in copied(learners[1]).items() if "opt" not in n)
+
+
+@pytest.mark.filterwarnings("ignore:precision. found")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+def test_learner_asks_the_processor_for_the_precision_of_convolutions(precision):
+    config = replace(CONFIG, precision=precision)
+    learner = make_learner(config)
+    assert learner.encoder.low_precision == low_precision(config, torch.device("cpu"))
+    if "bfloat16" not in processor().formats:
+        assert not learner.encoder.low_precision
 
 
 def test_same_seed_same_numbers_whatever_the_global_random_state():
