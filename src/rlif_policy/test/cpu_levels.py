@@ -1,4 +1,4 @@
-"""Tests at each level of the processor: `@pytest.mark.parametrize("name", NAMES)` and `enter(name)`."""
+"""Tests at each level of the processor: `@pytest.mark.parametrize("name", PARAMETERS)` and `enter(name)`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from rlif_policy.processor import LEVELS, VARIABLE, processor, why_missing
 
 NAMES = tuple(level.name for level in LEVELS)
 _HIGHEST = processor().level.name  # of this run: RLIF_CPU_LEVEL may have lowered it
+# For parametrize and fixtures. Those below this run's own each cost a compilation of their own.
+PARAMETERS = [
+    pytest.param(name, marks=[] if name == _HIGHEST else [pytest.mark.slow]) for name in NAMES
+]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ ARM64_COMPILER = "aarch64-linux-gnu-g++"
 ARM64_EMULATOR = "qemu-aarch64-static"
 
 
-@pytest.fixture(scope="module", params=cpu_levels.NAMES)
+@pytest.fixture(scope="module", params=cpu_levels.PARAMETERS)
 def level(request):
     """Each level that this machine has; its kernel is compiled once and kept in the cache."""
     with cpu_levels.enter(request.param) as name:
@@ -49,7 +49,7 @@ def make_batch(generator, rows, state_dim=5, action_dim=2):
     return states, actions, torch.randn(rows, generator=generator)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(
     width=st.integers(1, 140), layers=st.integers(1, 3), critics=st.integers(1, 5),
     rows=st.integers(1, 70), state_dim=st.integers(1, 20), norm=st.booleans(),
@@ -276,6 +276,7 @@ def test_compile_of_one_that_was_cut_off_is_done_anew(tmp_path, short_source):
     assert critic_kernel.load_library(tmp_path / "cache").answer() == 42
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(ARM64_COMPILER) is None, reason=f"no {ARM64_COMPILER} here")
 def test_kernel_for_arm64_compiles_and_equals_pytorch(tmp_path):
     """By a cross compiler, with the flags of the generic level; run where there is an emulator."""
