@@ -11,6 +11,7 @@ import pytest
 from waiting import scaled, wait_until
 
 from rlif_bringup.simulation import reserve_domain
+from rlif_policy.processor import torch_environment
 
 pytest_plugins = ["run_report"]
 
@@ -21,6 +22,7 @@ _DOMAIN = reserve_domain()
 os.environ["ROS_DOMAIN_ID"] = str(_DOMAIN.id)
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(torch_environment())  # of RLIF_CPU_LEVEL, before anything imports torch
 
 
 def pytest_unconfigure() -> None:

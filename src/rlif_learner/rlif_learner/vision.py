@@ -12,10 +12,10 @@ from torch import Tensor
 
 from rlif_learner.config import RLPDConfig, checked
 from rlif_learner.data.buffer import ReplayBuffer
-from rlif_learner.engines.critic_kernel import processor
 from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
 from rlif_policy.networks import Actor
 from rlif_policy.pretrained import fingerprint, load_trunk
+from rlif_policy.processor import processor
 
 NO_ENCODER = "none"
 NAMES = (NO_ENCODER, *ENCODERS)
@@ -108,10 +108,10 @@ def low_precision(config: RLPDConfig, device: torch.device) -> bool:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX-512, AMX, ARM), and PyTorch uses it."""
+    """Whether the processor multiplies bfloat16 itself, and PyTorch uses it."""
     # Not among PyTorch's public names; where it has another one, float32 is never wrong.
     used = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return "bf16" in processor() and used is not None and bool(used())
+    return "bfloat16" in processor().formats and used is not None and bool(used())
 
 
 def make_buffer(

@@ -1,19 +1,25 @@
-"""One of the processes that torchrun starts for test_distributed.py; writes what it has seen.
+"""One of the processes that torchrun starts for test_distributed.py: DIRECTORY, words for `rlif train`.
+Writes what it has seen into the directory.
 
 Other data and other initial weights in each, the same learner at the end.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import io
 import json
 import os
 import sys
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+from rlif_bags.commands import train as train_command
 from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.algorithms.rlpd import RLPD
@@ -118,7 +124,17 @@ def leave_alone(rank):
     return "nothing"
 
 
-def main(directory):
+def train(own, words):
+    """`rlif train` in this process, as one of the group; exit code and what it printed."""
+    parser, printed = argparse.ArgumentParser(), io.StringIO()
+    train_command.add_arguments(parser)
+    in_group = patch.object(distributed, "processes", lambda: nullcontext(own))
+    with in_group, redirect_stdout(printed), redirect_stderr(printed):
+        code = train_command.run(parser.parse_args(words))
+    return {"code": code, "output": printed.getvalue()}
+
+
+def main(directory, words):
     torch.set_num_threads(1)
     makers = {
         "rlpd": lambda rank: RLPD(CONFIG, SPEC, seed=rank),
@@ -126,6 +142,7 @@ def main(directory):
     }
     with distributed.processes() as own:
         found = {"pid": os.getpid(), "rank": own.rank, "count": own.count}
+        found["train"] = train(own, [*words, "--set", "rlpd.critic_learning_rate=1e25"])
         found["failed"] = [own.first_failed(own.rank == 1), own.first_failed(False)]
         for name, make in makers.items():
             found[name] = learn_together(make, own.rank)
@@ -137,4 +154,4 @@ def main(directory):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.ros
-
 PROGRAM = """
 import sys
 
@@ -46,6 +44,7 @@ print("without", loaded)
 """
 
 
+@pytest.mark.slow
 def test_the_learner_works_without_ros(tmp_path):
     """As at the top of docs/learner.md: networks, buffer, update, action, checkpoint."""
     done = subprocess.run(

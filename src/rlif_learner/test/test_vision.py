@@ -10,45 +10,27 @@ import pytest
 import torch
 import trunks
 import vision_doubles as doubles
+from vision_doubles import IMAGES, SCALES, make_spec, vision_config
 
 from rlif_bags.step_writer import StepWriter
 from rlif_bags.train import Data, OfflineConfig, load, make_trainer
 from rlif_learner import vision as vision_module
-from rlif_learner.algorithms.bc import BC
-from rlif_learner.algorithms.dagger import DAgger
-from rlif_learner.algorithms.hg_dagger import HGDAgger
-from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.algorithms.registry import DATA, make_algorithm
-from rlif_learner.config import ImitationConfig, RLPDConfig
+from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointStore
-from rlif_learner.data.steps import Outcome, Source
+from rlif_learner.data.steps import Outcome
 from rlif_learner.training import Trainer, TrainingConfig, as_stored
 from rlif_learner.vision import NAMES, VisionConfig, low_precision, make_buffer, make_vision
 from rlif_policy.encoders import EncoderSpec
-from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.pretrained import PretrainedError, fingerprint
-from rlif_policy.stored_actor import read_actor
-
-IMAGES = ((33, 40, 3), (33, 40, 3))
-SCALES = {"state_offset": (50.0, 0.0, 0.0), "state_scale": (100.0, 1.0, 1.0)}
+from rlif_policy.processor import LEVELS, detect
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     return trunks.random_file(tmp_path_factory.mktemp("weights"))
-
-
-def vision_config(file=None, encoder="small", **more):
-    return VisionConfig(
-        encoder=encoder, encoder_features=6, encoder_weights=str(file), cameras=("wrist", "fixed"),
-        image_width=40, image_height=33, **more,
-    )  # fmt: skip
-
-
-def make_spec(vision):
-    return PolicySpec(3, 2, (16,), images=vision.images, encoder=vision.encoder, **SCALES)
 
 
 def make_trainer_of(config, algorithm="rlpd", settings=None, **training):
@@ -109,7 +91,7 @@ def frozen(file):
     return make_trainer_of(vision_config(file, "resnet18", encoder_frozen=True), prior_episodes=1)
 
 
-def expected_maps(file, image):
+def expected_maps(image):
     """By torchvision's own model."""
     model = trunks.random_model("resnet18")
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -118,11 +100,11 @@ def expected_maps(file, image):
         return torch.nn.Sequential(*list(model.children())[:-2])(pixels)[0].numpy()
 
 
-def test_the_buffers_hold_what_the_trunk_makes_of_each_image(file, frozen):
+def test_the_buffers_hold_what_the_trunk_makes_of_each_image(frozen):
     episodes = [doubles.noise_episode(n, 4, IMAGES) for n in (1, 2)]
     for step in [*episodes[0], *episodes[1]]:
         frozen.receive(step)
-    encoder = frozen.algorithm.actor.encoder
+    encoder, expected = frozen.algorithm.actor.encoder, {}
     for buffer, episode in zip(
         (frozen.buffers.prior, frozen.buffers.online), episodes, strict=True
     ):
@@ -132,19 +114,16 @@ def test_the_buffers_hold_what_the_trunk_makes_of_each_image(file, frozen):
             for i, image in enumerate(step.images):
                 stored = buffer.columns[f"image_{i}"][row]
                 np.testing.assert_array_equal(stored, again[i].numpy())
-                np.testing.assert_allclose(stored, expected_maps(file, image), atol=5e-3, rtol=2e-3)
+                expected[row, i] = expected_maps(image)  # at the end those of the online episode
+                np.testing.assert_allclose(stored, expected[row, i], atol=5e-3, rtol=2e-3)
         kept = {name: column.dtype for name, column in buffer.columns.items() if "image" in name}
         assert kept == dict.fromkeys(("image_0", "image_1"), np.dtype(np.float16))
     batch = frozen.buffers.online.sample(16, np.random.default_rng(0))
     for b in range(16):  # of each transition, those of its own steps
-        now, after = (
-            episodes[1][int(s[b, 0]) - 2000 % 256] for s in (batch.states, batch.next_states)
-        )
+        now, after = (int(s[b, 0]) - 2000 % 256 for s in (batch.states, batch.next_states))
         for i in range(2):
-            for found, step in ((batch.images[i][b], now), (batch.next_images[i][b], after)):
-                np.testing.assert_allclose(
-                    found, expected_maps(file, step.images[i]), atol=5e-3, rtol=2e-3
-                )
+            for found, row in ((batch.images[i][b], now), (batch.next_images[i][b], after)):
+                np.testing.assert_allclose(found, expected[row, i], atol=5e-3, rtol=2e-3)
 
 
 def test_evaluation_and_what_was_discarded_are_not_even_looked_at(frozen):
@@ -207,10 +186,31 @@ def test_images_are_stored_in_the_policys_order_whatever_the_recorders(file, kin
         as_stored(actor)(replace(step, cameras=("top", "wrist")))
 
 
+def of_processor(monkeypatch, flags, torch_uses_it=True):
+    found = detect(f"flags : {flags}", "x86_64")
+    monkeypatch.setattr(vision_module, "processor", lambda: found)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: torch_uses_it, raising=False
+    )
+
+
+def test_low_precision_with_such_products_is_bfloat16_unless_float16_is_asked_for(monkeypatch):
+    flags = " ".join({flag for level in LEVELS for flag in level.needs})
+    for precision, expected in (("float32", False), ("bfloat16", True), ("auto", True)):
+        of_processor(monkeypatch, flags)
+        config = RLPDConfig(hidden=(8,), ensemble_size=2, precision=precision)
+        assert low_precision(config, torch.device("cpu")) == expected
+    of_processor(monkeypatch, flags, torch_uses_it=False)
+    with pytest.warns(UserWarning, match="found 'auto'"):
+        assert not low_precision(config, torch.device("cpu"))
+    with pytest.warns(UserWarning, match="found 'float16'"):
+        assert not low_precision(replace(config, precision="float16"), torch.device("cpu"))
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto", "float16"])
-def test_without_such_products_convolutions_are_in_float32(monkeypatch, precision):
+def test_low_precision_without_such_products_is_float32(monkeypatch, precision):
     """Regression: bfloat16 took five times as long as float32 on a processor that has none."""
-    monkeypatch.setattr(vision_module, "processor", lambda: "flags : fpu avx2")
+    of_processor(monkeypatch, "fpu avx2")
     config = RLPDConfig(hidden=(8,), ensemble_size=2, precision=precision)
     cpu = torch.device("cpu")
     with warnings.catch_warnings(record=True) as said:
@@ -262,157 +262,6 @@ def test_features_lie_in_files_where_asked_for(file, tmp_path):
         buffer.add_step(see(step))
     assert (tmp_path / "image_1.bin").stat().st_size == 20 * 512 * 2 * 2 * 2
     np.testing.assert_array_equal(buffer.columns["image_1"][2], see(steps[2]).images[1])
-
-
-# ---- imitation
-
-
-PLACED = PolicySpec(
-    1, 2, (32,), images=(doubles.SIZE,), encoder=EncoderSpec(features=16, channels=8)
-)
-QUICK = ImitationConfig(utd=5, batch_size=32, learning_rate=3e-3, random_shift=0)
-
-
-def pointing(number, rng, length=4, source=Source.OPERATOR, action_of=lambda place: place):
-    """Each action points to the dot of its image."""
-    steps = []
-    for i in range(length + 1):
-        place = rng.uniform(-1, 1, 2)
-        image = doubles.dot(place, rng)
-        steps.append(
-            doubles.step(
-                100 * number + i, number, i, i == length, source, [0.0], action_of(place), [image],
-                onset=source == Source.OPERATOR and i == 0, intervention_id=1,
-            )
-        )  # fmt: skip
-    return steps
-
-
-def demonstrations(actor, episodes=150, **more):
-    buffer, rng = make_buffer(2000, actor), np.random.default_rng(1)
-    for number in range(1, episodes + 1):
-        buffer.add_episode(pointing(number, rng, **more))
-    return buffer
-
-
-def mean_error(actor):
-    rng, errors = np.random.default_rng(50), []
-    for _ in range(100):
-        place = rng.uniform(-1, 1, 2)
-        found = actor.act(np.zeros(1), images=[doubles.dot(place, rng)])
-        errors.append(abs(found - place).mean())
-    return np.mean(errors)
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", [BC, HGDAgger])
-def test_the_place_of_a_dot_is_imitated(kind):
-    learner = kind(QUICK, PLACED, seed=1)
-    data = demonstrations(learner.actor)
-    empty = make_buffer(10, learner.actor)
-    buffers = Buffers(empty, data) if kind is BC else Buffers(data)
-    blind = 0.5  # mean distance of a uniform number in [-1, 1] from its mean
-    assert mean_error(learner.actor) > 0.4
-    for _ in range(120):
-        learner.update(buffers)
-    assert mean_error(learner.actor) < 0.15 < blind
-
-
-def test_hg_dagger_draws_the_images_of_the_operators_steps():
-    learner = HGDAgger(replace(QUICK, batch_size=64), replace(PLACED, state_dim=3))
-    buffers = doubles.filled(learner.actor)
-    steps = {}
-    for number in range(2, 14):
-        for step in doubles.noise_episode(number, 12, (doubles.SIZE,)):
-            steps[step.images[0].tobytes()] = step
-    batch = learner.draw(buffers)
-    assert batch.images[0].shape == (64, *doubles.SIZE) and batch.images[0].dtype == torch.uint8
-    for image, state in zip(batch.images[0], batch.states, strict=True):
-        step = steps[image.numpy().tobytes()]
-        assert torch.equal(state, torch.from_numpy(step.state))
-        assert step.source == Source.OPERATOR or step.episode_id % 2 == 1  # or of the prior data
-    plain = BC(QUICK, PolicySpec(3, 2, (8,)))
-    assert plain.draw(buffers).images == ()
-    metrics = learner.update(buffers)
-    assert np.isfinite(metrics["imitation_loss"])
-
-
-def test_imitated_images_are_shifted_and_features_are_not(file):
-    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
-    spec = make_spec(vision)
-    learner = BC(replace(QUICK, random_shift=2), spec, 0, vision.trunk)
-    buffers = doubles.filled(learner.actor, as_stored(learner.actor), episodes=2)
-    batch = learner.draw(buffers)
-    assert learner._shifted(batch) is batch.images
-    before = {n: v.clone() for n, v in learner.state_tensors().items() if n.startswith("encoder")}
-    learner.update(buffers)
-    assert not any(".trunks." in name for name in before)
-    assert all(not torch.equal(before[n], learner.state_tensors()[n]) for n in before)
-
-    seeing = BC(replace(QUICK, random_shift=2), replace(PLACED, state_dim=3))
-    buffers = doubles.filled(seeing.actor, episodes=2)
-    batch = seeing.draw(buffers)
-    moved = seeing._shifted(batch)[0]
-    inner = moved[:, 4:12, 4:12]
-    places = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
-    found = [
-        next(
-            (
-                (y, x) for y, x in places
-                if torch.equal(inner[b], batch.images[0][b, 4 + y : 12 + y, 4 + x : 12 + x])
-            ),
-            None,
-        )
-        for b in range(len(moved))
-    ]  # fmt: skip
-    assert None not in found and len(set(found)) > 5
-    assert BC(QUICK, replace(PLACED, state_dim=3))._shifted(batch) is batch.images
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("kind", [BC, HGDAgger])
-def test_imitation_resumes_exactly_and_its_actor_sees_the_same(file, kind, frozen, tmp_path):
-    vision = make_vision(
-        vision_config(file, "resnet18" if frozen else "small", encoder_frozen=frozen)
-    )
-    config = replace(QUICK, batch_size=8, random_shift=1)
-    one, two = (kind(config, make_spec(vision), seed, vision.trunk) for seed in (1, 2))
-    buffers = doubles.filled(one.actor, as_stored(one.actor), episodes=2)
-    one.update(buffers)
-    store = CheckpointStore(tmp_path)
-    store.load(store.save(one, buffers), two, buffers)
-    for learner in (one, two):
-        learner.update(buffers)
-    assert torch.equal(one.flat.values, two.flat.values)
-    assert one.state_values() == two.state_values()
-    stored = read_actor(store.save(one, buffers))
-    acting = NumpyActor(stored.spec, stored.tensors, vision.trunk if frozen else None)
-    step = doubles.noise_episode(77, 1, IMAGES)[0]
-    np.testing.assert_allclose(
-        acting.act(step.state, images=step.images),
-        one.actor.act(step.state, images=step.images),
-        atol=1e-5,
-    )
-
-
-def test_an_imitation_that_is_not_finite_changes_nothing():
-    learner = BC(QUICK, replace(PLACED, state_dim=3))
-    buffers = doubles.filled(learner.actor, episodes=2)
-    buffers.prior.columns["action"][:] = np.nan
-    before = learner.flat.values.clone()
-    with pytest.raises(NonFiniteError, match="imitation_loss.*actions"):
-        learner.update(buffers)
-    assert torch.equal(learner.flat.values, before)
-
-
-def test_dagger_sees_too(file):
-    vision = make_vision(vision_config(file, "resnet18", encoder_frozen=True))
-    learner = DAgger(
-        QUICK, make_spec(vision), lambda states: np.zeros((len(states), 2)), trunk=vision.trunk
-    )
-    buffers = doubles.filled(learner.actor, as_stored(learner.actor), episodes=2)
-    losses = [learner.update(buffers)["imitation_loss"] for _ in range(3)]
-    assert losses[2] < losses[0]
 
 
 # ---- bags

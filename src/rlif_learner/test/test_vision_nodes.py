@@ -17,8 +17,7 @@ from rlif_policy.inference import NumpyActor
 from rlif_policy.pretrained import fingerprint
 from rlif_policy.stored_actor import read_actor
 
-pytestmark = pytest.mark.ros
-
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 SMALL = {**replay_rig.SMALL, "rlpd.utd": 1, "publish_every": 0}
 IMAGES = ((36, 40, 3), (36, 40, 3))
 SEEING = {
@@ -153,6 +152,8 @@ def test_without_an_encoder_images_are_ignored(make_rig, more):
     assert (status.lost_steps, status.updates) == (0, 10)
     spec, tensors = rig.newest()
     assert spec.encoder is None and not any("encoder" in name for name in tensors)
+    if more:
+        return  # the same weights: the policy has no part in what the learner keeps
     rig.start_policy()
     step = doubles.noise_episode(5, 1, IMAGES)[0]
     answer = rig.ask(step, status.policy_version)
@@ -162,14 +163,12 @@ def test_without_an_encoder_images_are_ignored(make_rig, more):
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"encoder": "vit"}, "found 'vit', expected one of none, small"),
-        ({"encoder": "small", "cameras": "[]"}, "cameras: found none with encoder 'small'"),
-        ({"encoder": "small", "encoder_frozen": True}, "encoder.frozen: found true with 'small'"),
         ({"encoder": "resnet18", "encoder_weights": "/nowhere.pth"}, "found no file /nowhere.pth"),
         ({"encoder": "small", "rlpd.random_shift": 1000}, "random_shift: found 1000"),
     ],
 )
 def test_a_wrong_configuration_ends_the_node_at_once(start_node, parameters, words):
+    """Of the encoder and of the algorithm; which ones are wrong: test_vision.py, test_config.py."""
     process = start_node("rlif_learner", "learner", **{**SEEING, **parameters})
     output, _ = process.communicate(timeout=START)
     assert process.returncode == 2, output

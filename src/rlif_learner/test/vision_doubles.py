@@ -6,9 +6,24 @@ import numpy as np
 
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.steps import Outcome, Source, StepRecord
-from rlif_learner.vision import make_buffer
+from rlif_learner.training import as_stored
+from rlif_learner.vision import VisionConfig, make_buffer
+from rlif_policy.networks import PolicySpec
 
 SIZE = (16, 16, 3)
+IMAGES = ((33, 40, 3), (33, 40, 3))
+SCALES = {"state_offset": (50.0, 0.0, 0.0), "state_scale": (100.0, 1.0, 1.0)}
+
+
+def vision_config(file=None, encoder="small", **more):
+    return VisionConfig(
+        encoder=encoder, encoder_features=6, encoder_weights=str(file), cameras=("wrist", "fixed"),
+        image_width=40, image_height=33, **more,
+    )  # fmt: skip
+
+
+def make_spec(vision):
+    return PolicySpec(3, 2, (16,), images=vision.images, encoder=vision.encoder, **SCALES)
 
 
 def dot(place, rng, size=SIZE, width=3):
@@ -60,14 +75,17 @@ def noise_episode(number, length, images, state_dim=3, action_dim=2, first=None,
     return steps
 
 
-def filled(actor, see=lambda step: step, episodes=6, length=12, capacity=500, seed=0):
-    """Online and prior data of noise for `actor`; `see`: training.as_stored of it."""
-    spec = actor.spec
+def filled(actor, episodes=None, length=None, capacity=500):
+    """Online and prior data of noise for `actor`, stored as it sees them. Of a frozen trunk, each of
+    whose images takes a pass, less of them unless it is said."""
+    spec, see = actor.spec, as_stored(actor)
+    frozen = spec.encoder is not None and spec.encoder.frozen
+    episodes, length = episodes or (2 if frozen else 6), length or (6 if frozen else 12)
     buffers = Buffers(make_buffer(capacity, actor), make_buffer(capacity, actor))
     for number in range(1, episodes + 1):
         for i, buffer in enumerate((buffers.online, buffers.prior)):
             for one in noise_episode(
-                100 * seed + 2 * number + i, length, spec.images, spec.state_dim, spec.action_dim
+                2 * number + i, length, spec.images, spec.state_dim, spec.action_dim
             ):
                 buffer.add_step(see(one))
     return buffers

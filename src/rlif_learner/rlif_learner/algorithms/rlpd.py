@@ -64,7 +64,7 @@ class RLPD:
     `trunk`: pretrained weights of the image encoder's trunk (rlif_policy.pretrained), where it has some.
     `accelerate`: compiled passes of the critics where there can be some (see critic_kernel.py);
     they are compiled here, so that no update ever waits for a compiler. `device`: "cpu" or "cuda";
-    on a GPU nothing in an update waits for the host (see device_updates.py).
+    on a GPU nothing in an update waits for the host (see cuda_graph.py).
     """
 
     def __init__(

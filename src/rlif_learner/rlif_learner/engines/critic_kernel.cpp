@@ -470,7 +470,7 @@ void values_of(const Critic& c, const float* inputs, long rows, float* values,
 // While it lives, numbers too small to be normal count as zero: the moments of a weight whose gradient
 // is zero fade through them, where arithmetic is many times slower.
 struct FlushSmall {
-#ifdef __SSE__
+#if defined(__SSE__) && !defined(RLIF_NO_INTRINSICS)
   unsigned before = __builtin_ia32_stmxcsr();
   FlushSmall() { __builtin_ia32_ldmxcsr(before | 0x8040); }
   ~FlushSmall() { __builtin_ia32_ldmxcsr(before); }
@@ -575,10 +575,10 @@ void critic_steps_in(const Shape& s, const State& state, const Rates& rates, con
 // Calls with the format of this number: 0 float32, 1 bfloat16, 2 float16.
 template <class Call>
 void with_format(int number, Call call) {
-#ifdef __AVX512BF16__
+#ifdef RLIF_BFLOAT16
   if (number == 1) return call(BFloat16{});
 #endif
-#ifdef __AVX512FP16__
+#ifdef RLIF_FLOAT16
   if (number == 2) return call(Float16{});
 #endif
   call(Float32{});
@@ -590,10 +590,10 @@ extern "C" {
 
 // Whether this build has the format of this number.
 int has_format(int number) {
-#ifdef __AVX512BF16__
+#ifdef RLIF_BFLOAT16
   if (number == 1) return 1;
 #endif
-#ifdef __AVX512FP16__
+#ifdef RLIF_FLOAT16
   if (number == 2) return 1;
 #endif
   return number == 0;

@@ -1,7 +1,7 @@
 """The critics' passes as compiled code for this processor; `critic_kernel.cpp` says how they work.
 
-Compiled once with the machine's C++ compiler (seconds), kept in the user's cache under the hash of
-source, flags and processor. It is made when a learner is made, never during an episode. Without a
+Compiled once with the machine's C++ compiler (seconds) for the processor's level (rlif_policy.processor),
+kept in the user's cache under the hash of source and flags. It is made when a learner is made, never during an episode. Without a
 compiler, or for a network it does not cover, the learner uses PyTorch: the same numbers, slower.
 """
 
@@ -12,7 +12,6 @@ import hashlib
 import logging
 import math
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -29,6 +28,7 @@ from torch import Tensor
 from rlif_learner.algorithms.critics import EnsembleCritic
 from rlif_learner.algorithms.optim import FlatAdam
 from rlif_learner.config import RLPDConfig
+from rlif_policy.processor import processor
 
 LOGGER = logging.getLogger("rlif_learner")
 SOURCE = Path(__file__).with_name("critic_kernel.cpp")
@@ -37,7 +37,6 @@ HEADER = Path(__file__).with_name("critic_products.h")
 FLAGS = [
     "-std=c++17",
     "-O3",
-    "-march=native",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fassociative-math",
@@ -47,8 +46,6 @@ FLAGS = [
     "-fPIC",
     "-shared",
 ]
-if platform.machine() in ("x86_64", "AMD64"):
-    FLAGS.append("-mprefer-vector-width=512")  # a critic step is all vectors: worth the lower clock
 
 
 class KernelUnavailableError(RuntimeError):
@@ -108,13 +105,14 @@ def compile_kernel(directory: Path | None = None) -> Path:
 
     KernelUnavailableError without a compiler, or with what the compiler said.
     """
+    flags = [*FLAGS, *processor().compiler_flags]
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         raise KernelUnavailableError("no C++ compiler found; install g++, or set CXX")
     directory = directory or cache_directory()
-    command = [compiler, *FLAGS, str(SOURCE), "-o"]
-    said = " ".join([compiler, *FLAGS, processor()]).encode()
-    key = hashlib.sha256(HEADER.read_bytes() + SOURCE.read_bytes() + said).hexdigest()
+    command = [compiler, *flags, str(SOURCE), "-o"]
+    asked = " ".join([compiler, *flags]).encode()
+    key = hashlib.sha256(HEADER.read_bytes() + SOURCE.read_bytes() + asked).hexdigest()
     library = directory / f"critic_kernel-{key[:16]}.so"
     if _is_whole(library):
         return library
@@ -167,17 +165,6 @@ def load_library(directory: Path | None = None) -> ctypes.CDLL:
         raise KernelUnavailableError(f"cannot load {library}: {error}") from error
 
 
-def processor() -> str:
-    """The processor's instructions, as the system names them: what -march=native depends on, so that
-    a shared home directory does no harm."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                return line
-    return platform.processor()
-
-
 def make_kernel(critic: EnsembleCritic, config: RLPDConfig) -> CriticKernel | None:
     """The compiled passes; or None, with a warning that says why and what it costs. On a GPU there
     is nothing to compile."""
@@ -194,7 +181,8 @@ def make_kernel(critic: EnsembleCritic, config: RLPDConfig) -> CriticKernel | No
         return None
     if config.precision not in (kernel.precision, "auto"):
         warnings.warn(
-            f"this processor has no {config.precision} products; {kernel.precision} is used",
+            f"precision: found {config.precision!r}, of which this processor has no products at level "
+            f"{processor().level.name}; {kernel.precision} is used",
             stacklevel=3,
         )
     return kernel
@@ -221,14 +209,12 @@ class CriticKernel:
     widths, parameters that are not float32 on the processor.
     """
 
-    def __init__(
-        self, critic: EnsembleCritic, config: RLPDConfig, directory: Path | None = None
-    ) -> None:
+    def __init__(self, critic: EnsembleCritic, config: RLPDConfig) -> None:
         if config.dropout or len(set(config.hidden)) > 1:
             raise KernelUnavailableError("dropout and unequal hidden widths are not covered")
         if critic.flat.values.device.type != "cpu":
             raise KernelUnavailableError("the critics are not on the processor")
-        self._library = load_library(directory)
+        self._library = load_library()
         self._library.critic_steps.restype = ctypes.c_int64
         self.low_precision = next((n for n in LOW_PRECISION if self._has_format(n)), None)
         wanted = config.precision

@@ -17,8 +17,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <vector>
-#ifdef __AVX512F__
+
+// Intrinsics of the processor, where it has them; vectors of the compiler alone elsewhere (arm64), and
+// with RLIF_NO_INTRINSICS, by which that path is tested on any machine.
+#if defined(__AVX512F__) && !defined(RLIF_NO_INTRINSICS)
+#define RLIF_AVX512
 #include <immintrin.h>
+#if defined(__AVX512BF16__)
+#define RLIF_BFLOAT16
+#endif
+#if defined(__AVX512FP16__)
+#define RLIF_FLOAT16
+#endif
 #endif
 
 // Inlined into more code, a tile no longer fits the registers.
@@ -26,10 +36,16 @@
 
 namespace {
 
-#ifdef __AVX512F__
-constexpr int kLanes = 16, kVectors = 4;
+// A tile's sums, a row of the right operand and one number of the left one fill the registers and do
+// not exceed them.
+#if defined(RLIF_AVX512)
+constexpr int kLanes = 16, kVectors = 4;  // 32 registers of 16 floats
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kVectors = 2;  // 16 registers of 8
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kVectors = 4;  // 32 registers of 4
 #else
-constexpr int kLanes = 8, kVectors = 2;
+constexpr int kLanes = 4, kVectors = 2;  // 16 registers of 4
 #endif
 constexpr int kRows = 6;               // rows of a tile
 constexpr int kStep = kLanes * kVectors;  // floats of a panel that belong to one summed element
@@ -46,7 +62,7 @@ inline float total(Vec value) {
 
 // A column of a matrix: kLanes numbers that lie `stride` apart.
 inline Vec column(const float* from, long stride) {
-#ifdef __AVX512F__
+#ifdef RLIF_AVX512
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i at = _mm512_mullo_epi32(lane, _mm512_set1_epi32((int)stride));
   return (Vec)_mm512_i32gather_ps(at, from, 4);
@@ -121,7 +137,7 @@ struct Float32 {
   }
 };
 
-#ifdef __AVX512BF16__
+#ifdef RLIF_BFLOAT16
 struct BFloat16 {
   using First = BFloat16;
   static constexpr int kPanel = kStep;
@@ -204,7 +220,7 @@ struct BFloat16 {
 };
 #endif
 
-#ifdef __AVX512FP16__
+#ifdef RLIF_FLOAT16
 struct Float16 {
   using First = Float32;  // what the robot senses may be larger than float16 can hold
   static constexpr int kPanel = 2 * kStep;

@@ -1,4 +1,4 @@
-"""BC, HG-DAgger and DAgger: what each of them imitates, and the interface that they share."""
+"""BC, and HG-DAgger and DAgger where they share it: what each imitates, settings, resuming."""
 
 from __future__ import annotations
 
@@ -7,49 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from imitation_doubles import ACTIONS, CONFIG, SPEC, expert, filled, operator_action
 
 from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.dagger import DAgger
 from rlif_learner.algorithms.hg_dagger import HGDAgger
 from rlif_learner.algorithms.optim import NonFiniteError
-from rlif_learner.algorithms.registry import make_algorithm
 from rlif_learner.config import ImitationConfig
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import StepRecord
-from rlif_policy.networks import PolicySpec
-
-SPEC = PolicySpec(state_dim=2, action_dim=1, hidden=(32,))
-CONFIG = ImitationConfig(utd=5, batch_size=64, learning_rate=1e-2)
-
-
-def filled(drivers, action_of, seed=0, repeat=10):
-    """A buffer of episodes; `action_of[driver]` maps a state to the action taken."""
-    buffer, rng, sequence = ReplayBuffer(2000, 2, 1), np.random.default_rng(seed), 0
-    for episode_id in range(1, repeat + 1):
-        for t, driver in enumerate([*drivers, "end"]):
-            state, last = rng.uniform(-1, 1, 2), driver == "end"
-            action = np.zeros(0) if last else np.array([action_of[driver](state)])
-            onset = driver == "O" and (t == 0 or drivers[t - 1] != "O")
-            buffer.add_step(
-                StepRecord(
-                    sequence, episode_id, t, t == 0, last, 3 if last else 0,
-                    0 if last else {"N": 0, "P": 1, "O": 2}[driver], onset, 0, False, state, action,
-                )
-            )  # fmt: skip
-            sequence += 1
-    return buffer
-
-
-def operator_action(state):
-    return 0.5 * state[0]
-
-
-ACTIONS = {"N": lambda state: 0.0, "P": lambda state: -0.9, "O": operator_action}
-
-
-def expert(states):
-    return 0.5 * states[:, :1]
 
 
 def worst_error(learner):
@@ -89,17 +56,6 @@ def test_steps_that_nobody_drove_are_not_imitated(kind):
     assert float(learner.actor.act(np.zeros(2))[0]) > 0.6
 
 
-def test_dagger_draws_from_a_small_part_too():
-    """Regression: its share of each batch was rounded, here to nothing."""
-    actions = {"P": lambda state: 0.0}
-    large, small = filled("P" * 40, actions, repeat=20), filled("P", actions, seed=1, repeat=1)
-    only = float(small.columns["state"][0, 0])
-    learner = DAgger(CONFIG, SPEC, expert)
-    drawn = [learner.draw(Buffers(large, small)) for _ in range(300)]
-    times = sum(int((batch.states[:, 0] == only).sum()) for batch in drawn)
-    assert 5 < times < 60  # 24 are expected: 300 batches of 64, one transition of 801
-
-
 def test_images_are_not_gathered():
     pictured = ReplayBuffer(10, 2, 1, ((2, 2, 3),))
     image = (np.zeros((2, 2, 3), np.uint8),)
@@ -121,12 +77,6 @@ def test_nothing_to_imitate_is_said():
             BC(CONFIG, SPEC).update(Buffers(online, prior))
         with pytest.raises(ValueError, match="HG-DAgger.*neither"):
             HGDAgger(CONFIG, SPEC).update(Buffers(online, prior))
-
-
-def test_wrong_expert_is_named():
-    learner = DAgger(CONFIG, SPEC, lambda states: states)
-    with pytest.raises(ValueError, match=r"expert.*\(64, 2\).*\(64, 1\)"):
-        learner.update(Buffers(ONLINE))
 
 
 def test_non_finite_loss_keeps_the_last_good_weights():
@@ -158,11 +108,3 @@ def test_bad_settings_are_named():
         replace(CONFIG, learning_rate=0.0)
     with pytest.raises(ValueError, match="batch_size"):
         replace(CONFIG, batch_size=0)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("name", ["rlpd", "bc", "hg_dagger"])
-def test_a_gpu_that_is_asked_for_is_not_quietly_left_out(name):
-    """Regression: the baselines took the processor, whatever `device` said."""
-    with pytest.raises(ValueError, match="device: found 'cuda', but PyTorch finds no GPU"):
-        make_algorithm(name, {}, "rlpd", SPEC, 0, "cuda")

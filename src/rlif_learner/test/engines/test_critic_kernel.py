@@ -1,9 +1,14 @@
-"""The compiled critics against PyTorch: any sizes, any number of threads, and without a compiler."""
+"""The compiled critics against PyTorch: at each level of the processor, of any sizes, with any number
+of threads, for arm64, and without a compiler."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
+import cpu_levels
 import numpy as np
 import pytest
 import torch
@@ -18,6 +23,17 @@ from rlif_learner.data.buffer import Batch
 from rlif_learner.engines import critic_kernel
 from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
 from rlif_policy.networks import PolicySpec
+from rlif_policy.processor import VARIABLE, processor
+
+ARM64_COMPILER = "aarch64-linux-gnu-g++"
+ARM64_EMULATOR = "qemu-aarch64-static"
+
+
+@pytest.fixture(scope="module", params=cpu_levels.PARAMETERS)
+def level(request):
+    """Each level that this machine has; its kernel is compiled once and kept in the cache."""
+    with cpu_levels.enter(request.param) as name:
+        yield name
 
 
 def make(config, state_dim=5, action_dim=2, seed=0):
@@ -33,12 +49,12 @@ def make_batch(generator, rows, state_dim=5, action_dim=2):
     return states, actions, torch.randn(rows, generator=generator)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=10)
 @given(
     width=st.integers(1, 140), layers=st.integers(1, 3), critics=st.integers(1, 5),
     rows=st.integers(1, 70), state_dim=st.integers(1, 20), norm=st.booleans(),
 )  # fmt: skip
-def test_equals_pytorch_at_any_size(width, layers, critics, rows, state_dim, norm):
+def test_passes_of_any_size_equal_pytorch(level, width, layers, critics, rows, state_dim, norm):
     config = RLPDConfig(
         hidden=(width,) * layers, ensemble_size=critics, subset_size=1, layer_norm=norm
     )
@@ -69,7 +85,7 @@ def test_equals_pytorch_at_any_size(width, layers, critics, rows, state_dim, nor
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_adam_and_average_equal_pytorch(decay):
+def test_adam_and_average_equals_pytorch(level, decay):
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(1000, generator=generator)
     decayed = (start > 0).float()
@@ -99,7 +115,7 @@ def test_adam_and_average_equal_pytorch(decay):
     )
 
 
-def test_numbers_do_not_depend_on_the_number_of_threads():
+def test_passes_with_any_number_of_threads_give_the_same_bits(level):
     config = RLPDConfig(hidden=(32, 32))
     critic, kernel, generator = make(config)
     states, actions, target = make_batch(generator, 100)
@@ -118,7 +134,7 @@ def test_numbers_do_not_depend_on_the_number_of_threads():
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_what_is_not_finite_comes_out_not_finite(broken):
+def test_loss_of_a_batch_that_is_not_finite_is_not_finite(level, broken):
     """The guard before the optimiser depends on it: fast arithmetic must not hide it."""
     critic, kernel, generator = make(RLPDConfig(hidden=(32, 32)))
     states, actions, target = make_batch(generator, 16)
@@ -130,14 +146,24 @@ def test_what_is_not_finite_comes_out_not_finite(broken):
     assert not np.isfinite(loss)
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.fixture(scope="module")
+def float16_level():
+    with cpu_levels.enter("avx512_fp16") as name:
+        yield name
+
+
+@pytest.fixture(scope="module", params=[("avx512_fp16", "float16"), ("avx512_bf16", "bfloat16")])
+def precision(request):
+    with cpu_levels.enter(request.param[0]):
+        yield request.param[1]
+
+
 @pytest.mark.parametrize("size", [1.0, 1e-4, 1e4])
-def test_low_precision_is_close(precision, size):
+def test_products_of_16_bits_are_close_to_float32(precision, size):
     """Whatever the size of the errors: float16 ends at 65504 and, towards zero, at 6e-8."""
     config = RLPDConfig(hidden=(256, 256), precision=precision)
     critic, kernel, generator = make(config, 17, 6)
-    if kernel.precision != precision:
-        pytest.skip(f"this processor has no {precision} products")
+    assert kernel.precision == precision
     states, actions, target = make_batch(generator, 256, 17, 6)
     values = critic(states, actions)
     target = values.mean(0).detach() + size * target
@@ -151,11 +177,10 @@ def test_low_precision_is_close(precision, size):
     assert similarity > (0.999 if precision == "float16" else 0.998)
 
 
-def test_what_float16_cannot_hold_is_computed_in_float32():
+def test_loss_beyond_the_range_of_float16_is_computed_in_float32(float16_level):
     config = RLPDConfig(hidden=(32, 32), layer_norm=False, precision="float16")
     critic, kernel, generator = make(config)
-    if kernel.precision != "float16":
-        pytest.skip("this processor has no float16 products")
+    assert kernel.precision == "float16"
     states, actions, target = make_batch(generator, 16)
     states *= 1e6
     loss = (critic(states, actions) - target).square().mean()
@@ -167,12 +192,24 @@ def test_what_float16_cannot_hold_is_computed_in_float32():
     torch.testing.assert_close(gradients, critic.flat.gradients, rtol=1e-3, atol=1e3)
 
 
-def test_auto_takes_the_fastest_there_is():
+def test_precision_is_one_that_the_level_has(level):
+    formats = processor().formats
+    fastest = next((f for f in ("float16", "bfloat16") if f in formats), "float32")
     _, kernel, _ = make(RLPDConfig(hidden=(8,), precision="auto"))
-    assert kernel.precision == (kernel.low_precision or "float32")
+    assert kernel.precision == fastest
+    for wanted in ("float16", "bfloat16", "float32"):
+        _, kernel, _ = make(RLPDConfig(hidden=(8,), precision=wanted))
+        assert kernel.precision == (wanted if wanted in formats else "float32")
 
 
-def test_steps_of_an_update_are_those_of_one_call_each():
+def test_precision_that_the_level_has_not_is_replaced_with_a_warning(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "generic")
+    config = RLPDConfig(hidden=(8,), ensemble_size=2, precision="float16")
+    with pytest.warns(UserWarning, match="found 'float16'.*level generic; float32 is used"):
+        RLPD(config, PolicySpec(3, 1))
+
+
+def test_critic_steps_in_one_call_equal_one_call_each(level):
     config = RLPDConfig(hidden=(32, 32), ensemble_size=4, utd=3, batch_size=50)
     spec, found = PolicySpec(3, 1), []
     for one_call in (True, False):
@@ -191,7 +228,7 @@ def test_steps_of_an_update_are_those_of_one_call_each():
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def test_without_a_compiler_there_is_a_warning_with_the_cost_and_the_same_learner(monkeypatch):
+def test_learner_without_a_compiler_uses_pytorch_and_warns_of_the_cost(monkeypatch):
     config = RLPDConfig(hidden=(8, 8), ensemble_size=3, batch_size=8)
     monkeypatch.setattr(critic_kernel.shutil, "which", lambda name: None)
     spec = PolicySpec(3, 1, state_offset=(1.0, 2.0, 3.0))
@@ -200,8 +237,16 @@ def test_without_a_compiler_there_is_a_warning_with_the_cost_and_the_same_learne
     assert learner.kernel is None
 
 
+@pytest.fixture
+def short_source(tmp_path, monkeypatch):
+    """A source that compiles at once: how it is kept does not depend on what it says."""
+    source = tmp_path / "short.cpp"
+    source.write_text('extern "C" int answer() { return 42; }\n')
+    monkeypatch.setattr(critic_kernel, "SOURCE", source)
+
+
 @pytest.mark.slow
-def test_what_the_compiler_says_is_in_the_error(tmp_path, monkeypatch):
+def test_compile_with_a_wrong_flag_reports_what_the_compiler_wrote(tmp_path, monkeypatch):
     monkeypatch.setattr(critic_kernel, "FLAGS", ["--no-such-flag"])
     with pytest.raises(KernelUnavailableError, match="no-such-flag"):
         compile_kernel(tmp_path)
@@ -209,37 +254,79 @@ def test_what_the_compiler_says_is_in_the_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_compiled_once(tmp_path, monkeypatch):
-    first = compile_kernel(tmp_path)
-    monkeypatch.setattr(critic_kernel.subprocess, "run", None)  # a second compilation would fail
-    assert compile_kernel(tmp_path) == first
-    assert [path.name for path in tmp_path.iterdir()] == [first.name]
+def test_compile_is_done_once_for_each_level(tmp_path, monkeypatch, short_source):
+    first = compile_kernel(tmp_path / "cache")
+    with monkeypatch.context() as other:
+        other.setenv(VARIABLE, "generic")
+        generic = compile_kernel(tmp_path / "cache")
+    assert generic != first or processor().level.name == "generic"
+    monkeypatch.setattr(critic_kernel.subprocess, "run", None)  # another compilation would fail
+    assert compile_kernel(tmp_path / "cache") == first
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {first.name, generic.name}
 
 
 @pytest.mark.slow
-def test_one_that_was_cut_off_is_compiled_anew(tmp_path):
+def test_compile_of_one_that_was_cut_off_is_done_anew(tmp_path, short_source):
     """Loading it would end the process."""
-    library = compile_kernel(tmp_path)
+    library = compile_kernel(tmp_path / "cache")
     whole = library.read_bytes()
     library.write_bytes(whole[: len(whole) // 2])
-    assert compile_kernel(tmp_path) == library
+    assert compile_kernel(tmp_path / "cache") == library
     assert len(library.read_bytes()) == len(whole)
+    assert critic_kernel.load_library(tmp_path / "cache").answer() == 42
 
 
-def test_what_the_system_does_not_load_is_said(tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(ARM64_COMPILER) is None, reason=f"no {ARM64_COMPILER} here")
+def test_kernel_for_arm64_compiles_and_equals_pytorch(tmp_path):
+    """By a cross compiler, with the flags of the generic level; run where there is an emulator."""
+    folder, program = Path(critic_kernel.SOURCE).parent, tmp_path / "critic_kernel_arm64"
+    shared = ("-fPIC", "-shared")
+    flags = [*(f for f in critic_kernel.FLAGS if f not in shared), *generic_flags()]
+    main = Path(__file__).with_name("critic_kernel_main.cpp")
+    command = [ARM64_COMPILER, *flags, "-static", f"-I{folder}", str(main), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    emulator = shutil.which(ARM64_EMULATOR)
+    if emulator is None:
+        pytest.skip(f"compiled; not run, as there is no {ARM64_EMULATOR} here")
+    config = RLPDConfig(hidden=(37, 37), ensemble_size=3)
+    critic, kernel, generator = make(config, 7)
+    states, actions, target = make_batch(generator, 50, 7)
+    loss = (critic(states, actions) - target).square().mean()
+    loss.backward()
+    flat, inputs = critic.flat.values, critic.inputs(states, actions)
+    sizes = [3, inputs.shape[1], 2, 37, 1, 50, len(flat)]
+    parts = [np.array(sizes), *kernel._arrays, flat, inputs, target]
+    given_bytes = b"".join(np.asarray(part.detach() if torch.is_tensor(part) else part).tobytes()
+                           for part in parts)  # fmt: skip
+    run = subprocess.run([emulator, program], input=given_bytes, capture_output=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    found = torch.frombuffer(bytearray(run.stdout[: 4 * len(flat)]), dtype=torch.float32)
+    sums = np.frombuffer(run.stdout[4 * len(flat) :], np.float64).reshape(3, 3)
+    assert sums[:, 0].sum() / (3 * 50) == pytest.approx(loss.item(), rel=1e-4)
+    torch.testing.assert_close(found, critic.flat.gradients, atol=2e-4, rtol=1e-3)
+
+
+def generic_flags():
+    with cpu_levels.enter("generic"):
+        return processor().compiler_flags
+
+
+def test_load_of_what_the_system_does_not_load_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(critic_kernel, "compile_kernel", lambda directory: tmp_path / "none.so")
     with pytest.raises(KernelUnavailableError, match=r"cannot load .*none\.so"):
         critic_kernel.load_library()
 
 
 @pytest.mark.parametrize("change", [{"dropout": 0.1}, {"hidden": (8, 16)}])
-def test_what_is_not_covered_is_said(change):
+def test_kernel_of_a_network_that_is_not_covered_is_refused(change):
     config = replace(RLPDConfig(hidden=(8, 8)), **change)
     with pytest.raises(KernelUnavailableError, match="not covered"):
         make(config)
 
 
-def test_wrong_memory_is_refused():
+def test_passes_with_tensors_of_another_type_are_refused():
     critic, kernel, _ = make(RLPDConfig(hidden=(8,)))
     with pytest.raises(TypeError, match="float64"):
         kernel.values(critic.flat.values, torch.zeros(4, 7).double(), torch.tensor([0]))

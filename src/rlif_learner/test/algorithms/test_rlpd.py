@@ -10,7 +10,7 @@ import torch
 from numpy_rlpd import NumpyRLPD
 
 from rlif_learner.algorithms.rlpd import ACTOR_METRICS, CRITIC_METRICS, RLPD, NonFiniteError
-from rlif_learner.config import RLPDConfig, named_preset
+from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Batch, Buffers, ReplayBuffer
 from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import PolicySpec
@@ -247,43 +247,3 @@ def test_terminal_transitions_do_not_bootstrap():
     ahead = learner.next_actions(batch.next_states, noise.next_action)
     target = learner.critic_target(replace(batch, terminals=torch.ones(32)), ahead, noise)
     assert torch.equal(target, batch.rewards)
-
-
-def test_subset_without_repetition():
-    learner = RLPD(replace(SMALL, subset_size=3), SPEC)
-    seen = set()
-    for _ in range(25):
-        subset = learner.draw_noise().critics.subset
-        assert subset.shape == (2, 3)
-        subset = subset[0].tolist()
-        assert len(set(subset)) == 3
-        seen.update(subset)
-    assert seen == {0, 1, 2, 3}
-
-
-def test_presets():
-    assert named_preset("rlpd") == RLPDConfig()
-    rlif = named_preset("rlif")
-    assert (rlif.hidden, rlif.entropy_in_target, rlif.prior_ratio) == ((256,) * 3, False, 0.0)
-    with pytest.raises(ValueError, match="rlpq.*rlif"):
-        named_preset("rlpq")
-
-
-def test_unknown_setting_is_named():
-    with pytest.raises(ValueError, match="learning_rte"):
-        RLPDConfig.from_mapping({"learning_rte": 1e-3})
-    assert RLPDConfig.from_mapping({"utd": 7}, "rlif").utd == 7
-    assert RLPDConfig.from_mapping(SMALL.to_mapping()) == SMALL
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("subset_size", 11), ("ensemble_size", 0), ("tau", 0.0), ("dropout", 1.0), ("utd", 1.5),
-        ("discount", 1.1), ("prior_ratio", -0.1), ("hidden", ()), ("precision", "float8"),
-        ("target_entropy", float("nan")), ("critic_learning_rate", "fast"), ("layer_norm", 1),
-    ],
-)  # fmt: skip
-def test_bad_setting_is_named(name, value):
-    with pytest.raises(ValueError, match=name):
-        RLPDConfig(**{name: value})

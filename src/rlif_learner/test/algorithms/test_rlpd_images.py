@@ -18,11 +18,11 @@ from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointStore, MismatchError
 from rlif_learner.data.steps import Source
 from rlif_learner.engines.cuda_graph import DeviceUpdates
-from rlif_learner.training import as_stored
-from rlif_learner.vision import make_buffer
+from rlif_learner.vision import low_precision, make_buffer
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import PolicySpec
+from rlif_policy.processor import processor
 from rlif_policy.stored_actor import read_actor
 
 IMAGES = ((12, 10, 3), (12, 10, 3))
@@ -96,14 +96,14 @@ def test_an_update_equals_a_slow_one_in_float64(name):
 def test_an_update_on_a_frozen_trunk_equals_a_slow_one(resnet, gradients):
     config = replace(CONFIG, encoder_gradients=gradients)
     learner = make_learner(config, resnet.spec, trunk=resnet.trunk)
-    compare(learner, as_stored(learner.actor))
+    compare(learner)
 
 
-def compare(learner, see=lambda step: step):
+def compare(learner):
     slow, drawn = slow_vision.SlowVision(learner), {}
     for name in ("draw_batches", "draw_noise"):
         keep(learner, name, drawn)
-    buffers = doubles.filled(learner.actor, see)
+    buffers = doubles.filled(learner.actor)
     before = copied(learner)
     for _ in range(2):
         found = learner.update(buffers)
@@ -193,7 +193,7 @@ def test_the_encoders_gradients_are_averaged_over_processes(gradients):
 
 def test_a_frozen_trunk_never_moves(resnet):
     learner = make_learner(spec=resnet.spec, trunk=resnet.trunk)
-    buffers = doubles.filled(learner.actor, as_stored(learner.actor))
+    buffers = doubles.filled(learner.actor)
     for _ in range(2):
         learner.update(buffers)
     for name, value in learner.encoder.trunks[0].state_dict().items():
@@ -203,8 +203,8 @@ def test_a_frozen_trunk_never_moves(resnet):
 
 def test_a_fine_tuned_trunk_moves_but_its_statistics(resnet):
     spec = replace(resnet.spec, encoder=EncoderSpec("resnet18", features=6, shared=True))
-    learner = RLPD(replace(CONFIG, utd=1, batch_size=4), spec, trunk=resnet.trunk)
-    learner.update(doubles.filled(learner.actor, episodes=1))
+    learner = RLPD(replace(CONFIG, utd=1, batch_size=2), spec, trunk=resnet.trunk)
+    learner.update(doubles.filled(learner.actor, episodes=1, length=4))
     moved = {
         name.split(".", 3)[3]
         for name, value in learner.state_tensors().items()
@@ -286,7 +286,7 @@ def test_a_batch_that_is_not_finite_changes_no_weight_the_encoders_included(grad
 def test_what_is_not_finite_in_the_encoder_alone_stops_the_step_too(resnet):
     """The loss is finite there, the gradient of one of its weights is not."""
     learner = make_learner(spec=resnet.spec, trunk=resnet.trunk)
-    buffers = doubles.filled(learner.actor, as_stored(learner.actor))
+    buffers = doubles.filled(learner.actor)
     kept = copied(learner)
     step = learner._critic_loss
 
@@ -303,7 +303,7 @@ def test_what_is_not_finite_in_the_encoder_alone_stops_the_step_too(resnet):
 
 def test_features_that_are_not_finite_change_nothing(resnet):
     learner = make_learner(spec=resnet.spec, trunk=resnet.trunk)
-    buffers = doubles.filled(learner.actor, as_stored(learner.actor))
+    buffers = doubles.filled(learner.actor)
     kept = copied(learner)
     for buffer in (buffers.online, buffers.prior):
         buffer.columns["image_1"][:, 3] = np.inf
@@ -319,7 +319,7 @@ def make_pair(resnet, frozen, config=CONFIG):
     """Two learners of the same kind but other weights, and data."""
     spec, trunk = (resnet.spec, resnet.trunk) if frozen else (SPEC, None)
     one, two = (make_learner(config, spec, seed, trunk) for seed in (1, 2))
-    return one, two, doubles.filled(one.actor, as_stored(one.actor))
+    return one, two, doubles.filled(one.actor)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -378,7 +378,7 @@ def test_updates_as_on_a_gpu_are_the_same(resnet, frozen, gradients):
     config = replace(CONFIG, encoder_gradients=gradients)
     spec, trunk = (resnet.spec, resnet.trunk) if frozen else (SPEC, None)
     plain, ahead = (make_learner(config, spec, 1, trunk) for _ in range(2))
-    buffers = doubles.filled(plain.actor, as_stored(plain.actor))
+    buffers = doubles.filled(plain.actor)
     ahead.ahead = DeviceUpdates(ahead)
     expected = [plain.update(buffers) for _ in range(3)]
     found = [ahead.update(buffers) for _ in range(3)]
@@ -393,7 +393,7 @@ def test_what_a_graph_reads_is_what_a_batch_holds(resnet, frozen):
     """The shapes and types that are recorded on a GPU before the first batch."""
     spec, trunk = (resnet.spec, resnet.trunk) if frozen else (SPEC, None)
     learner = make_learner(spec=spec, trunk=trunk)
-    buffers = doubles.filled(learner.actor, as_stored(learner.actor), episodes=1)
+    buffers = doubles.filled(learner.actor, episodes=1)
     batch = learner.draw_batches(buffers)
     empty = DeviceUpdates(learner)._empty_images((CONFIG.utd, CONFIG.batch_size))
     expected = [(t.shape, t.dtype) for t in (*batch.images, *batch.next_images)]
@@ -401,12 +401,24 @@ def test_what_a_graph_reads_is_what_a_batch_holds(resnet, frozen):
 
 
 def test_low_precision_is_of_the_convolutions_alone_and_close():
-    learners = [make_learner(replace(CONFIG, precision=p)) for p in ("float32", "bfloat16")]
+    """On any processor: PyTorch emulates products that it has not."""
+    learners = [make_learner() for _ in range(2)]
+    learners[1].encoder.low_precision = True
     buffers = doubles.filled(learners[0].actor)
     plain, low = (learner.update(buffers) for learner in learners)
     assert low["critic_loss"] == pytest.approx(plain["critic_loss"], rel=0.05)
     assert low["critic_loss"] != plain["critic_loss"]
     assert all(v.dtype == torch.float32 for n, v in copied(learners[1]).items() if "opt" not in n)
+
+
+@pytest.mark.filterwarnings("ignore:precision. found")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
+def test_learner_asks_the_processor_for_the_precision_of_convolutions(precision):
+    config = replace(CONFIG, precision=precision)
+    learner = make_learner(config)
+    assert learner.encoder.low_precision == low_precision(config, torch.device("cpu"))
+    if "bfloat16" not in processor().formats:
+        assert not learner.encoder.low_precision
 
 
 def test_same_seed_same_numbers_whatever_the_global_random_state():
