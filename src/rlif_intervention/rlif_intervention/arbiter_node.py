@@ -71,7 +71,7 @@ from .cadence import Cadence
 from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
-from .diagnostics import PeriodMeter, arbiter_statuses
+from .diagnostics import REPORT_PERIOD, PeriodMeter, arbiter_statuses
 from .joint_limits import joint_positions
 from .lock_step import LockStep
 from .outputs import make_output
@@ -116,7 +116,7 @@ class ArbiterNode(Node):
         self._meter = PeriodMeter(1.0 / p["command_rate"])
         self._cadence = Cadence(1.0 / rate)
         self._timer = self.create_timer(1.0 / rate, tick, clock=steady)
-        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
         self.create_timer(SIGN_OF_LIFE, self._say_alive, clock=steady)
         self._say_state()
 

@@ -11,6 +11,8 @@ from .arbiter import Arbiter
 from .arbitration import ControlState
 from .devices import Device, DeviceRack
 
+REPORT_PERIOD = 1.0  # s, of every node of the suite
+
 
 class Level(enum.IntEnum):
     """Values are those of diagnostic_msgs/DiagnosticStatus."""

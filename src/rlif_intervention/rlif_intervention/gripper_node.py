@@ -38,7 +38,7 @@ from rlif_msgs.msg import ControlState
 from .arbitration import ARMED
 from .arbitration import ControlState as State
 from .diagnostic_messages import diagnostic_array
-from .diagnostics import Level, Status
+from .diagnostics import REPORT_PERIOD, Level, Status
 from .gripper import OPEN
 from .gripper_goals import GoalConfig, GripperGoals
 
@@ -166,7 +166,7 @@ class GripperNode(Node):
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(PERIOD, self._step, clock=steady)
-        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
 
     def _make_actuator(self, p: dict[str, Any]) -> Actuator:
         if p["gripper_output"] == "topic":

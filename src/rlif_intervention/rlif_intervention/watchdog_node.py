@@ -41,7 +41,7 @@ from .arbiter_parameters import OUTPUTS, motion_axes
 from .arbitration import ARMED
 from .arbitration import ControlState as State
 from .diagnostic_messages import diagnostic_array
-from .diagnostics import Level, Status
+from .diagnostics import REPORT_PERIOD, Level, Status
 from .outputs import JointVelocityOutput, Output, TwistOutput
 from .watchdog import PauseCall, Watchdog
 
@@ -77,7 +77,7 @@ class WatchdogNode(Node):
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / p["rate"], self._on_timer, clock=steady)
-        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
 
     def _connect(self, p: dict[str, Any]) -> None:
         """What it hears the arbiter by, and what it speaks in its place."""

@@ -5,81 +5,86 @@ from __future__ import annotations
 import pytest
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from rlif_node.qos import LATCHED
 from rlif_node.stamps import to_msg, to_ns
+from ros_graph import params
 from std_msgs.msg import Bool, Header
 from std_srvs.srv import Trigger
 
-from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
 from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step
 
 pytestmark = pytest.mark.ros
 
 
-def params(**values):
-    return [Parameter(name, value=value) for name, value in values.items()]
+BUTTON_PRESSES = [("success", Episode.OUTCOME_SUCCESS), ("failure", Episode.OUTCOME_FAILURE)]
 
 
-def start(graph, **values):
-    """Arbiter, episode node and world; armed by the button."""
-    graph.add(ArbiterNode(params(use_sim_time=True, lock_step=True, release_dwell=0.0)))
+def start(graph, steps=0, **values):
+    """Arbiter, episode node and world; armed by the button; `steps` of episode 1 are over."""
+    graph.add_arbiter()
     defaults = {
         "use_sim_time": True,
         "auto_start": True,
-        "max_steps": 10,
+        "max_steps": 0 if steps else 10,
         "settle_time": 0.0,
         "wait_for_recorder": False,
     }
-    node = graph.add(EpisodeNode(params(**(defaults | values))))
-    graph.world.publish_set()
-    graph.until(lambda: graph.world.seen["command"], what="idle zeros")
-    arm_by_button(graph)
-    return node
-
-
-def arm_by_button(graph):
-    """Press until it is seen: the first message that a node gets is no edge."""
+    graph.add(EpisodeNode(params(**(defaults | values))))
     pressed = []
 
     def armed():
-        # One press per answer of the idle world: more would overflow the queue of the joystick.
+        # One press for each answer of the idle world: more would overflow the joystick's queue.
+        # Pressed until it counts: the first message that a node gets is no edge.
         if graph.world.stamp not in pressed:
             pressed.append(graph.world.stamp)
-            graph.world.press()
-            graph.world.press(arm=True)
-        return graph.world.seen["control_state"][-1].state != ControlState.DISARMED
+            tap(graph, arm=True)
+        return graph.control.state != ControlState.DISARMED
 
-    graph.until(lambda: graph.world.seen["control_state"], what="control_state")
-    graph.until(armed, what="armed by the button")
+    graph.until(armed, "armed by the button")
+    graph.until(lambda: len(decisions_of(graph, 1)) >= steps, f"{steps} decisions")
+
+
+def tap(graph, **buttons):
+    graph.world.press()
+    graph.world.press(**buttons)
+
+
+def running(graph):
+    return [e for e in graph.seen["episode"] if e.phase == Episode.RUNNING]
+
+
+def idle(graph):
+    """The episodes that have begun, after three answers of a world in which nothing happens."""
+    graph.more("command", 3)
+    return running(graph)
 
 
 def reports(graph, phase, number=1):
     """The reports of `phase`, when there are at least `number` of them."""
 
     def found():
-        return [e for e in graph.world.seen["episode"] if e.phase == phase]
+        return [e for e in graph.seen["episode"] if e.phase == phase]
 
-    graph.until(lambda: len(found()) >= number, what=f"{number} reports of phase {phase}")
+    graph.until(lambda: len(found()) >= number, f"{number} reports of phase {phase}")
     return found()
 
 
 def set_parameters(graph, **values):
     client = graph.world.create_client(SetParameters, "/episode/set_parameters")
-    graph.until(client.service_is_ready, what="parameter service")
+    graph.until(client.service_is_ready, "parameter service")
     messages: list[ParameterMsg] = [p.to_parameter_msg() for p in params(**values)]
     future = client.call_async(SetParameters.Request(parameters=messages))
-    graph.until(future.done, what="parameters set")
+    graph.until(future.done, "parameters set")
     graph.world.destroy_client(client)
     return future.result().results
 
 
 def decisions_of(graph, episode):
-    return [d for d in graph.world.seen["decision"] if d.episode_id == episode]
+    return [d for d in graph.seen["decision"] if d.episode_id == episode]
 
 
-def test_episodes_run_one_after_the_other_with_resets_and_time_limits(make_graph):
+def test_episode_with_auto_start_is_reset_and_ends_at_the_time_limit(make_graph):
     graph = make_graph()
     start(graph)
     ended = reports(graph, Episode.ENDED, 3)
@@ -89,13 +94,13 @@ def test_episodes_run_one_after_the_other_with_resets_and_time_limits(make_graph
         assert [d.step_index for d in driven] == list(range(10))
         assert report.outcome == Episode.OUTCOME_TRUNCATED and report.steps == 10
         assert to_ns(report.header.stamp) == to_ns(driven[-1].header.stamp) + 1
-    phases = [(e.id, e.phase) for e in graph.world.seen["episode"] if e.id == 2]
+    phases = [(e.id, e.phase) for e in graph.seen["episode"] if e.id == 2]
     R = Episode
     assert phases == [(2, R.READY), (2, R.RESETTING), (2, R.READY), (2, R.RUNNING), (2, R.ENDED)]
     assert graph.world.resets >= 3
 
 
-def test_no_observation_from_before_the_reset_is_in_the_episode(make_graph):
+def test_episode_after_a_reset_has_no_observation_from_before_it(make_graph):
     graph = make_graph()
     at_reset = []
     on_reset = graph.world.move
@@ -108,10 +113,9 @@ def test_no_observation_from_before_the_reset_is_in_the_episode(make_graph):
             assert stamp > to_ns(decisions_of(graph, number - 1)[-1].header.stamp)
 
 
-def test_task_success_ends_at_its_stamp_and_later_decisions_do_not_count(make_graph):
+def test_task_success_with_a_stamp_ends_there_and_later_decisions_do_not_count(make_graph):
     graph = make_graph()
-    start(graph, max_steps=0, max_episodes=1)
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 6, what="6 decisions")
+    start(graph, 6, max_episodes=1)
     sixth = decisions_of(graph, 1)[5]
     graph.world.success.publish(Header(stamp=sixth.header.stamp, frame_id="in the hole"))
     report = reports(graph, Episode.ENDED)[0]
@@ -119,96 +123,78 @@ def test_task_success_ends_at_its_stamp_and_later_decisions_do_not_count(make_gr
     assert report.header.stamp == sixth.header.stamp and report.steps == 5
 
 
-@pytest.mark.parametrize(
-    ("button", "outcome"),
-    [("success", Episode.OUTCOME_SUCCESS), ("failure", Episode.OUTCOME_FAILURE)],
-)
-def test_a_tap_of_one_message_ends_the_episode(make_graph, button, outcome):
+@pytest.mark.parametrize(("button", "outcome"), BUTTON_PRESSES)
+def test_button_tapped_for_one_message_ends_the_episode(make_graph, button, outcome):
     """Pitfall: a success button tapped within one poll was lost."""
     graph = make_graph()
-    start(graph, max_steps=0, max_episodes=1)
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    start(graph, 3, max_episodes=1)
     graph.world.press(**{button: True})
     graph.world.press()
     assert reports(graph, Episode.ENDED)[0].outcome == outcome
 
 
-def test_a_discard_ends_the_episode_and_another_one_takes_its_place(make_graph):
+def test_discard_by_button_or_service_ends_the_episode_and_another_takes_its_place(make_graph):
     graph = make_graph()
-    start(graph, max_steps=0, max_episodes=1, **{"joy.discard_button": 2, "joy.failure_button": -1})
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    start(graph, 3, max_episodes=1, **{"joy.discard_button": 2, "joy.failure_button": -1})
     graph.world.press(failure=True, success=True)  # button 2, and one more with it
     graph.world.press()
     assert reports(graph, Episode.ENDED)[0].outcome == Episode.OUTCOME_DISCARDED
     reports(graph, Episode.RUNNING, 2)
     client = graph.world.create_client(Trigger, "discard_episode")
-    graph.until(client.service_is_ready, what="the service")
+    graph.until(client.service_is_ready, "the service")
     call = client.call_async(Trigger.Request())
-    graph.until(call.done, what="an answer")
+    graph.until(call.done, "an answer")
     assert call.result().success
     assert reports(graph, Episode.ENDED, 2)[1].outcome == Episode.OUTCOME_DISCARDED
 
 
-def test_pace_waits_for_the_learner(make_graph):
+def test_pace_with_a_learner_behind_waits(make_graph):
     graph = make_graph()
     start(graph, pace=True)
     graph.world.learner.publish(LearnerStatus(steps=0, caught_up=True))
     reports(graph, Episode.ENDED, 1)
     reports(graph, Episode.READY, 4)  # at first, after its reset, and the same of episode 2
     graph.world.learner.publish(LearnerStatus(steps=10, caught_up=True))
-    count = len(graph.world.seen["command"])
-    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle world")
-    assert len([e for e in graph.world.seen["episode"] if e.phase == Episode.RUNNING]) == 1
+    assert len(idle(graph)) == 1
     graph.world.learner.publish(LearnerStatus(steps=11, caught_up=True))
     reports(graph, Episode.RUNNING, 2)
 
 
-def test_a_reset_that_fails_is_tried_again(make_graph):
-    graph = make_graph()
-    graph.world.reset_works = False
-    start(graph)
-    graph.until(lambda: graph.world.resets >= 2, what="a second try")
-    assert graph.world.seen["episode"][-1].phase == Episode.RESETTING
-    graph.world.reset_works = True
-    reports(graph, Episode.RUNNING)
-
-
-def test_a_reset_that_is_never_answered_is_called_again(make_graph):
+@pytest.mark.parametrize(
+    "broken", [{"reset_works": False}, {"reset_answers": False}], ids=["refused", "no answer"]
+)
+def test_reset_that_fails_is_called_again_until_it_works(make_graph, steady, broken):
     """Pitfall: no deadline on the handshake; the phase stayed RESETTING without a word."""
     graph = make_graph()
-    graph.world.reset_answers = False
+    vars(graph.world).update(broken)
     start(graph, reset_timeout=1.0)
-    graph.until(lambda: graph.world.resets >= 2, what="a second call")
-    assert graph.world.seen["episode"][-1].phase == Episode.RESETTING
-    graph.world.reset_answers = True
-    reports(graph, Episode.RUNNING)
+    graph.until(lambda: steady.advance(0.1) or graph.world.resets >= 2, "a second call")
+    assert graph.seen["episode"][-1].phase == Episode.RESETTING
+    vars(graph.world).update(dict.fromkeys(broken, True))
+    graph.until(lambda: steady.advance(0.1) or running(graph), "the episode")
 
 
-def test_no_episode_begins_without_a_recorder(make_graph):
+def test_episode_without_a_recorder_does_not_begin(make_graph):
     """Regression: a recorder that refused its bag had ended, and nothing was recorded."""
     graph = make_graph()
     start(graph, wait_for_recorder=True, max_steps=0)
     reports(graph, Episode.READY, 2)  # at first, and after its reset
-    count = len(graph.world.seen["command"])
-    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle world")
-    assert not [e for e in graph.world.seen["episode"] if e.phase == Episode.RUNNING]
+    assert not idle(graph)
     replay = graph.world.create_publisher(Step, "replay", 10)
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, "3 decisions")
     graph.world.destroy_publisher(replay)
-    graph.until(lambda: graph.world.count_publishers("replay") == 0, what="the recorder's end")
+    graph.until(lambda: graph.world.count_publishers("replay") == 0, "the recorder's end")
     graph.world.press(success=True)
     graph.world.press()
-    graph.until(lambda: graph.world.seen["episode"][-1].id == 2, what="the next episode")
-    graph.until(lambda: graph.world.resets >= 2, what="its reset")
-    count = len(graph.world.seen["command"])
-    graph.until(lambda: len(graph.world.seen["command"]) >= count + 3, what="idle world")
-    assert graph.world.seen["episode"][-1].phase == Episode.READY
+    graph.until(lambda: graph.seen["episode"][-1].id == 2, "the next episode")
+    graph.until(lambda: graph.world.resets >= 2, "its reset")
+    idle(graph)
+    assert graph.seen["episode"][-1].phase == Episode.READY
 
 
-def test_a_success_without_a_stamp_ends_the_episode_now(make_graph):
+def test_task_success_without_a_stamp_ends_the_episode_now(make_graph):
     graph = make_graph()
-    start(graph, max_steps=0, max_episodes=1)
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    start(graph, 3, max_episodes=1)
     newest = to_ns(decisions_of(graph, 1)[-1].header.stamp)
     graph.world.success.publish(Header(frame_id="in the hole"))
     report = reports(graph, Episode.ENDED)[0]
@@ -216,11 +202,10 @@ def test_a_success_without_a_stamp_ends_the_episode_now(make_graph):
     assert to_ns(report.header.stamp) >= newest
 
 
-def test_a_detector_whose_clock_is_ahead_does_not_hold_up_the_next_episode(make_graph):
+def test_task_success_of_a_clock_that_is_ahead_does_not_hold_up_the_next_episode(make_graph):
     """Regression: the node stayed in ENDED until its own clock had got there."""
     graph = make_graph()
-    start(graph, max_steps=0)
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    start(graph, 3)
     ahead = graph.world.stamp + 10**15
     graph.world.success.publish(Header(stamp=to_msg(ahead)))
     assert to_ns(reports(graph, Episode.ENDED)[0].header.stamp) < ahead
@@ -238,22 +223,29 @@ def test_a_detector_whose_clock_is_ahead_does_not_hold_up_the_next_episode(make_
         (6_100_000_000, True, "1.100 s ahead"),
     ],
 )
-def test_which_stamps_of_a_success_are_believed(stamp, sim_time, words):
+def test_stamp_problem_names_what_is_wrong_with_a_stamp(stamp, sim_time, words):
     problem = stamp_problem(stamp, 5_000_000_000, sim_time)
     assert words in problem and bool(words) == bool(problem)
 
 
-def test_control_that_is_lost_truncates_with_the_reason(make_graph):
+def test_control_lost_for_the_timeout_truncates_with_the_reason(make_graph, steady):
     graph = make_graph()
-    start(graph, max_steps=0, control_lost_timeout=3.0)
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    start(graph, 3, control_lost_timeout=3.0)
     graph.world.policy = lambda tick: [0.0] * 7
+    graph.until_state(ControlState.FAULT)
+    idle(graph)
+    assert not [e for e in graph.seen["episode"] if e.phase == Episode.ENDED]
+    graph.until(
+        lambda: steady.advance(0.5) or graph.seen["episode"][-1].phase != Episode.RUNNING, "the end"
+    )
     report = reports(graph, Episode.ENDED)[0]
     assert report.outcome == Episode.OUTCOME_TRUNCATED
     assert "FAULT" in report.reason and "7 entries" in report.reason
 
 
-def test_parameters_change_while_it_runs_and_bad_ones_are_refused(make_graph):
+def test_parameters_set_while_it_runs_count_from_the_next_episode_and_bad_ones_are_refused(
+    make_graph,
+):
     graph = make_graph()
     start(graph, max_episodes=1)
     reports(graph, Episode.ENDED, 1)
@@ -263,18 +255,17 @@ def test_parameters_change_while_it_runs_and_bad_ones_are_refused(make_graph):
     assert all(r.successful for r in set_parameters(graph, max_episodes=2))
     ended = reports(graph, Episode.ENDED, 3)
     assert [(e.evaluation, e.steps) for e in ended] == [(False, 10), (True, 4), (True, 4)]
-    assert all(d.source == Decision.POLICY for d in graph.world.seen["decision"])
+    assert all(d.source == Decision.POLICY for d in graph.seen["decision"])
     assert to_msg(to_ns(ended[0].header.stamp)) == ended[0].header.stamp
 
 
 @pytest.mark.parametrize("means", ["arm service", "stop topic"])
-def test_a_human_who_aborts_ends_the_episode_as_a_failure_with_the_reason(make_graph, means):
+def test_abort_by_a_human_ends_the_episode_as_a_failure_with_the_reason(make_graph, means):
     """Regression: an abort was labelled as a time limit, so that it taught nothing."""
     graph = make_graph()
-    start(graph, max_steps=0, max_episodes=1)
+    start(graph, 3, max_episodes=1)
     stop = graph.world.create_publisher(Bool, "stop", LATCHED)
-    graph.until(lambda: stop.get_subscription_count() >= 1, what="a subscription of stop")
-    graph.until(lambda: len(decisions_of(graph, 1)) >= 3, what="3 decisions")
+    graph.until(lambda: stop.get_subscription_count() >= 1, "a subscription of stop")
     if means == "arm service":
         assert graph.arm(False).success
     else:
