@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
-import yaml
-from rclpy.node import Node
-from rclpy.parameter_client import AsyncParameterClient
 
-from rlif_bringup.launch_file import Launch, Process, declared_arguments, read
-from rlif_bringup.processes import Processes
+from rlif_bringup.launch_file import Launch, declared_arguments, read
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.yaml"))
@@ -25,26 +17,7 @@ CONFIG_FILES = sorted((ROOT / "config").glob("*.yaml"))
 SET_UPS = sorted(path.parent for path in (ROOT / "config").glob("*/robot.yaml"))
 # Declared by rclpy for every node.
 ALWAYS = {"use_sim_time"}
-Wait = Callable[..., None]
-RECORDED = yaml.safe_load((ROOT / "config" / "recorder.yaml").read_text(encoding="utf-8"))
-RECORDED = RECORDED["/**"]["ros__parameters"]["topics"]
 ROBOT = {"robot": "sim", "run_directory": "/nowhere"}  # what robot.launch.yaml must be given
-ROS_TOPICS = {"/rosout", "/parameter_events", "/clock"}
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    return load(ROOT / "docs" / "make_reference.py")
 
 
 @pytest.fixture(scope="module")
@@ -57,26 +30,11 @@ def launch(name: str, **arguments: str) -> Launch:
     return read(ROOT / "launch" / f"{name}.launch.yaml", arguments, os.environ)
 
 
-def keys(path: Path) -> set[str]:
-    """Names of the parameters that a file sets; nested ones with dots."""
-
-    def flat(prefix: str, values: dict[str, object]) -> Iterator[str]:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(f"{prefix}{key}.", value)
-            else:
-                yield prefix + key
-
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {key for node in content.values() for key in flat("", node["ros__parameters"])}
-
-
 def test_the_reference_is_up_to_date(reference: ModuleType) -> None:
     written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert written == reference.content(), "run: make docs"
 
 
-@pytest.mark.ros
 def test_where_things_are_is_where_they_are() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]
@@ -149,76 +107,3 @@ def test_arguments_reach_the_nodes(tmp_path: Path) -> None:
     assert processes["arbiter"].node == "/left/arbiter"
     assert processes["arbiter"].parameters["lock_step"] is False
     assert processes["sim_operator"].parameters["seed"] == 7
-
-
-class Running:
-    """The whole graph, started from its launch file, and what it really has."""
-
-    def __init__(self, processes: list[Process], node: Node) -> None:
-        self.processes, self.node = processes, node
-        self.names = {process.name for process in processes}
-        self.declared: set[str] = set()
-
-    def topics(self, kind: str, name: str) -> set[str]:
-        ask = {
-            "Publishes": self.node.get_publisher_names_and_types_by_node,
-            "Subscribes": self.node.get_subscriber_names_and_types_by_node,
-        }[kind]
-        return {topic for topic, _ in ask(name, "/")} - ROS_TOPICS
-
-
-@pytest.fixture
-def running(tmp_path: Path, ros_node: Node, spin_until: Wait) -> Iterator[Running]:
-    values = {"run_directory": str(tmp_path), "auto_start": "false", "images": "true"}
-    processes = list(launch("sim", **values).processes)
-    with Processes(processes, lambda *_: None) as started:
-        graph = Running(processes, ros_node)
-
-        def up() -> bool:
-            assert not started.ended(), "a node ended"
-            return graph.names <= set(ros_node.get_node_names())
-
-        spin_until(up, f"the nodes {sorted(graph.names)}", 120.0)
-        yield graph
-
-
-@pytest.mark.ros
-@pytest.mark.timeout(240)
-def test_running_nodes_have_what_files_and_documents_claim(
-    reference: ModuleType, running: Running, spin_until: Wait
-) -> None:
-    for node in reference.node_references():
-        if node.name in running.names:
-            check_topics(node, running, spin_until)
-            check_parameters(node.name, running, spin_until)
-    unknown = keys(ROOT / "config" / "sim" / "robot.yaml") - running.declared
-    assert not unknown, "config/sim/robot.yaml sets what no node declares"
-
-
-def check_topics(node: Any, running: Running, spin_until: Wait) -> None:
-    """Nothing but what the top of the node's file says; and what it says, but for options."""
-    for kind in ("Publishes", "Subscribes"):
-        claimed = {name for e in node.endpoints if e.kind == kind for name in e.names}
-        claimed = {name.lstrip("/") for name in claimed}
-        if node.name == "arbiter" and kind == "Publishes":
-            claimed = claimed - {"command"} | {"servo_node/delta_twist_cmds"}
-        spin_until(
-            lambda kind=kind: running.topics(kind, node.name), f"{kind} of {node.name}", 60.0
-        )
-        found = {topic.lstrip("/") for topic in running.topics(kind, node.name)}
-        extra = {topic for topic in found - claimed if not topic.startswith("camera/")}
-        if node.name == "recorder" and kind == "Subscribes":
-            extra -= set(RECORDED)
-        assert not extra, f"{node.name} {kind.lower()} what the top of its file does not say"
-
-
-def check_parameters(name: str, running: Running, spin_until: Wait) -> None:
-    """Files set nothing that the node does not declare: a name with a slip would do nothing."""
-    client = AsyncParameterClient(running.node, name)
-    spin_until(client.services_are_ready, f"the parameter services of {name}", 60.0)
-    future = client.list_parameters([], 0)
-    spin_until(future.done, f"the parameters of {name}", 30.0)
-    declared = set(future.result().result.names)
-    unknown = keys(ROOT / "config" / f"{name}.yaml") - declared
-    assert not unknown, f"config/{name}.yaml sets what the node does not declare"
-    running.declared |= declared
