@@ -30,12 +30,12 @@ def launch(name: str, **arguments: str) -> Launch:
     return read(ROOT / "launch" / f"{name}.launch.yaml", arguments, os.environ)
 
 
-def test_the_reference_is_up_to_date(reference: ModuleType) -> None:
+def test_reference_is_up_to_date(reference: ModuleType) -> None:
     written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert written == reference.content(), "run: make docs"
 
 
-def test_where_things_are_is_where_they_are() -> None:
+def test_architecture_names_modules_that_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]
     found = 0
@@ -47,7 +47,7 @@ def test_where_things_are_is_where_they_are() -> None:
     assert found > 20
 
 
-def test_every_topic_of_the_architecture_is_some_nodes(reference: ModuleType) -> None:
+def test_architecture_names_topics_that_exist(reference: ModuleType) -> None:
     known = {
         (name, endpoint.type.rpartition("/")[2])
         for node in reference.node_references()
@@ -66,19 +66,19 @@ def test_every_topic_of_the_architecture_is_some_nodes(reference: ModuleType) ->
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES + [s / "robot.yaml" for s in SET_UPS], ids=str)
-def test_parameter_files_are_read_the_same_by_ros(path: Path) -> None:
+def test_parameter_files_have_no_bare_truth_values(path: Path) -> None:
     """A bare y is text for some parsers of YAML and true for others, ROS's among them."""
     bare = re.findall(r"[:\[,]\s*(y|n|yes|no|on|off)\s*[,\]\n#]", path.read_text(encoding="utf-8"))
     assert not bare, f"{path}: quote {bare}"
 
 
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
-def test_every_argument_is_described(path: Path) -> None:
+def test_launch_arguments_are_described(path: Path) -> None:
     for argument in declared_arguments(path, os.environ):
         assert argument.description, f"{path.name}: {argument.name}"
 
 
-def test_launch_files_set_only_parameters_that_the_nodes_have(
+def test_launch_files_set_only_parameters_that_nodes_declare(
     parameters: dict[str, set[str]],
 ) -> None:
     processes = [*launch("robot", **ROBOT).processes, *launch("learner").processes]
@@ -88,19 +88,19 @@ def test_launch_files_set_only_parameters_that_the_nodes_have(
         assert not unknown, f"{process.name} does not declare {unknown}"
 
 
-def test_a_robot_gets_the_same_graph_without_the_simulation() -> None:
+def test_robot_launch_starts_the_graph_of_sim_launch_with_a_watchdog() -> None:
     simulated = {process.name for process in launch("sim").processes}
     robot = {process.name for process in launch("robot", **ROBOT).processes}
     assert robot == simulated - {"sim_robot", "sim_operator"} | {"watchdog"}
 
 
-def test_nothing_restarts_and_ends_what_holds_the_robot_still() -> None:
+def test_robot_launch_requires_no_process() -> None:
     """The arbiter's zeros must outlive every other node."""
     assert not [p.name for p in launch("robot", **ROBOT).processes if p.required]
     assert [p.name for p in launch("sim").processes if p.required] == ["sim_robot"]
 
 
-def test_arguments_reach_the_nodes(tmp_path: Path) -> None:
+def test_sim_launch_arguments_reach_the_nodes(tmp_path: Path) -> None:
     values = {"namespace": "left", "lock_step": "false", "seed": "7", "learner": "false"}
     processes = {p.name: p for p in launch("sim", **values).processes}
     assert "learner" not in processes
