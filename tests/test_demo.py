@@ -1,4 +1,4 @@
-"""`rlif demo` as a user runs it: what it leaves, what Ctrl-C leaves, what a dead node does."""
+"""`rlif demo` and `rlif evaluate` as a user runs them: what a run leaves, and what Ctrl-C leaves."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from rosbags.rosbag2 import Reader
+from waiting import scaled, wait_until
 
 pytestmark = pytest.mark.slow
 
 DOMAIN = os.environ["ROS_DOMAIN_ID"]
-SHORT = ["--steps", "120", "--demonstrations", "2", "--eval-episodes", "2"]
+SHORT = ["--steps", "110", "--demonstrations", "1", "--eval-episodes", "1"]
 
 
 class Demo:
@@ -47,19 +47,18 @@ class Demo:
         return "".join(self.lines)
 
     def wait_for(self, condition: Callable[[], object], what: str, deadline: float) -> None:
-        end = time.monotonic() + deadline
-        while not condition():
-            assert self.popen.poll() is None, f"ended before {what}:\n{self.text}"
-            assert time.monotonic() < end, f"waited in vain for {what}:\n{self.text}"
-            threading.Event().wait(0.05)
+        def holds() -> object:
+            assert condition() or self.popen.poll() is None, f"ended before {what}:\n{self.text}"
+            return condition()
+
+        wait_until(holds, lambda: f"{what}:\n{self.text}", deadline)
 
     def end(self, deadline: float) -> int:
-        try:
-            code = self.popen.wait(deadline)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"still there after {deadline} s:\n{self.text}")
-        self.reader.join(10.0)
-        return code
+        wait_until(
+            lambda: self.popen.poll() is not None, lambda: f"the end:\n{self.text}", deadline
+        )
+        self.reader.join(scaled(10.0))
+        return self.popen.returncode
 
     def nodes(self) -> list[int]:
         """Processes whose environment says that they belong to this run."""
@@ -73,18 +72,8 @@ class Demo:
                 continue  # it has ended, or is somebody else's
         return found
 
-    def node(self, executable: str) -> list[int]:
-        return [p for p in self.nodes() if f"/{executable}\0" in command_line(p)]
-
     def summary(self) -> dict:
         return json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
-
-
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 @pytest.fixture
@@ -115,12 +104,12 @@ def check_checkpoint(directory: Path) -> None:
 
 
 @pytest.mark.timeout(420)
-def test_a_run_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> None:
+def test_demo_to_its_end_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> None:
     run = demo(*SHORT, "--seed", "4")
     assert run.end(280.0) == 0, run.text
     summary = run.summary()
-    assert summary["env_steps"] >= 120
-    assert summary["policy_episodes"] == summary["expert_episodes"] == 2
+    assert summary["env_steps"] >= 110
+    assert summary["policy_episodes"] == summary["expert_episodes"] == 1
     assert summary["gradient_steps"] > 0
     assert summary["seed"] == 4
     assert summary["lost_steps"] == 0
@@ -142,16 +131,16 @@ def test_a_run_leaves_everything_that_it_promises(demo: Callable[..., Demo]) -> 
 def check_evaluation(run: Path) -> None:
     """The checkpoint is judged again, on the same boards, with its own weights."""
     directory = run.with_name("again")
-    command = ["rlif", "evaluate", str(run), "--eval-episodes", "2", "--seed", "4"]
+    command = ["rlif", "evaluate", str(run), "--eval-episodes", "1", "--seed", "4"]
     command += ["--domain-id", DOMAIN, "--run-directory", str(directory)]
-    subprocess.run(command, check=True, timeout=120.0)
+    subprocess.run(command, check=True, timeout=scaled(120.0))
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    assert summary["policy_episodes"] == 2
+    assert summary["policy_episodes"] == 1
     assert summary["policy_version"] > 0
 
 
 @pytest.mark.timeout(180)
-def test_ctrl_c_leaves_a_bag_a_checkpoint_a_summary_and_no_process(
+def test_demo_after_ctrl_c_leaves_a_bag_a_checkpoint_a_summary_and_no_process(
     demo: Callable[..., Demo],
 ) -> None:
     run = demo("--steps", "5000", "--demonstrations", "1")
@@ -163,25 +152,3 @@ def test_ctrl_c_leaves_a_bag_a_checkpoint_a_summary_and_no_process(
     assert run.summary()["env_steps"] > 0
     check_bag(run.directory)
     check_checkpoint(run.directory)
-
-
-@pytest.mark.timeout(180)
-def test_a_node_that_dies_ends_the_run_and_is_named(demo: Callable[..., Demo]) -> None:
-    run = demo("--steps", "5000", "--demonstrations", "1")
-    run.wait_for(lambda: "demonstrations: 1 episodes" in run.text, "the training", 120.0)
-    (policy,) = run.node("policy")
-    os.kill(policy, signal.SIGKILL)
-    assert run.end(60.0) == 1
-    assert "policy was killed by SIGKILL" in run.text
-    assert "policy was killed by SIGKILL" in run.summary()["error"]
-    assert run.nodes() == []
-    check_bag(run.directory)
-
-
-@pytest.mark.timeout(120)
-def test_an_unknown_set_up_is_refused_before_anything_starts(demo: Callable[..., Demo]) -> None:
-    run = demo("robot:=spot")
-    assert run.end(60.0) == 1
-    assert "no " in run.text
-    assert "config/spot/" in run.text
-    assert not (run.directory / "log").exists() or not list((run.directory / "log").glob("*.log"))

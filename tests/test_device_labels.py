@@ -67,9 +67,7 @@ def steps(decisions):
         ("keyboard_with_deadman", KEYS, [1.01]),
     ],
 )
-def test_each_take_over_of_a_trace_is_one_label_on_the_policys_step_before_it(
-    trace, values, begins
-):
+def test_labels_of_a_device_trace_mark_the_policy_step_before_each_take_over(trace, values, begins):
     replay = trace_rig.Replay(**values).play(trace_rig.load(trace))
     rewards, terminals = label_rewards(steps(replay.decisions))
     labelled = np.flatnonzero(rewards).tolist()

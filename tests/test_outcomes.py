@@ -177,7 +177,7 @@ def check_labels(session):
 
 @pytest.mark.parametrize("how", OUTCOMES)
 @pytest.mark.parametrize("age", [0, 1, 10, 40, 90, 100, 110, 150])
-def test_no_outcome_is_lost_however_old_the_samples_are(age, how):
+def test_outcomes_with_samples_of_any_age_reach_the_labels(age, how):
     """Regression: at 40 ms of age 43 % of the successes and failures reached nobody."""
     for phase in range(0, 100, 12):
         after = 5000 if how == "time limit" else 700 + phase
@@ -196,7 +196,7 @@ ENDS = st.lists(
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 250), st.integers(0, 60), st.integers(0, 2**16), ENDS)
-def test_whatever_the_ages_and_the_latencies(age, latency, seed, ends):
+def test_outcomes_with_any_ages_and_latencies_reach_the_labels(age, latency, seed, ends):
     session = Session(age * MS, latency * MS, seed, ends).run()
     assert len(session.ended) == len(ends)
     check_labels(session)

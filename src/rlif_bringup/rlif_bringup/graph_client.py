@@ -42,6 +42,7 @@ class GraphClient:
         check: called on every turn; raises where going on makes no sense (a dead node, Ctrl-C).
 
     Attributes:
+        node: for subscriptions of the caller's own.
         finished: episodes that have ended and were not taken yet.
         reset_done: the robot was reset since the last episode ended.
     """
@@ -56,11 +57,11 @@ class GraphClient:
             domain_id=domain_id,
             signal_handler_options=SignalHandlerOptions.NO,
         )
-        self._node = rclpy.create_node(
+        self.node = rclpy.create_node(
             "rlif_session", namespace=self._namespace or "/", context=self._context
         )
         self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._executor.add_node(self.node)
         self._clients: dict[str, AsyncParameterClient] = {}
         self.finished: list[Episode] = []
         self.episode = Episode()
@@ -69,13 +70,13 @@ class GraphClient:
         self._last_id = 0
         self.reset_done = False
         latched = DurabilityPolicy.TRANSIENT_LOCAL
-        self._node.create_subscription(
+        self.node.create_subscription(
             Episode, "episode", self._on_episode, QoSProfile(depth=100, durability=latched)
         )
-        self._node.create_subscription(
+        self.node.create_subscription(
             ControlState, "control_state", self._on_control, QoSProfile(depth=1, durability=latched)
         )
-        self._node.create_subscription(
+        self.node.create_subscription(
             LearnerStatus,
             "learner_status",
             self._on_learner,
@@ -92,7 +93,7 @@ class GraphClient:
         traceback: TracebackType | None,
     ) -> None:
         self._executor.shutdown()
-        self._node.destroy_node()
+        self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
     def _on_episode(self, message: Episode) -> None:
@@ -117,7 +118,7 @@ class GraphClient:
         def note(message: PolicyAction) -> None:
             versions.add(message.policy_version)
 
-        self._node.create_subscription(PolicyAction, "policy_action", note, 10)
+        self.node.create_subscription(PolicyAction, "policy_action", note, 10)
         return versions
 
     def take_finished(self) -> list[Episode]:
@@ -157,7 +158,7 @@ class GraphClient:
 
     def _client(self, node: str, deadline: float) -> AsyncParameterClient:
         if node not in self._clients:
-            self._clients[node] = AsyncParameterClient(self._node, self._full_name(node))
+            self._clients[node] = AsyncParameterClient(self.node, self._full_name(node))
         client = self._clients[node]
         self.wait(
             client.services_are_ready,
@@ -226,7 +227,7 @@ class GraphClient:
         Raises:
             GraphError: nobody answers, or the answer is no.
         """
-        client = self._node.create_client(Trigger, service)
+        client = self.node.create_client(Trigger, service)
         name = f"{self._namespace}/{service}"
         try:
             self.wait(client.service_is_ready, f"the service {name}", ANSWER)
@@ -234,7 +235,7 @@ class GraphClient:
                 lambda: client.call_async(Trigger.Request()), f"an answer of {name}"
             )
         finally:
-            self._node.destroy_client(client)
+            self.node.destroy_client(client)
         if not answer.success:
             raise GraphError(f"{name} failed: {answer.message}")
 

@@ -61,7 +61,7 @@ class Graph:
         return {"encoder_weights": f"of {node}"}
 
 
-def test_a_film_needs_images_and_a_bag() -> None:
+def test_plan_film_needs_images_and_a_bag() -> None:
     said: list[str] = []
     on = {"images": True, "bag_directory": Path("a/bag")}
     plan: Any = filming.plan_film
@@ -82,7 +82,7 @@ def make(tmp_path: Path, bag: Path, checkpoint: Path, records: Any = RECORDS) ->
     return said
 
 
-def test_the_first_episodes_of_the_policy_alone_are_shown(tmp_path: Path) -> None:
+def test_make_film_shows_the_first_episodes_of_the_policy_alone(tmp_path: Path) -> None:
     run = store(tmp_path / "run", RLPD(RLPDConfig(hidden=(8,)), SPEC))
     assert make(tmp_path, write_bag(tmp_path / "bag"), run) == []
     with Image.open(tmp_path / "episodes.gif") as gif:
@@ -99,7 +99,7 @@ def test_the_first_episodes_of_the_policy_alone_are_shown(tmp_path: Path) -> Non
         assert gif.width < valued, "a film all the same"
 
 
-def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
+def test_make_film_that_fails_reports_a_line(tmp_path: Path) -> None:
     run = store(tmp_path / "run", RLPD(RLPDConfig(hidden=(8,)), SPEC))
     assert "no film" in make(tmp_path, tmp_path / "none", run)[0]
     assert "hold no images" in make(tmp_path, write_bag(tmp_path / "blind", False), run)[0]
@@ -111,7 +111,7 @@ def test_what_goes_wrong_is_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "asked"), [((), None), (("--film", "0"), 0)])
-def test_the_option(words: tuple[str, ...], asked: int | None) -> None:
+def test_film_option_is_parsed(words: tuple[str, ...], asked: int | None) -> None:
     parser = argparse.ArgumentParser()
     evaluate.add_arguments(parser)
     assert parser.parse_args(["run", *words]).film == asked

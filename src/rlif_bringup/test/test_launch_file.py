@@ -6,12 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlif_bringup.launch_command import has_ros2_launch
 from rlif_bringup.launch_file import Launch, LaunchFileError, declared_arguments, read
-from rlif_bringup.substitutions import Scope, substitute
 
 Follow = Callable[..., Launch]
 
@@ -42,7 +38,7 @@ def node(body: str) -> str:
     return "launch: [{node: {pkg: arm, exec: node, " + body + "}}]"
 
 
-def test_a_node_becomes_the_command_that_ros_starts(follow: Follow, prefix: Path) -> None:
+def test_read_of_a_node_gives_the_command_that_ros_starts(follow: Follow, prefix: Path) -> None:
     launch = follow(
         node("name: left, namespace: robots, args: '--fast 2', remap: [{from: a, to: b}]")
     )
@@ -55,7 +51,7 @@ def test_a_node_becomes_the_command_that_ros_starts(follow: Follow, prefix: Path
     assert not process.required
 
 
-def test_arguments_have_defaults_descriptions_and_choices(follow: Follow) -> None:
+def test_read_of_arguments_applies_defaults_and_choices(follow: Follow) -> None:
     text = """
 launch:
 - arg: {name: robot, default: sim, description: which, choice: [{value: sim}, {value: ur}]}
@@ -70,12 +66,12 @@ launch:
         follow(text, robto="ur")
 
 
-def test_an_argument_without_default_must_be_given(follow: Follow) -> None:
+def test_read_without_a_required_argument_is_refused(follow: Follow) -> None:
     with pytest.raises(LaunchFileError, match="'bag' must be given: bag:=…  where to"):
         follow("launch: [{arg: {name: bag, description: where to}}]")
 
 
-def test_conditions(follow: Follow) -> None:
+def test_read_of_conditions_leaves_out_what_is_false(follow: Follow) -> None:
     text = """
 launch:
 - arg: {name: learner, default: 'true'}
@@ -89,7 +85,9 @@ launch:
         follow(text, learner="maybe")
 
 
-def test_a_group_is_a_scope_and_an_include_is_not(follow: Follow, tmp_path: Path) -> None:
+def test_read_of_a_group_is_a_scope_and_of_an_include_is_not(
+    follow: Follow, tmp_path: Path
+) -> None:
     (tmp_path / "inner.launch.yaml").write_text(
         "launch: [{set_remap: {from: joy, to: pad}}, {let: {name: inside, value: '1'}}]"
     )
@@ -111,7 +109,7 @@ launch:
     assert "outside" in second.command
 
 
-def test_include_passes_arguments(follow: Follow, tmp_path: Path) -> None:
+def test_read_of_an_include_passes_arguments(follow: Follow, tmp_path: Path) -> None:
     (tmp_path / "inner.launch.yaml").write_text(
         "launch: [{arg: {name: n, default: x}}, {node: {pkg: arm, exec: node, name: $(var n)}}]"
     )
@@ -121,7 +119,7 @@ def test_include_passes_arguments(follow: Follow, tmp_path: Path) -> None:
     assert [p.name for p in launch.processes] == ["y"]
 
 
-def test_an_include_passes_on_what_the_file_needs_as_ros_wants_it(
+def test_read_of_an_include_without_a_required_argument_is_refused(
     follow: Follow, tmp_path: Path
 ) -> None:
     (tmp_path / "inner.launch.yaml").write_text("launch: [{arg: {name: n}}]")
@@ -129,7 +127,7 @@ def test_an_include_passes_on_what_the_file_needs_as_ros_wants_it(
         follow("launch: [{arg: {name: n}}, {include: {file: $(dirname)/inner.launch.yaml}}]", n="x")
 
 
-def test_parameters_keep_their_types(follow: Follow, tmp_path: Path) -> None:
+def test_read_of_parameters_keeps_their_types(follow: Follow, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("/**: {ros__parameters: {a: 1}}")
     launch = follow("""
 launch:
@@ -183,13 +181,17 @@ launch:
         ("launch: [", "is not YAML"),
     ],
 )
-def test_what_is_not_understood_is_refused_by_name(follow: Follow, text: str, message: str) -> None:
+def test_read_of_what_is_not_understood_is_refused_by_name(
+    follow: Follow, text: str, message: str
+) -> None:
     with pytest.raises(LaunchFileError, match=message) as error:
         follow(text)
     assert "test.launch.yaml" in str(error.value), "the error must say which file"
 
 
-def test_an_unknown_set_up_names_those_that_there_are(follow: Follow, tmp_path: Path) -> None:
+def test_read_of_an_unknown_robot_names_those_that_there_are(
+    follow: Follow, tmp_path: Path
+) -> None:
     for name in ("sim", "ur5e"):
         (tmp_path / "config" / name).mkdir(parents=True)
         (tmp_path / "config" / name / "topics.launch.yaml").write_text("launch: []")
@@ -197,7 +199,7 @@ def test_an_unknown_set_up_names_those_that_there_are(follow: Follow, tmp_path: 
         follow("launch: [{include: {file: $(dirname)/config/spot/topics.launch.yaml}}]")
 
 
-def test_declared_arguments_need_no_values(tmp_path: Path) -> None:
+def test_declared_arguments_without_values_are_found(tmp_path: Path) -> None:
     path = tmp_path / "a.launch.yaml"
     (tmp_path / "b.launch.yaml").write_text("launch: [{arg: {name: may, default: b}}]")
     path.write_text(
@@ -206,34 +208,3 @@ def test_declared_arguments_need_no_values(tmp_path: Path) -> None:
     )
     found = [(a.name, a.default) for a in declared_arguments(path, {})]
     assert found == [("must", None), ("may", "b"), ("env", "$(env X)")]
-
-
-@given(st.text(st.characters(blacklist_characters="$\\")))
-def test_text_without_substitutions_stays(text: str) -> None:
-    assert substitute(text, Scope({}, {}, Path("f"))) == text
-
-
-@given(st.text(), st.text())
-def test_values_are_never_substituted_again(before: str, value: str) -> None:
-    before = before.replace("$", "").replace("\\", "")
-    assert substitute(before + "$(var v)", Scope({"v": value}, {}, Path("f"))) == before + value
-
-
-def test_nested_and_quoted_substitutions() -> None:
-    scope = Scope({"which": "a", "a": "found"}, {}, Path("/d/f.yaml"))
-    assert substitute("$(var $(var which))/$(dirname)", scope) == "found//d"
-    assert substitute("$(var none 'two words')", scope) == "two words"
-    assert substitute(r"\$(var a)", scope) == "$(var a)"
-
-
-def test_ros2_without_its_launch_verb_is_not_handed_over_to(tmp_path: Path) -> None:
-    program = tmp_path / "bin/ros2"
-    program.parent.mkdir()
-    program.touch(mode=0o755)
-    index = tmp_path / "share/ament_index/resource_index/packages"
-    index.mkdir(parents=True)
-    environment = {"PATH": str(program.parent), "AMENT_PREFIX_PATH": str(tmp_path)}
-    assert not has_ros2_launch(environment)
-    (index / "ros2launch").touch()
-    assert has_ros2_launch(environment)
-    assert not has_ros2_launch({**environment, "PATH": ""})

@@ -51,7 +51,7 @@ def parameters(process: Process) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_show_args_of_ros2_launch_finds_the_arguments_of_includes(path: Path) -> None:
+def test_launch_files_include_by_package_for_show_args(path: Path) -> None:
     """It follows an include only where the path needs neither arguments nor the file's place."""
     text = "\n".join(
         line.partition("#")[0] for line in path.read_text(encoding="utf-8").splitlines()
@@ -61,7 +61,7 @@ def test_show_args_of_ros2_launch_finds_the_arguments_of_includes(path: Path) ->
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
-def test_the_last_observation_is_of_the_old_episode(
+def test_settle_time_of_a_robot_covers_the_last_observation(
     set_up: str, environment: Mapping[str, str]
 ) -> None:
     """PITFALL, next states crossed episodes: in real time a reset at once moved the arm before the
@@ -72,7 +72,7 @@ def test_the_last_observation_is_of_the_old_episode(
     assert episode["settle_time"] >= 2.0 * period
 
 
-def test_with_lock_step_nothing_waits_for_the_last_observation(
+def test_settle_time_in_lock_step_is_zero(
     environment: Mapping[str, str],
 ) -> None:
     assert parameters(nodes("sim.launch.yaml", environment)["episode"])["settle_time"] == 0.0
@@ -81,7 +81,7 @@ def test_with_lock_step_nothing_waits_for_the_last_observation(
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
-def test_the_gripper_is_driven_where_it_is_asked_for(
+def test_gripper_node_is_started_only_where_asked_for(
     set_up: str, environment: Mapping[str, str]
 ) -> None:
     def graph(**arguments: str) -> dict[str, Process]:
@@ -93,7 +93,7 @@ def test_the_gripper_is_driven_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
-def test_the_watchdog_knows_what_the_arbiter_puts_out(
+def test_watchdog_has_the_output_of_the_arbiter(
     set_up: str, environment: Mapping[str, str]
 ) -> None:
     """Zeros of another kind than the commands would stop nothing."""
@@ -105,7 +105,7 @@ def test_the_watchdog_knows_what_the_arbiter_puts_out(
         assert watchdog["timeout"] > arbiter["stall_timeout"]
 
 
-def test_without_a_learner_no_episode_waits_for_one(environment: Mapping[str, str]) -> None:
+def test_pace_without_a_learner_is_off(environment: Mapping[str, str]) -> None:
     def paces(**arguments: str) -> bool:
         graph = nodes("sim.launch.yaml", environment, **arguments)
         return bool(parameters(graph["episode"])["pace"])

@@ -8,19 +8,18 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import scaled, wait_until
 
 from rlif_bringup.launch_file import Process
 from rlif_bringup.processes import Processes
 
 pytestmark = pytest.mark.slow
 
-DEADLINE = 20.0
+DEADLINE = scaled(20.0)
 
 
 def python(name: str, code: str, **more: object) -> Process:
@@ -44,10 +43,7 @@ STUBBORN = """
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "deadline"
-        threading.Event().wait(0.01)
+    wait_until(condition, "a process")
 
 
 def alive(pid: int) -> bool:
@@ -58,7 +54,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_output_carries_the_name_and_an_interrupt_is_passed_on() -> None:
+def test_processes_output_carries_the_name_and_stop_interrupts() -> None:
     lines: list[tuple[str, str]] = []
     processes = Processes(
         [python("a", OBEDIENT), python("b", OBEDIENT)], lambda *line: lines.append(line)
@@ -69,7 +65,7 @@ def test_output_carries_the_name_and_an_interrupt_is_passed_on() -> None:
     assert sorted(lines) == [("a", "bye"), ("a", "ready"), ("b", "bye"), ("b", "ready")]
 
 
-def test_what_ignores_the_interrupt_is_killed_in_the_end() -> None:
+def test_processes_that_ignore_the_interrupt_are_killed() -> None:
     lines: list[tuple[str, str]] = []
     stubborn = python("stubborn", STUBBORN, sigterm_timeout=0.2, sigkill_timeout=0.2)
     with Processes([stubborn], lambda *line: lines.append(line)) as processes:
@@ -80,7 +76,7 @@ def test_what_ignores_the_interrupt_is_killed_in_the_end() -> None:
     assert not alive(pid)
 
 
-def test_children_of_a_dead_process_do_not_stay() -> None:
+def test_processes_that_died_leave_no_children() -> None:
     lines: list[tuple[str, str]] = []
     parent = python(
         "parent",
@@ -100,7 +96,7 @@ def test_children_of_a_dead_process_do_not_stay() -> None:
         wait_for(lambda: not alive(child))
 
 
-def test_a_killed_process_is_reported_with_its_signal() -> None:
+def test_processes_that_were_killed_are_reported_with_the_signal() -> None:
     with Processes([python("a", OBEDIENT)], lambda *_: None) as processes:
         os.kill(processes.pids["a"], signal.SIGKILL)
         exits = []
@@ -109,7 +105,7 @@ def test_a_killed_process_is_reported_with_its_signal() -> None:
         assert processes.ended() == [], "reported once"
 
 
-def test_parameters_reach_the_node_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_processes_with_parameters_write_a_file_for_the_node(tmp_path: Path) -> None:
     lines: list[tuple[str, str]] = []
     show = python("n", "import sys; print(open(sys.argv[2]).read())")
     process = Process("n", show.command, os.environ, node="/ns/n", parameters={"rate": 10.0})
@@ -133,7 +129,7 @@ def launch(tmp_path: Path, text: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
-def test_nothing_stays_when_the_caller_is_killed(tmp_path: Path) -> None:
+def test_processes_whose_caller_is_killed_end(tmp_path: Path) -> None:
     """Regression: `rlif demo` that was killed left its nodes running, and commanding."""
     pid_file = tmp_path / "pid"
     script = textwrap.dedent(f"""
@@ -160,7 +156,7 @@ def test_nothing_stays_when_the_caller_is_killed(tmp_path: Path) -> None:
             os.kill(child, signal.SIGKILL)
 
 
-def test_ctrl_c_ends_all_and_is_no_failure(tmp_path: Path) -> None:
+def test_run_after_ctrl_c_ends_all_with_code_0(tmp_path: Path) -> None:
     popen = launch(
         tmp_path,
         """
@@ -177,7 +173,7 @@ def test_ctrl_c_ends_all_and_is_no_failure(tmp_path: Path) -> None:
     assert not alive(int(line.split()[1]))
 
 
-def test_the_end_of_a_required_process_ends_all_and_is_a_failure(tmp_path: Path) -> None:
+def test_run_whose_required_process_ends_stops_all_with_code_1(tmp_path: Path) -> None:
     popen = launch(
         tmp_path,
         """
@@ -192,7 +188,7 @@ def test_the_end_of_a_required_process_ends_all_and_is_a_failure(tmp_path: Path)
     assert "short is required: stopping the rest" in output
 
 
-def test_output_that_nobody_reads_any_more_ends_all(tmp_path: Path) -> None:
+def test_run_whose_output_is_closed_ends_all(tmp_path: Path) -> None:
     popen = launch(
         tmp_path,
         """

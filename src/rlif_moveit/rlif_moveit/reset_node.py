@@ -41,7 +41,7 @@ from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState
 
-from .life_sign import LifeSign
+from .heartbeat import Heartbeat
 from .move_group_planner import MoveGroupPlanner
 from .moveit_py_planner import MoveItPyPlanner, worker_command
 from .planning import PlanConfig, planning_interfaces
@@ -126,7 +126,7 @@ class ResetNode(Node):
         goal = goal_from(p)
         self._planner = planner(self, p)
         self._state: State | None = None
-        self._life = LifeSign(p["arbiter_timeout"])
+        self._heartbeat = Heartbeat(p["arbiter_timeout"])
         self._stops: set[str] = set()  # topics on which a stop stands
         self._arbiter_says = self._said = ""
         self._require_hold: bool = p["require_hold"]
@@ -164,7 +164,7 @@ class ResetNode(Node):
 
     def _on_alive(self, _: Header) -> None:
         self._watch()  # first: this sign may be another arbiter's
-        self._life.heard(time.monotonic())
+        self._heartbeat.received(time.monotonic())
 
     def _on_stop(self, topic: str, m: Bool) -> None:
         """Among several publishers nobody takes a stop back, as in the arbiter."""
@@ -176,7 +176,7 @@ class ResetNode(Node):
 
     def _watch(self) -> None:
         """Nothing but this stops a planned motion: not Servo's pause, not the arbiter's zeros."""
-        if self._life.ever and self._life.problem(time.monotonic()):
+        if self._heartbeat.ever and self._heartbeat.problem(time.monotonic()):
             self._state = None  # what it said last is no longer true
         problem = self._may_move()
         if problem:
@@ -188,7 +188,7 @@ class ResetNode(Node):
             return f"the stop signal on {names} is on: let its only publisher say false when it is safe"
         if not self._require_hold:
             return ""
-        dead = self._life.problem(time.monotonic())
+        dead = self._heartbeat.problem(time.monotonic())
         if dead:
             return dead
         if self._state is State.HOLD:

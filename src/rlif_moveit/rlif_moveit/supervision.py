@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from rlif_intervention.diagnostics import Level, Status
 
-from .life_sign import LifeSign
+from .heartbeat import Heartbeat
 from .servo_status import Condition, Dialect, condition
 
 
@@ -79,7 +79,7 @@ class ServoSupervisor:
         self._instances: frozenset[str] = frozenset()
         self._generation = 0  # counts Servos
         self._ready = False
-        self._life = LifeSign(config.arbiter_timeout)
+        self._heartbeat = Heartbeat(config.arbiter_timeout)
         self._armed = False
         self._lost = False  # silent for a while: disarmed, although it had said that it is armed
         self._operator = False
@@ -100,7 +100,7 @@ class ServoSupervisor:
     # ---- what it says
 
     def wants_pause(self, now: float) -> bool:
-        return not self._armed or bool(self._inhibit or self._life.problem(now))
+        return not self._armed or bool(self._inhibit or self._heartbeat.problem(now))
 
     @property
     def paused(self) -> bool | None:
@@ -147,11 +147,11 @@ class ServoSupervisor:
     def alive(self, now: float) -> None:
         """A sign of life from the arbiter."""
         self.look(now)  # first: this one may be another arbiter's
-        self._life.heard(now)
+        self._heartbeat.received(now)
 
     def look(self, now: float) -> None:
         """Call it often: an arbiter that has gone silent is no longer armed."""
-        if self._armed and self._life.ever and self._life.problem(now):
+        if self._armed and self._heartbeat.ever and self._heartbeat.problem(now):
             self._armed, self._operator, self._lost = False, False, True
 
     def inhibit(self, reason: str) -> None:
@@ -239,7 +239,7 @@ class ServoSupervisor:
             return f"Servo is paused: {self._inhibit}"
         if self._failure:
             return self._failure
-        dead = self._life.problem(now)
+        dead = self._heartbeat.problem(now)
         if dead:
             return f"Servo is paused: {dead}"
         if self._lost:

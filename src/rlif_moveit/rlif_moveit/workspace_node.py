@@ -28,6 +28,7 @@ from visualization_msgs.msg import Marker
 from .interfaces import require
 from .workspace import Plate, WorkspaceBox
 
+LOOK = 1.0  # s between two looks at whether move_group has the walls
 PARAMETERS = (
     Param("workspace_min", [], "m; as the arbiter's"),
     Param("workspace_max", [], "m; as the arbiter's"),
@@ -115,7 +116,7 @@ class WorkspaceNode(Node):
             self._apply = self.create_client(types.apply_scene, "apply_planning_scene")
             self._applied = False
             self._call: Future | None = None
-            self.create_timer(1.0, self._keep, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self.create_timer(LOOK, self._keep, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _keep(self) -> None:
         """Apply once for each start of move_group."""

@@ -135,7 +135,9 @@ class StandInServo(Node):
     `moving` is the twist that it last followed; `code` is what it reports.
     """
 
-    def __init__(self, dialect: Dialect = Dialect.JAZZY) -> None:
+    def __init__(
+        self, dialect: Dialect = Dialect.JAZZY, commands: str = "~/delta_twist_cmds"
+    ) -> None:
         super().__init__("servo_node")
         self.dialect, self.code = dialect, 0
         self.paused = False  # as Servo starts
@@ -152,7 +154,7 @@ class StandInServo(Node):
         else:
             self.create_service(Trigger, "~/start_servo", self._trigger(False))
             self.create_service(Trigger, "~/stop_servo", self._trigger(True))
-        self.create_subscription(TwistStamped, "~/delta_twist_cmds", self._on_twist, RELIABLE_1)
+        self.create_subscription(TwistStamped, commands, self._on_twist, RELIABLE_1)
         self.create_timer(0.02, self._cycle)
 
     def _on_select(self, request: Any, response: Any) -> Any:
@@ -273,6 +275,12 @@ def bench() -> Iterator[Bench]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def patient() -> dict[str, float]:
+    """Time-outs of the nodes under test that a loaded machine does not reach; s."""
+    return {"arbiter_timeout": 10.0, "status_timeout": 5.0}
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def angle_between(p, q):
     return 2.0 * math.acos(min(1.0, abs(sum(a * b for a, b in zip(p, q, strict=True)))))
 
 
-def test_each_kind_comes_out_of_the_parameters():
+def test_goal_from_parameters_makes_each_kind():
     assert goal_from(PARAMETERS | {"goal": "named"}) == NamedGoal("ready")
     joints = goal_from(PARAMETERS | {"goal": "joints"})
     assert isinstance(joints, JointGoal) and joints.positions == (0.1, 0.2)
@@ -52,7 +52,7 @@ def test_each_kind_comes_out_of_the_parameters():
 
 
 @given(st.integers(0, 10_000), st.floats(0.0, 0.2), st.floats(0.0, 1.0))
-def test_a_scattered_pose_stays_within_its_spread_and_is_a_rotation(seed, spread, angle):
+def test_sample_of_a_pose_stays_within_its_spread(seed, spread, angle):
     goal = PoseGoal(**POSE, position_spread=(spread, 0.0, spread), angle_spread=angle)
     got = sample(goal, random.Random(seed))
     for value, centre in zip(got.position, goal.position, strict=True):
@@ -64,20 +64,20 @@ def test_a_scattered_pose_stays_within_its_spread_and_is_a_rotation(seed, spread
 
 
 @given(st.integers(0, 10_000))
-def test_scattered_joints_stay_within_their_spread(seed):
+def test_sample_of_joints_stays_within_their_spread(seed):
     goal = JointGoal(joints=("a", "b"), positions=(1.0, 2.0), spread=(0.1, 0.0))
     got = sample(goal, random.Random(seed))
     assert abs(got.positions[0] - 1.0) <= 0.1 and got.positions[1] == 2.0
 
 
-def test_two_resets_differ_and_a_seed_repeats_them():
+def test_sample_with_one_seed_repeats_and_two_differ():
     goal = PoseGoal(**POSE, position_spread=(0.02, 0.02, 0.0), angle_spread=0.2)
     first, again = random.Random(1), random.Random(1)
     a, b = sample(goal, first), sample(goal, first)
     assert a != b and sample(goal, again) == a
 
 
-def test_a_named_state_has_nothing_to_scatter():
+def test_sample_of_a_named_state_is_itself():
     assert sample(NamedGoal("ready"), random.Random(0)) == NamedGoal("ready")
 
 
@@ -96,11 +96,11 @@ def test_a_named_state_has_nothing_to_scatter():
         ({"goal": "pose", "goal_angle_tolerance": 0.0}, "goal_angle_tolerance"),
     ],
 )
-def test_a_bad_goal_is_refused_by_name(change, word):
+def test_goal_from_bad_parameters_is_refused_by_name(change, word):
     with pytest.raises(ValueError, match=word):
         goal_from(PARAMETERS | change)
 
 
-def test_goals_are_said_in_words():
+def test_describe_of_a_goal_is_readable():
     assert describe(NamedGoal("ready")) == "state 'ready'"
     assert describe(PoseGoal(**POSE)) == "tool0 at (0.500, 0.000, 0.300) m in base"

@@ -15,6 +15,7 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+from waiting import scaled
 
 from rlif_moveit.interfaces import MissingInterfacesError
 from rlif_moveit.move_group_planner import MoveGroupPlanner
@@ -62,19 +63,20 @@ class StandInPlanner:
 
 
 @pytest.fixture
-def rig(bench, stand_in_servo, interfaces_of):
+def rig(bench, stand_in_servo, interfaces_of, patient):
     """(servo, planner, call) with an armed arbiter in HOLD."""
 
     def start(**values):
         servo = bench.add(stand_in_servo())
-        bench.add(ServoAdapterNode([], interfaces_of(Dialect.JAZZY)))
+        adapter = patient | {name: values[name] for name in patient if name in values}
+        bench.add(ServoAdapterNode(overrides(**adapter), interfaces_of(Dialect.JAZZY)))
         made = []
 
         def planner(node, _):
             made.append(StandInPlanner(node))
             return made[0]
 
-        bench.add(ResetNode(overrides(**(GOAL | values)), planner))
+        bench.add(ResetNode(overrides(**(GOAL | {"arbiter_timeout": 10.0} | values)), planner))
         bench.say(ControlState.HOLD)
         bench.until(lambda: not servo.paused and bench.hold == "", "a running Servo")
         return servo, made[0], lambda name="reset": bench.call(Trigger, name)
@@ -82,7 +84,17 @@ def rig(bench, stand_in_servo, interfaces_of):
     return start
 
 
-def test_servo_is_paused_during_the_motion_and_runs_after(bench, rig):
+def moving(bench, planner):
+    """A reset whose motion goes on; the future of its answer."""
+    planner.wait = True
+    client = bench.node.create_client(Trigger, "reset")
+    bench.until(client.service_is_ready, "reset")
+    done = client.call_async(Trigger.Request())
+    bench.until(lambda: planner.running, "the motion")
+    return done
+
+
+def test_reset_pauses_servo_during_the_motion(bench, rig):
     servo, planner, call = rig()
     during = []
     planner.at_go = lambda: during.append(servo.paused)
@@ -92,20 +104,16 @@ def test_servo_is_paused_during_the_motion_and_runs_after(bench, rig):
     bench.until(lambda: not servo.paused and bench.hold == "", "Servo after the reset")
 
 
-def test_the_policy_is_held_while_the_arm_is_reset(bench, rig):
+def test_reset_holds_the_policy_while_the_arm_moves(bench, rig):
     servo, planner, call = rig()
-    planner.wait = True
-    client = bench.node.create_client(Trigger, "reset")
-    bench.until(client.service_is_ready, "reset")
-    done = client.call_async(Trigger.Request())
-    bench.until(lambda: planner.running, "the motion")
+    done = moving(bench, planner)
     bench.until(lambda: "pause_servo" in bench.hold, "hold with the reason")
     planner.running.set_result(Outcome())
     bench.until(done.done, "the answer")
     assert done.result().success
 
 
-def test_after_the_last_attempt_a_human_is_asked_and_nothing_moves_until_then(bench, rig):
+def test_reset_after_the_last_attempt_asks_a_human_and_moves_nothing(bench, rig):
     servo, planner, call = rig(attempts=2)
     planner.problems = ["PLANNING_FAILED"] * 2
     answer = call()
@@ -121,32 +129,18 @@ def test_after_the_last_attempt_a_human_is_asked_and_nothing_moves_until_then(be
     bench.until(lambda: not servo.paused, "Servo again")
 
 
-def test_a_fault_during_the_motion_stops_the_arm(bench, rig):
+def test_reset_at_a_fault_stops_the_arm(bench, rig):
     servo, planner, _ = rig()
-    planner.wait = True
-    client = bench.node.create_client(Trigger, "reset")
-    bench.until(client.service_is_ready, "reset")
-    done = client.call_async(Trigger.Request())
-    bench.until(lambda: planner.running, "the motion")
+    done = moving(bench, planner)
     bench.say(ControlState.FAULT)
     bench.until(done.done, "the answer")
     assert not done.result().success and "FAULT" in done.result().message
     assert len(planner.goals) == 1
 
 
-def moving(bench, planner):
-    """A reset whose motion goes on; the future of its answer."""
-    planner.wait = True
-    client = bench.node.create_client(Trigger, "reset")
-    bench.until(client.service_is_ready, "reset")
-    done = client.call_async(Trigger.Request())
-    bench.until(lambda: planner.running, "the motion")
-    return done
-
-
-def test_a_reset_does_not_outlive_the_arbiter(bench, rig):
+def test_reset_whose_arbiter_dies_stops_the_arm(bench, rig):
     """Killed, it says nothing more: its last state, HOLD, stands on the latched topic for ever."""
-    servo, planner, call = rig()
+    servo, planner, call = rig(arbiter_timeout=0.5)
     done = moving(bench, planner)
     bench.lives = False
     bench.until(done.done, "the answer", 5.0)
@@ -162,7 +156,7 @@ def test_a_reset_does_not_outlive_the_arbiter(bench, rig):
     bench.until(lambda: call().success, "a reset under the new arbiter")
 
 
-def test_a_cancel_that_is_lost_is_repeated(bench, rig):
+def test_reset_whose_cancel_is_lost_repeats_it(bench, rig):
     _, planner, _ = rig()
     planner.deaf = 2
     done = moving(bench, planner)
@@ -171,7 +165,7 @@ def test_a_cancel_that_is_lost_is_repeated(bench, rig):
     assert planner.cancels >= 3 and len(planner.goals) == 1
 
 
-def test_the_stop_topic_stops_the_arm_without_an_arbiter(bench, rig):
+def test_reset_at_a_stop_signal_stops_the_arm(bench, rig):
     _, planner, call = rig(stop_topics=["stop", "pedal"])
     stop = bench.node.create_publisher(Bool, "pedal", 10)
     done = moving(bench, planner)
@@ -188,7 +182,7 @@ def test_the_stop_topic_stops_the_arm_without_an_arbiter(bench, rig):
     ("state", "word"),
     [(ControlState.DISARMED, "arm first"), (ControlState.POLICY, "end the episode first")],
 )
-def test_the_arm_is_moved_in_hold_only(bench, rig, state, word):
+def test_reset_outside_of_hold_is_refused(bench, rig, state, word):
     _, planner, call = rig()
     bench.say(state)
 
@@ -201,7 +195,7 @@ def test_the_arm_is_moved_in_hold_only(bench, rig, state, word):
     assert not call().success and planner.goals == []
 
 
-def test_without_the_adapter_the_arm_is_not_moved(bench):
+def test_reset_without_the_adapter_is_refused(bench):
     made = []
 
     def planner(node, _):
@@ -214,7 +208,7 @@ def test_without_the_adapter_the_arm_is_not_moved(bench):
 
 
 @pytest.mark.skipif(HAVE_MOVEIT, reason="moveit_msgs is installed here")
-def test_without_moveit_msgs_it_says_what_is_missing(bench):
+def test_reset_node_without_moveit_msgs_names_it(bench):
     with pytest.raises(MissingInterfacesError, match="moveit_msgs"):
         ResetNode(overrides(**GOAL))
 
@@ -228,13 +222,13 @@ def test_without_moveit_msgs_it_says_what_is_missing(bench):
         ({"goal_state": ""}, "goal_state"),
     ],
 )
-def test_bad_parameters_are_refused_by_name(bench, values, word):
+def test_reset_node_with_bad_parameters_is_refused_by_name(bench, values, word):
     with pytest.raises(ValueError, match=word):
         ResetNode(overrides(**(GOAL | values)))
 
 
 @pytest.mark.parametrize("end", ["arbiter", "node"])
-def test_the_goal_of_move_group_is_cancelled_with_the_arbiter_or_the_node(
+def test_reset_by_move_group_is_cancelled_with_the_arbiter_or_the_node(
     bench, stand_in_move_group, planning_types, end
 ):
     """The node with its planner, against a stand-in of the action."""
@@ -262,14 +256,14 @@ def test_the_goal_of_move_group_is_cancelled_with_the_arbiter_or_the_node(
     assert client.cancels and not done.result().success
 
 
-def test_the_end_of_the_node_cancels_the_motion(bench, start_node):
+def test_reset_node_that_ends_cancels_the_motion(bench, start_node):
     """Over the real action: what moves the arm must be told before the process goes."""
     action = pytest.importorskip("moveit_msgs.action").MoveGroup
     cancelled, moving = threading.Event(), threading.Event()
 
     def execute(handle):
         moving.set()
-        assert cancelled.wait(20)
+        assert cancelled.wait(scaled(20))
         handle.canceled()
         return action.Result()
 
@@ -300,8 +294,8 @@ def test_the_end_of_the_node_cancels_the_motion(bench, start_node):
 
         bench.until(asked, "the motion")
         process.send_signal(signal.SIGINT)
-        assert cancelled.wait(10), "the motion went on without anybody"
-        assert process.wait(10) == 0
+        assert cancelled.wait(scaled(10)), "the motion went on without anybody"
+        assert process.wait(scaled(10)) == 0
     finally:
         cancelled.set()
         executor.shutdown()

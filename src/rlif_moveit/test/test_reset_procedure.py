@@ -9,7 +9,6 @@ import pytest
 
 from rlif_moveit.reset_goals import JointGoal, NamedGoal
 from rlif_moveit.reset_procedure import Outcome, ResetProcedure
-from rlif_moveit.srdf import NamedStateError, named_state
 
 
 class World:
@@ -51,13 +50,13 @@ class World:
         return asyncio.run(self.core.reset())
 
 
-def test_servo_is_paused_before_the_arm_moves_and_released_after():
+def test_reset_pauses_servo_before_the_motion_and_releases_it_after():
     world = World()
     assert world.reset() == (True, "state 'ready'")
     assert world.log == ["pause", "go", "release"]
 
 
-def test_it_is_tried_again_with_another_sample():
+def test_reset_that_failed_is_tried_again_with_another_sample():
     goal = JointGoal(joints=("a",), positions=(0.0,), spread=(0.5,))
     world = World(Outcome("GOAL_IN_COLLISION"), Outcome("PLANNING_FAILED"), goal=goal)
     assert world.reset()[0]
@@ -65,7 +64,7 @@ def test_it_is_tried_again_with_another_sample():
     assert len({g.positions for g in world.goals}) == 3
 
 
-def test_what_fails_too_often_is_handed_to_a_human_and_the_arm_stays_where_it_is():
+def test_reset_that_fails_too_often_is_handed_to_a_human():
     world = World(*[Outcome("PLANNING_FAILED")] * 3)
     done, words = world.reset()
     assert not done and "3 times (PLANNING_FAILED)" in words and "reset_by_hand" in words
@@ -74,7 +73,7 @@ def test_what_fails_too_often_is_handed_to_a_human_and_the_arm_stays_where_it_is
     assert world.log.count("go") == 3
 
 
-def test_a_human_resets_by_hand_and_only_then_servo_is_released():
+def test_reset_by_hand_releases_servo():
     world = World(*[Outcome("PLANNING_FAILED")] * 3)
     world.reset()
     assert world.core.by_hand()[0]
@@ -84,35 +83,35 @@ def test_a_human_resets_by_hand_and_only_then_servo_is_released():
     assert world.reset()[0] and world.log[-2:] == ["go", "release"]
 
 
-def test_a_human_clears_the_way_and_it_plans_again():
+def test_reset_again_plans_again():
     world = World(*[Outcome("PLANNING_FAILED")] * 3)
     world.reset()
     world.core.again()
     assert world.reset()[0]
 
 
-def test_it_does_not_move_while_the_arbiter_does_not_hold():
+def test_reset_while_the_arbiter_does_not_hold_moves_nothing():
     world = World()
     world.arbiter = "the operator drives"
     assert world.reset() == (False, "the operator drives")
     assert world.log == [] and not world.core.handed_over
 
 
-def test_a_planner_that_is_not_there_is_said_and_is_no_attempt():
+def test_reset_without_a_planner_is_no_attempt():
     world = World()
     world.planner_problem = "move_group is not there"
     assert world.reset() == (False, "move_group is not there")
     assert world.log == []
 
 
-def test_without_a_paused_servo_the_arm_is_not_moved():
+def test_reset_without_a_paused_servo_moves_nothing():
     world = World()
     world.pause_problem = "no answer"
     done, words = world.reset()
     assert not done and "no answer" in words and "go" not in world.log
 
 
-def test_a_stop_during_the_motion_cancels_it_and_is_not_tried_again():
+def test_reset_stopped_during_the_motion_is_cancelled_for_good():
     world = World()
     world.during = lambda: world.core.stop("the stop button was pressed")
     done, words = world.reset()
@@ -121,14 +120,14 @@ def test_a_stop_during_the_motion_cancels_it_and_is_not_tried_again():
     assert not world.core.handed_over
 
 
-def test_pitfall_an_arm_that_may_still_be_moving_gets_no_second_motion():
+def test_reset_pitfall_an_arm_that_may_still_move_gets_no_second_motion():
     world = World(Outcome("no result within 60 s", still=False))
     done, words = world.reset()
     assert not done and "60 s" in words and world.core.handed_over
     assert world.log == ["pause", "go"]
 
 
-def test_two_resets_at_once_are_one():
+def test_reset_while_one_goes_on_is_refused():
     world = World()
 
     async def both():
@@ -139,7 +138,7 @@ def test_two_resets_at_once_are_one():
     assert world.log.count("go") == 1
 
 
-def test_a_planner_that_raises_leaves_no_reset_going_on():
+def test_reset_whose_planner_raises_is_over():
     world = World()
     world.during = lambda: (_ for _ in ()).throw(RuntimeError("bug"))
     with pytest.raises(RuntimeError):
@@ -147,24 +146,6 @@ def test_a_planner_that_raises_leaves_no_reset_going_on():
     assert not world.core.moving
 
 
-def test_no_attempts_are_refused():
+def test_reset_procedure_without_attempts_is_refused():
     with pytest.raises(ValueError, match="attempts"):
         World(attempts=0)
-
-
-SRDF = """<robot name="arm">
-  <group_state name="ready" group="arm"><joint name="j1" value="0"/><joint name="j2" value="-0.785"/></group_state>
-  <group_state name="open" group="hand"><joint name="f" value="0.04"/></group_state>
-</robot>"""
-
-
-def test_a_named_state_comes_out_of_the_srdf():
-    goal = named_state(SRDF, "arm", "ready")
-    assert goal.joints == ("j1", "j2") and goal.positions == (0.0, -0.785)
-
-
-def test_a_state_of_another_group_is_not_found_and_those_that_are_there_are_listed():
-    with pytest.raises(NamedStateError, match="its states are: ready"):
-        named_state(SRDF, "arm", "open")
-    with pytest.raises(NamedStateError, match="no SRDF"):
-        named_state("", "arm", "ready")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 
 import pytest
 from geometry_msgs.msg import PoseStamped, TwistStamped
@@ -11,8 +10,8 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
-from rlif_moveit import interfaces
-from rlif_moveit.interfaces import MissingInterfacesError
+from rlif_intervention.arbiter_node import ArbiterNode
+from rlif_moveit import servo_adapter_node
 from rlif_moveit.servo_adapter_node import ServoAdapterNode
 from rlif_moveit.servo_status import Dialect
 from rlif_msgs.msg import ControlState
@@ -25,9 +24,9 @@ def overrides(**values):
 
 
 @pytest.fixture
-def make_adapter(bench, interfaces_of):
+def make_adapter(bench, interfaces_of, patient):
     def make(dialect=Dialect.JAZZY, **values):
-        values = {"servo_interface": dialect.value, "retry": 0.2} | values
+        values = {"servo_interface": dialect.value, "retry": 0.2} | patient | values
         found = interfaces_of(dialect)
         return bench.add(ServoAdapterNode(overrides(**values), found))
 
@@ -62,14 +61,14 @@ def command(bench, frame="base", **linear):
     bench.command.publish(message)
 
 
-def test_without_servo_it_holds_and_says_what_to_start(bench, make_adapter):
+def test_adapter_without_servo_holds_and_names_what_to_start(bench, make_adapter):
     make_adapter()
     bench.until(lambda: bench.hold and "start servo_node" in bench.hold, "the reason")
     bench.until(lambda: bench.diagnostics("servo"), "diagnostics")
     assert bench.diagnostics("servo").level > b"\0"
 
 
-def test_jazzy_is_paused_selected_and_unpaused_with_the_arbiter(bench, driving):
+def test_adapter_on_jazzy_pauses_selects_and_unpauses_with_the_arbiter(bench, driving):
     servo, _ = driving()
     assert servo.asked == ["select 1", "unpause"]
     bench.say(ControlState.FAULT)
@@ -77,14 +76,14 @@ def test_jazzy_is_paused_selected_and_unpaused_with_the_arbiter(bench, driving):
     assert "not armed" in bench.until(lambda: bench.hold, "a reason")
 
 
-def test_humble_is_started_and_stopped_with_the_arbiter(bench, driving):
+def test_adapter_on_humble_starts_and_stops_with_the_arbiter(bench, driving):
     servo, _ = driving(Dialect.HUMBLE)
     assert servo.asked == ["unpause"]
     servo.code = 4  # a halt here, a slow-down in Jazzy
     bench.until(lambda: "collision" in bench.hold, "HOLD at a collision")
 
 
-def test_a_halt_becomes_hold_with_the_reason_and_a_diagnostic(bench, driving):
+def test_adapter_at_a_halt_holds_with_the_reason_and_a_diagnostic(bench, driving):
     servo, _ = driving()
     servo.code = 2
     bench.until(lambda: "singularity" in bench.hold, "hold at the singularity")
@@ -99,8 +98,8 @@ def test_a_halt_becomes_hold_with_the_reason_and_a_diagnostic(bench, driving):
     bench.until(lambda: bench.hold == "", "no more reason, once the operator drove out of it")
 
 
-def test_a_servo_that_goes_silent_holds_and_goes_on_when_it_is_back(bench, driving):
-    servo, _ = driving()
+def test_adapter_of_a_silent_servo_holds_until_it_is_back(bench, driving):
+    servo, _ = driving(status_timeout=0.5)
     servo.paused = True  # by somebody else, or it hangs
     bench.until(lambda: "no status" in bench.hold, "hold")
     assert servo.asked == ["select 1", "unpause"]
@@ -108,7 +107,7 @@ def test_a_servo_that_goes_silent_holds_and_goes_on_when_it_is_back(bench, drivi
     bench.until(lambda: bench.hold == "", "no more reason")
 
 
-def test_a_servo_that_restarts_is_selected_again_and_a_human_is_asked(
+def test_adapter_of_a_restarted_servo_selects_again_and_asks_a_human(
     bench, driving, stand_in_servo
 ):
     old, _ = driving()
@@ -133,13 +132,15 @@ def test_pause_servo_answers_when_servo_has_confirmed(bench, driving):
     bench.until(lambda: not servo.paused and bench.hold == "", "Servo goes on")
 
 
-def test_pause_servo_without_a_servo_says_so_within_its_time_out(bench, make_adapter):
+def test_pause_servo_without_a_servo_fails_within_its_time_out(bench, make_adapter):
     make_adapter(call_timeout=0.3)
     answer = bench.call(SetBool, "pause_servo", SetBool.Request(data=True))
     assert not answer.success and "not confirmed" in answer.message
 
 
-def test_a_refused_command_type_is_said_and_tried_again(bench, stand_in_servo, make_adapter):
+def test_adapter_whose_command_type_is_refused_reports_it_and_retries(
+    bench, stand_in_servo, make_adapter
+):
     servo = bench.add(stand_in_servo())
     servo.refuses = True
     make_adapter()
@@ -152,17 +153,17 @@ def test_a_refused_command_type_is_said_and_tried_again(bench, stand_in_servo, m
     bench.until(lambda: bench.hold == "", "the next attempt")
 
 
-def test_hold_is_repeated_so_that_its_end_is_noticed(bench, driving):
+def test_hold_without_a_change_is_repeated(bench, driving):
     driving()
     heard = len(bench.seen["hold"])
     bench.until(lambda: len(bench.seen["hold"]) > heard + 10, "the same word again", 5.0)
     assert bench.hold == ""
 
 
-def test_a_dead_arbiter_leads_to_a_pause_that_a_restarted_servo_does_not_undo(
+def test_adapter_of_a_dead_arbiter_pauses_and_a_restarted_servo_does_not_undo_it(
     bench, driving, stand_in_servo
 ):
-    servo, _ = driving()
+    servo, _ = driving(arbiter_timeout=0.5)
     bench.lives = False
     bench.until(lambda: servo.paused and "has it died" in bench.hold, "a pause")
     bench.remove(servo)
@@ -176,7 +177,7 @@ def test_a_dead_arbiter_leads_to_a_pause_that_a_restarted_servo_does_not_undo(
     bench.until(lambda: bench.hold == "" and not again.paused, "Servo follows again")
 
 
-def test_relay_turns_commands_into_servos_units_and_keeps_the_stamp(bench, driving):
+def test_relay_of_a_command_converts_units_and_keeps_the_stamp(bench, driving):
     servo, _ = driving(relay=True, command_in_type="unitless", scale_linear=0.4)
     heard = bench.seen["servo_command"]
     command(bench, x=0.1)
@@ -207,17 +208,15 @@ def test_relay_without_a_fresh_pose_sends_zeros_and_holds(bench, driving):
     assert heard[-1].twist.linear.x == pytest.approx(0.0)
 
 
-def test_the_real_arbiters_commands_are_taken_by_servos_rules(
-    bench, stand_in_servo, make_adapter, start_node
+def test_adapter_beside_the_real_arbiter_has_its_commands_taken(
+    bench, stand_in_servo, make_adapter
 ):
-    """Selected type, a frame, fresh stamps: from the arbiter's process to the stand-in Servo."""
-    servo = bench.add(stand_in_servo())
+    """Selected type, a frame, fresh stamps: by the rules of the stand-in Servo."""
+    servo = bench.add(stand_in_servo(commands="command"))
     bench.lives = False  # the real one does
-    make_adapter()
-    process = start_node(
-        "rlif_intervention", "arbiter", remap={"command": "servo_node/delta_twist_cmds"}
-    )
-    bench.until(lambda: servo.asked, "Servo paused", 30.0)
+    make_adapter(arbiter_timeout=1.0)
+    arbiter = bench.add(ArbiterNode(overrides(stall_timeout=10.0)))
+    bench.until(lambda: servo.asked, "Servo paused")
     assert servo.moving is None
     assert bench.call(SetBool, "arm", SetBool.Request(data=True)).success
     bench.until(lambda: bench.hold == "", "nothing to hold")
@@ -226,23 +225,23 @@ def test_the_real_arbiters_commands_are_taken_by_servos_rules(
     bench.until(lambda: servo.paused, "a pause")
     assert bench.call(SetBool, "arm", SetBool.Request(data=True)).success
     bench.until(lambda: not servo.paused, "Servo runs")
-    process.kill()
+    bench.remove(arbiter)
     bench.until(lambda: servo.paused and "has it died" in bench.hold, "a pause of the orphan")
 
 
-def test_joint_jog_needs_names_and_control_msgs(bench, interfaces_of):
+def test_joint_jog_without_joint_names_is_refused(bench, interfaces_of):
     jazzy = interfaces_of(Dialect.JAZZY)
     with pytest.raises(ValueError, match="joints is empty"):
         bench.add(ServoAdapterNode(overrides(command_type="joint_jog"), jazzy))
 
 
-def test_joint_jog_is_stamped_named_and_zero_where_it_is_wrong(
-    bench, stand_in_servo, interfaces_of
+def test_joint_jog_is_stamped_and_named_and_zero_where_it_is_wrong(
+    bench, stand_in_servo, interfaces_of, patient
 ):
     servo = bench.add(stand_in_servo())
     interfaces = interfaces_of(Dialect.JAZZY, True)
     heard = bench.listen(interfaces.joint_jog_type, "servo_joint_command", 10)
-    values = overrides(command_type="joint_jog", joints=["a", "b"])
+    values = overrides(command_type="joint_jog", joints=["a", "b"], **patient)
     bench.add(ServoAdapterNode(values, interfaces))
     bench.say(ControlState.HOLD)
     bench.until(lambda: servo.kind == 0, "the command type")
@@ -272,20 +271,18 @@ def test_joint_jog_is_stamped_named_and_zero_where_it_is_wrong(
         ({"output_frame": "world"}, "output_frame"),
     ],
 )
-def test_bad_parameters_are_refused_by_name(bench, interfaces_of, values, word):
+def test_adapter_with_bad_parameters_is_refused_by_name(bench, interfaces_of, values, word):
     with pytest.raises(ValueError, match=word):
         ServoAdapterNode(overrides(**values), interfaces_of(Dialect.JAZZY))
 
 
-def test_a_missing_package_is_named_with_how_to_get_it():
-    with pytest.raises(MissingInterfacesError, match="apt install .*no-such-msgs") as found:
-        interfaces.require("no_such_msgs", "msg", "this test")
-    assert "this test needs the package no_such_msgs" in str(found.value)
-
-
-def test_the_process_says_what_is_missing_or_runs_and_leaves_last_words(bench, start_node):
-    process = start_node("rlif_moveit", "servo_adapter", servo_interface="humble")
-    bench.until(lambda: bench.hold and "not there" in bench.hold, "the adapter's process")
-    process.send_signal(signal.SIGINT)
-    bench.until(lambda: "has ended" in bench.hold, "last words")
-    assert process.wait(10) == 0
+def test_adapter_at_its_end_holds_the_policy(bench, driving, monkeypatch):
+    _, adapter = driving()
+    adapter.last_words()
+    bench.until(lambda: "has ended" in bench.hold, "the last reason")
+    runs = []
+    monkeypatch.setattr(servo_adapter_node, "run", lambda *a, **k: runs.append((a, k)))
+    servo_adapter_node.main()
+    ((arguments, options),) = runs
+    assert arguments == ("servo_adapter", ServoAdapterNode)
+    assert options["at_end"] is ServoAdapterNode.last_words

@@ -64,7 +64,7 @@ def running(dialect=Dialect.JAZZY, **config):
     return rig
 
 
-def test_a_servo_that_appears_is_paused_until_the_arbiter_is_armed():
+def test_supervisor_of_a_new_servo_pauses_it_until_armed():
     rig = Rig()
     assert "not there" in rig.reason
     rig.core.seen(FIRST, True, 0.0)
@@ -77,14 +77,14 @@ def test_a_servo_that_appears_is_paused_until_the_arbiter_is_armed():
     assert rig.core.selected and rig.core.paused is False and rig.reason == ""
 
 
-def test_humble_has_no_command_type_to_select():
+def test_supervisor_on_humble_selects_no_command_type():
     rig = Rig(Dialect.HUMBLE)
     rig.core.seen(FIRST, True, 0.0)
     rig.settle().arm()
     assert rig.asked == [Request.PAUSE, Request.UNPAUSE]
 
 
-def test_disarming_pauses_and_arming_selects_again_before_it_unpauses():
+def test_supervisor_disarmed_and_armed_pauses_selects_and_unpauses():
     rig = running()
     rig.core.control(False, False, rig.now)
     rig.settle()
@@ -93,7 +93,7 @@ def test_disarming_pauses_and_arming_selects_again_before_it_unpauses():
     assert rig.asked == [Request.PAUSE, Request.SELECT, Request.UNPAUSE]
 
 
-def test_pitfall_a_restarted_servo_gets_its_command_type_again_and_a_human_is_asked():
+def test_supervisor_pitfall_a_restarted_servo_is_selected_again_and_a_human_asked():
     rig = running()
     # The dead one's id stays for a while: what counts is that a new one is there.
     rig.core.seen(frozenset({"one", "two"}), True, rig.now)
@@ -108,7 +108,7 @@ def test_pitfall_a_restarted_servo_gets_its_command_type_again_and_a_human_is_as
     assert rig.reason == ""
 
 
-def test_the_old_id_going_away_is_no_restart():
+def test_supervisor_whose_old_servo_id_goes_sees_no_restart():
     rig = running()
     rig.core.seen(frozenset({"one", "two"}), True, rig.now)
     rig.settle()
@@ -119,7 +119,7 @@ def test_the_old_id_going_away_is_no_restart():
 
 
 @pytest.mark.parametrize("code", [SINGULAR, COLLISION, 6, -1, 99])
-def test_a_halt_holds_and_stays_until_the_operator_has_driven_out_of_it(code):
+def test_supervisor_at_a_halt_holds_until_the_operator_has_driven_out(code):
     rig = running()
     rig.statuses(code, 0.3)
     assert rig.reason
@@ -142,21 +142,21 @@ def test_driving_within_the_halt_does_not_clear_it_before_servo_is_well():
     assert rig.reason == ""
 
 
-def test_one_cycle_of_halt_is_none():
+def test_supervisor_at_one_cycle_of_halt_does_not_hold():
     rig = running()
     rig.core.status(SINGULAR, rig.now)
     rig.statuses(OK, 0.1)
     assert rig.reason == ""
 
 
-def test_slowing_down_only_warns():
+def test_supervisor_slowed_down_only_warns():
     rig = running()
     rig.statuses(1, 1.0)
     assert rig.reason == ""
     assert [s.level for s in rig.core.diagnostics(rig.now)] == [Level.OK, Level.WARN]
 
 
-def test_a_reset_pauses_says_so_and_clears_a_halt():
+def test_supervisor_inhibited_pauses_and_clears_a_halt():
     rig = running()
     rig.statuses(COLLISION, 0.3)
     rig.core.inhibit("the arm is being reset")
@@ -170,7 +170,7 @@ def test_a_reset_pauses_says_so_and_clears_a_halt():
     assert rig.reason == ""
 
 
-def test_a_silent_servo_holds_and_is_not_unpaused_behind_the_watchdogs_back():
+def test_supervisor_of_a_silent_servo_holds_and_does_not_unpause():
     rig = running()
     rig.settle(1.0)
     assert "no status" in rig.reason
@@ -180,7 +180,7 @@ def test_a_silent_servo_holds_and_is_not_unpaused_behind_the_watchdogs_back():
 
 
 @pytest.mark.parametrize("armed", [False, True])
-def test_a_refusal_is_said_and_tried_again_later(armed):
+def test_supervisor_refused_reports_it_and_retries(armed):
     rig = Rig()
     rig.core.seen(FIRST, True, 0.0)
     rig.core.answered(Request.PAUSE, rig.core.sent(Request.PAUSE, 0.0), "", 0.0)
@@ -194,7 +194,7 @@ def test_a_refusal_is_said_and_tried_again_later(armed):
     assert rig.reason == ("" if armed else "Servo is paused: the arbiter is not armed")
 
 
-def test_an_arbiter_that_dies_leads_to_a_pause_and_nothing_undoes_it_but_a_new_word():
+def test_supervisor_of_a_dead_arbiter_pauses_until_a_new_state():
     """What it said last, "armed", stands for ever on its latched topic."""
     rig = running(arbiter_timeout=0.5)
     rig.statuses(OK, 0.6, alive=False)
@@ -217,7 +217,7 @@ def test_an_arbiter_that_dies_leads_to_a_pause_and_nothing_undoes_it_but_a_new_w
     assert rig.asked[-1] is Request.UNPAUSE
 
 
-def test_an_arbiter_that_was_never_heard_is_none():
+def test_supervisor_without_a_heartbeat_pauses():
     core = ServoSupervisor(SupervisorConfig(), Dialect.JAZZY)
     core.seen(FIRST, True, 0.0)
     core.control(True, False, 0.0)
@@ -225,7 +225,7 @@ def test_an_arbiter_that_was_never_heard_is_none():
     assert "arbiter_alive" in core.reason(0.0)
 
 
-def test_a_call_without_an_answer_is_made_again():
+def test_supervisor_without_an_answer_asks_again():
     rig = Rig()
     rig.core.seen(FIRST, True, 0.0)
     rig.core.sent(rig.core.next_request(0.0), 0.0)
@@ -234,7 +234,7 @@ def test_a_call_without_an_answer_is_made_again():
     assert "did not answer" in rig.core.reason(2.1)
 
 
-def test_a_pause_does_not_wait_for_the_answer_to_an_unpause():
+def test_supervisor_pausing_does_not_wait_for_an_unpause():
     rig = Rig()
     rig.core.seen(FIRST, True, 0.0)
     rig.settle()
@@ -246,7 +246,7 @@ def test_a_pause_does_not_wait_for_the_answer_to_an_unpause():
     assert rig.core.next_request(0.0) is Request.PAUSE
 
 
-def test_an_answer_of_the_servo_before_is_nothing():
+def test_supervisor_ignores_an_answer_of_the_servo_before():
     rig = Rig()
     rig.core.seen(FIRST, True, 0.0)
     ticket = rig.core.sent(Request.PAUSE, 0.0)
@@ -256,7 +256,7 @@ def test_an_answer_of_the_servo_before_is_nothing():
     assert rig.core.next_request(0.2) is Request.PAUSE
 
 
-def test_a_servo_that_is_gone_holds_and_says_what_to_do():
+def test_supervisor_without_servo_holds_and_names_the_remedy():
     rig = running()
     rig.core.seen(frozenset(), False, rig.now)
     assert "start servo_node" in rig.reason and rig.core.next_request(rig.now) is None
@@ -277,7 +277,7 @@ events = st.lists(
 
 
 @given(events, st.sampled_from(Dialect))
-def test_never_unpaused_unless_armed_and_always_where_it_should_be_in_the_end(script, dialect):
+def test_supervisor_in_any_order_unpauses_only_when_armed_and_ends_right(script, dialect):
     rig = Rig(dialect, arbiter_timeout=5.0)
     armed, inhibited, heard = False, False, 0.0
     for name, *values in script:
@@ -314,7 +314,7 @@ def test_never_unpaused_unless_armed_and_always_where_it_should_be_in_the_end(sc
     assert armed and not inhibited or rig.reason
 
 
-def test_bad_times_are_refused_by_name():
+def test_supervisor_config_with_bad_times_is_refused_by_name():
     with pytest.raises(ValueError, match="status_timeout"):
         SupervisorConfig(status_timeout=0.0)
     with pytest.raises(ValueError, match="arbiter_timeout"):

@@ -20,13 +20,13 @@ vectors = st.tuples(numbers, numbers, numbers)
 quaternions = st.tuples(numbers, numbers, numbers, numbers).filter(lambda q: math.hypot(*q) > 0.1)
 
 
-def test_forward_in_a_tool_turned_by_90_degrees_is_sideways_in_the_base():
+def test_rotate_by_90_degrees_turns_forward_into_sideways():
     twist = np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.5])
     turned = rotate(rotation_matrix(YAW_90), twist)
     assert turned == pytest.approx([0.0, 0.1, 0.0, 0.0, 0.0, 0.5])
 
 
-def test_out_of_a_gripper_that_looks_down_is_down():
+def test_rotate_of_a_gripper_that_looks_down_turns_out_into_down():
     twist = np.array([0.0, 0.0, 0.1, 0.2, 0.3, 0.0])
     turned = rotate(rotation_matrix(ROLL_180), twist)
     assert turned == pytest.approx([0.0, 0.0, -0.1, 0.2, -0.3, 0.0])
@@ -46,7 +46,7 @@ def test_adjoint_by_hand_turned_and_moved():
     assert matrix @ [1.0, 0, 0, 1.0, 0, 0] == pytest.approx([-2.0, 1.0, 0, 0, 1.0, 0])
 
 
-def test_pitfall_adjoint_blocks_in_the_wrong_order():
+def test_adjoint_pitfall_blocks_in_the_wrong_order():
     # A pure translation has no angular part in any frame, whatever the lever arm.
     matrix = adjoint(rotation_matrix(YAW_90), (0.3, -0.2, 0.5))
     assert matrix @ [1.0, 2.0, 3.0, 0, 0, 0] == pytest.approx([-2.0, 1.0, 3.0, 0, 0, 0])
@@ -54,7 +54,7 @@ def test_pitfall_adjoint_blocks_in_the_wrong_order():
     assert matrix[:3, 3:] == pytest.approx(skew((0.3, -0.2, 0.5)) @ rotation_matrix(YAW_90))
 
 
-def test_lever_arm_by_hand():
+def test_at_point_by_hand():
     # Spin about z: a point 0.2 m further along x moves along y.
     twist = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 2.0])
     assert at_point(twist, (0.2, 0.0, 0.0)) == pytest.approx([0, 0.4, 0, 0, 0, 2.0])
@@ -68,14 +68,14 @@ def test_adjoint_is_rotation_then_lever_arm_back_to_the_origin(q, p, v, w):
 
 
 @given(quaternions, vectors)
-def test_there_and_back_is_the_identity(q, p):
+def test_adjoint_there_and_back_is_the_identity(q, p):
     rotation = rotation_matrix(q)
     back = adjoint(rotation.T, -rotation.T @ np.array(p))
     assert back @ adjoint(rotation, p) == pytest.approx(np.eye(6), abs=1e-9)
 
 
 @given(quaternions, vectors, vectors)
-def test_a_rotation_keeps_speeds(q, v, w):
+def test_rotate_keeps_speeds(q, v, w):
     twist = np.array([*v, *w])
     turned = rotate(rotation_matrix(q), twist)
     assert np.linalg.norm(turned[:3]) == pytest.approx(np.linalg.norm(twist[:3]))
@@ -83,6 +83,6 @@ def test_a_rotation_keeps_speeds(q, v, w):
 
 
 @pytest.mark.parametrize("bad", [(0, 0, 0, 0), (math.nan, 0, 0, 1), (0, 0, 1)])
-def test_an_unset_orientation_is_refused(bad):
+def test_rotation_matrix_of_an_unset_orientation_is_refused(bad):
     with pytest.raises(ValueError, match="quaternion"):
         rotation_matrix(bad)

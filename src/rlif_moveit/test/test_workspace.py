@@ -11,7 +11,7 @@ from rlif_moveit.workspace import FACES, WorkspaceBox
 BOX = WorkspaceBox((0.3, -0.2, 0.0), (0.7, 0.2, 0.5))
 
 
-def test_twelve_edges_each_along_one_axis_and_as_long_as_the_box():
+def test_edges_of_a_box_are_twelve_each_along_one_axis():
     edges = BOX.edges()
     assert len(set(edges)) == 12
     for a, b in edges:
@@ -23,7 +23,7 @@ def test_twelve_edges_each_along_one_axis_and_as_long_as_the_box():
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_a_wall_stands_outside_of_its_face_by_the_margin(face):
+def test_wall_of_a_face_stands_outside_by_the_margin(face):
     (plate,) = BOX.walls((face,), margin=0.02, thickness=0.01)
     axis, end = FACES[face]
     near = plate.centre[axis] + (-0.005 if end else 0.005)
@@ -32,7 +32,7 @@ def test_a_wall_stands_outside_of_its_face_by_the_margin(face):
         assert plate.size[other] == pytest.approx(BOX.size[other])
 
 
-def test_a_box_that_is_none_is_refused():
+def test_workspace_box_that_is_none_is_refused_by_name():
     with pytest.raises(ValueError, match="workspace_min"):
         WorkspaceBox((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
     with pytest.raises(ValueError, match="workspace_max"):

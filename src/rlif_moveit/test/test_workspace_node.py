@@ -10,6 +10,7 @@ from rclpy.parameter import Parameter
 from rlif_node.qos import LATCHED
 from visualization_msgs.msg import Marker
 
+from rlif_moveit import workspace_node
 from rlif_moveit.interfaces import MissingInterfacesError
 from rlif_moveit.workspace import WorkspaceBox
 from rlif_moveit.workspace_node import WorkspaceNode, walls_scene
@@ -23,7 +24,7 @@ def overrides(**values):
     return [Parameter(name, value=value) for name, value in values.items()]
 
 
-def test_the_box_is_twelve_lines_in_the_base_frame_for_whoever_comes_later(bench):
+def test_marker_of_the_box_is_latched_and_has_twelve_lines_in_the_base_frame(bench):
     bench.add(WorkspaceNode(overrides(**BOX, base_frame="link0")))
     heard = bench.listen(Marker, "workspace_marker", LATCHED)
     bench.until(lambda: heard, "the marker")
@@ -33,18 +34,19 @@ def test_the_box_is_twelve_lines_in_the_base_frame_for_whoever_comes_later(bench
     assert {round(p.z, 6) for p in marker.points} == {0.0, 0.5}
 
 
-def test_no_box_is_refused_by_name(bench):
+def test_workspace_node_without_a_box_is_refused_by_name(bench):
     with pytest.raises(ValueError, match="workspace_min"):
         WorkspaceNode([])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("moveit_msgs") is not None, reason="it is installed")
-def test_walls_without_moveit_msgs_say_what_is_missing(bench):
+def test_walls_without_moveit_msgs_name_it(bench):
     with pytest.raises(MissingInterfacesError, match="moveit_msgs"):
         WorkspaceNode(overrides(**BOX, walls=["bottom"]))
 
 
-def test_the_walls_are_applied_once_for_each_move_group(bench, scene_types):
+def test_walls_are_applied_once_for_each_move_group(bench, scene_types, monkeypatch):
+    monkeypatch.setattr(workspace_node, "LOOK", 0.05)
     types = scene_types
     scenes = []
 
@@ -71,7 +73,7 @@ def test_the_walls_are_applied_once_for_each_move_group(bench, scene_types):
     bench.until(lambda: len(scenes) == 2, "the walls again")
 
 
-def test_a_change_of_the_scene_leaves_the_robot_and_the_rest_alone(scene_types):
+def test_walls_scene_is_a_diff_of_the_walls_alone(scene_types):
     plates = WorkspaceBox((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).walls(("top",), 0.0, 0.01)
     scene = walls_scene(plates, "base", scene_types)
     assert scene.is_diff and scene.robot_state.is_diff

@@ -1,21 +1,26 @@
-"""A graph that is quick to lead: nodes `episode`, `policy`, `sim_operator`, `sim_robot`.
+"""A graph that is quick to drive: nodes `episode`, `policy`, `sim_operator`, `sim_robot` in a thread.
 
-Episodes of ten steps follow each other as the parameters ask for; each start prints one line of
-JSON with everything that was set at that moment. Options: --without NODE, --slow-learner.
+Episodes of ten steps follow each other as the parameters ask for; each start is recorded with
+everything that was set at that moment.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import pytest
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rlif_node.qos import LATCHED_10
 from std_srvs.srv import Trigger
 
+from rlif_bringup.graph_client import GraphClient
 from rlif_msgs.msg import ControlState, Episode, LearnerStatus
 
 STEPS = 10
@@ -28,19 +33,23 @@ PARAMETERS = {
 
 
 class FakeGraph:
-    def __init__(self, without: str, slow_learner: bool) -> None:
+    """`starts`: the parameters with which each episode began, and the number of its board."""
+
+    def __init__(self, without: str = "", slow_learner: bool = False) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=int(os.environ["ROS_DOMAIN_ID"]))
         self.nodes: dict[str, Node] = {}
+        self.starts: list[dict[str, Any]] = []
         for name, parameters in PARAMETERS.items():
             if name == without:
                 continue
-            self.nodes[name] = rclpy.create_node(name)
+            self.nodes[name] = rclpy.create_node(name, context=self.context)
             for parameter, value in parameters.items():
                 self.nodes[name].declare_parameter(parameter, value)
-        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         node = self.node = self.nodes["episode"]
-        self.episodes = node.create_publisher(Episode, "episode", latched)
-        self.states = node.create_publisher(ControlState, "control_state", latched)
-        self.learner = node.create_publisher(LearnerStatus, "learner_status", latched)
+        self.episodes = node.create_publisher(Episode, "episode", LATCHED_10)
+        self.states = node.create_publisher(ControlState, "control_state", LATCHED_10)
+        self.learner = node.create_publisher(LearnerStatus, "learner_status", LATCHED_10)
         node.create_service(Trigger, "reset", self.on_reset)
         node.add_on_set_parameters_callback(self.on_parameters)
         if "sim_robot" in self.nodes:
@@ -53,6 +62,18 @@ class FakeGraph:
         self.states.publish(ControlState(state=ControlState.HOLD))
         self.learner.publish(LearnerStatus(caught_up=True))
         node.create_timer(0.01, self.episode)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        for each in self.nodes.values():
+            self.executor.add_node(each)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.thread.join(10.0)
+        for each in self.nodes.values():
+            each.destroy_node()
+        rclpy.try_shutdown(context=self.context)
 
     def value(self, node: str, name: str) -> object:
         return self.nodes[node].get_parameter(name).value
@@ -89,7 +110,7 @@ class FakeGraph:
         self.started += 1
         self.ready = False
         now = {f"{n}.{p}": self.value(n, p) for n in self.nodes for p in PARAMETERS[n]}
-        print(json.dumps({**now, "board": self.board}), flush=True)
+        self.starts.append({**now, "board": self.board})
         self.publish(Episode.RUNNING)
         self.publish(Episode.ENDED)
 
@@ -111,18 +132,17 @@ class FakeGraph:
         self.episodes.publish(message)
 
 
-def main() -> None:
-    without = sys.argv[sys.argv.index("--without") + 1] if "--without" in sys.argv else ""
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    graph = FakeGraph(without, "--slow-learner" in sys.argv)
-    for node in graph.nodes.values():
-        executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return
+@pytest.fixture
+def start_graph() -> Iterator[Callable[..., tuple[FakeGraph, GraphClient]]]:
+    """`start_graph(without="policy", slow_learner=True)`: the graph, and a client of it."""
+    opened: list[Any] = []
 
+    def start(**options: Any) -> tuple[FakeGraph, GraphClient]:
+        graph = FakeGraph(**options)
+        client = GraphClient("", int(os.environ["ROS_DOMAIN_ID"]), lambda: None)
+        opened.extend((graph.close, lambda: client.__exit__(None, None, None)))
+        return graph, client
 
-if __name__ == "__main__":
-    main()
+    yield start
+    for close in reversed(opened):
+        close()

@@ -1,23 +1,21 @@
-"""The worker around moveit_py with a stand-in arm, and the planner with a stand-in worker."""
+"""The worker around moveit_py, with a stand-in arm."""
 
 from __future__ import annotations
 
 import json
 import queue
 import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from waiting import scaled
 
-from rlif_moveit.moveit_py_planner import MoveItPyPlanner, worker_command
+from rlif_moveit.moveit_py_planner import worker_command
 from rlif_moveit.moveit_py_worker import serve, set_goal, set_parameters
 from rlif_moveit.planning import PlanConfig
 from rlif_moveit.reset_goals import JointGoal, NamedGoal, PoseGoal
-from rlif_moveit.wire import goal_from_wire, goal_to_wire
+from rlif_moveit.wire import goal_to_wire
 
 GOALS = [
     NamedGoal("ready"),
@@ -26,18 +24,6 @@ GOALS = [
         link="tool0", frame="base", position=(0.5, 0.0, 0.3), orientation=(1.0, 0.0, 0.0, 0.0)
     ),
 ]
-CONFIG = PlanConfig(group="arm", motion_timeout=5.0)
-
-
-@pytest.mark.parametrize("goal", GOALS)
-def test_goals_come_over_the_wire_as_they_were(goal):
-    assert goal_from_wire(json.loads(json.dumps(goal_to_wire(goal)))) == goal
-
-
-@given(st.dictionaries(st.text(), st.integers()))
-def test_what_is_no_goal_is_refused(wire):
-    with pytest.raises(ValueError, match="kind"):
-        goal_from_wire(wire)
 
 
 class Component:
@@ -51,7 +37,7 @@ class Component:
         return self.takes
 
 
-def test_what_the_parameters_ask_for_reaches_moveit_py():
+def test_set_parameters_of_a_configuration_reach_moveit_py():
     config = PlanConfig(
         group="arm", planning_time=2.5, velocity_scale=0.2, acceleration_scale=0.3,
         pipeline="ompl", planner="RRTConnect",
@@ -69,7 +55,7 @@ def test_what_the_parameters_ask_for_reaches_moveit_py():
     assert asked <= set(command)
 
 
-def test_goals_reach_moveit_py_with_their_tolerances_and_no_other_joints(planning_types):
+def test_set_goal_passes_tolerances_and_no_other_joints(planning_types):
     component = Component()
     joints = JointGoal(joints=("b",), positions=(0.5,), tolerance=0.02)
     set_goal(component, joints, planning_types)
@@ -82,7 +68,7 @@ def test_goals_reach_moveit_py_with_their_tolerances_and_no_other_joints(plannin
     assert asked.orientation_constraints[0].absolute_x_axis_tolerance == 0.01
 
 
-def test_a_goal_that_moveit_does_not_take_is_said_by_name(planning_types):
+def test_worker_with_a_goal_that_moveit_refuses_names_it(planning_types):
     class Refusing(StandInArm):
         def plan(self, goal):
             set_goal(Component(takes=False), goal, planning_types)
@@ -90,7 +76,7 @@ def test_a_goal_that_moveit_does_not_take_is_said_by_name(planning_types):
     arm = Refusing()
     worker = Worker(arm)
     worker.tell(go=goal_to_wire(NamedGoal("home")))
-    assert "goal_state 'home'" in worker.answers.get(timeout=10)["problem"]
+    assert "goal_state 'home'" in worker.answers.get(timeout=scaled(10))["problem"]
     assert not arm.executing.is_set()
     worker.end()
 
@@ -108,7 +94,7 @@ class StandInArm:
 
     def execute(self, trajectory):
         self.executing.set()
-        assert self.moved.wait(10)
+        assert self.moved.wait(scaled(10))
         return self.stops == 0
 
     def stop(self):
@@ -131,107 +117,50 @@ class Worker:
 
     def end(self):
         self.lines.put(None)
-        self.thread.join(10)
+        self.thread.join(scaled(10))
         assert not self.thread.is_alive()
 
 
-def test_the_worker_plans_executes_and_answers():
+def test_worker_with_a_goal_plans_executes_and_answers():
     arm = StandInArm()
     arm.moved.set()
     worker = Worker(arm)
     worker.tell(go=goal_to_wire(GOALS[1]))
-    assert worker.answers.get(timeout=10) == {"problem": ""}
+    assert worker.answers.get(timeout=scaled(10)) == {"problem": ""}
     assert arm.goals == [GOALS[1]]
     worker.end()
 
 
-def test_a_plan_that_is_none_is_said_and_nothing_moves():
+def test_worker_without_a_plan_answers_and_moves_nothing():
     arm = StandInArm(plans=False)
     worker = Worker(arm)
     worker.tell(go=goal_to_wire(GOALS[0]))
-    assert "no plan" in worker.answers.get(timeout=10)["problem"]
+    assert "no plan" in worker.answers.get(timeout=scaled(10))["problem"]
     assert not arm.executing.is_set()
     worker.end()
 
 
-def test_a_cancel_is_heard_while_the_arm_moves():
+def test_worker_cancelled_while_the_arm_moves_stops_it():
     arm = StandInArm()
     worker = Worker(arm)
     worker.tell(go=goal_to_wire(GOALS[0]))
-    assert arm.executing.wait(10)
+    assert arm.executing.wait(scaled(10))
     worker.tell(cancel=True)
-    assert worker.answers.get(timeout=10) == {"problem": "cancelled"}
+    assert worker.answers.get(timeout=scaled(10)) == {"problem": "cancelled"}
     worker.end()
 
 
-def test_the_end_of_the_node_stops_the_arm():
+def test_worker_whose_node_ends_stops_the_arm():
     arm = StandInArm()
     worker = Worker(arm)
     worker.tell(go=goal_to_wire(GOALS[0]))
-    assert arm.executing.wait(10)
+    assert arm.executing.wait(scaled(10))
     worker.end()
     assert arm.stops == 1
 
 
-CHILD = """
-import json, sys
-print(json.dumps({"ready": ""}), flush=True)
-for line in sys.stdin:
-    m = json.loads(line)
-    if "go" not in m:
-        print(json.dumps({"problem": "cancelled"}), flush=True)
-    elif m["go"]["name"] == "die":
-        sys.exit(7)
-    elif m["go"]["name"] != "hang":
-        print(json.dumps({"problem": "" if m["go"]["name"] == "ready" else "no plan"}), flush=True)
-"""
-
-
-@pytest.fixture
-def planner(bench):
-    made = MoveItPyPlanner(bench.node, CONFIG, [sys.executable, "-c", CHILD])
-    bench.until(lambda: not made.problem(), "the worker")
-    yield made
-    made.close()
-
-
-def go(bench, planner, name):
-    task = bench.executor.create_task(planner.go(NamedGoal(name)))
-    bench.executor.spin_once(timeout_sec=0.05)
-    return task
-
-
-@pytest.mark.ros
-def test_the_node_waits_for_the_worker_without_blocking(bench, planner):
-    ticks = []
-    timer = bench.node.create_timer(0.01, lambda: ticks.append(1))
-    task = go(bench, planner, "hang")
-    bench.until(lambda: len(ticks) > 20, "the node's timers")
-    assert not task.done()
-    planner.cancel()
-    bench.until(task.done, "the answer")
-    assert task.result().problem == "cancelled"
-    timer.cancel()
-
-
-@pytest.mark.ros
-def test_the_workers_problem_is_the_outcome(bench, planner):
-    for name, problem in (("ready", ""), ("other", "no plan")):
-        task = go(bench, planner, name)
-        bench.until(task.done, "the answer")
-        assert task.result().problem == problem
-
-
-@pytest.mark.ros
-def test_a_worker_that_dies_is_said_and_the_arm_may_not_be_still(bench, planner):
-    task = go(bench, planner, "die")
-    bench.until(task.done, "the end of the worker")
-    assert "status 7" in task.result().problem and not task.result().still
-    assert "start this node again" in planner.problem()
-
-
-@pytest.mark.ros
-def test_the_real_worker_says_that_moveit_py_is_missing():
+@pytest.mark.slow
+def test_worker_without_moveit_py_says_how_to_install_it():
     try:
         import moveit.planning  # noqa: F401
     except ImportError:
@@ -239,7 +168,11 @@ def test_the_real_worker_says_that_moveit_py_is_missing():
     else:
         pytest.skip("moveit_py is installed here")
     done = subprocess.run(
-        worker_command(CONFIG, []), capture_output=True, text=True, timeout=30, input=""
+        worker_command(PlanConfig(group="arm"), []),
+        capture_output=True,
+        text=True,
+        timeout=scaled(30),
+        input="",
     )
     assert done.returncode == 2
     assert "ros-$ROS_DISTRO-moveit-py" in json.loads(done.stdout)["ready"]

@@ -1,0 +1,21 @@
+"""The heartbeat of the arbiter."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlif_moveit.heartbeat import Heartbeat
+
+
+def test_heartbeat_is_missing_before_the_first_and_after_the_time_out():
+    heartbeat = Heartbeat(0.5)
+    assert not heartbeat.ever and "start it" in heartbeat.problem(0.0)
+    heartbeat.received(1.0)
+    assert heartbeat.ever and heartbeat.problem(1.5) == ""
+    assert "more than 0.5 s" in heartbeat.problem(1.51)
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_heartbeat_with_a_bad_time_out_is_refused_by_name(timeout):
+    with pytest.raises(ValueError, match="arbiter_timeout"):
+        Heartbeat(timeout)
