@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from waiting import scaled
 
@@ -19,6 +20,9 @@ MARKERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # An example that a loaded machine takes long for is no failure.
+    hypothesis.settings.register_profile("rlif", deadline=None)
+    hypothesis.settings.load_profile("rlif")
     for name, text in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {text}")
     if config.getoption("timeout", None) is None:
