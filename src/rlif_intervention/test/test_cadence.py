@@ -31,21 +31,21 @@ def play(first_action, every, jitter=(), seconds=8.0):
     first=st.floats(0.0, 0.1), every=st.sampled_from([0.1, 0.02, 0.033, 0.0101]),
     jitter=st.lists(st.floats(0.0, 0.002), min_size=1, max_size=7),
 )  # fmt: skip
-def test_no_period_differs_by_more_than_the_slew(first, every, jitter):
+def test_cadence_with_any_actions_changes_a_period_by_at_most_the_slew(first, every, jitter):
     commands, _ = play(first, every, jitter)
     for _, period in commands:
         assert abs(period - PERIOD) <= SLEW * PERIOD + 1e-12
 
 
 @given(phase=st.floats(0.0, PERIOD), every=st.sampled_from([0.1, 0.02]))
-def test_actions_come_to_wait_no_longer_than_the_margin(phase, every):
+def test_cadence_with_regular_actions_lets_them_wait_for_the_margin_only(phase, every):
     _, waits = play(phase, every)
     settled = waits[len(waits) // 2 :]
     assert settled
     assert max(settled) == pytest.approx(MARGIN * PERIOD, abs=1.1 * SLEW * PERIOD)
 
 
-def test_without_actions_or_with_old_ones_nothing_moves():
+def test_cadence_without_new_actions_keeps_the_period():
     cadence = Cadence(PERIOD)
     assert cadence.next_period(1.0) == PERIOD
     cadence.action_arrived(1.0)

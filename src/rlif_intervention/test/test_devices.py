@@ -26,12 +26,12 @@ REST = Reading(False, (0.0,) * 3)
 PUSH = Reading(True, (1.0, 0.0, 0.0))
 
 
-def test_a_joy_message_is_read_once_flag_and_action_together():
+def test_layout_reads_flag_and_action_out_of_one_message():
     reading = JoyLayout().read([0.1, -0.2, 5.0, 0, 0, 0], [1, 0, 0, 0], XYZ)
     assert reading == Reading(True, (0.1, -0.2, 1.0), frozenset({"deadman"}))
 
 
-def test_layout_with_sign_deadzone_turbo_and_axes_that_are_not_there():
+def test_layout_with_sign_deadzone_turbo_and_missing_axes_scales():
     layout = JoyLayout(
         axes=(1, 0, -1, -1, -1, 2),
         scales=(-1.0, 1.0, 1.0, 1.0, 1.0, 2.0),
@@ -53,26 +53,26 @@ def test_layout_with_sign_deadzone_turbo_and_axes_that_are_not_there():
         ([0.0, math.inf, 0.0], [0] * 4, "axis 1 of the Joy message is inf"),
     ],
 )
-def test_a_joy_message_that_cannot_be_used_is_refused_by_name(axes, buttons, words):
+def test_layout_with_a_message_that_cannot_be_used_raises_by_name(axes, buttons, words):
     with pytest.raises(DeviceMessageError, match=words):
         JoyLayout().read(axes, buttons, XYZ)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=6, max_size=6))
-def test_actions_of_a_layout_are_in_minus_one_to_one(axes):
+def test_layout_with_any_axes_gives_actions_in_minus_one_to_one(axes):
     action = JoyLayout(deadzone=0.05).read(axes, [0] * 4, XYZ).action
     assert all(-1.0 <= v <= 1.0 for v in action)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_every_press_is_an_edge_once_and_what_was_down_at_first_is_none(states):
+def test_button_edges_have_each_press_once_and_none_at_first(states):
     edges = ButtonEdges()
     names = [edges.pressed(frozenset({"success"} if s else ())) for s in states]
     expected = [b and not a for a, b in zip(states, states[1:], strict=False)]
     assert [bool(n) for n in names] == [False, *expected]
 
 
-def test_motion_takes_over_above_on_and_lets_go_below_off():
+def test_motion_gate_takes_over_above_on_and_lets_go_below_off():
     gate = MotionGate(on=0.2, off=0.1)
     trace = [0.05, 0.15, 0.19, 0.21, 0.15, 0.11, 0.15, 0.09, 0.15]
     found = [gate.update((0.0, v)) for v in trace]
@@ -80,12 +80,12 @@ def test_motion_takes_over_above_on_and_lets_go_below_off():
 
 
 @pytest.mark.parametrize(("on", "off"), [(0.1, 0.1), (0.1, 0.2), (0.1, 0.0), (1.5, 0.1)])
-def test_thresholds_that_make_no_hysteresis_are_refused(on, off):
+def test_motion_gate_without_hysteresis_is_refused(on, off):
     with pytest.raises(ValueError, match="off"):
         MotionGate(on, off)
 
 
-def test_a_silent_device_does_not_drive_and_says_so():
+def test_device_that_is_silent_is_not_engaged_and_names_it():
     device = Device("mouse", timeout=0.5)
     assert "no message" in device.problem(0.0)
     device.update(PUSH, 1.0)
@@ -93,7 +93,7 @@ def test_a_silent_device_does_not_drive_and_says_so():
     assert not device.engaged(1.51) and "silent" in device.problem(1.51)
 
 
-def test_a_deadman_topic_that_goes_silent_is_let_go():
+def test_deadman_that_goes_silent_is_let_go():
     deadman = Deadman(timeout=0.5)
     assert not deadman.held(0.0)
     deadman.update(True, 1.0)
@@ -102,7 +102,7 @@ def test_a_deadman_topic_that_goes_silent_is_let_go():
     assert not deadman.held(1.6)
 
 
-def test_a_device_that_has_never_moved_is_known():
+def test_device_that_was_never_moved_is_known():
     device = Device("mouse")
     for t in range(5):
         device.update(REST, float(t))
@@ -116,7 +116,7 @@ def rack(locks=()):
     return DeviceRack(devices, list(locks))
 
 
-def test_the_engaged_device_of_the_highest_priority_drives():
+def test_rack_with_several_engaged_devices_takes_the_highest_priority():
     r = rack()
     for name in ("keys", "pad"):
         r.device(name).update(PUSH, 0.0)
@@ -128,7 +128,7 @@ def test_the_engaged_device_of_the_highest_priority_drives():
     assert r.driving(2.0) is None
 
 
-def test_a_lock_masks_its_priority_and_below_and_holds_when_it_goes_silent():
+def test_lock_masks_its_priority_and_below_and_holds_when_it_goes_silent():
     lock = Lock("pause", priority=10, timeout=1.0)
     r = rack([lock])
     r.device("pad").update(PUSH, 0.0)
@@ -142,7 +142,7 @@ def test_a_lock_masks_its_priority_and_below_and_holds_when_it_goes_silent():
     assert r.driving(0.3) is None
 
 
-def test_the_rack_says_what_is_wrong_only_if_no_device_is_live():
+def test_rack_has_a_problem_only_without_any_live_device():
     r = rack()
     assert all(name in r.problem(0.0) for name in ("pad", "mouse", "keys"))
     r.device("keys").update(REST, 0.0)
@@ -151,7 +151,7 @@ def test_the_rack_says_what_is_wrong_only_if_no_device_is_live():
         r.device("wheel")
 
 
-def test_a_message_without_buttons_leaves_them_as_they_were():
+def test_button_memory_with_a_message_without_buttons_keeps_them():
     # A 3D mouse's driver sends its motion so.
     memory, edges = ButtonMemory(), ButtonEdges()
     layout = JoyLayout(axes=(0, 1, 2, -1, -1, -1), buttons=(("arm", 0),))
@@ -161,7 +161,7 @@ def test_a_message_without_buttons_leaves_them_as_they_were():
     assert [i for i, names in enumerate(heard) if names] == [3], "one press, one edge"
 
 
-def test_a_locked_device_is_no_device_that_a_person_could_take_over_with():
+def test_rack_with_a_locked_device_does_not_count_it():
     lock = Lock("pause", priority=10)
     r = rack([lock])
     for name in ("pad", "mouse"):
@@ -176,7 +176,7 @@ def test_a_locked_device_is_no_device_that_a_person_could_take_over_with():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_numbers_of_a_device_that_are_not_finite_are_refused_by_name(bad):
+def test_device_with_a_number_that_is_not_finite_is_refused_by_name(bad):
     # At rest 0 times such a scale was read as -1: full speed.
     with pytest.raises(ValueError, match=r"joy scales is .*expected finite"):
         JoyLayout(scales=(bad, 1.0, 1.0, 1.0, 1.0, 1.0))
@@ -193,7 +193,7 @@ def test_numbers_of_a_device_that_are_not_finite_are_refused_by_name(bad):
             make()
 
 
-def test_a_locked_device_can_stop_and_nothing_else():
+def test_rack_with_a_locked_device_takes_its_stop_button_only():
     lock = Lock("pause", priority=10)
     r = rack([lock])
     buttons = frozenset({"arm", "stop", "success", "failure", "discard"})
@@ -203,7 +203,7 @@ def test_a_locked_device_can_stop_and_nothing_else():
     assert r.heard(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
 
 
-def test_a_driver_that_leaves_buttons_out_of_a_message():
+def test_button_memory_with_buttons_left_out_completes_them():
     # spacenav_node: button 1 alone comes as [0, 1], button 0 alone as [1], motion as [].
     memory, edges = ButtonMemory(size=3), ButtonEdges()
     layout = JoyLayout(buttons=(("success", 0), ("failure", 1), ("arm", 2)))
@@ -214,7 +214,7 @@ def test_a_driver_that_leaves_buttons_out_of_a_message():
     assert heard == [frozenset(names) for names in expected]
 
 
-def test_a_device_that_sends_only_when_it_is_used_may_be_silent_at_rest():
+def test_device_with_idle_ok_may_be_silent_at_rest_only():
     device = Device("keys", timeout=0.5, idle_ok=True)
     assert "no message" in device.problem(0.0), "it must have been heard once"
     device.update(REST, 1.0)

@@ -14,7 +14,7 @@ def statuses(arbiter, now):
     return {s.name: s for s in arbiter_statuses(arbiter, now)}
 
 
-def test_ages_devices_that_never_moved_and_limits():
+def test_statuses_have_ages_devices_that_never_moved_and_limits():
     limits = LimitConfig(workspace_min=(-1.0,) * 3, workspace_max=(1.0,) * 3)
     a = Arbiter(ArbiterConfig(limits=limits), DeviceRack([Device("mouse")]))
     found = statuses(a, 0.0)
@@ -40,7 +40,7 @@ def test_ages_devices_that_never_moved_and_limits():
     assert statuses(a, 1.0)["control"].level is Level.ERROR
 
 
-def test_missed_periods_are_counted_between_reports():
+def test_period_meter_counts_missed_periods_between_reports():
     meter = PeriodMeter(0.02)
     assert meter.status().level is Level.ERROR
     for now in (0.0, 0.02, 0.04, 0.1):

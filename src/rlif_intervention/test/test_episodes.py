@@ -29,7 +29,7 @@ def drive(k, stamps, source=Source.POLICY, onset=False, now=0.0):
         k.decision(k.id, Driven(stamp, source, onset), now)
 
 
-def test_nothing_starts_before_a_human_arms():
+def test_keeper_before_a_human_arms_starts_nothing():
     k = EpisodeKeeper(EpisodeConfig(auto_start=True, reset=True))
     assert k.begin_reset(10) is None and k.start(0.0, 10) is None
     assert "arbiter" in k.waiting_for()
@@ -39,7 +39,7 @@ def test_nothing_starts_before_a_human_arms():
     assert k.begin_reset(10).phase is Phase.RESETTING
 
 
-def test_waits_for_a_recorder_and_again_when_it_is_gone():
+def test_keeper_without_a_recorder_waits_at_first_and_when_it_is_gone():
     k = keeper(wait_for_recorder=True)
     assert k.start(0.0, 10) is None and "wait_for_recorder" in k.waiting_for()
     k.recorder_seen = True
@@ -50,7 +50,7 @@ def test_waits_for_a_recorder_and_again_when_it_is_gone():
     assert k.start(0.0, 30) is None and "recorder" in k.waiting_for()
 
 
-def test_starts_only_when_asked_without_auto_start():
+def test_keeper_without_auto_start_starts_when_asked():
     k = keeper(auto_start=False)
     assert k.start(0.0, 10) is None and "start_episode" in k.waiting_for()
     assert k.request_start()[0]
@@ -62,18 +62,18 @@ def test_starts_only_when_asked_without_auto_start():
     assert k.leave_ended(30).id == 2
 
 
-def test_waits_for_the_first_action_of_the_policy():
+def test_keeper_before_the_first_policy_action_waits():
     k = keeper(wait_for_policy=True)
     assert k.start(0.0, 10) is None and "policy" in k.waiting_for()
     k.policy_seen = True
     assert k.start(0.0, 10).phase is Phase.RUNNING
 
 
-def test_waits_for_a_clock():
+def test_keeper_without_a_clock_waits():
     assert keeper().start(0.0, 0) is None
 
 
-def test_starts_after_every_stamp_that_is_known():
+def test_keeper_starts_after_every_stamp_that_is_known():
     k = keeper()
     k.start(0.0, 100)
     drive(k, [150, 250])
@@ -82,7 +82,7 @@ def test_starts_after_every_stamp_that_is_known():
     assert k.start(0.0, 180).stamp == 251
 
 
-def test_counts_and_the_time_limit():
+def test_keeper_counts_steps_and_ends_at_the_time_limit():
     k = keeper(max_steps=4)
     k.start(0.0, 100)
     drive(k, [101])
@@ -101,7 +101,7 @@ def test_success_at_a_stamp_drops_the_decisions_from_there_on():
     assert report.steps == 2 and report.stamp == 103 and report.outcome is Outcome.SUCCESS
 
 
-def test_a_discarded_episode_does_not_count_and_its_steps_are_still_waited_for():
+def test_discarded_episode_does_not_count_and_its_steps_are_waited_for():
     k = keeper(auto_start=True, max_episodes=1, pace=True)
     k.pacer.learner(0, 0, True)
     k.start(0.0, 100)
@@ -117,13 +117,13 @@ def test_a_discarded_episode_does_not_count_and_its_steps_are_still_waited_for()
     assert not k.wanted
 
 
-def test_a_success_from_before_the_start_is_not_this_episodes():
+def test_success_from_before_the_start_is_ignored():
     k = keeper()
     k.start(0.0, 100)
     assert k.succeed(99, "late") is None and k.phase is Phase.RUNNING
 
 
-def test_the_reset_waits_for_the_final_observation():
+def test_reset_waits_for_the_final_observation():
     k = keeper(settle_time=50)
     k.start(0.0, 100)
     k.end(Outcome.SUCCESS, "", 200)
@@ -131,7 +131,7 @@ def test_the_reset_waits_for_the_final_observation():
     assert k.leave_ended(250) is not None
 
 
-def test_control_lost_and_silence_truncate_and_disarming_does_so_at_once():
+def test_control_lost_or_silence_truncates_and_disarming_does_so_at_once():
     k = keeper(control_lost_timeout=5.0)
     k.start(0.0, 100)
     k.control(ControlState.POLICY, "", 1.0, 100)
@@ -155,7 +155,7 @@ def test_control_lost_and_silence_truncate_and_disarming_does_so_at_once():
 
 @pytest.mark.parametrize("state", [ControlState.DISARMED, ControlState.FAULT])
 @pytest.mark.parametrize("driver", [ControlState.POLICY, ControlState.OPERATOR, ControlState.HOLD])
-def test_a_human_who_disarms_or_stops_ends_the_episode_as_a_failure_at_once(state, driver):
+def test_human_who_disarms_or_stops_ends_the_episode_as_a_failure_at_once(state, driver):
     k = keeper()
     k.start(0.0, 100)
     k.control(driver, "", 1.0, 100)
@@ -166,7 +166,7 @@ def test_a_human_who_disarms_or_stops_ends_the_episode_as_a_failure_at_once(stat
     assert k.control(state, "again", 1.2, 300, by_human=True) is None
 
 
-def test_a_fault_that_no_human_caused_is_no_abort():
+def test_fault_that_no_human_caused_is_no_abort():
     k = keeper(control_lost_timeout=5.0)
     k.start(0.0, 100)
     k.control(ControlState.POLICY, "", 1.0, 100)
@@ -189,7 +189,7 @@ def test_max_episodes_counts_from_when_it_is_set():
     assert k.start(0.0, 9000) is None
 
 
-def test_a_running_episode_keeps_the_parameters_it_began_with():
+def test_running_episode_keeps_the_parameters_it_began_with():
     k = keeper()
     k.start(0.0, 100)
     k.configure(EpisodeConfig(auto_start=True, evaluation=True, max_steps=1), anew=False)
@@ -198,7 +198,7 @@ def test_a_running_episode_keeps_the_parameters_it_began_with():
     assert not report.evaluation and report.max_steps == 0 and report.steps == 2
 
 
-def test_pacing_counts_the_final_step_too_and_late_decisions_but_no_evaluation():
+def test_pacer_counts_final_steps_and_late_decisions_but_no_evaluation():
     k = keeper(pace=True)
     k.pacer.learner(0, 0, True)
     k.start(0.0, 100)
@@ -220,7 +220,7 @@ def test_pacing_counts_the_final_step_too_and_late_decisions_but_no_evaluation()
     assert k.waiting_for() is None
 
 
-def test_lost_steps_and_a_restarted_learner_do_not_block_for_ever():
+def test_pacer_with_lost_steps_or_a_restarted_learner_does_not_block():
     p = Pacer()
     assert "no status" in p.waiting_for()
     p.add(10)
@@ -233,7 +233,7 @@ def test_lost_steps_and_a_restarted_learner_do_not_block_for_ever():
     assert "0 of 5" in p.waiting_for()
 
 
-def test_a_learner_restarted_in_an_episode_is_waited_for_from_the_next_one_on():
+def test_pacer_with_a_learner_restarted_in_an_episode_waits_from_the_next_one_on():
     """Regression: the steps that went to the learner before it were awaited for ever."""
     k = keeper(pace=True)
     k.pacer.learner(100, 3, True)
@@ -252,7 +252,7 @@ def test_a_learner_restarted_in_an_episode_is_waited_for_from_the_next_one_on():
     assert k.waiting_for() is None
 
 
-def test_a_learner_first_heard_in_an_episode_is_waited_for_from_the_next_one_on():
+def test_pacer_with_a_learner_first_received_in_an_episode_waits_from_the_next_one_on():
     p = Pacer()
     p.begin()
     p.learner(3, 0, True)
@@ -264,7 +264,7 @@ def test_a_learner_first_heard_in_an_episode_is_waited_for_from_the_next_one_on(
     assert "of 7" in p.waiting_for()
 
 
-def test_gaps_that_stand_for_no_step_do_not_add_up():
+def test_pacer_with_gaps_that_stand_for_no_step_does_not_add_them_up():
     """The recorder leaves a number out for a hole in time: pacing must not grow lax by it."""
     p = Pacer()
     p.learner(0, 0, True)
@@ -278,7 +278,7 @@ def test_gaps_that_stand_for_no_step_do_not_add_up():
 
 
 @pytest.mark.parametrize("name", ["max_steps", "max_episodes", "settle_time"])
-def test_negative_numbers_are_refused(name):
+def test_config_with_negative_numbers_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} is -1"):
         EpisodeConfig(**{name: -1})
 
@@ -305,7 +305,7 @@ def happen(k, op, now, ros):
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(OPS, st.integers(1, 20)), max_size=60))
-def test_reports_are_in_order_and_every_running_episode_ends_once(ops):
+def test_keeper_with_any_events_reports_in_order_and_ends_each_episode_once(ops):
     k, ros, reports = keeper(max_steps=5), 1, []
     for op, amount in ops:
         ros += amount
@@ -321,7 +321,7 @@ def test_reports_are_in_order_and_every_running_episode_ends_once(ops):
             assert r.stamp >= starts[r.id] and r.outcome is not Outcome.RUNNING and r.steps <= 5
 
 
-def test_a_resumed_learner_is_waited_for_although_its_count_is_already_high():
+def test_pacer_with_a_resumed_learner_of_a_high_count_waits():
     pacer = Pacer()
     pacer.learner(steps=5000, lost=0, caught_up=True)
     pacer.add(37)
@@ -330,7 +330,7 @@ def test_a_resumed_learner_is_waited_for_although_its_count_is_already_high():
     assert pacer.waiting_for() is None
 
 
-def test_steps_that_were_sent_before_the_first_status_are_waited_for():
+def test_pacer_with_steps_from_before_the_first_status_waits_for_them():
     pacer = Pacer()
     pacer.add(37)
     pacer.learner(steps=0, lost=0, caught_up=True)

@@ -20,7 +20,7 @@ SOURCES = st.sampled_from([Source.POLICY, Source.OPERATOR, Source.NONE])
 
 
 @given(st.lists(st.tuples(ASKED, SOURCES), max_size=200))
-def test_it_changes_only_as_asked_and_not_more_often_than_the_interval(inputs):
+def test_gripper_with_any_actions_changes_as_asked_and_not_more_often_than_the_interval(inputs):
     gripper, now, before = Gripper(CONFIG), 0.0, AS_IT_IS
     changes = []
     for asked, source in inputs:
@@ -38,14 +38,14 @@ def test_it_changes_only_as_asked_and_not_more_often_than_the_interval(inputs):
 
 
 @given(st.lists(st.floats(-0.49, 0.49), max_size=30), st.sampled_from([OPEN, CLOSED]))
-def test_between_the_thresholds_it_stays_as_it_is(between, start):
+def test_gripper_between_the_thresholds_stays_as_it_is(between, start):
     gripper = Gripper(CONFIG)
     gripper.drive(start, Source.POLICY, 0.0)
     for i, asked in enumerate(between):
         assert gripper.drive(asked, Source.POLICY, 1.0 + i) == start
 
 
-def test_a_wish_within_the_interval_is_done_when_it_is_over_and_the_newest_counts():
+def test_gripper_asked_within_the_interval_changes_when_it_is_over():
     gripper = Gripper(CONFIG)
     assert gripper.drive(1.0, Source.POLICY, 0.0) == OPEN
     assert gripper.drive(-1.0, Source.POLICY, 0.1) == OPEN
@@ -55,7 +55,7 @@ def test_a_wish_within_the_interval_is_done_when_it_is_over_and_the_newest_count
     assert gripper.drive(0.0, Source.POLICY, 1.2) == CLOSED
 
 
-def test_what_the_policy_did_not_get_is_not_done_under_the_operator_who_does_not_wait():
+def test_gripper_under_the_operator_does_not_wait_and_forgets_the_policy():
     gripper = Gripper(CONFIG)
     gripper.drive(-1.0, Source.POLICY, 0.0)
     gripper.drive(1.0, Source.POLICY, 0.1)
@@ -65,7 +65,7 @@ def test_what_the_policy_did_not_get_is_not_done_under_the_operator_who_does_not
     assert gripper.drive(1.0, Source.OPERATOR, 1.62) == OPEN
 
 
-def test_after_a_stop_nothing_moves_until_somebody_asks_anew():
+def test_gripper_after_a_stop_stays_until_it_is_asked_again():
     gripper = Gripper(CONFIG)
     gripper.drive(-1.0, Source.POLICY, 0.0)
     assert gripper.forget() == AS_IT_IS
@@ -74,12 +74,12 @@ def test_after_a_stop_nothing_moves_until_somebody_asks_anew():
 
 
 @pytest.mark.parametrize("bad", [{"threshold": 0.0}, {"threshold": math.nan}, {"interval": -1.0}])
-def test_numbers_that_make_no_sense_are_refused(bad):
+def test_config_with_numbers_that_make_no_sense_is_refused(bad):
     with pytest.raises(ValueError, match="gripper_"):
         GripperConfig(**bad)
 
 
-def test_the_operators_buttons_are_the_entry_of_the_axis():
+def test_layout_with_gripper_buttons_gives_the_entry_of_the_axis():
     layout = JoyLayout(buttons=(("deadman", 0), ("gripper_open", 1), ("gripper_close", 2)))
     for buttons, entry in (
         ([1, 1, 0], OPEN),
@@ -113,7 +113,7 @@ def further(bench, ms, engaged=False, entry=0.0):
     return bench
 
 
-def test_what_was_executed_is_what_is_recorded(bench):
+def test_arbiter_with_a_gripper_records_what_was_executed(bench):
     further(bench, 100)
     assert bench.arbiter.arm(True)[0]
     bench.arbiter.begin_episode(1, bench.ms * MS, 0)
@@ -129,7 +129,7 @@ def test_what_was_executed_is_what_is_recorded(bench):
     assert all(len(d.executed_action) == 4 for d in bench.decisions)
 
 
-def test_a_held_policy_keeps_its_grasp_and_a_stop_forgets_it(bench):
+def test_arbiter_in_hold_keeps_the_grasp_and_a_stop_forgets_it(bench):
     further(bench, 100)
     bench.arbiter.arm(True)
     bench.arbiter.begin_episode(1, bench.ms * MS, 0)

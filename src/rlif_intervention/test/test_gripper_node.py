@@ -1,141 +1,30 @@
-"""The gripper's goals: nobody waits, the newest wins, a stop cancels, a grasp is kept."""
+"""The gripper node: what it sends to an action server or a topic, and when it cancels."""
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import time
 from types import SimpleNamespace
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
-from hypothesis import given
-from hypothesis import strategies as st
-from rclpy.parameter import Parameter
 from rclpy.task import Future
 from rlif_node.optional import MissingInterfacesError
 from rlif_node.qos import LATCHED, RELIABLE
+from ros_graph import params
 from std_msgs.msg import Float64
 
+from rlif_intervention import gripper_node
 from rlif_intervention.gripper import AS_IT_IS, CLOSED, OPEN
-from rlif_intervention.gripper_goals import GoalConfig, GripperGoals
 from rlif_intervention.gripper_node import ActionGripper, GripperNode
 from rlif_msgs.msg import ControlState
 
 HAVE_CONTROL = importlib.util.find_spec("control_msgs") is not None
-EVENTS = st.sampled_from(
-    ["open", "close", "as it is", "nan", "arm", "stop", "done", "failed", "late", "wait"]
-)
 
-
-def goals(**changes):
-    made = GripperGoals(GoalConfig(**changes))
-    made.armed(True)
-    made.command(AS_IT_IS, 0.0)
-    return made
-
-
-@given(st.lists(EVENTS, max_size=80), st.booleans())
-def test_a_goal_is_sent_only_as_commanded_and_none_is_under_way_after_a_stop(events, ready):
-    g, now, ticket, armed, commanded = GripperGoals(GoalConfig()), 0.0, 0, False, AS_IT_IS
-    values = {"open": OPEN, "close": CLOSED, "as it is": AS_IT_IS, "nan": math.nan}
-    for event in events:
-        now += 0.1
-        if event in values:
-            commanded = values[event] if event != "nan" else AS_IT_IS
-            g.command(values[event], now)
-        elif event in ("arm", "stop"):
-            armed = event == "arm"
-            g.armed(armed)
-        elif event in ("done", "failed", "late"):
-            g.finished(ticket - (event == "late"), "broken" if event == "failed" else "", now)
-        before = g.under_way
-        order = g.step(ready, now)
-        if order is not None and order.send:
-            assert armed and ready and order.target == commanded and order.ticket == ticket + 1
-            ticket = order.ticket
-        elif order is not None:
-            assert before and order.ticket == ticket, "the newest, and only once"
-        if not armed:
-            assert not g.under_way
-        assert order is None or g.step(ready, now) is None, "nothing is ordered twice"
-
-
-def test_hold_keeps_the_goal_and_the_newest_command_takes_its_place():
-    g = goals()
-    g.command(CLOSED, 0.0)
-    first = g.step(True, 0.0)
-    g.command(CLOSED, 0.3)
-    assert g.step(True, 0.3) is None and g.under_way
-    g.command(OPEN, 0.4)
-    second = g.step(True, 0.4)
-    assert (second.ticket, second.target) == (first.ticket + 1, OPEN)
-    g.finished(first.ticket, "preempted", 0.5)
-    assert g.under_way and not g.problem, "what an older goal came to concerns nobody"
-
-
-def test_a_silent_arbiter_is_a_stop_and_a_grasp_that_is_done_is_not_touched():
-    g = goals(command_timeout=0.5)
-    g.command(CLOSED, 0.0)
-    order = g.step(True, 0.0)
-    assert g.step(True, 0.4) is None
-    cancel = g.step(True, 0.6)
-    assert not cancel.send and cancel.ticket == order.ticket
-    g.command(CLOSED, 1.0)
-    assert g.step(True, 1.0) is None, "of an arbiter that hung: nobody asked anew"
-    g.command(AS_IT_IS, 1.0)
-    g.command(CLOSED, 1.0)
-    order = g.step(True, 1.0)
-    g.finished(order.ticket, "", 1.1)
-    assert g.step(True, 5.0) is None, "held"
-
-
-@pytest.mark.parametrize("order", ["stop first", "command first"])
-def test_after_a_stop_the_old_command_is_no_new_wish_in_whatever_order_it_is_heard(order):
-    g = goals()
-    g.command(CLOSED, 0.0)
-    g.step(True, 0.0)
-    if order == "command first":
-        g.command(AS_IT_IS, 0.1)
-    g.armed(False)
-    assert not g.step(True, 0.1).send
-    if order == "stop first":
-        g.armed(True)
-        g.command(CLOSED, 0.2)  # still on its way when the stop came
-        assert g.step(True, 0.2) is None and "since the last stop" in g.words()
-    g.command(AS_IT_IS, 0.3)
-    g.armed(True)
-    g.command(CLOSED, 0.4)
-    assert g.step(True, 0.4).send
-
-
-def test_no_result_in_time_is_said_and_tried_again_while_it_is_commanded():
-    g = goals(goal_timeout=2.0, retry=1.0, command_timeout=100.0)
-    g.command(CLOSED, 0.0)
-    g.step(True, 0.0)
-    assert not g.step(True, 2.1).send and "no result within 2.0 s" in g.words()
-    assert g.step(True, 3.0) is None
-    assert g.step(True, 3.2).send and not g.problem
-
-
-def test_without_a_server_it_says_so_and_sends_as_soon_as_there_is_one():
-    g = goals()
-    g.command(OPEN, 0.0)
-    assert g.step(False, 0.0) is None and "driver" in g.words()
-    assert g.step(True, 0.1).send
-
-
-@pytest.mark.parametrize("bad", [{"retry": 0.0}, {"goal_timeout": math.nan}])
-def test_times_that_make_no_sense_are_refused(bad):
-    with pytest.raises(ValueError, match="gripper_"):
-        GoalConfig(**bad)
-
-
-# ---- the action client: a stand-in that answers when it is told to
+# ---- the action client, with a stand-in for the server
 
 
 class Server:
-    """What ActionGripper sees of an action server. Futures are done when `answer` says so."""
+    """What ActionGripper sees of an action server. A future is done when the test ends it."""
 
     def __init__(self):
         self.sent, self.cancelled, self.accepts = [], [], True
@@ -181,7 +70,7 @@ def action():
     ("end", "good"),
     [({"status": 4}, True), ({"status": 6, "stalled": True}, True), ({"status": 6}, False)],
 )
-def test_a_result_comes_when_it_comes_and_an_object_between_the_fingers_is_one(action, end, good):
+def test_action_gripper_with_a_result_or_an_object_between_the_fingers_is_done(action, end, good):
     server, gripper, ended = action
     gripper.send(1, 0.08)
     server.accept()
@@ -190,7 +79,7 @@ def test_a_result_comes_when_it_comes_and_an_object_between_the_fingers_is_one(a
     assert ended[0][0] == 1 and bool(ended[0][1]) is not good
 
 
-def test_a_goal_that_is_accepted_after_the_stop_is_cancelled_and_older_ones_too(action):
+def test_action_gripper_with_a_goal_accepted_after_the_stop_cancels_it_and_older_ones(action):
     server, gripper, _ = action
     gripper.send(1, 0.0)
     server.accept()
@@ -201,7 +90,7 @@ def test_a_goal_that_is_accepted_after_the_stop_is_cancelled_and_older_ones_too(
     assert server.cancelled == [0, 1] and gripper.settled()
 
 
-def test_a_refused_goal_is_a_failure(action):
+def test_action_gripper_with_a_refused_goal_reports_a_failure(action):
     server, gripper, ended = action
     server.accepts = False
     gripper.send(1, 0.0)
@@ -212,117 +101,102 @@ def test_a_refused_goal_is_a_failure(action):
 # ---- the node, over DDS
 
 
-class Driver:
-    """Arbiter's voice and gripper's ear."""
+class Gripper:
+    """The node, the arbiter's side of it, and a driver that takes positions on a topic."""
 
-    def __init__(self, graph):
-        self.world = graph.world
-        self.commands = self.world.create_publisher(Float64, "gripper_command", RELIABLE)
-        self.control = self.world.create_publisher(ControlState, "control_state", LATCHED)
-        self.positions, self.value, self.statuses = [], None, {}
-        self.world.create_timer(0.02, self._repeat)
-        self.world.create_subscription(DiagnosticArray, "/diagnostics", self._report, RELIABLE)
+    def __init__(self, graph, make, state):
+        self.graph, self.value, self.positions = graph, AS_IT_IS, []
+        world = graph.world
+        self._commands = world.create_publisher(Float64, "gripper_command", RELIABLE)
+        self._control = world.create_publisher(ControlState, "control_state", LATCHED)
+        world.create_timer(0.02, lambda: self._commands.publish(Float64(data=self.value)))
+        self.node = graph.add(make())
+        self.publish(state)
+        graph.status("gripper", "as it is")  # as of an arbiter that was armed just now
 
-    def listen(self):
-        self.world.create_subscription(
+    def connect_driver(self):
+        self.graph.world.create_subscription(
             Float64, "gripper_position", lambda m: self.positions.append(m.data), RELIABLE
         )
 
-    def _repeat(self):
-        if self.value is not None:
-            self.commands.publish(Float64(data=self.value))
+    def publish(self, state):
+        self._control.publish(ControlState(state=state))
 
-    def _report(self, message):
-        self.statuses |= {s.name.split(": ")[-1]: s for s in message.status}
-
-    def say(self, state):
-        self.control.publish(ControlState(state=state))
+    def until_reported(self):
+        """A report later: everything that was sent has been acted on."""
+        self.graph.world.statuses.clear()
+        self.graph.until(lambda: self.graph.world.statuses, "a report")
 
 
-def rest(graph, driver, state):
-    """As an arbiter that was armed just now."""
-    driver.value = AS_IT_IS
-    driver.say(state)
-
-    def heard():
-        return "as it is" in getattr(driver.statuses.get("gripper"), "message", "")
-
-    graph.until(heard, what="rest")
-
-
-def params(**values):
-    return [Parameter(name, value=value) for name, value in values.items()]
+@pytest.fixture
+def gripper(make_graph, monkeypatch):
+    monkeypatch.setattr(gripper_node, "REPORT_PERIOD", 0.1)
+    return lambda make, state: Gripper(make_graph(lock_step=False), make, state)
 
 
 @pytest.mark.ros
-def test_a_position_on_a_topic_once_with_each_change(make_graph):
-    graph = make_graph(lock_step=False)
-    driver = Driver(graph)
-    graph.add(GripperNode(params(gripper_output="topic", gripper_open=0.07)))
-    rest(graph, driver, ControlState.POLICY)
-    driver.value = OPEN
-    graph.until(lambda: "driver running" in getattr(driver.statuses.get("gripper"), "message", ""),
-                what="word of a driver that is missing")  # fmt: skip
-    driver.listen()
-    graph.until(lambda: driver.positions == [0.07], what="open")
-    driver.value = CLOSED
-    graph.until(lambda: driver.positions == [0.07, 0.0], what="closed")
-    driver.say(ControlState.HOLD)
-    driver.value = CLOSED
-    driver.say(ControlState.FAULT)
-    driver.value = OPEN
-    driver.statuses.clear()
-    graph.until(lambda: driver.statuses, what="a second in FAULT")
-    assert driver.positions == [0.07, 0.0], "no motion in FAULT, and no repetition"
+def test_gripper_node_with_a_topic_sends_a_position_once_with_each_change(gripper):
+    values = {"gripper_output": "topic", "gripper_open": 0.07, "gripper_command_timeout": 5.0}
+    g = gripper(lambda: GripperNode(params(**values)), ControlState.POLICY)
+    g.value = OPEN
+    g.graph.status("gripper", "driver running")
+    g.connect_driver()
+    g.graph.until(lambda: g.positions == [0.07], "open")
+    g.value = CLOSED
+    g.graph.until(lambda: g.positions == [0.07, 0.0], "closed")
+    g.publish(ControlState.HOLD)
+    g.publish(ControlState.FAULT)
+    g.graph.status("gripper", "since the last stop")
+    g.value = OPEN
+    g.until_reported()
+    g.until_reported()
+    assert g.positions == [0.07, 0.0], "no motion in FAULT, and no repetition"
 
 
 @pytest.mark.ros
-def test_a_slow_gripper_holds_nobody_up_and_a_stop_cancels(make_graph):
+def test_gripper_node_with_a_slow_server_waits_for_nothing_and_cancels_on_a_stop(gripper):
     """Pitfall: a gripper call blocked the control loop for 0.6 s."""
-    graph = make_graph(lock_step=False)
-    driver, server = Driver(graph), Server()
-    made = []
-
-    def actuator(finished):
-        made.append(ActionGripper(server, lambda p: p, finished))
-        return made[-1]
-
-    node = graph.add(GripperNode(params(gripper_goal_timeout=30.0), actuator))
-    rest(graph, driver, ControlState.OPERATOR)
-    driver.value = CLOSED
-    graph.until(lambda: server.sent == [0.0], what="a goal")
+    server = Server()
+    values = params(gripper_goal_timeout=30.0, gripper_command_timeout=5.0)
+    g = gripper(
+        lambda: GripperNode(values, lambda done: ActionGripper(server, lambda p: p, done)),
+        ControlState.OPERATOR,
+    )
+    g.value = CLOSED
+    g.graph.until(lambda: server.sent == [0.0], "a goal")
     server.accept()
-    began = time.monotonic()
-    node._step()
-    assert time.monotonic() - began < 0.1, "its result is still out"
-    driver.value = OPEN
-    graph.until(lambda: server.sent == [0.0, 0.08], what="the newest goal")
+    began = time.thread_time()
+    g.node._step()
+    assert time.thread_time() - began < 0.1, "its result is still out"
+    g.value = OPEN
+    g.graph.until(lambda: server.sent == [0.0, 0.08], "the newest goal")
     server.accept()
-    driver.say(ControlState.FAULT)
-    graph.until(lambda: 1 in server.cancelled, what="a cancellation")
-    driver.say(ControlState.HOLD)
-    driver.value = AS_IT_IS
-    driver.statuses.clear()
-    graph.until(lambda: driver.statuses, what="a second after arming again")
+    g.publish(ControlState.FAULT)
+    g.graph.until(lambda: 1 in server.cancelled, "a cancellation")
+    g.publish(ControlState.HOLD)
+    g.value = AS_IT_IS
+    g.graph.status("gripper", "as it is")
+    g.until_reported()
     assert len(server.sent) == 2, "nothing moves until somebody asks anew"
 
 
 @pytest.mark.ros
 @pytest.mark.skipif(HAVE_CONTROL, reason="control_msgs is installed")
-def test_without_control_msgs_it_says_what_is_missing(make_graph):
+def test_gripper_node_without_control_msgs_names_what_is_missing(make_graph):
     make_graph(lock_step=False)
     with pytest.raises(MissingInterfacesError, match="control-msgs.*|gripper_output action"):
         GripperNode()
 
 
+@pytest.mark.ros
 @pytest.mark.skipif(not HAVE_CONTROL, reason="needs control_msgs")
-def test_a_real_action_server_gets_goals_and_cancellations(make_graph):
+def test_gripper_node_with_a_real_action_server_sends_goals_and_cancellations(gripper, make_graph):
     from control_msgs.action import GripperCommand
     from rclpy.action import ActionServer, CancelResponse
     from rclpy.callback_groups import ReentrantCallbackGroup
 
-    graph = make_graph(lock_step=False)
-    driver, seen = Driver(graph), []
+    g = gripper(lambda: GripperNode(params(gripper_max_effort=20.0)), ControlState.POLICY)
+    graph, seen = g.graph, []
     cancelled = Future(executor=graph.executor)
 
     def cancel(_):
@@ -343,20 +217,17 @@ def test_a_real_action_server_gets_goals_and_cancellations(make_graph):
         graph.world, GripperCommand, "gripper_controller/gripper_cmd", execute,
         cancel_callback=cancel, callback_group=ReentrantCallbackGroup(),
     )  # fmt: skip
-    graph.add(GripperNode(params(gripper_max_effort=20.0)))
-    rest(graph, driver, ControlState.POLICY)
-    driver.value = CLOSED
-    graph.until(lambda: seen == [0.0], what="closed")
-    done = lambda: "closed, done" in getattr(driver.statuses.get("gripper"), "message", "")  # noqa: E731
-    graph.until(done, what="the result")
-    driver.value = OPEN
-    graph.until(lambda: seen == [0.0, 0.08], what="opening")
-    driver.say(ControlState.FAULT)
-    graph.until(lambda: seen[-1] == "cancelled", what="a cancellation")
+    g.value = CLOSED
+    graph.until(lambda: seen == [0.0], "closed")
+    graph.status("gripper", "closed, done")
+    g.value = OPEN
+    graph.until(lambda: seen == [0.0, 0.08], "opening")
+    g.publish(ControlState.FAULT)
+    graph.until(lambda: seen[-1] == "cancelled", "a cancellation")
 
 
 @pytest.mark.ros
-def test_two_positions_that_are_one_are_refused(make_graph):
+def test_gripper_node_with_two_equal_positions_is_refused(make_graph):
     make_graph(lock_step=False)
     with pytest.raises(ValueError, match="gripper_open and gripper_closed are both"):
         GripperNode(params(gripper_output="topic", gripper_open=0.0))

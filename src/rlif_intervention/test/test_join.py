@@ -57,7 +57,7 @@ def an_episode() -> list[object]:
     ]  # fmt: skip
 
 
-def test_three_actions_are_four_steps() -> None:
+def test_join_of_three_actions_gives_four_steps() -> None:
     steps = feed(StepJoin(), an_episode())
     assert ticks(steps) == [(1, 0, False), (2, 1, False), (3, 2, False), (4, 3, True)]
     assert [s.sequence for s in steps] == [0, 1, 2, 3]
@@ -68,7 +68,7 @@ def test_three_actions_are_four_steps() -> None:
     ]  # fmt: skip
 
 
-def test_steps_flow_during_the_episode_one_late() -> None:
+def test_join_gives_steps_during_the_episode_one_late() -> None:
     """PITFALLS: data sent at the end of an episode only."""
     join: StepJoin[str, str] = StepJoin()
     assert feed(join, an_episode()[:3]) == []
@@ -76,14 +76,14 @@ def test_steps_flow_during_the_episode_one_late() -> None:
     assert ticks(feed(join, an_episode()[5:7])) == [(2, 1, False)]
 
 
-def test_the_last_transition_is_there() -> None:
+def test_join_gives_the_last_transition() -> None:
     """PITFALLS: the last transition of every episode never stored."""
     last_action, final = feed(StepJoin(), an_episode())[-2:]
     assert last_action.decision == "d3"
     assert final.is_last and final.step_index == last_action.step_index + 1
 
 
-def test_a_decision_made_before_the_arbiter_knew_of_the_end_is_no_step() -> None:
+def test_decision_from_before_the_arbiter_knew_of_the_end_is_no_step() -> None:
     messages = an_episode()
     late = [*messages[:-2], seen(4), driven(4, 1, 3), ended(1, 4), seen(5)]
     steps = feed(StepJoin(), late)
@@ -91,7 +91,7 @@ def test_a_decision_made_before_the_arbiter_knew_of_the_end_is_no_step() -> None
     assert steps[-1].decision is None
 
 
-def test_the_final_step_waits_for_its_observation() -> None:
+def test_final_step_waits_for_its_observation() -> None:
     join: StepJoin[str, str] = StepJoin()
     steps = feed(join, an_episode()[:-1])
     assert not any(s.is_last for s in steps)
@@ -99,7 +99,7 @@ def test_the_final_step_waits_for_its_observation() -> None:
     assert ticks(feed(join, [seen(4)])) == [(4, 3, True)]
 
 
-def test_no_final_observation_within_the_time() -> None:
+def test_final_observation_that_is_late_is_given_up() -> None:
     join: StepJoin[str, str] = StepJoin(final_timeout=1.0)
     feed(join, an_episode()[:-1])
     (final,) = join.expire(1.5)
@@ -109,13 +109,13 @@ def test_no_final_observation_within_the_time() -> None:
     assert join.problems["final_observation_missing"] == 1
 
 
-def test_a_tick_without_decision_leaves_a_gap_in_the_index() -> None:
+def test_tick_without_a_decision_leaves_a_gap_in_the_index() -> None:
     messages = [m for m in an_episode() if m != driven(2, 1, 1)]
     join: StepJoin[str, str] = StepJoin()
     assert ticks(feed(join, messages)) == [(1, 0, False), (3, 2, False), (4, 3, True)]
 
 
-def test_a_tick_that_the_arbiter_did_not_see_leaves_a_gap_in_the_sequence() -> None:
+def test_tick_that_the_arbiter_did_not_receive_leaves_a_gap_in_the_sequence() -> None:
     """The step index goes on, so that the sequence must tell: two periods are not one."""
     messages = [
         running(1, 1), seen(1), driven(1, 1, 0), seen(2), seen(3), driven(3, 1, 1), ended(1, 4),
@@ -127,21 +127,21 @@ def test_a_tick_that_the_arbiter_did_not_see_leaves_a_gap_in_the_sequence() -> N
     assert join.problems["decision_missing"] == 1
 
 
-def test_a_lost_observation_leaves_a_gap() -> None:
+def test_observation_that_is_lost_leaves_a_gap() -> None:
     messages = [m for m in an_episode() if m != seen(2)]
     join: StepJoin[str, str] = StepJoin()
     assert ticks(feed(join, messages)) == [(1, 0, False), (3, 2, False), (4, 3, True)]
     assert join.problems["observation_missing"] == 1
 
 
-def test_the_last_decision_missing_is_awaited_but_not_for_ever() -> None:
+def test_last_decision_that_is_missing_is_awaited_but_not_for_ever() -> None:
     messages = [m for m in an_episode() if m != driven(3, 1, 2)]
     join: StepJoin[str, str] = StepJoin()
     assert ticks(feed(join, messages)) == [(1, 0, False), (2, 1, False)]
     assert ticks(join.expire(2.0)) == [(3, 2, True)], "the first observation that nobody answered"
 
 
-def test_an_end_now_is_later_than_the_stamps_of_observations_still_to_come() -> None:
+def test_end_later_than_the_stamps_of_observations_to_come_waits_for_them() -> None:
     """Regression: outcomes were lost on a robot, where samples have an age and an end has none."""
     join: StepJoin[str, str] = StepJoin()
     late_end = Stage(1, Phase.ENDED, 5 * PERIOD + 1, SUCCESS)
@@ -152,14 +152,14 @@ def test_an_end_now_is_later_than_the_stamps_of_observations_still_to_come() -> 
     assert (final.outcome, final.observation, final.sequence) == (SUCCESS, "o4", 3)
 
 
-def test_the_final_observation_is_not_pushed_out_while_it_is_waited_with() -> None:
+def test_final_observation_is_not_pushed_out_while_it_is_awaited() -> None:
     join: StepJoin[str, str] = StepJoin(capacity=4)
     late_end = Stage(1, Phase.ENDED, 99 * PERIOD, SUCCESS)
     steps = feed(join, [*an_episode()[:-2], late_end, *(seen(t) for t in range(4, 12))])
     assert ticks(steps)[-1] == (4, 3, True)
 
 
-def test_an_episode_that_leaves_no_step_leaves_a_gap_in_the_sequence() -> None:
+def test_episode_that_leaves_no_step_leaves_a_gap_in_the_sequence() -> None:
     """Pacing expects its Steps: the learner must count them as lost."""
     join: StepJoin[str, str] = StepJoin()
     steps = feed(join, [running(1, 1), driven(1, 1, 0), seen(2), ended(1, 2), *an_episode_2()])
@@ -170,7 +170,7 @@ def an_episode_2() -> list[object]:
     return [running(2, 3), seen(3), driven(3, 2, 0), ended(2, 4), seen(4)]
 
 
-def test_an_episode_without_an_end_has_no_last_step() -> None:
+def test_episode_without_an_end_has_no_last_step() -> None:
     join: StepJoin[str, str] = StepJoin()
     steps = feed(join, [*an_episode()[:-2], running(2, 8), seen(8), driven(8, 2, 0)])
     assert not any(s.is_last for s in steps)
@@ -178,23 +178,23 @@ def test_an_episode_without_an_end_has_no_last_step() -> None:
     assert join.problems["episode_without_end"] == 1
 
 
-def test_an_episode_in_which_nobody_drove_leaves_no_step() -> None:
+def test_episode_without_decisions_leaves_no_step() -> None:
     join: StepJoin[str, str] = StepJoin()
     assert feed(join, [running(1, 1), seen(1), ended(1, 2), seen(2)]) + join.expire(9.0) == []
 
 
-def test_evaluation_is_marked() -> None:
+def test_evaluation_episode_is_marked() -> None:
     messages = [running(1, 1, True), *an_episode()[1:-2], ended(1, 4, evaluation=True), seen(4)]
     assert all(s.evaluation for s in feed(StepJoin(), messages))
 
 
-def test_a_recorder_that_starts_late_does_not_claim_the_first_step() -> None:
+def test_recorder_that_starts_late_has_no_first_step() -> None:
     steps = feed(StepJoin(), [running(1, 1), seen(3), driven(3, 1, 2), ended(1, 4), seen(4)])
     assert ticks(steps) == [(3, 2, False), (4, 3, True)]
     assert not steps[0].is_first
 
 
-def test_a_restarted_observer_is_noticed() -> None:
+def test_observer_that_was_restarted_is_noticed() -> None:
     join: StepJoin[str, str] = StepJoin()
     feed(join, [running(1, 5), seen(5), driven(5, 1, 0), seen(6), driven(6, 1, 1)])
     steps = feed(join, [Seen(0, 700, "new"), Driven(0, 700, 1, 2, "new"), ended(1, 8)])
@@ -204,7 +204,7 @@ def test_a_restarted_observer_is_noticed() -> None:
     assert [(s.step_index, s.sequence) for s in steps] == [(1, 1), (2, 3), (3, 4)], "a gap"
 
 
-def test_the_decision_of_the_old_observers_last_tick_holds_nothing_up() -> None:
+def test_decision_of_the_old_observers_last_tick_holds_nothing_up() -> None:
     """The arbiter publishes it when the new observer's first observation comes."""
     join: StepJoin[str, str] = StepJoin()
     feed(join, [running(1, 500), seen(500), driven(500, 1, 0), seen(501)])
@@ -219,14 +219,14 @@ def test_the_decision_of_the_old_observers_last_tick_holds_nothing_up() -> None:
 
 
 @pytest.mark.parametrize("max_gap", [0.0, 250e-9])
-def test_regular_observations_leave_no_gap(max_gap: float) -> None:
+def test_observations_at_regular_times_leave_no_gap(max_gap: float) -> None:
     join: StepJoin[str, str] = StepJoin(max_gap=max_gap)
     messages = [running(1, 1), seen(1), driven(1, 1, 0), seen(2), driven(2, 1, 1), ended(1, 3)]
     assert [s.sequence for s in feed(join, [*messages, seen(3)])] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_stalled_observer_leaves_a_gap_although_its_ticks_go_on(last: bool) -> None:
+def test_observer_that_stalled_leaves_a_gap_although_its_ticks_go_on(last: bool) -> None:
     """Regression: what happened in 4.6 s was learned as one step."""
     join: StepJoin[str, str] = StepJoin(max_gap=250e-9)
     late = Seen(2, 4700, "late")
@@ -241,21 +241,21 @@ def test_a_stalled_observer_leaves_a_gap_although_its_ticks_go_on(last: bool) ->
     assert join.problems["observation_gap"] == 1
 
 
-def test_the_episode_node_counts_from_one_again() -> None:
+def test_episode_node_that_counts_from_one_again_is_joined() -> None:
     join: StepJoin[str, str] = StepJoin()
     feed(join, an_episode())
     again = [running(1, 11), seen(11), driven(11, 1, 0), ended(1, 12), seen(12)]
     assert ticks(feed(join, again)) == [(11, 0, False), (12, 1, True)]
 
 
-def test_what_waits_is_bounded_and_the_loss_is_said() -> None:
+def test_waiting_observations_are_bounded_and_the_loss_is_reported() -> None:
     join: StepJoin[str, str] = StepJoin(capacity=4)
     feed(join, [driven(t, 7, t) for t in range(10)])
     assert join.problems["decision_dropped"] == 6
     assert "episode 7" in join.take_reports()[0]
 
 
-def test_the_end_of_the_recorder_lets_the_last_step_go() -> None:
+def test_flush_at_the_end_gives_the_last_step() -> None:
     join: StepJoin[str, str] = StepJoin()
     feed(join, an_episode()[:-2])
     assert ticks(join.flush()) == [(3, 2, False)]
@@ -264,7 +264,7 @@ def test_the_end_of_the_recorder_lets_the_last_step_go() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("capacity", 1), ("final_timeout", 0.0), ("max_gap", -0.1)]
 )
-def test_bad_settings_are_named(name: str, value: float) -> None:
+def test_join_with_a_bad_setting_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         StepJoin(**{name: value})  # type: ignore[arg-type]
 
@@ -335,7 +335,9 @@ def played(plans: Sequence[Plan]) -> tuple[list[list[object]], list[tuple[int, i
 
 @settings(max_examples=300, deadline=None)
 @given(plans=PLANS, choices=st.lists(st.integers(0, 2), max_size=120))
-def test_any_interleaving_gives_the_same_steps(plans: list[Plan], choices: list[int]) -> None:
+def test_join_with_any_interleaving_gives_the_same_steps(
+    plans: list[Plan], choices: list[int]
+) -> None:
     """PITFALLS: transitions paired with the image of another run."""
     topics, expected = played(plans)
     order = []

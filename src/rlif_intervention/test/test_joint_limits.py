@@ -66,7 +66,9 @@ class Arm:
 
 @given(ACTIONS, st.sampled_from([{}, HORIZON]), st.floats(0.01, 1.0))
 @settings(max_examples=150, deadline=None)
-def test_never_too_fast_never_too_sudden_and_never_past_a_limit(actions, more, speed_scale):
+def test_joint_limiter_with_any_actions_keeps_velocity_acceleration_and_positions(
+    actions, more, speed_scale
+):
     arm = Arm(**more)
     c = arm.limiter.config
     arm.limiter.speed_scale = speed_scale
@@ -92,7 +94,7 @@ def trajectory_of(arm):
 
 
 @given(st.tuples(st.floats(-1.0, 1.0), st.floats(-1.0, 1.0)), st.sampled_from([{}, HORIZON]))
-def test_braking_is_over_in_time_and_goes_straight(action, more):
+def test_brake_from_any_velocity_is_over_in_time_and_goes_straight(action, more):
     arm = Arm(**more)
     for _ in range(30):
         start = arm.drive(action)
@@ -104,7 +106,7 @@ def test_braking_is_over_in_time_and_goes_straight(action, more):
 
 
 @given(st.lists(st.tuples(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0)), max_size=40))
-def test_wherever_the_joints_are_outside_only_the_way_back_is_open(places):
+def test_joint_limiter_outside_of_the_positions_allows_the_way_back_only(places):
     """A measurement may jump; from outside no command leads further out."""
     arm = Arm()
     for place in places:
@@ -118,7 +120,7 @@ def test_wherever_the_joints_are_outside_only_the_way_back_is_open(places):
 
 
 @given(st.floats(0.0, 0.3), st.sampled_from([-1.0, 1.0]))
-def test_what_may_have_moved_since_it_was_measured_counts(moved, sign):
+def test_joint_limiter_counts_what_may_have_moved_since_the_measurement(moved, sign):
     limiter = JointLimiter(config())
     drift = Drift((-moved, -moved), (moved, moved))
     for _ in range(100):
@@ -127,7 +129,7 @@ def test_what_may_have_moved_since_it_was_measured_counts(moved, sign):
 
 
 @pytest.mark.parametrize("position", [None, (0.0,), (math.nan, 0.0), (0.0, math.inf)])
-def test_without_positions_it_brakes(position):
+def test_joint_limiter_without_positions_brakes(position):
     limiter = JointLimiter(config())
     limiter.drive((1.0, 1.0), (0.0, 0.0))
     limited = limiter.drive((1.0, 1.0), position)
@@ -137,7 +139,7 @@ def test_without_positions_it_brakes(position):
     assert limited.twist == (0.0, 0.0)
 
 
-def test_a_joint_that_does_not_follow_stops_all_and_a_moved_one_is_no_such():
+def test_joint_that_does_not_follow_stops_all_and_a_moved_one_does_not():
     arm = Arm(**HORIZON)
     for _ in range(100):
         arm.drive((0.5, 0.0), measured=(0.0, 0.0))
@@ -157,7 +159,7 @@ def test_a_joint_that_does_not_follow_stops_all_and_a_moved_one_is_no_such():
 @example((0.0, 5.960464477539063e-08), (0.0, 0.25))  # a stop of 12 ns, all of it rounding
 @example((3.1e-9, 0.0), (0.0, 0.25))  # one of 1 ns: two points at one time, which is refused
 @example((0.0, 5.1e-6), (0.5, 0.3))
-def test_each_trajectory_ends_at_rest_within_the_deceleration(velocity, reference):
+def test_stopping_trajectory_ends_at_rest_within_the_deceleration(velocity, reference):
     c = config(**HORIZON)
     points = stopping_trajectory(reference, velocity, c)
     assert points[-1].velocities == (0.0, 0.0)
@@ -192,18 +194,18 @@ def test_each_trajectory_ends_at_rest_within_the_deceleration(velocity, referenc
         ({"max_lead": 0.04, "latency": 0.05}, "max_joint_lead is 0.04.*0.040 rad"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(changes, words):
+def test_config_with_limits_that_make_no_sense_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         config(**changes)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, 1.5])
-def test_a_speed_scale_that_is_none_is_refused(bad):
+def test_speed_scale_that_is_out_of_range_is_refused(bad):
     with pytest.raises(ValueError, match="speed_scale is"):
         JointLimiter(config()).speed_scale = bad
 
 
-def test_positions_are_found_by_name_and_other_joints_messages_are_left():
+def test_joint_positions_are_found_by_name_and_other_messages_are_left():
     wanted = ("shoulder", "elbow")
     assert joint_positions(["elbow", "finger", "shoulder"], [1.0, 2.0, 3.0], wanted) == (3.0, 1.0)
     assert joint_positions(["finger"], [2.0], wanted) is None

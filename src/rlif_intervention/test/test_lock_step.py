@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rlif_intervention.lock_step import LockStep
 
 
-def test_ready_when_all_of_the_newest_set_is_there_in_any_order():
+def test_lock_step_is_ready_when_all_of_the_newest_set_is_there():
     for order in (("o", "p", "j"), ("j", "p", "o"), ("p", "o", "j")):
         step = LockStep()
         for name in order:
@@ -25,7 +25,7 @@ def test_ready_when_all_of_the_newest_set_is_there_in_any_order():
         assert not step.ready and step.missing() == "observation"
 
 
-def test_a_set_that_an_idle_zero_has_answered_is_never_driven():
+def test_set_answered_by_an_idle_zero_is_not_driven():
     step = LockStep()
     step.answer(100)
     step.observe(1, 100)
@@ -34,7 +34,7 @@ def test_a_set_that_an_idle_zero_has_answered_is_never_driven():
     assert not step.ready
 
 
-def test_repeated_samples_of_one_stamp_count_once():
+def test_samples_repeated_with_one_stamp_count_once():
     step = LockStep()
     step.observe(1, 100)
     step.observe(2, 100)
@@ -44,7 +44,7 @@ def test_repeated_samples_of_one_stamp_count_once():
     assert step.tick == 1 and step.policy == "first"
 
 
-def test_names_what_is_missing():
+def test_missing_names_what_has_not_come():
     step = LockStep(needs=("joy", "ee_pose"))
     step.observe(1, 100)
     step.arrived("joy", 99)
@@ -62,7 +62,7 @@ def test_overdue_counts_from_the_last_answer():
 
 
 @given(st.lists(st.tuples(st.sampled_from("opja"), st.integers(0, 6)), max_size=60))
-def test_no_set_is_answered_twice_and_none_goes_back(messages):
+def test_sets_with_any_messages_are_answered_once_and_in_order(messages):
     step, driven = LockStep(), []
     for kind, number in messages:
         if kind == "o":

@@ -7,14 +7,14 @@ import pytest
 from rlif_intervention.policy_hold import PolicyHold
 
 
-def test_without_a_timeout_the_last_word_stands():
+def test_hold_without_a_timeout_keeps_the_last_message():
     hold = PolicyHold()
     assert hold.problem(1e9) == ""
     hold.said("Servo has halted", 0.0)
     assert hold.problem(1e9) == "Servo has halted"
 
 
-def test_with_one_silence_holds_too_and_a_reason_keeps_its_words():
+def test_hold_with_a_timeout_holds_on_silence_too():
     hold = PolicyHold(0.5)
     assert "nothing on hold" in hold.problem(0.0)
     hold.said("", 10.0)
@@ -23,6 +23,6 @@ def test_with_one_silence_holds_too_and_a_reason_keeps_its_words():
     assert hold.problem(99.0) == "Servo has halted"
 
 
-def test_a_timeout_that_makes_no_sense_is_refused_by_name():
+def test_hold_with_a_timeout_that_makes_no_sense_is_refused_by_name():
     with pytest.raises(ValueError, match="hold_timeout"):
         PolicyHold(float("nan"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import array
 import signal
-import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +12,16 @@ from typing import Any
 
 import pytest
 import yaml
+from bag_rig import messages_of_unfinished
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100
 from rlif_node.stamps import to_msg
+from ros_graph import params
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import Image, Joy
+from waiting import scaled
 
 from rlif_intervention.bag_recorder import BagRecorder
 from rlif_intervention.recorder_node import RecorderNode, paired_topics, step_message
@@ -108,10 +108,8 @@ def recorder(graph: Any) -> Iterator[Start]:
     started: list[RecorderNode] = []
 
     def start(**parameters: Any) -> RecorderNode:
-        started.append(
-            graph.add(RecorderNode([Parameter(k, value=v) for k, v in parameters.items()]))
-        )
-        graph.until(graph.driver.linked, what="the recorder's topics")
+        started.append(graph.add(RecorderNode(params(**parameters))))
+        graph.until(graph.driver.linked, "the recorder's topics")
         return started[-1]
 
     yield start
@@ -129,12 +127,12 @@ def read_bag(directory: Path) -> dict[str, list[Any]]:
     return found
 
 
-def test_every_step_arrives_once_and_in_order(graph: Any, recorder: Start) -> None:
+def test_steps_of_episodes_arrive_once_and_in_order(graph: Any, recorder: Start) -> None:
     recorder()
     for number in range(1, 4):
         graph.driver.play_episode(number, number * 20, 5, images=2)
     steps = graph.driver.steps
-    graph.until(lambda: len(steps) >= 18, what="18 steps")
+    graph.until(lambda: len(steps) >= 18, "18 steps")
     assert [s.sequence for s in steps] == list(range(18))
     assert [s.step_index for s in steps] == list(range(6)) * 3
     assert [s.is_last for s in steps] == ([False] * 5 + [True]) * 3
@@ -144,31 +142,29 @@ def test_every_step_arrives_once_and_in_order(graph: Any, recorder: Start) -> No
     assert steps[0].policy_version == 9 and not len(steps[5].executed_action)
 
 
-def test_steps_come_while_the_episode_runs(graph: Any, recorder: Start) -> None:
+def test_steps_arrive_while_the_episode_runs(graph: Any, recorder: Start) -> None:
     recorder()
     driver = graph.driver
     driver.stage(1, Episode.RUNNING, 1)
     for tick in (1, 2):
         driver.observe(tick, 0)
         driver.decide(1, tick, tick - 1)
-    graph.until(lambda: driver.steps, what="the first step, before the episode ends")
+    graph.until(lambda: driver.steps, "the first step, before the episode ends")
     assert not driver.steps[0].is_last
 
 
-def test_the_bag_holds_the_steps_and_the_topics(
-    graph: Any, recorder: Start, tmp_path: Path
-) -> None:
+def test_bag_holds_the_steps_and_the_topics(graph: Any, recorder: Start, tmp_path: Path) -> None:
     node = recorder(
         bag_directory=str(tmp_path / "bag"),
         topics=["decision", "episode", "joy"],
         types=["rlif_msgs/msg/Decision", "rlif_msgs/msg/Episode", "sensor_msgs/msg/Joy"],
     )
-    graph.until(lambda: graph.driver.linked(joy=True), what="joy")
+    graph.until(lambda: graph.driver.linked(joy=True), "joy")
     sent = Joy(axes=[0.5], buttons=[1, 0])
     graph.driver.joy.publish(sent)
     graph.driver.play_episode(1, 20, 5, images=1)
-    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
-    graph.until(lambda: node._bag and node._bag.status().written >= 14, what="14 messages")
+    graph.until(lambda: len(graph.driver.steps) == 6, "6 steps")
+    graph.until(lambda: node._bag and node._bag.status().written >= 14, "14 messages")
     node.finish()
     found = read_bag(tmp_path / "bag")
     assert {k: len(v) for k, v in found.items()} == {
@@ -182,12 +178,12 @@ def test_the_bag_holds_the_steps_and_the_topics(
     assert [deserialize_message(d, Step) for d in raw] == graph.driver.steps
 
 
-def test_what_publishers_offer_is_in_the_bag_and_nothing_is_guessed(
+def test_bag_metadata_has_what_publishers_offer_and_guesses_nothing(
     graph: Any, recorder: Start, tmp_path: Path
 ) -> None:
     """`ros2 bag` complains about a history of keep_last whose depth is not known."""
     recorder(bag_directory=str(tmp_path / "bag"), topics=["joy"], types=["sensor_msgs/msg/Joy"])
-    graph.until(lambda: graph.driver.linked(joy=True), what="discovery")
+    graph.until(lambda: graph.driver.linked(joy=True), "discovery")
     graph.driver.joy.publish(Joy())
     path = tmp_path / "bag/metadata.yaml"
 
@@ -200,15 +196,13 @@ def test_what_publishers_offer_is_in_the_bag_and_nothing_is_guessed(
             if topic["topic_metadata"]["name"] == "/joy"
         ]
 
-    graph.until(offered, what="joy in the metadata")
+    graph.until(offered, "joy in the metadata")
     (profile,) = offered()
     assert (profile["reliability"], profile["durability"]) == ("reliable", "volatile")
     assert profile["history"] == "unknown" or profile["depth"] > 0
 
 
-def test_a_topic_with_another_qos_is_recorded_all_the_same(
-    graph: Any, recorder: Start, tmp_path: Path
-) -> None:
+def test_best_effort_topic_is_recorded(graph: Any, recorder: Start, tmp_path: Path) -> None:
     node = recorder(
         bag_directory=str(tmp_path / "bag"), topics=["loose"], types=["sensor_msgs/msg/Joy"]
     )
@@ -217,13 +211,13 @@ def test_a_topic_with_another_qos_is_recorded_all_the_same(
         graph.driver.pose.publish(Joy())
         return bool(node._bag and node._bag.status().written)
 
-    graph.until(sent_and_written, what="a best-effort topic in the bag")
+    graph.until(sent_and_written, "a best-effort topic in the bag")
 
 
 @pytest.mark.parametrize(
     "offered", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT], ids=lambda p: p.name
 )
-def test_a_camera_is_taken_as_reliably_as_it_is_offered(
+def test_camera_is_subscribed_to_as_reliably_as_it_is_offered(
     graph: Any, recorder: Start, tmp_path: Path, offered: ReliabilityPolicy
 ) -> None:
     """Best effort in any case lost images that a reliable camera would have sent again."""
@@ -236,21 +230,21 @@ def test_a_camera_is_taken_as_reliably_as_it_is_offered(
         camera.publish(Image())
         return bool(node._bag and node._bag.status().written)
 
-    graph.until(sent_and_written, what="an image in the bag")
+    graph.until(sent_and_written, "an image in the bag")
     assert node._raw["/image"].qos_profile.reliability == offered
 
 
-def test_a_full_disk_leaves_the_learner_its_steps(
+def test_steps_with_a_full_disk_still_reach_the_learner(
     graph: Any, recorder: Start, tmp_path: Path
 ) -> None:
     node = recorder(bag_directory=str(tmp_path / "bag"), required_free_mib=1_000_000)
     assert isinstance(node._bag, BagRecorder)
-    graph.until(lambda: node._bag.status().error, what="the recording to stop")  # type: ignore[union-attr]
+    graph.until(lambda: node._bag.status().error, "the recording to stop")  # type: ignore[union-attr]
     graph.driver.play_episode(1, 20, 5)
-    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
+    graph.until(lambda: len(graph.driver.steps) == 6, "6 steps")
 
 
-def test_images_are_shared_and_not_copied() -> None:
+def test_step_message_shares_images_with_the_observation() -> None:
     from rlif_intervention.join import Joined
 
     seen = Observation(tick=3, images=[Image()])
@@ -267,7 +261,7 @@ def test_images_are_shared_and_not_copied() -> None:
         ("sensor_msgs/msg/Joy", 0, 1),
     ],
 )
-def test_what_was_replaced_before_the_recorder_listened_is_not_lost(
+def test_message_lost_of_a_latched_topic_before_the_first_does_not_count(
     kind: str, received: int, lost: int
 ) -> None:
     """Regression: a demo began with an error, that a ControlState of before was lost."""
@@ -278,7 +272,7 @@ def test_what_was_replaced_before_the_recorder_listened_is_not_lost(
     assert node._lost_by_middleware["/topic"] == lost
 
 
-def test_topics_need_their_types() -> None:
+def test_paired_topics_without_one_type_each_are_refused() -> None:
     with pytest.raises(ValueError, match="one type for each topic"):
         paired_topics(["joy"], [])
     with pytest.raises(ValueError, match="once"):
@@ -288,65 +282,56 @@ def test_topics_need_their_types() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        (["topics:=[joy]", "types:=[no_msgs/msg/Nothing]"], "no_msgs"),
-        (["topics:=[joy]", "types:=[Joy]"], "package/msg/Name"),
-        (["bag_directory:=/proc/nowhere/bag"], "bag_directory"),
-        (["compression:=zip", "bag_directory:=unused"], "compression"),
+        ({"topics": ["joy"], "types": ["no_msgs/msg/Nothing"]}, "no_msgs"),
+        ({"topics": ["joy"], "types": ["Joy"]}, "package/msg/Name"),
+        ({"bag_directory": "/proc/nowhere/bag"}, "bag_directory"),
+        ({"compression": "zip", "bag_directory": "unused"}, "compression"),
     ],
 )
-def test_wrong_parameters_end_the_node_before_it_records(
-    parameters: list[str], message: str, recorder_process: Callable[..., subprocess.Popen[str]]
+def test_recorder_with_wrong_parameters_is_refused_before_it_records(
+    graph: Any, parameters: dict[str, Any], message: str
 ) -> None:
-    process = recorder_process(*parameters)
-    output = process.communicate(timeout=20)[0]
-    assert process.returncode == 2 and message in output
+    with pytest.raises(ValueError, match=message):
+        RecorderNode(params(**parameters))
+    assert not graph.world.count_publishers("replay")
 
 
-@pytest.fixture
-def recorder_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    from ament_index_python.packages import get_package_prefix
-
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*parameters: str) -> subprocess.Popen[str]:
-        program = get_package_prefix("rlif_intervention") + "/lib/rlif_intervention/recorder"
-        command = [program, "--ros-args"] + [a for p in parameters for a in ("-p", p)]
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-
-
-def test_ctrl_c_finishes_the_bag(
-    graph: Any, tmp_path: Path, recorder_process: Callable[..., subprocess.Popen[str]]
-) -> None:
-    process = recorder_process(f"bag_directory:={tmp_path}/bag")
-    graph.until(graph.driver.linked, what="the recorder", seconds=30.0)
+def played(graph: Any, start_node: Callable[..., Any], directory: Path) -> Any:
+    """A recorder's process that has recorded six Steps, and was received all of them."""
+    process = start_node("rlif_intervention", "recorder", bag_directory=directory)
+    graph.until(graph.driver.linked, "the recorder")
     graph.driver.play_episode(1, 20, 5)
-    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
+    graph.until(lambda: len(graph.driver.steps) == 6, "6 steps")
+    return process
+
+
+def test_recorder_process_on_ctrl_c_finishes_the_bag(
+    graph: Any, tmp_path: Path, start_node: Callable[..., Any]
+) -> None:
+    process = played(graph, start_node, tmp_path / "bag")
     process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=20)[0]
+    output = process.communicate(timeout=scaled(20))[0]
     assert process.returncode == 0, output
     assert "bag closed: 6 messages, 0 lost" in output
     assert len(read_bag(tmp_path / "bag")["/replay"]) == 6
 
 
-def test_a_killed_recorder_leaves_what_is_older_than_a_second(
-    graph: Any, tmp_path: Path, recorder_process: Callable[..., subprocess.Popen[str]]
+def test_recorder_process_killed_leaves_what_it_had_flushed(
+    graph: Any, tmp_path: Path, start_node: Callable[..., Any]
 ) -> None:
-    process = recorder_process(f"bag_directory:={tmp_path}/bag")
-    graph.until(graph.driver.linked, what="the recorder", seconds=30.0)
-    graph.driver.play_episode(1, 20, 5)
-    graph.until(lambda: len(graph.driver.steps) == 6, what="6 steps")
-    sent = time.monotonic()
-    graph.until(lambda: time.monotonic() - sent > 1.5, what="a second and a half to pass")
+    process = played(graph, start_node, tmp_path / "bag")
+    file = tmp_path / "bag/bag_0.mcap"
+    graph.until(lambda: len(messages_of_unfinished(file)) == 6, "the flush after a second")
     process.kill()
     process.wait(10)
-    text = (tmp_path / "bag/bag_0.mcap").read_bytes()
-    assert b"/replay" in text and b"executed_action" in text
+    assert [deserialize_message(d, Step) for d in messages_of_unfinished(file)] == (
+        graph.driver.steps
+    )
+
+
+def test_recorder_process_with_wrong_parameters_ends_with_status_2(
+    start_node: Callable[..., Any],
+) -> None:
+    process = start_node("rlif_intervention", "recorder", compression="zip", bag_directory="unused")
+    output = process.communicate(timeout=scaled(20))[0]
+    assert process.returncode == 2 and "compression" in output

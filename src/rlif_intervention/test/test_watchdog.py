@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from rlif_intervention.watchdog import PauseCall, Watchdog
 
 
-def test_silent_until_a_first_command():
+def test_watchdog_before_a_first_command_is_silent():
     assert Watchdog().check(100.0) == (False, False)
 
 
-def test_acts_after_the_timeout_until_the_arbiter_is_back_and_does_not_hear_itself():
+def test_watchdog_after_the_timeout_acts_until_the_arbiter_is_back_and_ignores_its_own_zeros():
     w = Watchdog(timeout=0.2)
     w.control(armed=True)
     w.command(1, 10.0)
@@ -27,7 +27,7 @@ def test_acts_after_the_timeout_until_the_arbiter_is_back_and_does_not_hear_itse
     assert w.check(1000.2) == (False, False) and not w.tripped
 
 
-def test_leaves_the_topic_to_others_after_an_arbiter_that_left_in_order():
+def test_watchdog_after_a_graceful_shutdown_leaves_the_topic_to_others():
     w = Watchdog(timeout=0.2, linger=1.0)
     w.control(armed=False)
     w.command(1, 10.0)
@@ -35,7 +35,7 @@ def test_leaves_the_topic_to_others_after_an_arbiter_that_left_in_order():
 
 
 @given(st.lists(st.floats(0.001, 0.5), max_size=50))
-def test_sends_exactly_while_the_last_command_is_older_than_the_timeout(gaps):
+def test_watchdog_with_any_gaps_sends_exactly_while_the_last_command_is_too_old(gaps):
     w, now = Watchdog(timeout=0.2), 0.0
     w.control(armed=True)
     for number, gap in enumerate(gaps):
@@ -45,12 +45,12 @@ def test_sends_exactly_while_the_last_command_is_older_than_the_timeout(gaps):
 
 
 @pytest.mark.parametrize(("timeout", "linger"), [(0.0, 1.0), (0.2, -1.0), (float("nan"), 0.0)])
-def test_times_that_make_no_sense_are_refused(timeout, linger):
+def test_watchdog_with_times_that_make_no_sense_is_refused(timeout, linger):
     with pytest.raises(ValueError, match="timeout"):
         Watchdog(timeout, linger)
 
 
-def test_an_arbiter_that_never_comes_is_absent_after_a_while_and_gets_no_zeros():
+def test_watchdog_without_any_arbiter_reports_it_as_absent_and_sends_no_zeros():
     w = Watchdog(start_timeout=10.0)
     assert w.check(100.0) == (False, False) and not w.absent(109.9)
     assert w.absent(110.1) and w.check(110.1) == (False, False)
@@ -59,7 +59,7 @@ def test_an_arbiter_that_never_comes_is_absent_after_a_while_and_gets_no_zeros()
     assert not Watchdog(start_timeout=0.0).absent(1e9)
 
 
-def test_a_pause_is_asked_for_until_it_is_confirmed():
+def test_pause_call_is_repeated_until_it_is_confirmed():
     call = PauseCall(answer=2.0, retry=1.0)
     assert call.due(True, 0.0) is None, "nobody wants one"
     call.want()
@@ -75,7 +75,7 @@ def test_a_pause_is_asked_for_until_it_is_confirmed():
     assert call.confirmed and not call.problem and call.due(True, 99.0) is None
 
 
-def test_a_pause_is_not_asked_for_any_more_when_the_arbiter_is_back():
+def test_pause_call_of_an_arbiter_that_is_back_is_dropped():
     call = PauseCall()
     call.want()
     old = call.due(True, 0.0)

@@ -72,12 +72,13 @@ class StandIn:
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
         self.callbacks: dict[str, tuple[type, Callable[[Any], None]]] = {}
+        self.qos: dict[str, Any] = {}  # of the newest subscription of a topic
 
     def declare_parameter(self, name: str, default: Any, _: Any = None) -> Any:
         return SimpleNamespace(value=self._values.get(name, default))
 
-    def create_subscription(self, kind: type, topic: str, callback: Any, _: Any) -> None:
-        self.callbacks[topic] = (kind, callback)
+    def create_subscription(self, kind: type, topic: str, callback: Any, qos: Any) -> None:
+        self.callbacks[topic], self.qos[topic] = (kind, callback), qos
 
     def get_logger(self) -> logging.Logger:
         return logging.getLogger("trace_rig")
