@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,8 +34,12 @@ _OFFERED = Qos(
 )  # fmt: skip
 
 
+@functools.cache
 def step_typestore() -> Typestore:
-    """Jazzy's common messages and the installed rlif_msgs/Step. BagError if that is missing."""
+    """Jazzy's common messages and the installed rlif_msgs/Step. BagError if that is missing.
+
+    Made once, since it compiles its (de)serialisers; nothing may be registered in it.
+    """
     try:
         share = Path(get_package_share_directory("rlif_msgs"))
     except (PackageNotFoundError, LookupError) as error:

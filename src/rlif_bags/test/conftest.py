@@ -1,7 +1,20 @@
-"""Assertions in what the tests share (`import bag_episodes`) are explained like their own."""
+"""Assertions in the shared modules are explained like those of the tests; one mapping file."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-pytest.register_assert_rewrite("bag_episodes", "bag_sessions")
+pytest.register_assert_rewrite("external_sessions", "lerobot_data", "step_bags")
+
+
+@pytest.fixture
+def mapping_file(tmp_path: Path) -> Path:
+    """The mapping of external_sessions.session()."""
+    import yaml
+    from external_sessions import MAPPING
+
+    path = tmp_path / "mapping.yaml"
+    path.write_text(yaml.safe_dump(MAPPING))
+    return path

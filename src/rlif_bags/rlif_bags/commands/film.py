@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rlif_bags.drawing.critic_values import NoCriticError, load_critic
 from rlif_bags.drawing.film import Film, Take, find_takes
 from rlif_bags.drawing.film_files import write_film
 from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
@@ -78,6 +77,8 @@ def _critic(
 ) -> Callable[[Sequence[StepRecord]], np.ndarray] | None:
     if arguments.checkpoint is None:
         return None
+    from rlif_bags.drawing.critic_values import NoCriticError, load_critic  # PyTorch takes long
+
     try:
         return load_critic(arguments.checkpoint, arguments.encoder_weights).values
     except NoCriticError as error:

@@ -185,6 +185,11 @@ def refuse_inside(sources: Iterable[Path], output: Path) -> None:
             )
 
 
+def load_yaml(text: str) -> Any:
+    """As yaml.safe_load, by libyaml where PyYAML has it: metadata is read at each opening."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+
+
 def rename_bag(partial: Path, output: Path) -> None:
     """Give a finished bag its name: the directory, its file, and metadata.yaml.
 
@@ -193,12 +198,13 @@ def rename_bag(partial: Path, output: Path) -> None:
     old, new = f"{partial.name}.mcap", f"{output.name}_0.mcap"
     (partial / old).rename(partial / new)
     metadata = partial / "metadata.yaml"
-    content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+    content = load_yaml(metadata.read_text(encoding="utf-8"))
     information = content["rosbag2_bagfile_information"]
     information["relative_file_paths"] = [new]
     for entry in information["files"]:
         entry["path"] = new
-    metadata.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    metadata.write_text(yaml.dump(content, None, dumper, sort_keys=False), encoding="utf-8")
     partial.rename(output)
 
 

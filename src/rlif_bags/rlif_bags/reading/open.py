@@ -23,6 +23,7 @@ from rlif_bags.reading.files import (
     ZSTD,
     BagError,
     is_bag,
+    load_yaml,
     part_of,
     storage_files,
     unfinished_files,
@@ -165,7 +166,7 @@ def _no_room(path: Path, temporary: Path, error: Exception) -> BagError:
 def _listed(path: Path) -> tuple[set[str], int]:
     """Files and number of messages by metadata.yaml. BagError says what is wrong with that."""
     try:
-        content = yaml.safe_load((path / METADATA).read_text(encoding="utf-8"))
+        content = load_yaml((path / METADATA).read_text(encoding="utf-8"))
         known = content["rosbag2_bagfile_information"]
         return {Path(p).name for p in known["relative_file_paths"]}, int(known["message_count"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -93,15 +94,21 @@ def _stands_for(listed: Connection, own: Connection) -> bool:
 
 def _readable(connection: Connection) -> Connection:
     """The same without its definition, if the library would fail on that."""
-    definition, name = connection.msgdef, connection.msgtype
+    definition = connection.msgdef
     if definition.format == MessageDefinitionFormat.NONE:
         return connection
-    try:
-        idl = definition.format == MessageDefinitionFormat.IDL
-        store = get_typestore(Stores.EMPTY)
-        store.register(definition_types(definition.data, name, idl))
-        if not connection.digest or store.hash_rihs01(name) == connection.digest:
-            return connection
-    except Exception:  # noqa: BLE001 - whatever it is in a definition that makes the library raise
-        pass
+    idl = definition.format == MessageDefinitionFormat.IDL
+    if _is_readable(definition.data, connection.msgtype, idl, connection.digest):
+        return connection
     return connection._replace(msgdef=_NO_DEFINITION, digest="")
+
+
+@functools.lru_cache(maxsize=256)  # many bags of the same topics are opened one after another
+def _is_readable(text: str, name: str, idl: bool, digest: str) -> bool:
+    """Whether the library can register this definition, and it has the hash `digest` (or none)."""
+    try:
+        store = get_typestore(Stores.EMPTY)
+        store.register(definition_types(text, name, idl))
+        return not digest or bool(store.hash_rihs01(name) == digest)
+    except Exception:  # noqa: BLE001 - whatever it is in a definition that makes the library raise
+        return False

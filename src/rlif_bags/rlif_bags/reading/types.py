@@ -23,7 +23,7 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
-from rlif_bags.reading.files import METADATA, BagError
+from rlif_bags.reading.files import METADATA, BagError, load_yaml
 
 _WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
 _IDL = "=" * 80 + "\nIDL: "  # before the name of each of several definitions
@@ -57,7 +57,7 @@ def fallback_types(path: Path) -> Typestore:
     metadata = path / METADATA
     if metadata.is_file():
         try:
-            content = yaml.safe_load(metadata.read_text(encoding="utf-8"))
+            content = load_yaml(metadata.read_text(encoding="utf-8"))
             name = content["rosbag2_bagfile_information"].get("ros_distro") or name
         except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
             pass  # the reader says what is wrong with it

@@ -101,9 +101,9 @@ def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
     # Not forked: a process may have threads by now.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        with _ctrl_c_blocked():  # the workers begin here, and inherit it
-            waiting = [(job, pool.submit(run_job, job)) for job in jobs]
         try:
+            with _ctrl_c_blocked():  # the workers begin here, and inherit it
+                waiting = [(job, pool.submit(run_job, job)) for job in jobs]
             for job, future in waiting:
                 try:
                     yield future.result()

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bag_episodes import make_episodes, write_bag
+from step_bags import make_episodes, write_bag
 
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig

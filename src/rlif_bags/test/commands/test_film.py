@@ -1,0 +1,50 @@
+"""`rlif film`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from checkpoint_runs import CONFIG
+from film_takes import SPEC, bag_of, seen_steps, store_checkpoint
+from PIL import Image
+from step_bags import rlif
+
+from rlif_learner.algorithms.bc import BC
+from rlif_learner.algorithms.rlpd import RLPD
+from rlif_learner.config import ImitationConfig
+
+
+def test_film_command_writes_the_named_episodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = bag_of(tmp_path, *(seen_steps(n) for n in range(1, 6)))
+    assert rlif("film", bag, "-o", tmp_path / "film.gif", "--episodes", "1,4-5") == 0
+    assert "3 episodes, 6 s" in capsys.readouterr().out
+    with Image.open(tmp_path / "film.gif") as gif:
+        assert gif.n_frames == 21
+        without = gif.size
+    assert rlif("film", bag, "-o", tmp_path / "film.gif") == 1
+    assert "exists already" in capsys.readouterr().err
+    store_checkpoint(tmp_path / "run", RLPD(CONFIG, SPEC))
+    assert rlif("film", bag, "-o", tmp_path / "valued.gif", "--checkpoint", tmp_path / "run") == 0
+    with Image.open(tmp_path / "valued.gif") as gif:
+        assert gif.width > without[0] and gif.n_frames == 21
+    for words in ("1,x", "", "3-", "5-4"):
+        with pytest.raises(SystemExit):
+            rlif("film", bag, "-o", tmp_path / "no.gif", "--episodes", words)
+
+
+def test_film_command_wrong_checkpoint_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = bag_of(tmp_path, seen_steps())
+    words = (bag, "-o", tmp_path / "film.gif", "--checkpoint", tmp_path / "run")
+    assert rlif("film", *words) == 1 and "checkpoint: found none" in capsys.readouterr().err
+    store_checkpoint(tmp_path / "run", RLPD(CONFIG, replace(SPEC, state_dim=4)))
+    assert rlif("film", *words) == 1 and "is of another network" in capsys.readouterr().err
+    assert not (tmp_path / "film.gif").exists()
+    store_checkpoint(tmp_path / "bc", BC(ImitationConfig(), SPEC))
+    assert rlif("film", *words[:-1], tmp_path / "bc") == 0, "a film all the same"
+    assert "no critic's value" in capsys.readouterr().out

@@ -1,0 +1,136 @@
+"""`rlif relabel`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from external_sessions import write_sessions
+from step_bags import make_episodes, rlif, write_bag
+
+from rlif_bags.commands.relabel import parse_parameters
+from rlif_bags.relabelling.relabel import (
+    labels_path,
+    read_labels,
+)
+
+
+def test_relabel_output_in_a_bag_or_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: labels in the bag changed it, and the next relabelling found another source."""
+    bag = write_bag(tmp_path / "one", make_episodes(1))
+    for output in (bag, bag / "labels"):
+        assert rlif("relabel", bag, "-o", output) == 1
+        assert "nothing is written into" in capsys.readouterr().err
+    assert sorted(f.suffix for f in bag.iterdir()) == [".mcap", ".yaml"]
+    (tmp_path / "file").write_text("")
+    assert rlif("relabel", bag, "-o", tmp_path / "file") == 1
+    assert "expected a directory" in capsys.readouterr().err
+    assert rlif("relabel", bag, "-o", tmp_path / "out") == 0
+    (bag / "notes.txt").write_text("what I saw")
+    assert rlif("relabel", bag, "-o", tmp_path / "out") == 0, (
+        "a file of the user's is no other source"
+    )
+    assert "(done before)" in capsys.readouterr().out
+
+
+def test_relabel_report_that_cannot_be_written_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "peg", make_episodes(1))
+    (tmp_path / "out/report.json").mkdir(parents=True)
+    assert rlif("relabel", bag, "-o", tmp_path / "out") == 1
+    assert "report.json" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert rlif("relabel", bag, "-o", tmp_path / "file/labels") == 1
+    assert "rlif relabel: " in capsys.readouterr().err
+
+
+def test_relabel_describe_bad_bag_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bag,) = write_sessions(tmp_path / "good", 1)
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    assert rlif("relabel", "--describe", tmp_path / "bad.mcap", bag) == 1
+    said = capsys.readouterr()
+    assert "control_rate" in said.out and "bad.mcap" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scheme", "unheard"], "expected one of"),
+        (["--scheme", "no_such_module:f"], "no_such_module"),
+        (["--scheme", "onset", "--set", "x=1"], "takes no parameters"),
+        (["--set", "x"], "NAME=VALUE"),
+        (["--dwell", "-1"], "dwell"),
+    ],
+)
+def test_relabel_wrong_option_is_refused_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    bag = write_bag(tmp_path / "bag", make_episodes(1))
+    assert rlif("relabel", bag, "-o", tmp_path / "out", *words) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_relabel_describe_only_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "bag", make_episodes(1))
+    assert rlif("relabel", bag, "--describe") == 0
+    assert "/replay" in capsys.readouterr().out
+
+
+def test_relabel_bags_of_many_runs_are_named_after_them(tmp_path: Path) -> None:
+    bags = [
+        write_bag(tmp_path / f"runs/{run}/bag", make_episodes(number))
+        for number, run in enumerate(("monday", "tuesday"), start=1)
+    ]
+    assert rlif("relabel", *bags, "-o", tmp_path / "out") == 0
+    found = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert found == ["monday.labels.npz", "report.json", "tuesday.labels.npz"]
+    assert len(read_labels(labels_path(bags[1], tmp_path / "out")).columns["reward"]) == 12
+
+
+def test_relabel_report_keeps_entries_of_earlier_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call that is refused leaves the labels, and took their report away."""
+    one, two = (write_bag(tmp_path / name, make_episodes(1)) for name in ("one", "two"))
+
+    def report() -> dict[str, dict[str, Any]]:
+        entries = json.loads((tmp_path / "out/report.json").read_text())
+        return {Path(entry["bag"]).name: entry for entry in entries}
+
+    assert (
+        rlif("relabel", one, "-o", tmp_path / "out") == 0
+        and rlif("relabel", two, "-o", tmp_path / "out") == 0
+    )
+    before = report()
+    assert list(before) == ["one", "two"]
+    assert rlif("relabel", two, "-o", tmp_path / "out", "--scheme", "every_step") == 1
+    assert "other settings" in capsys.readouterr().err
+    after = report()
+    assert after["one"] == before["one"]
+    assert "other settings" in after["two"].pop("error") and after["two"] == before["two"]
+    assert rlif("relabel", two, "-o", tmp_path / "out") == 0 and "error" not in report()["two"]
+
+
+def test_parse_parameters_reads_lists_as_yaml() -> None:
+    given = ["cameras=[wrist, fixed]", "hidden=[8, 8]", "rlpd__utd=3", "encoder=small"]
+    assert parse_parameters(given) == {
+        "cameras": ["wrist", "fixed"], "hidden": [8, 8], "rlpd__utd": 3, "encoder": "small",
+    }  # fmt: skip
+
+
+def test_relabel_bad_bag_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_bag(tmp_path / "good", make_episodes(1))
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    assert rlif("relabel", tmp_path / "bad.mcap", good, "-o", tmp_path / "out") == 1
+    captured = capsys.readouterr()
+    assert "bad.mcap" in captured.err and "1 of 2 bags labelled" in captured.out

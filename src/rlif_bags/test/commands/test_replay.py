@@ -1,0 +1,146 @@
+"""`rlif replay`, over DDS."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import learner_doubles
+import numpy as np
+import pytest
+import safetensors.numpy
+from replay_rig import SMALL, ReplayRig
+from step_bags import make_episodes, rlif, write_bag
+
+from rlif_bags.step_writer import StepWriter
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.step_messages import record_from_message
+
+
+@pytest.fixture
+def learner() -> Iterator[Any]:
+    """Stands for a learner: a buffer, and the status that it publishes."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.qos import QoSProfile
+
+    from rlif_bags.commands.replay import LATCHED
+    from rlif_msgs.msg import LearnerStatus, Step
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("learner", context=context)
+    node.buffer = ReplayBuffer(4000, 3, 2)
+    node.steps = 0
+    status = node.create_publisher(LearnerStatus, "learner_status", LATCHED)
+
+    def take(message: Step) -> None:
+        record = record_from_message(message)
+        node.buffer.add_step(record)
+        node.steps += not record.evaluation
+        status.publish(LearnerStatus(steps=node.steps))
+
+    node.create_subscription(Step, "replay", take, QoSProfile(depth=1000))
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    status.publish(LearnerStatus())
+    ended = threading.Event()
+
+    def spin() -> None:
+        while not ended.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield node
+    ended.set()
+    thread.join(10.0)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.mark.ros
+def test_replay_more_steps_than_a_queue_holds_fills_the_same_buffer(
+    learner: Any, tmp_path: Path
+) -> None:
+    """Byte for byte, over the topic, more Steps than any queue holds."""
+    steps = make_episodes(400)
+    bag = write_bag(tmp_path / "bag", steps)
+    live = ReplayBuffer(4000, 3, 2)
+    for step in steps:
+        live.add_step(step)
+    assert rlif("replay", bag, "--as-fast-as-possible") == 0
+    assert learner.steps == len(steps) == 2400
+    for name, column in live.columns.items():
+        assert np.array_equal(learner.buffer.columns[name], column), name
+
+
+@pytest.mark.ros
+def test_replay_without_subscriber_names_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_bag(tmp_path / "bag", make_episodes(1))
+    assert rlif("replay", bag, "--patience", 0.3, "--namespace", "nobody") == 1
+    assert "start a learner" in capsys.readouterr().err
+
+
+def test_replay_missing_bag_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rlif("replay", tmp_path / "none") == 1
+    assert "none" in capsys.readouterr().err
+
+
+PERIOD = 100_000_000  # ns
+
+
+def stored_rows(run: Path) -> dict[str, np.ndarray]:
+    """The rows of all buffers in the checkpoints of a run, by buffer and column, in order."""
+    found: dict[str, list[np.ndarray]] = {}
+    files = sorted((run / "segments").glob("*.safetensors"))
+    assert files, f"no buffer under {run}"
+    for file in files:
+        buffer = file.name.split("-")[0]
+        for name, values in safetensors.numpy.load(file.read_bytes()).items():
+            found.setdefault(f"{buffer} {name}", []).append(values)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_replay_to_a_real_learner_gives_the_buffers_of_live(
+    ros_node: Any, start_node: Any, spin_until: Any, tmp_path: Path
+) -> None:
+    """Byte for byte: rewards, terminals, states, actions, in both buffers."""
+    episode = learner_doubles.episode
+    steps = [
+        *episode(1, 9, 0), *episode(2, 12, 10, takeover=4), *episode(3, 9, 23, evaluation=True),
+        *episode(4, 9, 33)[2:], *episode(5, 9, 43, takeover=0), *episode(6, 9, 53, takeover=7),
+    ]  # fmt: skip
+    counted = sum(not step.evaluation for step in steps)
+    with StepWriter(tmp_path / "bag") as writer:
+        for step in steps:
+            writer.write(step, step.sequence * PERIOD)
+    rows = {}
+    for name in ("live", "replayed"):
+        settings = {**SMALL, "rlpd.utd": 2, "run_directory": tmp_path / name, "prior_episodes": 1}
+        rig = ReplayRig(ros_node, start_node, spin_until, **settings)
+        if name == "live":
+            rig.send(steps)
+        else:
+            words = (tmp_path / "bag", "--as-fast-as-possible", "--namespace")
+            assert rlif("replay", *words, ros_node.get_namespace()) == 0
+        rig.wait_for(counted)
+        code, output = rig.end()
+        assert code == 0, output
+        rows[name] = stored_rows(tmp_path / name)
+        ros_node.destroy_publisher(rig.replay)
+    live, replayed = rows["live"], rows["replayed"]
+    assert set(live) == set(replayed) and any("reward" in name for name in live)
+    assert {name.split()[0] for name in live} == {"online", "prior"}
+    for name, values in live.items():
+        assert values.dtype == replayed[name].dtype
+        assert values.tobytes() == replayed[name].tobytes(), name
+    assert (live["online reward"] < 0).sum() >= 2

@@ -1,0 +1,96 @@
+"""`rlif show`."""
+
+from __future__ import annotations
+
+import html.parser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from step_bags import make_episodes, rlif, write_bag
+
+from rlif_bags.drawing.show import COLOURS
+from rlif_learner.data.steps import Source
+
+
+def test_show_many_episodes_become_several_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: hundreds took minutes, and were too high for a picture."""
+    monkeypatch.setattr("rlif_bags.drawing.show._PAGE", 3)
+    bag = write_bag(tmp_path / "peg", make_episodes(4, length=2))
+    assert rlif("show", bag, "-o", tmp_path / "out") == 0
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["peg-1.png", "peg-2.png"]
+    said = capsys.readouterr().out
+    assert "4 episodes" in said and "peg-1.png" in said and "peg-2.png" in said
+
+
+def test_show_run_directory_stands_for_its_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "monday/bag", make_episodes(1))
+    assert rlif("show", tmp_path / "monday", "-o", tmp_path / "out") == 0
+    assert (tmp_path / "out/monday.png").exists()
+    capsys.readouterr()
+    before = sorted(bag.iterdir())
+    monkeypatch.chdir(bag)
+    assert rlif("show", ".") == 1
+    assert "nothing is written into" in capsys.readouterr().err and sorted(bag.iterdir()) == before
+    write_bag(tmp_path / "monday/other", make_episodes(1))
+    assert rlif("show", tmp_path / "monday", "-o", tmp_path / "out") == 1
+    assert "found 2 bags, bag, other; name one" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert rlif("show", bag, "-o", tmp_path / "file") == 1, "and no traceback"
+
+
+class Page(html.parser.HTMLParser):
+    """Tags of a page, with their attributes; fails where they do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_show_writes_picture_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "peg", make_episodes(4, images=True))
+    assert rlif("show", bag, "-o", tmp_path / "out", "--episodes", "2-3") == 0
+    assert "2 episodes" in capsys.readouterr().out
+    pixels = np.asarray(Image.open(tmp_path / "out/peg.png").convert("RGB")).reshape(-1, 3)
+    for source in (Source.POLICY, Source.OPERATOR):
+        wanted = [int(COLOURS[source][i : i + 2], 16) for i in (1, 3, 5)]
+        assert (pixels == wanted).all(axis=1).sum() > 100, source
+    assert Page((tmp_path / "out/peg.html").read_text()).all("svg")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--episodes", "99"], "no such episode"), (["--last", "0"], "at least 1")],
+)
+def test_show_nothing_to_draw_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    bag = write_bag(tmp_path / "peg", make_episodes(1))
+    assert rlif("show", bag, "-o", tmp_path, *words) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_show_labels_of_a_function_with_parameters(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "peg", make_episodes(1))
+    scheme = ("--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2")
+    assert rlif("show", bag, "-o", tmp_path, *scheme) == 0
+    assert len(Page((tmp_path / "peg.html").read_text()).all("path")) == 2

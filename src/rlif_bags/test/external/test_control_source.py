@@ -1,0 +1,124 @@
+"""Which source was in control of an external recording, and when that is unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from external_sessions import (
+    ARM,
+    BY_HAND,
+    SECOND,
+    TYPES,
+    array,
+    drivers,
+    feed,
+    jog,
+    joint_session,
+    mapping,
+    session,
+    twist,
+    until,
+)
+
+from rlif_bags.external.report import ForeignReport
+from rlif_bags.external.steps import ForeignSteps
+
+
+@pytest.mark.parametrize("make", [array, jog])
+def test_control_source_joints_that_differ_from_the_policy_are_the_operator(make: Any) -> None:
+    policy = [
+        ("/policy", stamp - 500_000, *array(0.05, -0.1))
+        for topic, stamp, _, _ in session()
+        if topic == "/arm/twist"
+    ]
+    steps, _ = feed(
+        joint_session(make, policy), **ARM, driver={"policy": "/policy", "threshold": 0.05}
+    )
+    assert drivers(steps) == "ppppooo.pp|"
+
+
+def test_control_source_before_its_first_message_is_a_gap() -> None:
+    """Regression: the policy was taken to drive, though the operator may have."""
+    late = [m for m in session() if m[0] != "/joy" or m[1] > SECOND + 48 * SECOND // 100]
+    steps, report = feed(late)
+    assert drivers(steps) == BY_HAND[5:] and steps[0].step_index == 5
+    assert sum(report.gaps.values()) == 5
+    assert any("nothing received yet" in line for line in report.lines())
+
+
+def test_control_source_after_time_is_set_back_is_unknown() -> None:
+    held = session(operator=range(0, 20))
+    silent = [m for m in session() if m[0] != "/joy"]
+    report = ForeignReport()
+    converter = ForeignSteps(mapping(), report)
+    steps = []
+    for topic, stamp, _, message in [*held, *silent]:
+        steps += [step for _, step in converter.feed(topic, stamp, message)]
+    steps += [step for _, step in converter.finish()]
+    assert drivers(steps)[:5] == "ooooo"
+    assert {s.episode_id for s in steps} == {1}, "nothing of the second part"
+    assert any("time jumps by -" in line for line in report.lines())
+
+
+def test_control_source_by_difference_to_the_policy() -> None:
+    messages = session()
+    messages += [twist(m[1] - 500_000, 0.05, "/policy") for m in messages if m[0] == "/arm/twist"]
+    steps, _ = feed(
+        sorted(messages, key=lambda m: m[1]), driver={"policy": "/policy", "threshold": 0.1}
+    )
+    assert drivers(steps) == BY_HAND
+
+
+def test_control_source_by_flag_or_always() -> None:
+    kind = "std_msgs/msg/Bool"
+    flags = [("/manual", m[1], kind, TYPES[kind](data=bool(m[3].buttons[4])))
+             for m in session() if m[0] == "/joy"]  # fmt: skip
+    messages = sorted(session() + flags, key=lambda m: m[1])
+    assert drivers(feed(messages, driver={"flag": "/manual"})[0]) == BY_HAND
+    assert drivers(feed(messages, driver={"always": "operator"})[0]) == "o" * 10 + "|"
+
+
+def test_control_source_unreadable_message_is_a_gap() -> None:
+    """Steps of which nobody knows who drove must not become the policy's."""
+    steps, report = feed(session(5), driver={"joy": "/joy", "button": 9})
+    assert not steps and set(report.gaps) == {"who drove is not known"}
+    assert any("bag: /joy at " in note for note in report.notes)
+
+
+JOY = {"joy": "/joy", "button": 4}
+
+
+@pytest.mark.parametrize("timeout", [None, 0.3])
+def test_control_source_joystick_that_dies_while_held_times_out(timeout: float | None) -> None:
+    """Regression: the operator was taken to drive for the rest of the bag."""
+    dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
+    driver = JOY if timeout is None else {**JOY, "timeout": timeout}
+    steps, report = feed(dead, driver=driver)
+    held = 7 if timeout is None else 5  # ticks
+    assert drivers(steps) == "pppp" + "o" * held + "|"
+    assert steps[-1].step_index == 20 and steps[-2].step_index == held + 3, "what follows is a gap"
+    assert report.gaps == {"who drove is not known": 20 - held - 4}
+    assert any("s old, expected at most" in note and "/joy" in note for note in report.notes)
+
+
+def test_control_source_without_timeout_notes_the_longest_silence() -> None:
+    dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
+    steps, report = feed(dead, driver={**JOY, "timeout": 0})
+    assert drivers(steps) == "pppp" + "o" * 16 + "|"
+    assert any("/joy: its longest silence is 2.9 s" in note for note in report.notes)
+    _, report = feed(session(), driver={**JOY, "timeout": 0})
+    assert not report.notes
+
+
+@pytest.mark.parametrize("ahead", [-3_000_000, 3_000_000])
+def test_control_source_policy_message_before_the_command_marks_no_tick(ahead: int) -> None:
+    """Regression: the verdict on the command before marked the tick in which the next one came."""
+    messages = [m for m in session() if m[0] != "/arm/twist"]
+    for tick in range(10):
+        stamp = SECOND + tick * SECOND // 10 + 20_000_000 * (tick > 0)  # the first begins the ticks
+        messages.append(twist(stamp - ahead, 0.05, "/policy"))
+        messages.append(twist(stamp, 0.02 if 4 <= tick < 7 else 0.05))
+    driver = {"policy": "/policy", "threshold": 0.1}
+    steps, _ = feed(sorted(messages, key=lambda m: m[1]), driver=driver, release_dwell=0.0)
+    assert drivers(steps).count("o") == 3

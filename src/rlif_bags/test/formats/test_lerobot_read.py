@@ -1,0 +1,89 @@
+"""LeRobot datasets as read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lerobot_data import HINT, LEROBOT, episodes, export_dataset
+from step_bags import make_episodes, rlif
+
+from rlif_bags.formats.lerobot_read import LeRobotReader
+from rlif_bags.reading.files import BagError
+from rlif_bags.reading.step_reader import read_steps
+
+parquet = pytest.importorskip("pyarrow.parquet", reason=f"pyarrow {HINT}")
+pytest.importorskip("av", reason=f"av {HINT}")
+
+
+def test_lerobot_reader_other_version_or_missing_column_is_refused(tmp_path: Path) -> None:
+    dataset = export_dataset(tmp_path, make_episodes(1))
+    with pytest.raises(BagError, match=r"found no \['observation.effort'\], only \["):
+        LeRobotReader(dataset, state="observation.effort")
+    info = json.loads((dataset / "meta/info.json").read_text())
+    (dataset / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1"}))
+    with pytest.raises(BagError, match="found LeRobot's format v2.1, expected v3"):
+        LeRobotReader(dataset)
+
+
+def test_lerobot_reader_without_final_images_drops_the_last_action(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = export_dataset(tmp_path, episodes(2), "--codec", "lossless")
+    (dataset / "rlif/final.parquet").unlink()
+    assert rlif("import", dataset, "-o", tmp_path / "again") == 0
+    assert "found no rlif/final.parquet" in capsys.readouterr().out
+    assert sum(1 for _ in read_steps(tmp_path / "again")) == 12
+    assert rlif("import", dataset, "-o", tmp_path / "states", "--no-images") == 0
+    assert sum(1 for _ in read_steps(tmp_path / "states")) == 14
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            "data/chunk-000/file-001.parquet",
+            "found data of episode None with None rows, expected 1",
+        ),
+        ("data/chunk-000/file-000.parquet", "found data of episode 1 with 6 rows, expected 0"),
+        ("videos/observation.images.side/chunk-000/file-001.mp4", "not a readable video"),
+    ],
+)
+def test_lerobot_reader_missing_file_gives_no_bag(
+    tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+
+    monkeypatch.setattr(f"{LEROBOT}.DATA_MIB", 0)
+    monkeypatch.setattr(f"{LEROBOT}.VIDEO_MIB", 0)
+    dataset = export_dataset(tmp_path, episodes(2))
+    (dataset / damage).unlink()
+    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_lerobot_reader_another_feature_as_state(tmp_path: Path) -> None:
+    dataset = export_dataset(tmp_path, make_episodes(2))
+    words = ("-o", tmp_path / "again", "--state-key", "policy_action")
+    assert rlif("import", dataset, *words) == 0
+    found = list(read_steps(tmp_path / "again"))
+    assert len(found) == 10 and {len(step.state) for step in found} == {2}
+
+
+def test_lerobot_reader_cut_file_or_missing_column_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = export_dataset(tmp_path, make_episodes(1))
+    file = dataset / "data/chunk-000/file-000.parquet"
+    whole = file.read_bytes()
+    capsys.readouterr()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
+    assert f"{file}: cannot be read" in capsys.readouterr().err
+    file.write_bytes(whole)
+    table = parquet.read_table(file).drop_columns(["episode_index"])
+    parquet.write_table(table, file)
+    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
+    assert f"{file}: found no column 'episode_index'" in capsys.readouterr().err

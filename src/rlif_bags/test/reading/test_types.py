@@ -1,0 +1,57 @@
+"""Message definitions that a bag does not bring along."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from external_sessions import convert, data_file, drivers, session, write_session
+from rosbags.rosbag2 import StoragePlugin
+
+from rlif_bags.reading.files import BagError
+from rlif_bags.reading.info import describe_bag
+
+
+def old_sqlite(path: Path, messages: list[Any]) -> Path:
+    """A bag as Humble records it: no definitions, metadata of version 5."""
+    write_session(path, messages, StoragePlugin.SQLITE3)
+    database = sqlite3.connect(data_file(path))
+    database.execute("drop table message_definitions")
+    database.execute("drop table schema")
+    database.execute("alter table topics drop column type_description_hash")
+    database.commit()
+    database.close()
+    metadata = path / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    information = content["rosbag2_bagfile_information"]
+    information["version"] = 5
+    for name in ("ros_distro", "custom_data"):
+        information.pop(name, None)
+    for entry in information["topics_with_message_count"]:
+        entry["topic_metadata"].pop("type_description_hash")
+    metadata.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_fallback_types_humble_sqlite_without_definitions_is_read(tmp_path: Path) -> None:
+    plain, _ = convert(write_session(tmp_path / "new", session(5)))
+    steps, report = convert(old_sqlite(tmp_path / "old", session(5)))
+    assert [s.state.tolist() for s in steps] == [s.state.tolist() for s in plain]
+    assert drivers(steps) == drivers(plain) and not report.notes
+    assert any("/arm/pose" in line for line in describe_bag(tmp_path / "old"))
+
+
+def test_require_types_unknown_type_is_named(tmp_path: Path) -> None:
+    bag = old_sqlite(tmp_path / "old", session(5))
+    database = sqlite3.connect(data_file(bag))
+    database.execute("update topics set type = 'lab_msgs/msg/Stick' where name = '/joy'")
+    database.commit()
+    database.close()
+    text = (bag / "metadata.yaml").read_text()
+    (bag / "metadata.yaml").write_text(text.replace("sensor_msgs/msg/Joy", "lab_msgs/msg/Stick"))
+    with pytest.raises(BagError, match=r"/joy \(lab_msgs/msg/Stick\)"):
+        convert(bag)
+    assert describe_bag(bag), "its topics are listed all the same"

@@ -1,0 +1,50 @@
+"""Many bags on a Ray cluster."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from external_sessions import assert_same_labels, write_sessions
+from step_bags import make_episodes, rlif, write_bag
+
+
+def test_import_ray_missing_names_the_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *more: Any, **options: Any) -> Any:
+        if name == "ray":
+            raise ImportError("No module named 'ray'")
+        return real(name, *more, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    bag = write_bag(tmp_path / "bag", make_episodes(1))
+    assert rlif("relabel", bag, "-o", tmp_path / "out", "--ray", "local") == 1
+    assert "pip install 'ray" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install ray)"
+)
+def test_run_on_ray_gives_the_same_files_and_report(
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bags = write_sessions(tmp_path)
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    words = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
+    words += ["--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2"]
+    assert rlif("relabel", *words, "-o", tmp_path / "one") == 1
+    first = capsys.readouterr().out.replace("/one", "/OUT")
+    assert rlif("relabel", *words, "-o", tmp_path / "two", "--ray", "local") == 1
+    assert capsys.readouterr().out.replace("/two", "/OUT") == first
+    assert_same_labels(tmp_path / "one", tmp_path / "two")
+    assert rlif("relabel", *bags, "-o", tmp_path / "no", "--ray", "127.0.0.1:1") == 1
+    assert "--ray 127.0.0.1:1" in capsys.readouterr().err
