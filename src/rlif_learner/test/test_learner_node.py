@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import learner_doubles as doubles
 import numpy as np
 import pytest
-from learner_graph import SMALL, START, LearnerGraph, parameters, step_message
+from learner_graph import SMALL, LearnerGraph, parameters, step_message
 from std_srvs.srv import Trigger
 from waiting import scaled
 
@@ -264,15 +264,7 @@ WRONG = [
 @ros
 @pytest.mark.parametrize(("values", "words"), WRONG)
 def test_wrong_configuration_is_refused_at_once(graph, values, words):
+    """ValueError, of which rlif_node.running makes a line on the log and exit code 2."""
     with pytest.raises(ValueError) as refused:
         LearnerNode(parameters(**{**SMALL, **values}))
     assert words in str(refused.value)
-
-
-@ros
-@pytest.mark.slow
-def test_process_with_a_wrong_configuration_exits_with_2(start_node):
-    process = start_node("rlif_learner", "learner", **SMALL, resume="/nowhere")
-    output, _ = process.communicate(timeout=scaled(START))
-    assert process.returncode == 2, output
-    assert "found none at /nowhere" in output
