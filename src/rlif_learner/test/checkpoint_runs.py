@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
+from rlif_learner.data import checkpoint
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=3, action_dim=1, hidden=(8, 8))
 CONFIG = RLPDConfig(hidden=(8, 8), ensemble_size=3, utd=2, batch_size=8)
 EPISODE = 12
+CAPACITY = 50
+STEPS_PER_UPDATE = 3
+SAVE_EVERY = 2  # updates, where a run saves
+MOST_UPDATES = 200  # of a run that should have been killed
+WATCHED = (  # functions at whose beginning and end a run can be killed
+    (RLPD, "learn"), (RLPD, "actor_step"), (ReplayBuffer, "add_step"),
+    (os, "fsync"), (os, "rename"), (Path, "replace"), (shutil, "rmtree"), (Path, "unlink"),
+)  # fmt: skip
+STAGES = (*(f"{when} {name}" for _, name in WATCHED for when in ("before", "after")), "in a write")
 
 
 def step_number(n):
@@ -29,7 +45,7 @@ def step_number(n):
     )  # fmt: skip
 
 
-def make_buffers(capacity=50):
+def make_buffers(capacity=CAPACITY):
     return Buffers(*(ReplayBuffer(capacity, 3, 1, ((4, 4, 3),)) for _ in range(2)))
 
 
@@ -41,12 +57,11 @@ def fresh_run(seed=0):
 
 def advance(learner, buffers):
     """Three steps and an update."""
-    for _ in range(3):
-        buffers.online.add_step(step_number(buffers.online.total))
+    advance_without_learning(buffers)
     learner.update(buffers)
 
 
-def advance_without_learning(buffers, steps=3):
+def advance_without_learning(buffers, steps=STEPS_PER_UPDATE):
     for _ in range(steps):
         buffers.online.add_step(step_number(buffers.online.total))
 
@@ -71,3 +86,55 @@ def resume(store):
         return fresh_run()
     store.load(path, learner, buffers)
     return learner, buffers
+
+
+def run_and_save(root, updates):
+    """Resume, and advance by so many updates with a checkpoint at every other one."""
+    store = CheckpointStore(root, keep_last=2)
+    learner, buffers = resume(store)
+    for _ in range(updates):
+        advance(learner, buffers)
+        if learner.updates % SAVE_EVERY == 0:
+            store.save(learner, buffers)
+
+
+def run_until_killed(root, begins):
+    """The same; it never ends by itself."""
+    begins.set()
+    run_and_save(root, MOST_UPDATES)
+    signal.pause()
+
+
+def run_watched(root, stage, times, updates):
+    """The same, and kills its process at this stage, one of STAGES, when it has passed it so often."""
+    left = times
+
+    def pass_stage(name):
+        nonlocal left
+        if name == stage:
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    def watched(name, function):
+        def call(*args, **kwargs):
+            pass_stage(f"before {name}")
+            result = function(*args, **kwargs)
+            pass_stage(f"after {name}")
+            return result
+
+        return call
+
+    def half_written(function):
+        def call(path, data):
+            path.write_bytes(data[: len(data) // 2])
+            pass_stage("in a write")
+            function(path, data)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in WATCHED:
+            patch.setattr(owner, name, watched(name, getattr(owner, name)))
+        patch.setattr(checkpoint, "_write", half_written(checkpoint._write))
+        run_and_save(root, updates)

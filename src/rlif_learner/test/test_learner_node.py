@@ -1,6 +1,7 @@
-"""The learner as a process, over DDS."""
+"""The learner node: Steps in, weights, status and checkpoints out, and what it reports and refuses."""
 
 import array
+import signal
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,9 @@ from types import SimpleNamespace
 import learner_doubles as doubles
 import numpy as np
 import pytest
-import replay_rig
-from replay_rig import LATCHED, START, ReplayRig, step_message
-from sensor_msgs.msg import Image
+from learner_graph import SMALL, LearnerGraph, parameters, step_message
 from std_srvs.srv import Trigger
+from waiting import scaled
 
 from rlif_bags.step_writer import StepWriter
 from rlif_learner import learner_node
@@ -21,197 +21,205 @@ from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, step_record
-from rlif_msgs.msg import PolicyWeights
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor
-from rlif_policy.weights import unpack_weights
 
-pytestmark = pytest.mark.ros
-
-SMALL = {**replay_rig.SMALL, "rlpd.utd": 2}
+ros = pytest.mark.ros
 
 
 @pytest.fixture
-def make_rig(ros_node, start_node, spin_until):
-    return lambda **more: ReplayRig(ros_node, start_node, spin_until, **{**SMALL, **more})
+def graph():
+    made = LearnerGraph()
+    yield made
+    made.close()
 
 
-@pytest.mark.timeout(300)
-def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(make_rig, spin_until, tmp_path):
-    rig = make_rig(run_directory=tmp_path / "run", prior_episodes=1)
-    assert rig.statuses[0].caught_up and rig.statuses[0].steps == 0
-    rig.send(doubles.episode(1, 9, 1))
-    rig.wait_for(10)
-    rig.send(doubles.episode(2, 9, 11, takeover=4))
-    rig.send(doubles.episode(3, 9, 21, evaluation=True))
-    rig.send(doubles.episode(4, 9, 31)[2:])  # two are lost
-    status = rig.wait_for(28)
+def check_same_weights(stored, published):
+    assert set(stored) == set(published)
+    for name, tensor in published.items():
+        np.testing.assert_array_equal(stored[name].numpy(), tensor.numpy())
+
+
+@ros
+def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(graph, tmp_path):
+    run = {"run_directory": str(tmp_path / "run"), "prior_episodes": 1}
+    learner = graph.start_learner(**run)
+    assert graph.statuses[0].caught_up and graph.statuses[0].steps == 0
+    graph.send(doubles.episode(1, 9, 1))
+    graph.wait_for(10)
+    graph.send(doubles.episode(2, 9, 11, takeover=4))
+    graph.send(doubles.episode(3, 9, 21, evaluation=True))
+    graph.send(doubles.episode(4, 9, 31)[2:])  # two are lost
+    status = graph.wait_for(28)
     assert (status.updates, status.critic_steps) == (18, 36)
     assert (status.prior_transitions, status.lost_steps) == (9, 2)
     assert status.intervention_rate == pytest.approx(1 / (9 + 9 + 7))
     assert "critic_loss" in status.metric_names and np.isfinite(status.metric_values).all()
     version = status.policy_version
-    spec, published = rig.newest()
+    spec, published = graph.newest()
 
-    client = rig.node.create_client(Trigger, "save_checkpoint")
-    spin_until(client.service_is_ready, "the service")
+    client = graph.node.create_client(Trigger, "save_checkpoint")
+    graph.until(client.service_is_ready, "the service")
     call = client.call_async(Trigger.Request())
-    spin_until(call.done, "the checkpoint")
+    graph.until(call.done, "the checkpoint")
     assert call.result().success, call.result().message
     stored = read_actor(call.result().message)
     assert stored.spec == spec and stored.version == version
-    for name, tensor in published.items():
-        np.testing.assert_array_equal(stored.tensors[name].numpy(), tensor.numpy())
-    code, output = rig.end()
-    assert code == 0, output
+    check_same_weights(stored.tensors, published)
+    graph.remove(learner)
     assert len(list((tmp_path / "run/checkpoints").iterdir())) == 2
     assert list((tmp_path / "run/tensorboard").glob("events*"))
 
-    again = make_rig(run_directory=tmp_path / "run", resume=tmp_path / "run", prior_episodes=1)
-    spin_until(lambda: again.statuses[-1].steps == 28, "the resumed count")
-    spin_until(lambda: again.weights and again.weights[-1].version > version, "weights")
-    _, resumed = again.newest()
-    for name, tensor in published.items():  # a resumed learner once sent a random actor
-        np.testing.assert_array_equal(resumed[name].numpy(), tensor.numpy())
-    assert again.statuses[-1].updates == 18
+    graph.start_learner(**run, resume=run["run_directory"])
+    graph.until(lambda: graph.statuses[-1].steps == 28, "the resumed count")
+    graph.until(lambda: graph.weights and graph.weights[-1].version > version, "weights")
+    check_same_weights(graph.newest()[1], published)  # a resumed learner once sent a random actor
+    assert graph.statuses[-1].updates == 18
 
 
-def test_a_run_directory_that_holds_another_run_is_refused(start_node, tmp_path):
-    for used in ("first", "second"):
-        (tmp_path / used / "checkpoints" / "000001").mkdir(parents=True)
-        (tmp_path / used / "checkpoints" / "000001" / "manifest.json").write_text("{}")
-    for more in ({}, {"resume": tmp_path / "second"}):
-        process = start_node(
-            "rlif_learner", "learner", **SMALL, **more, run_directory=tmp_path / "first"
-        )
-        output, _ = process.communicate(timeout=START)
-        assert process.returncode == 2, output
-        assert f"{tmp_path / 'first'} already holds the checkpoints" in output
-        assert f"resume:={tmp_path / 'first'}" in output and "another run_directory" in output
-    assert not (tmp_path / "first" / "tensorboard").exists()
+@ros
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_process_learns_and_saves_when_it_is_interrupted(graph, start_node, tmp_path):
+    process = start_node("rlif_learner", "learner", **SMALL, run_directory=tmp_path)
+    graph.listen()
+    graph.send(doubles.episode(1, 9, 1))
+    graph.wait_for(10)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=scaled(60))
+    assert process.returncode == 0, output
+    stored = read_actor(tmp_path)
+    assert stored.version == graph.weights[-1].version
+    check_same_weights(stored.tensors, graph.newest()[1])
 
 
-@pytest.mark.timeout(180)
-def test_demonstrations_come_out_of_bags(make_rig, spin_until, tmp_path):
+@ros
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_process_whose_training_fails_reports_why_and_exits_with_1(graph, start_node):
+    process = start_node("rlif_learner", "learner", **SMALL, state_scale=[1.0, 2.0])
+    graph.listen()
+    graph.send(doubles.episode(1, 3, 1))
+    graph.wait_for_message("state_scale: found 2 entries, expected 4")
+    assert not graph.statuses[-1].caught_up
+    output, _ = process.communicate(timeout=scaled(60))
+    assert process.returncode == 1, output
+
+
+@ros
+def test_run_directory_of_another_run_is_refused(graph, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for used in (first, second):
+        (used / "checkpoints" / "000001").mkdir(parents=True)
+        (used / "checkpoints" / "000001" / "manifest.json").write_text("{}")
+    for more in ({}, {"resume": str(second)}):
+        with pytest.raises(ValueError, match="holds the checkpoints of another run") as refused:
+            LearnerNode(parameters(**SMALL, **more, run_directory=str(first)))
+        assert f"{first} already holds" in str(refused.value)
+        assert f"resume:={first}" in str(refused.value)
+        assert "another run_directory" in str(refused.value)
+    assert not (first / "tensorboard").exists()
+
+
+@ros
+def test_demonstrations_come_out_of_bags(graph, tmp_path):
     with StepWriter(tmp_path / "demonstrations") as writer:
         for number in (1, 2):
             for step in doubles.episode(number, 9, 10 * number, takeover=0):
                 writer.write(step, 10**9 * step.sequence)
-    rig = make_rig(state_dim=4, prior_bags=f"[{tmp_path / 'demonstrations'}]")
-    assert rig.statuses[-1].prior_transitions == 18
-    assert (rig.statuses[-1].steps, rig.statuses[-1].updates) == (0, 0)
+    graph.start_learner(state_dim=4, prior_bags=[str(tmp_path / "demonstrations")])
+    assert graph.statuses[-1].prior_transitions == 18
+    assert (graph.statuses[-1].steps, graph.statuses[-1].updates) == (0, 0)
 
 
-def test_images_are_kept_only_where_asked_for():
-    message = step_message(doubles.episode(1, 2, 1)[0])
-    pixels = np.arange(24, dtype=np.uint8)
-    image = Image(
-        height=2, width=4, encoding="rgb8", step=12, data=array.array("B", pixels.tobytes())
-    )
-    message.images = [image]
+def test_step_record_keeps_images_only_where_asked():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    message = step_message(replace(doubles.episode(1, 2, 1)[0], images=(image,)))
     (kept,) = step_record(message, keep_images=True).images
-    assert (kept == pixels.reshape(2, 4, 3)).all()
+    assert (kept == image).all()
     assert step_record(message, keep_images=False).images == ()
 
 
-@pytest.mark.timeout(180)
-def test_a_training_that_fails_says_why_and_ends_the_node(make_rig, spin_until):
-    rig = make_rig(state_scale="[1.0, 2.0]")
-    rig.send(doubles.episode(1, 3, 1))
-    spin_until(lambda: rig.statuses[-1].message, "the reason")
-    assert "state_scale: found 2 entries, expected 4" in rig.statuses[-1].message
-    assert not rig.statuses[-1].caught_up
-    spin_until(lambda: rig.learner.poll() is not None, "the end of the process")
-    assert rig.learner.returncode == 1
-
-
-@pytest.mark.timeout(180)
-def test_steps_that_cannot_be_used_are_dropped_and_said_and_the_rest_is_learned(make_rig):
+@ros
+def test_steps_that_cannot_be_used_are_dropped_and_the_rest_is_learned(graph, capfd):
     """Regression: a Step of another size ended the training, an unknown outcome the node."""
-    rig = make_rig(state_dim=4)
+    graph.start_learner(state_dim=4)
     steps = [step_message(step) for step in doubles.episode(1, 19, 1)]
     steps[3].state = array.array("f", [0.0] * 7)
     steps[5].source = 9
     steps[-1].outcome = 77  # and this one ends the episode
     for step in steps:
-        rig.replay.publish(step)
-    status = rig.wait_for(17)
+        graph.replay.publish(step)
+    status = graph.wait_for(17)
     assert (status.lost_steps, status.updates) == (3, 7)
-    rig.send(doubles.episode(2, 9, 21))
-    assert rig.wait_for(27).lost_steps == 3
-    rig.spin_until(lambda: "Steps dropped: 3, the last:" in rig.statuses[-1].message, "the words")
-    code, output = rig.end()
-    assert code == 0, output
-    assert "Steps dropped: 3, the last: step 19 of episode 1: 77 is not a valid Outcome" in output
+    graph.send(doubles.episode(2, 9, 21))
+    assert graph.wait_for(27).lost_steps == 3
+    message = graph.wait_for_message("Steps dropped: 3, the last:")
+    assert message.endswith("step 19 of episode 1: 77 is not a valid Outcome")
+    assert message in capfd.readouterr().err
 
 
-@pytest.mark.timeout(180)
-def test_after_an_update_that_is_not_finite_the_last_good_weights_stay(
-    make_rig, spin_until, tmp_path
-):
+@ros
+def test_non_finite_update_keeps_the_last_good_weights(graph, tmp_path, capfd):
     """Regression: the thread died without a checkpoint, and later Steps were lost."""
-    more = {"rlpd.layer_norm": False, "publish_every": 4}
-    rig = make_rig(state_dim=4, run_directory=tmp_path / "run", **more)
-    rig.send(doubles.episode(1, 19, 1))
-    rig.wait_for(20)
+    values = {
+        "state_dim": 4, "run_directory": str(tmp_path), "rlpd.layer_norm": False, "publish_every": 4
+    }  # fmt: skip
+    learner = graph.start_learner(**values)
+    graph.send(doubles.episode(1, 19, 1))
+    graph.wait_for(20)
     huge = np.full(4, 1e30, np.float32)  # finite, but not its square
-    rig.send([replace(step, state=huge) for step in doubles.episode(2, 9, 21)])
-    spin_until(lambda: "stopped: no more updates" in rig.statuses[-1].message, "the reason")
-    assert "not finite" in rig.statuses[-1].message
-    rig.send(doubles.episode(3, 9, 31))
-    status = rig.wait_for(40)
-    late: list[PolicyWeights] = []
-    rig.node.create_subscription(PolicyWeights, "weights", late.append, LATCHED)
-    spin_until(lambda: late, "the latched weights")
-    code, output = rig.end()
-    assert code == 0 and "stopped: no more updates" in output, output
-    stored = read_actor(tmp_path / "run")
-    assert stored.version == late[-1].version == status.policy_version
-    spec = PolicySpec.from_json(late[-1].spec)
-    published = unpack_weights(bytes(late[-1].data), late[-1].sha256, spec)
-    for name, tensor in published.items():
-        np.testing.assert_array_equal(stored.tensors[name].numpy(), tensor.numpy())
-
-    store = CheckpointStore(tmp_path / "run")
+    graph.send([replace(step, state=huge) for step in doubles.episode(2, 9, 21)])
+    assert "not finite" in graph.wait_for_message("stopped: no more updates")
+    graph.send(doubles.episode(3, 9, 31))
+    status = graph.wait_for(40)
+    graph.listen()  # as one that comes late: the weights are latched
+    graph.until(lambda: graph.weights, "the latched weights")
+    graph.remove(learner)
+    assert "stopped: no more updates" in capfd.readouterr().err
+    stored = read_actor(tmp_path)
+    assert stored.version == graph.weights[-1].version == status.policy_version
+    check_same_weights(stored.tensors, graph.newest()[1])
+    store = CheckpointStore(tmp_path)
     manifest = store.verify(store.last_good())
     assert manifest["buffers"]["online"]["state"]["total"] == 40
     assert manifest["values"]["updates"] == status.updates
-    again = make_rig(state_dim=4, run_directory=tmp_path / "run", resume=tmp_path / "run", **more)
-    spin_until(lambda: again.statuses[-1].steps == 40, "the resumed count")
+    graph.start_learner(**values, resume=str(tmp_path))
+    graph.until(lambda: graph.statuses[-1].steps == 40, "the resumed count")
 
 
-def test_a_damaged_checkpoint_is_not_resumed_and_the_last_good_one_is_offered(start_node, tmp_path):
+@ros
+def test_damaged_checkpoint_is_refused_with_the_last_good_one_named(graph, tmp_path):
     """Regression: the one before it was taken, and nobody knew."""
     store = CheckpointStore(tmp_path)
     learner = make_algorithm("bc", {}, "rlpd", PolicySpec(4, 2, (8,)), 0)
     paths = [store.save(learner, Buffers(ReplayBuffer(10, 4, 2))) for _ in range(2)]
     (paths[1] / "manifest.json").unlink()
-    process = start_node("rlif_learner", "learner", **SMALL, resume=tmp_path)
-    output, _ = process.communicate(timeout=START)
-    assert process.returncode == 2, output
-    assert f"resume: {paths[1]}/manifest.json: cannot be read" in output
-    assert f"The last good checkpoint: {paths[0]}" in output
+    with pytest.raises(ValueError, match="resume: ") as refused:
+        LearnerNode(parameters(**SMALL, resume=str(tmp_path)))
+    assert f"resume: {paths[1]}/manifest.json: cannot be read" in str(refused.value)
+    assert f"The last good checkpoint: {paths[0]}" in str(refused.value)
 
 
 @pytest.mark.parametrize("free", [10**6, 10**12, None])
 @pytest.mark.parametrize("publish_every", [0, 50])
-def test_what_would_go_wrong_hours_later_is_said_at_the_start(monkeypatch, free, publish_every):
+def test_start_warns_of_what_would_go_wrong_hours_later(monkeypatch, free, publish_every):
     monkeypatch.setattr(learner_node, "free_memory", lambda: free)
-    said = []
+    warnings = []
     node = SimpleNamespace(
         _value={"publish_every": publish_every},
-        get_logger=lambda: SimpleNamespace(warning=said.append),
+        get_logger=lambda: SimpleNamespace(warning=warnings.append),
     )
     encoder = EncoderSpec("resnet18")
     spec = PolicySpec(3, 2, images=((8, 8, 3),), encoder=encoder)
     LearnerNode._warn_of_size(node, spec, Buffers(ReplayBuffer(50_000, 3, 2, ((8, 8, 3),))))
-    words = "".join(said)
-    assert ("the buffers take 0.0 GB" in words) == (free == 10**6)
-    assert ("publish_every: 0 sends them" in words) == bool(publish_every)
+    found = "".join(warnings)
+    assert ("the buffers take 0.0 GB" in found) == (free == 10**6)
+    assert ("publish_every: 0 sends them" in found) == bool(publish_every)
 
 
-def test_whoever_asks_for_a_checkpoint_waits_alone():
+def test_save_checkpoint_makes_nobody_else_wait():
     """Regression: until it was written, a minute at most, the node took in nothing."""
     saving = Future()
     node = SimpleNamespace(executor=None, _loop=SimpleNamespace(request_save=lambda: saving))
@@ -226,7 +234,7 @@ def test_whoever_asks_for_a_checkpoint_waits_alone():
         assert (response.success, response.message) == (True, "run/checkpoints/000001")
 
 
-def test_a_checkpoint_that_fails_is_answered_in_words():
+def test_save_checkpoint_that_fails_is_answered_with_the_reason():
     def refuse():
         raise ValueError("no checkpoint_directory")
 
@@ -240,17 +248,23 @@ def test_a_checkpoint_that_fails_is_answered_in_words():
         assert not response.success and words in response.message
 
 
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [
-        ({"rlpd.utdd": 3}, "rlpd.utdd"),
-        ({"algorithm": "ppo"}, "found 'ppo', expected one of rlpd"),
-        ({"resume": "/nowhere"}, "found none at /nowhere"),
-        ({"state_dim": 4, "state_scale": "[1.0]"}, "state_scale: found 1 entries, expected 4"),
-    ],
-)
-def test_a_wrong_configuration_ends_the_node_at_once(start_node, parameters, words):
-    process = start_node("rlif_learner", "learner", **{**SMALL, **parameters})
-    output, _ = process.communicate(timeout=START)
-    assert process.returncode == 2, output
-    assert words in output
+WRONG = [
+    ({"rlpd.utdd": 3}, "rlpd.utdd"),
+    ({"algorithm": "ppo"}, "found 'ppo', expected one of rlpd"),
+    ({"resume": "/nowhere"}, "found none at /nowhere"),
+    ({"state_dim": 4, "state_scale": [1.0]}, "state_scale: found 1 entries, expected 4"),
+    (
+        {"encoder": "resnet18", "cameras": ["wrist"], "encoder_weights": "/nowhere.pth"},
+        "found no file /nowhere.pth",
+    ),
+    ({"rlpd.random_shift": 1000}, "random_shift: found 1000"),
+]
+
+
+@ros
+@pytest.mark.parametrize(("values", "words"), WRONG)
+def test_wrong_configuration_is_refused_at_once(graph, values, words):
+    """ValueError, of which rlif_node.running makes a line on the log and exit code 2."""
+    with pytest.raises(ValueError) as refused:
+        LearnerNode(parameters(**{**SMALL, **values}))
+    assert words in str(refused.value)

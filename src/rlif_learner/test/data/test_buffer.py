@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import scaled
 
 from rlif_learner.data.buffer import DRIVEN, ReplayBuffer, sample_mixed, sample_union
 from rlif_learner.data.labels import label_rewards
@@ -388,6 +389,7 @@ def test_a_step_without_action_is_refused():
         StepRecord(0, 1, 0, True, False, 0, 1, False, 0, False, np.zeros(2))
 
 
+ROUNDS = 300  # of each thread that uses the buffer at the same time as others
 EPISODE = "PP^OP"  # onset labels: -1 on its second step; success: terminal on its fifth
 
 
@@ -434,29 +436,31 @@ def test_adding_sampling_and_saving_from_three_threads():
     """Regression: a race between adding and sampling corrupted batches silently."""
     buffer, rng = ReplayBuffer(20, 2, 1, ((24, 24, 3),)), np.random.default_rng(0)
     buffer.add_episode(numbered_step(n) for n in range(12))
-    end, stop = time.monotonic() + 3.0, threading.Event()
+    end, stop, counts = time.monotonic() + scaled(60.0), threading.Event(), Counter()
 
-    def repeat(work):
-        count = 0
+    def repeat(name, work):
+        """Until all three have done so often enough."""
         while not stop.is_set() and time.monotonic() < end:
             work()
-            count += 1
-        return count
+            counts[name] += 1
+            if len(counts) == 3 and min(counts.values()) >= ROUNDS:
+                stop.set()
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # threads change places in the middle of everything
     try:
         with ThreadPoolExecutor(2) as pool:
             others = [
-                pool.submit(repeat, lambda: buffer.add_step(numbered_step(buffer.total))),
-                pool.submit(repeat, lambda: check_rows(buffer)),
+                pool.submit(repeat, "add", lambda: buffer.add_step(numbered_step(buffer.total))),
+                pool.submit(repeat, "read", lambda: check_rows(buffer)),
             ]
             try:
-                samples = repeat(lambda: check_sample(buffer, rng))
+                repeat("sample", lambda: check_sample(buffer, rng))
             finally:
                 stop.set()
-        added, read = (other.result() for other in others)
+        for other in others:
+            other.result()
     finally:
         sys.setswitchinterval(interval)
-    assert min(added, read, samples) > 20
+    assert len(counts) == 3 and min(counts.values()) >= ROUNDS, counts
     assert buffer.total > buffer.capacity
