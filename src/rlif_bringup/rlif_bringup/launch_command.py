@@ -69,12 +69,14 @@ def parse_values(values: list[str]) -> dict[str, str]:
     """Arguments given as name:=value.
 
     Raises:
-        LaunchFileError: one is not of that form.
+        LaunchFileError: one is not of that form; an empty value is not, as for `ros2 launch`.
     """
     pairs = [value.partition(":=") for value in values]
-    for (name, separator, _), value in zip(pairs, values, strict=True):
-        if not separator or not name:
-            raise LaunchFileError(f"expected name:=value, found {value!r}")
+    for (name, separator, given), value in zip(pairs, values, strict=True):
+        if not separator or not name or not given:
+            empty = "; an empty value is refused: leave the argument out, or give none for no bag"
+            hint = empty if separator and name else ""
+            raise LaunchFileError(f"expected name:=value, found {value!r}{hint}")
     return {name: value for name, _, value in pairs}
 
 

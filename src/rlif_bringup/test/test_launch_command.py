@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlif_bringup.launch_command import has_ros2_launch
+import pytest
+
+from rlif_bringup.launch_command import has_ros2_launch, parse_values
+from rlif_bringup.launch_file import LaunchFileError
 
 
 def test_has_ros2_launch_without_the_verb_is_false(tmp_path: Path) -> None:
@@ -18,3 +21,14 @@ def test_has_ros2_launch_without_the_verb_is_false(tmp_path: Path) -> None:
     (index / "ros2launch").touch()
     assert has_ros2_launch(environment)
     assert not has_ros2_launch({**environment, "PATH": ""})
+
+
+def test_parse_values_of_pairs_splits_at_the_first_sign() -> None:
+    assert parse_values(["a:=1", "b:=x:=y"]) == {"a": "1", "b": "x:=y"}
+
+
+@pytest.mark.parametrize("value", ["a", ":=1", "bag_directory:="])
+def test_parse_values_of_anything_else_is_refused(value: str) -> None:
+    """`ros2 launch` refuses an empty value too: "malformed launch argument"."""
+    with pytest.raises(LaunchFileError, match="expected name:=value"):
+        parse_values([value])
