@@ -38,6 +38,9 @@ WITH_MOVEIT = ["franka_fr3_spacemouse", "ur5e_gamepad"]
 # Where there is no moveit_msgs: types of the same shape.
 STAND_INS = ServoInterfaces(Int8, lambda m: m.data, SetBool, lambda _: SetBool.Request())
 
+# Positions of the end effector in the named states of the SRDFs, m in the base frame: as measured.
+NAMED = {("franka_fr3_spacemouse", "ready"): (0.307, 0.0, 0.487)}
+
 
 def values(path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
@@ -104,8 +107,16 @@ def test_reset_goal_of_a_robot_lies_in_its_box(name):
     p = defaults | values(CONFIG / name / "moveit.yaml")
     goal = goal_from(p)
     PlanConfig(group=p["planning_group"], velocity_scale=p["velocity_scale"])
+    robot = values(CONFIG / name / "robot.yaml")
+    if p["goal"] == "named":
+        box = zip(
+            robot["workspace_min"],
+            NAMED[name, p["goal_state"]],
+            robot["workspace_max"],
+            strict=True,
+        )
+        assert all(low + 0.02 <= value <= high - 0.02 for low, value, high in box)
     if p["goal"] == "pose":
-        robot = values(CONFIG / name / "robot.yaml")
         assert goal.frame == robot["base_frame"]
         for axis in range(3):
             low, high = robot["workspace_min"][axis], robot["workspace_max"][axis]
@@ -141,6 +152,22 @@ def node_class(process: Process) -> type[Node]:
         if name.endswith("Node") and isinstance(value, type) and value.__module__ == point.module
     )
     return found
+
+
+@pytest.mark.parametrize("name", WITH_MOVEIT)
+def test_servo_yaml_of_a_robot_has_what_the_real_servo_needs(name):
+    """Seen on MoveIt Servo 2.12.4, or read in its sources: docs/moveit.md says which."""
+    servo = yaml.safe_load((CONFIG / name / "servo.yaml").read_text(encoding="utf-8"))
+    inner = servo["moveit_servo"]
+    assert servo["update_period"] == inner["publish_period"], "top-level, or Servo aborts"
+    assert servo["planning_group_name"] == inner["move_group_name"]
+    assert inner["monitored_planning_scene_topic"] == "/monitored_planning_scene"
+    controller = inner["command_out_topic"].split("/")[1]
+    controllers = yaml.safe_load((CONFIG / name / "controllers.yaml").read_text(encoding="utf-8"))
+    allowed = controllers[controller]["ros__parameters"]["allow_nonzero_velocity_at_trajectory_end"]
+    assert allowed or not inner["publish_joint_velocities"]
+    latency = values(CONFIG / name / "robot.yaml")["pose_latency"]
+    assert latency >= inner["max_expected_latency"] + 0.1, "the arm would rest outside of its box"
 
 
 @pytest.mark.ros

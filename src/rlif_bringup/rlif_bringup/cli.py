@@ -20,6 +20,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("rlif_bringup.demo", "train on the simulated arm and evaluate, start to end"),
     "evaluate": ("rlif_bringup.evaluate", "evaluate a checkpoint on the simulated arm"),
     "doctor": ("rlif_bringup.doctor", "check a live system before arming"),
+    "status": ("rlif_bringup.status_command", "show the state of a live system"),
+    "arm": ("rlif_bringup.operator_commands", "arm the arbiter"),
+    "disarm": ("rlif_bringup.operator_commands", "disarm the arbiter"),
+    "start": ("rlif_bringup.operator_commands", "start an episode"),
+    "success": ("rlif_bringup.operator_commands", "end the episode as a success"),
+    "failure": ("rlif_bringup.operator_commands", "end the episode as a failure"),
+    "discard": ("rlif_bringup.operator_commands", "discard the episode"),
+    "set": ("rlif_bringup.set_command", "set a parameter of a running node"),
+    "echo": ("rlif_bringup.echo_command", "print the messages of a topic"),
     "bag": ("rlif_bags.commands.bag", "look into, check and repair bags"),
     "replay": ("rlif_bags.commands.replay", "publish the Steps of bags for the learner"),
     "train": ("rlif_bags.commands.train", "train from bags, without a graph"),
@@ -81,6 +90,7 @@ def _dispatch(given: list[str]) -> int:
         module = importlib.import_module(path)
         parser = argparse.ArgumentParser(prog=f"rlif {name}", description=module.__doc__ or text)
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.set_defaults(command=name)  # one module may serve several commands
         module.add_arguments(parser)
         # Intermixed, options may stand between positional arguments.
         intermixed = getattr(module, "INTERMIXED", False)

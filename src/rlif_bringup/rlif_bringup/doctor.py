@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -44,6 +45,14 @@ def config_directory(asked: Path | None) -> Path:
     return Path(get_package_share_directory("rlif_bringup")) / "config"
 
 
+def servo_name(path: Path) -> str:
+    """Full name of servo_node as a moveit.yaml has it; empty: there is no such file."""
+    if not path.is_file():
+        return ""
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return str(content["/**"]["ros__parameters"].get("servo_node_name", "/servo_node"))
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Listen, check, print."""
     if not arguments.seconds > 0.0:
@@ -53,17 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
     from rlif_bringup.doctor_listen import Listener, remaps
 
     names: dict[str, str] = {}
-    moveit = False
+    moveit, servo = False, ""
     if arguments.robot:
         directory = config_directory(arguments.config_directory)
         moveit = (directory / arguments.robot / "moveit.yaml").is_file()
+        servo = servo_name(directory / arguments.robot / "moveit.yaml")
         try:
             names = remaps(directory, arguments.robot)
         except FileNotFoundError as error:
             print(f"rlif doctor: {error}", file=sys.stderr)
             return 2
     with Listener(arguments.namespace, arguments.domain_id, names) as listener:
-        findings = check(listener.listen(arguments.seconds, moveit))
+        findings = check(listener.listen(arguments.seconds, moveit, servo))
     if arguments.json:
         print(as_json(findings))
     else:

@@ -21,14 +21,13 @@ from rlif_bringup.doctor_findings import (
     rate_finding,
     warned,
 )
+from rlif_bringup.doctor_moveit import check_reset, check_servo, check_servo_settings
 from rlif_bringup.doctor_robot import (
     SLOWEST,
     check_command,
     check_frames,
     check_limits,
     check_pose,
-    check_reset,
-    check_servo,
     check_watchdog,
 )
 from rlif_bringup.doctor_snapshot import Snapshot
@@ -210,6 +209,7 @@ CHECKS: tuple[Check, ...] = (
     check_state,
     check_watchdog,
     check_servo,
+    check_servo_settings,
     check_reset,
 )
 

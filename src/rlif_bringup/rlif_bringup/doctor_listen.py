@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,27 @@ from std_msgs.msg import Bool, Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from rlif_bringup.doctor_checks import NEEDED
-from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot, Traffic, image_problem
+from rlif_bringup.doctor_snapshot import (
+    CONTROLLER,
+    SERVO,
+    Diagnostic,
+    Snapshot,
+    Traffic,
+    image_problem,
+)
 from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-NODES = (*NEEDED, "recorder", "learner")
+NODES = (*NEEDED, "recorder", "learner", "servo_adapter")
+SERVO_PARAMETERS = (
+    "update_period", "planning_group_name", "moveit_servo.publish_joint_velocities",
+    "moveit_servo.command_out_topic", "moveit_servo.max_expected_latency",
+    "moveit_servo.monitored_planning_scene_topic", "moveit_servo.is_primary_planning_scene_monitor",
+)  # fmt: skip
+CONTROLLER_PARAMETERS = ("allow_nonzero_velocity_at_trajectory_end",)
 DISCOVERY = 5.0  # s of wall time that finding the graph may take
+ANSWER = 2.0  # s of wall time until a node has answered
 # The topic of each of the arbiter's outputs.
 OUTPUTS = {
     "twist": "command",
@@ -145,14 +160,16 @@ class Listener:
 
     # ---- what was seen
 
-    def listen(self, seconds: float, moveit: bool = False) -> Snapshot:
+    def listen(self, seconds: float, moveit: bool = False, servo: str = "") -> Snapshot:
         """Ask the nodes for their parameters, then listen for `seconds`.
 
-        moveit: the set-up is one with MoveIt
+        moveit: the robot configuration is one with MoveIt; servo: full name of its servo_node
         """
         # In this order: asking takes as long as DDS needs to find everybody, and says whose clock
         # the graph goes by.
         parameters = self._all_parameters()
+        if servo:
+            parameters |= self._servo_parameters(servo)
         simulated = any(p.get("use_sim_time") for p in parameters.values())
         if simulated:
             self._node.set_parameters([Parameter("use_sim_time", value=True)])
@@ -177,7 +194,7 @@ class Listener:
             action_size=len(action.action) if action else 0,
             policy_version=action.policy_version if action else 0,
             weights=(weights.version, json.loads(weights.spec)) if weights else None,
-            command=heard[output],
+            command=self._without_adapter(heard[output], parameters),
             command_publishers=self._publishers(heard[output].name),
             command_frames=frozenset(self._frames),
             command_moves=self._moves,
@@ -225,6 +242,37 @@ class Listener:
         infos = self._node.get_subscriptions_info_by_topic(name)
         return sum(info.node_name not in ignored for info in infos)
 
+    def _without_adapter(self, traffic: Traffic, parameters: dict[str, dict[str, Any]]) -> Traffic:
+        """servo_adapter listens to commands too; unless it relays them, it moves nothing."""
+        if parameters.get("servo_adapter", {}).get("relay"):
+            return traffic
+        infos = self._node.get_subscriptions_info_by_topic(traffic.name)
+        watching = sum(info.node_name == "servo_adapter" for info in infos)
+        return replace(traffic, subscribers=traffic.subscribers - watching)
+
+    def _servo_parameters(self, servo: str) -> dict[str, dict[str, Any]]:
+        """Of Servo, and of the controller that it sends to; those that do not answer are left out."""
+        found = {SERVO: self._chosen_parameters(servo, SERVO_PARAMETERS)}
+        topic = str(found[SERVO].get("moveit_servo.command_out_topic") or "")
+        controller = topic.rpartition("/")[0]
+        if controller:
+            found[CONTROLLER] = self._chosen_parameters(controller, CONTROLLER_PARAMETERS)
+        return {name: values for name, values in found.items() if values}
+
+    def _chosen_parameters(self, node: str, names: Sequence[str]) -> dict[str, Any]:
+        """Of any node, by its full name: those of `names` that it has."""
+        client = AsyncParameterClient(self._node, node)
+        found: dict[str, Any] = {}
+        if not self._spin(ANSWER, client.services_are_ready):
+            return found
+        for name in names:
+            call = client.get_parameters([name])
+            if not self._spin(ANSWER, call.done):
+                break
+            for value in call.result().values:
+                found[name] = _plain(parameter_value_to_python(value))
+        return found
+
     def _all_parameters(self) -> dict[str, dict[str, Any]]:
         """By node; those that do not answer are left out."""
         prefix = self._namespace.rstrip("/")
@@ -236,13 +284,13 @@ class Listener:
     def _parameters(self, client: AsyncParameterClient) -> dict[str, Any] | None:
         """By name; None: it does not answer."""
         listing = client.list_parameters([], 0)
-        if not self._spin(2.0, listing.done):
+        if not self._spin(ANSWER, listing.done):
             return None
         found: dict[str, Any] = {}
         for name in listing.result().result.names:
             # One by one: rclpy's answer stops at a parameter that is declared without a value.
             call = client.get_parameters([name])
-            if not self._spin(2.0, call.done):
+            if not self._spin(ANSWER, call.done):
                 return None
             for value in call.result().values:
                 found[name] = _plain(parameter_value_to_python(value))

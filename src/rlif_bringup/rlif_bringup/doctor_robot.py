@@ -8,7 +8,6 @@ from rlif_bringup.doctor_findings import (
     CLOCKS,
     OK_LEVEL,
     ONE_CLOCK,
-    WARN_LEVEL,
     Finding,
     failed,
     one_publisher,
@@ -16,13 +15,12 @@ from rlif_bringup.doctor_findings import (
     rate_finding,
     warned,
 )
-from rlif_bringup.doctor_snapshot import Diagnostic, Snapshot
+from rlif_bringup.doctor_snapshot import Snapshot
 
 UNARMED = ("DISARMED", "FAULT")
 OURS = frozenset({"arbiter", "watchdog"})  # who may command the robot
 SLOWEST = 0.8  # of the configured rate
 SERVO_RATE = 30.0  # Hz; three commands within Servo's incoming_command_timeout of 0.1 s
-HOLD_RATE = 5.0  # Hz; servo_adapter repeats itself at 10
 FAST, FAST_TURN = (
     0.25,
     1.0,
@@ -192,85 +190,3 @@ def check_watchdog(s: Snapshot) -> Iterator[Finding]:
             yield passed("watchdog", d.message)
         else:
             yield failed("watchdog", d.message, "see the log of the arbiter, and docs/arbiter.md")
-
-
-def check_servo(s: Snapshot) -> Iterator[Finding]:
-    """The adapter is there, still speaks, and has heard from Servo what it says of it."""
-    if s.hold is None:
-        yield from _no_adapter(s)
-        return
-    yield from one_publisher(s.holds)  # an empty word of one would take back the other's reason
-    adapter = _status(s, "servo")
-    if not s.lock_step and s.holds.rate < HOLD_RATE:
-        yield failed(
-            "servo",
-            f"hold was said {s.holds.count} times in {s.seconds:.0f} s, expected 10 Hz",
-            "servo_adapter hangs or has died: start it again",
-        )
-    elif s.hold and not s.waits_for_arm:
-        yield failed("servo", s.hold, "see docs/moveit.md")
-    elif adapter is None:
-        yield failed(
-            "servo", f"{s.hold or 'nothing'} on hold, but no diagnostics", "start servo_adapter"
-        )
-    elif s.waits_for_arm and adapter.values.get("state") != "paused":
-        yield failed("servo", "Servo has not confirmed its pause", "look at the log of servo_node")
-    elif adapter.values.get("command_type_selected") != "true":
-        yield failed(
-            "servo",
-            "Servo has not confirmed the command type",
-            "check servo_interface and command_type against the installed MoveIt",
-        )
-    else:
-        yield passed("servo", s.hold or "Servo follows the arbiter")
-    if not s.lock_step and not s.parameter("arbiter", "hold_timeout", 0.0):
-        yield warned(
-            "hold_timeout",
-            "off: the policy drives on if servo_adapter dies",
-            "set it in robot.yaml, e.g. to 0.5 s",
-        )
-    status = _status(s, "servo status")
-    if status is not None and status.level == WARN_LEVEL:
-        yield warned("servo status", status.message, "drive the arm away from there")
-
-
-def _no_adapter(s: Snapshot) -> Iterator[Finding]:
-    if s.moveit:
-        yield failed(
-            "servo",
-            "no servo_adapter, and this set-up is one with MoveIt",
-            "start moveit.launch.yaml with the same robot and namespace",
-        )
-    elif not s.lock_step:
-        yield warned(
-            "servo",
-            "no servo_adapter",
-            "with MoveIt Servo start it (rlif_moveit); without, nothing tells of its halts",
-        )
-
-
-def check_reset(s: Snapshot) -> Iterator[Finding]:
-    """Whoever moves the arm between episodes."""
-    found = [d for d in s.diagnostics if "reset_by_planning: " in d.name]
-    if s.moveit and not found and s.parameter("episode", "reset_service", False):
-        yield failed(
-            "reset",
-            "no reset_by_planning, and reset_service is true",
-            "start moveit.launch.yaml, or set reset_service false and reset by hand",
-        )
-    for d in found:
-        if d.level == OK_LEVEL:
-            yield passed("reset", d.message)
-        else:
-            yield failed("reset", d.message, "see docs/moveit.md on resets")
-    if (found or s.hold is not None) and not s.lock_step and not s.alive.count:
-        yield failed(
-            "arbiter_alive",
-            f"nothing on {s.alive.name}",
-            "resets and servo_adapter wait for it: is the arbiter there, and not another topic's?",
-        )
-
-
-def _status(s: Snapshot, name: str) -> Diagnostic | None:
-    """Of servo_adapter."""
-    return next((d for d in s.diagnostics if d.name.endswith(f"servo_adapter: {name}")), None)

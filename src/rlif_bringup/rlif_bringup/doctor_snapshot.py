@@ -23,6 +23,8 @@ class Traffic:
         return (self.count - 1) / self.span if self.count > 1 and self.span > 0.0 else 0.0
 
 
+# Keys of Snapshot.parameters for nodes that are not ours.
+SERVO, CONTROLLER = "servo_node", "controller of Servo"
 CONTROL_STATES = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
 
 

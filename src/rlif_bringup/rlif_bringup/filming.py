@@ -44,13 +44,13 @@ def plan_film(
 
     asked: what --film says; None: nothing
     """
-    bag = str(values.get("bag_directory", ""))
+    bag = str(values.get("bag_directory", "none"))
     if not films(asked, values):
         if asked:
             say("no film: the cameras are off; --images turns them on")
         return None
-    if not bag:
-        say("no film: bag_directory is empty, so nothing is recorded")
+    if bag == "none":
+        say("no film: bag_directory is none, so nothing is recorded")
         return None
     weights = str(graph.parameters("policy").get("encoder_weights", ""))
     return FilmPlan(Path(bag), asked or COUNT, weights)

@@ -40,6 +40,7 @@ class GraphClient:
         namespace: of the graph; empty: the root.
         domain_id: of DDS.
         check: called on every turn; raises where going on makes no sense (a dead node, Ctrl-C).
+        answer: s of wall time until a node must have answered; None: ANSWER.
 
     Attributes:
         node: for subscriptions of the caller's own.
@@ -47,8 +48,14 @@ class GraphClient:
         reset_done: the robot was reset since the last episode ended.
     """
 
-    def __init__(self, namespace: str, domain_id: int, check: Callable[[], None]) -> None:
-        self._check = check
+    def __init__(
+        self,
+        namespace: str,
+        domain_id: int | None,
+        check: Callable[[], None],
+        answer: float | None = None,
+    ) -> None:
+        self._check, self._seconds = check, answer
         self._namespace = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
         self._context = Context()
         rclpy.init(
@@ -154,7 +161,11 @@ class GraphClient:
         return f"{episode}; the arbiter is in {names[self.control.state]}{reason}."
 
     def _full_name(self, node: str) -> str:
-        return f"{self._namespace}/{node}"
+        return node if node.startswith("/") else f"{self._namespace}/{node}"
+
+    @property
+    def _deadline(self) -> float:
+        return ANSWER if self._seconds is None else self._seconds
 
     def _client(self, node: str, deadline: float) -> AsyncParameterClient:
         if node not in self._clients:
@@ -181,7 +192,7 @@ class GraphClient:
                 futures.append(ask())
             return False
 
-        self.wait(answered, what, ANSWER)
+        self.wait(answered, what, self._deadline)
         return next(future for future in futures if future.done()).result()
 
     def set_parameters(self, node: str, **values: Any) -> None:
@@ -191,7 +202,7 @@ class GraphClient:
             GraphError: the node does not answer, or refuses.
         """
         parameters = [Parameter(name, value=value) for name, value in values.items()]
-        client = self._client(node, ANSWER)
+        client = self._client(node, self._deadline)
         what = f"{self._full_name(node)} to set {sorted(values)}"
         response = self._answer(lambda: client.set_parameters(parameters), what)
         for (name, value), result in zip(values.items(), response.results, strict=True):
@@ -200,13 +211,13 @@ class GraphClient:
                     f"{self._full_name(node)} refuses {name}={value!r}: {result.reason}"
                 )
 
-    def parameters(self, node: str, deadline: float = ANSWER) -> dict[str, Any]:
+    def parameters(self, node: str, deadline: float | None = None) -> dict[str, Any]:
         """All parameters of a node, by name.
 
         Raises:
             GraphError: the node does not answer.
         """
-        client = self._client(node, deadline)
+        client = self._client(node, self._deadline if deadline is None else deadline)
         what = f"{self._full_name(node)} to list its parameters"
         names = sorted(self._answer(lambda: client.list_parameters([], 0), what).result.names)
         values = self._answer(lambda: client.get_parameters(names), what).values
@@ -230,7 +241,7 @@ class GraphClient:
         client = self.node.create_client(Trigger, service)
         name = f"{self._namespace}/{service}"
         try:
-            self.wait(client.service_is_ready, f"the service {name}", ANSWER)
+            self.wait(client.service_is_ready, f"the service {name}", self._deadline)
             answer = self._answer(
                 lambda: client.call_async(Trigger.Request()), f"an answer of {name}"
             )
@@ -238,6 +249,28 @@ class GraphClient:
             self.node.destroy_client(client)
         if not answer.success:
             raise GraphError(f"{name} failed: {answer.message}")
+
+    def call(self, kind: Any, service: str, request: Any) -> str:
+        """Call a service whose answer has `success` and `message`, once.
+
+        Returns:
+            The message.
+
+        Raises:
+            GraphError: nobody answers, or the answer is no.
+        """
+        client = self.node.create_client(kind, service)
+        name = f"{self._namespace}/{service}"
+        try:
+            self.wait(client.service_is_ready, f"the service {name}", self._deadline)
+            future = client.call_async(request)
+            self.wait(future.done, f"an answer of {name}", self._deadline)
+            answer = future.result()
+        finally:
+            self.node.destroy_client(client)
+        if not answer.success:
+            raise GraphError(f"{name} refused: {answer.message or 'without a reason'}")
+        return str(answer.message)
 
 
 def _plain(message: ParameterValue) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rlif_bringup.launch_file import Launch, LaunchFileError, Process, declared_arguments, read
 from rlif_bringup.processes import run as run_processes
+from rlif_bringup.robot_configuration import check_launch
 from rlif_bringup.substitutions import find_prefix
 
 INTERMIXED = True
@@ -28,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--show-args", action="store_true", help="list the file's arguments")
     parser.add_argument(
         "-p", "--print", action="store_true", help="print the commands, start nothing"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="NODE,…",
+        help="start these nodes of the file alone, as one that has ended; by our own interpreter",
     )
     parser.add_argument(
         "--interpreter",
@@ -45,13 +51,32 @@ def find_launch_file(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    folder = find_prefix("rlif_bringup", os.environ) / "share/rlif_bringup/launch"
+    folder = _installed()
     base = Path(name).name
     for candidate in (base, f"{base}.launch.yaml"):
         if (folder / candidate).is_file():
             return folder / candidate
     there = ", ".join(sorted(p.name for p in folder.glob("*.launch.yaml")))
     raise LaunchFileError(f"no launch file {name!r}; installed are: {there or 'none'}")
+
+
+def _installed() -> Path:
+    """Folder of the launch files of rlif_bringup."""
+    return find_prefix("rlif_bringup", os.environ) / "share/rlif_bringup/launch"
+
+
+def only(launch: Launch, names: list[str]) -> Launch:
+    """The processes of these names alone.
+
+    Raises:
+        LaunchFileError: there is none of a name.
+    """
+    there = [process.name for process in launch.processes]
+    for name in names:
+        if name not in there:
+            raise LaunchFileError(f"--only: no node {name!r}; there are: {', '.join(there)}")
+    chosen = tuple(process for process in launch.processes if process.name in names)
+    return Launch(launch.arguments, chosen)
 
 
 def has_ros2_launch(environment: Mapping[str, str]) -> bool:
@@ -69,12 +94,14 @@ def parse_values(values: list[str]) -> dict[str, str]:
     """Arguments given as name:=value.
 
     Raises:
-        LaunchFileError: one is not of that form.
+        LaunchFileError: one is not of that form; an empty value is not, as for `ros2 launch`.
     """
     pairs = [value.partition(":=") for value in values]
-    for (name, separator, _), value in zip(pairs, values, strict=True):
-        if not separator or not name:
-            raise LaunchFileError(f"expected name:=value, found {value!r}")
+    for (name, separator, given), value in zip(pairs, values, strict=True):
+        if not separator or not name or not given:
+            empty = "; an empty value is refused: leave the argument out, or give none for no bag"
+            hint = empty if separator and name else ""
+            raise LaunchFileError(f"expected name:=value, found {value!r}{hint}")
     return {name: value for name, _, value in pairs}
 
 
@@ -114,9 +141,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise LaunchFileError(
                 "there is no `ros2 launch` here: source a ROS 2 that has it, or leave the option out"
             )
-        if ros2 and arguments.interpreter != "rlif" and not arguments.print:
+        own = arguments.interpreter == "rlif" or arguments.print or arguments.only or not ros2
+        if own or path.parent == _installed():
+            launch = read(path, values, os.environ)
+            check_launch(launch)
+        if not own:
             return _run_ros2(path, arguments.values)
-        launch = read(path, values, os.environ)
+        if arguments.only:
+            launch = only(launch, arguments.only.split(","))
     except LaunchFileError as error:
         print(f"rlif launch: {error}", file=sys.stderr)
         return 2

@@ -19,6 +19,7 @@ from rlif_bringup.launch_command import find_launch_file
 from rlif_bringup.launch_file import read
 from rlif_bringup.processes import Interrupt, Processes
 from rlif_bringup.progress import Progress
+from rlif_bringup.robot_configuration import check_launch
 
 _LOUD = re.compile(r"\[(ERROR|FATAL)\]")
 _LAST_LINES = 15
@@ -177,6 +178,7 @@ def simulation(
     """
     environment = graph_environment(run_directory, domain_id)
     launch = read(find_launch_file("sim.launch.yaml"), launch_values(values), environment)
+    check_launch(launch)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     logs = NodeLogs(run_directory / "log", progress)
     processes = Processes(launch.processes, logs.write)

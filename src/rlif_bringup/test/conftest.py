@@ -35,7 +35,9 @@ PARAMETERS = {
 class FakeGraph:
     """`starts`: the parameters with which each episode began, and the number of its board."""
 
-    def __init__(self, without: str = "", slow_learner: bool = False) -> None:
+    def __init__(
+        self, without: str = "", slow_learner: bool = False, recorder: bool = False
+    ) -> None:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=int(os.environ["ROS_DOMAIN_ID"]))
         self.nodes: dict[str, Node] = {}
@@ -46,6 +48,9 @@ class FakeGraph:
             self.nodes[name] = rclpy.create_node(name, context=self.context)
             for parameter, value in parameters.items():
                 self.nodes[name].declare_parameter(parameter, value)
+        if recorder:
+            self.nodes["recorder"] = rclpy.create_node("recorder", context=self.context)
+            self.nodes["recorder"].declare_parameter("bag_directory", "")
         node = self.node = self.nodes["episode"]
         self.episodes = node.create_publisher(Episode, "episode", LATCHED_10)
         self.states = node.create_publisher(ControlState, "control_state", LATCHED_10)
@@ -109,7 +114,7 @@ class FakeGraph:
             return
         self.started += 1
         self.ready = False
-        now = {f"{n}.{p}": self.value(n, p) for n in self.nodes for p in PARAMETERS[n]}
+        now = {f"{n}.{p}": self.value(n, p) for n in self.nodes for p in PARAMETERS.get(n, {})}
         self.starts.append({**now, "board": self.board})
         self.publish(Episode.RUNNING)
         self.publish(Episode.ENDED)

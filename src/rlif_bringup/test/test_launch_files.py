@@ -113,3 +113,15 @@ def test_pace_without_a_learner_is_off(environment: Mapping[str, str]) -> None:
     assert paces()
     assert not paces(learner="false")
     assert paces(learner="false", pace="true"), "a learner may run elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("given", "bag"), [("none", ""), ("some/bag", "some/bag"), (None, "run/bag")]
+)
+def test_bag_directory_none_records_no_bag(
+    given: str | None, bag: str, environment: Mapping[str, str]
+) -> None:
+    arguments = {} if given is None else {"bag_directory": given}
+    robot = {"robot": "sim", "run_directory": "run"}
+    graph = nodes("robot.launch.yaml", environment, **robot, **arguments)
+    assert graph["recorder"].parameters["bag_directory"] == bag

@@ -82,7 +82,7 @@ PARAMETERS = (
     Param("motion_timeout", 60.0, "s until a motion is given up and a human asked", 1.0, 600.0),
     Param("pause_timeout", 3.0, "s that pausing Servo may take", 0.1, 30.0),
     Param("use_servo", True, "pause Servo by `pause_servo` of servo_adapter; false: no Servo here"),
-    Param("arbiter_timeout", 0.5, "s without a sign of the arbiter until the arm stops", 0.1, 10.0),
+    Param("arbiter_timeout", 0.5, "s without a heartbeat of the arbiter until the arm stops", 0.1, 10.0),
     Param("stop_topics", ["stop"], "std_msgs/Bool; as the arbiter's", items=str),
     Param("require_hold", True, "move only while the arbiter is in HOLD; false: no arbiter here"),
     Param("seed", 0, "of the spread; 0: another one each time", 0, 2**31 - 1),

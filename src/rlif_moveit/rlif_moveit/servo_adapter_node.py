@@ -2,14 +2,15 @@
 
 Subscribes
     control_state      rlif_msgs/ControlState     Servo runs only while the arbiter is armed (latched)
-    arbiter_alive      std_msgs/Header            ... and gives signs of life
+    arbiter_alive      std_msgs/Header            ... and its heartbeat comes
     servo_node/status  moveit_msgs/ServoStatus    Humble: std_msgs/Int8; halts become `hold`
-    command            geometry_msgs/TwistStamped with `relay`: the arbiter's, any of the two frames
+    command            geometry_msgs/TwistStamped the arbiter's: Servo is paused when it is zero; with
+                                                  `relay` it is converted, and passed on
     joint_command      std_msgs/Float64MultiArray with command_type joint_jog: rad/s of `joints`
-    ee_pose            geometry_msgs/PoseStamped  with `relay`: turns commands into the other frame
+    ee_pose            geometry_msgs/PoseStamped  whether the arm follows; with `relay` it turns commands
 Publishes
-    hold               std_msgs/String            why the policy must hold; empty: nothing (latched);
-                                                  10 Hz and on change, so that its end is noticed
+    hold               std_msgs/String            why the policy must hold; empty: it may drive
+                                                  (latched, 10 Hz and on change)
     servo_command      geometry_msgs/TwistStamped with `relay`: for Servo; stamped as the command
     servo_joint_command  control_msgs/JointJog    with command_type joint_jog
     /diagnostics       diagnostic_msgs/DiagnosticArray  once a second
@@ -25,6 +26,7 @@ Without `relay` the arbiter's `command` goes straight to Servo, and this node is
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -51,8 +53,10 @@ from rlif_msgs.msg import ControlState
 
 from .commands import UNITS, CommandConfig, CommandConverter
 from .interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
+from .moveit_version import installed_version, version_problem
 from .servo_client import ServoClient
 from .servo_status import Dialect
+from .standstill import StandstillConfig
 from .supervision import Request, ServoSupervisor, SupervisorConfig
 
 DIALECTS = tuple(d.value for d in Dialect)
@@ -75,7 +79,11 @@ PARAMETERS = (
     Param("clear_after", 0.5, "s that Servo must be well until a halt may go", 0.0, 10.0),
     Param("call_timeout", 2.0, "s until a service call is given up", 0.1, 30.0),
     Param("retry", 1.0, "s until a refused call is made again", 0.1, 30.0),
-    Param("arbiter_timeout", 0.5, "s without a sign of the arbiter until Servo is paused", 0.1, 10.0),
+    Param("arbiter_timeout", 0.5, "s without a heartbeat of the arbiter until Servo is paused", 0.1, 10.0),
+    Param("pause_delay", 0.15, "s of zero commands after a disarm until Servo is paused", 0.0, 2.0),
+    Param("pause_deadline", 0.5, "s after a disarm until Servo is paused at the latest", 0.0, 5.0),
+    Param("standstill_after", 2.0, "s of commands in vain while Servo slows down until hold; 0: off", 0.0, 60.0),
+    Param("standstill_share", 0.2, "of the commanded way; a slowed arm that moves less stands", 0.01, 0.9),
 )  # fmt: skip
 POLL = 0.1  # s between two looks at who is there, and between two words on `hold`
 
@@ -83,8 +91,10 @@ POLL = 0.1  # s between two looks at who is there, and between two words on `hol
 def supervisor_config(p: dict[str, Any]) -> SupervisorConfig:
     names = (
         "status_timeout", "halt_dwell", "clear_after", "call_timeout", "retry", "arbiter_timeout",
+        "pause_delay", "pause_deadline",
     )  # fmt: skip
-    return SupervisorConfig(**{name: p[name] for name in names})
+    standstill = StandstillConfig(after=p["standstill_after"], share=p["standstill_share"])
+    return SupervisorConfig(standstill=standstill, **{name: p[name] for name in names})
 
 
 def command_config(p: dict[str, Any]) -> CommandConfig:
@@ -125,6 +135,9 @@ class ServoAdapterNode(Node):
         self._said: str | None = None
         self._pauses: list[Future] = []  # callers of pause_servo who wait
         self._status_topic = self.resolve_topic_name(f"{p['servo_node_name']}/status")
+        self._version_problem = version_problem(installed_version())
+        if self._version_problem:
+            self.get_logger().error(self._version_problem)
         self._connect(p)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(POLL, self._poll, clock=steady)
@@ -141,10 +154,12 @@ class ServoAdapterNode(Node):
         # Its callers wait for Servo; meanwhile everything else must go on.
         group = ReentrantCallbackGroup()
         self.create_service(SetBool, "pause_servo", self._on_pause, callback_group=group)
+        self.create_subscription(PoseStamped, "ee_pose", self._on_pose, SENSOR)
         if p["relay"]:
             self._out = self.create_publisher(TwistStamped, "servo_command", RELIABLE_1)
             self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE_1)
-            self.create_subscription(PoseStamped, "ee_pose", self._on_pose, RELIABLE)
+        elif not self._jog:
+            self.create_subscription(TwistStamped, "command", self._watch_command, SENSOR)
         if self._jog:
             self._jog_type: Any = self._interfaces.joint_jog_type
             self._jog_out = self.create_publisher(self._jog_type, "servo_joint_command", RELIABLE_1)
@@ -188,10 +203,22 @@ class ServoAdapterNode(Node):
         return ""
 
     def _on_pose(self, m: PoseStamped) -> None:
-        q = m.pose.orientation
+        p, q = m.pose.position, m.pose.orientation
         self._orientation, self._posed = (q.x, q.y, q.z, q.w), time.monotonic()
+        self._core.pose((p.x, p.y, p.z), self._orientation)
+
+    def _watch_command(self, m: TwistStamped) -> None:
+        """A command on its way to Servo."""
+        linear, angular = m.twist.linear, m.twist.angular
+        speeds = (
+            math.hypot(linear.x, linear.y, linear.z),
+            math.hypot(angular.x, angular.y, angular.z),
+        )
+        self._core.command(any(speeds), time.monotonic(), speeds)
+        self._follow()
 
     def _on_command(self, m: TwistStamped) -> None:
+        self._watch_command(m)
         linear, angular = m.twist.linear, m.twist.angular
         twist = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
         fresh = time.monotonic() - self._posed <= self._pose_timeout
@@ -222,7 +249,8 @@ class ServoAdapterNode(Node):
         out.header.frame_id = self._converter.config.base_frame
         out.joint_names, out.velocities = self._joints, speeds
         self._jog_out.publish(out)
-        self._say()
+        self._core.command(any(speeds), time.monotonic())
+        self._follow()
 
     # ---- Servo
 
@@ -269,6 +297,8 @@ class ServoAdapterNode(Node):
         statuses = self._core.diagnostics(time.monotonic())
         if self._problem:
             statuses.append(Status("commands", Level.ERROR, self._problem))
+        if self._version_problem:
+            statuses.append(Status("MoveIt version", Level.ERROR, self._version_problem))
         array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

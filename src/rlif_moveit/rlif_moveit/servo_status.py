@@ -21,12 +21,22 @@ class Dialect(enum.Enum):
 
 @dataclass(frozen=True)
 class Condition:
-    """One status code. holds: Servo has stopped the arm, so the policy must not go on."""
+    """One status code.
+
+    holds: Servo has stopped the arm, so the policy must not go on
+    stuck: reason to hold when the arm stands still with this status although it is commanded to move
+    """
 
     name: str
     level: Level
     words: str
     holds: bool = False
+    stuck: str = ""
+
+    @property
+    def well(self) -> bool:
+        """Servo neither stops the arm nor may have slowed it down to a standstill."""
+        return not self.holds and not self.stuck
 
 
 _INVALID = Condition(
@@ -41,11 +51,13 @@ _NEAR = Condition(
     "DECELERATE_FOR_APPROACHING_SINGULARITY",
     Level.WARN,
     "Servo slows down: the arm comes close to a singularity",
+    stuck="Servo has slowed the arm down to a standstill at a singularity: plan a reset; driving away "
+    "may not be possible",
 )
 _SINGULAR = Condition(
     "HALT_FOR_SINGULARITY",
     Level.ERROR,
-    "Servo has halted the arm at a singularity: take over and drive away from it",
+    "Servo has halted the arm at a singularity: plan a reset; Servo moves it in no direction",
     holds=True,
 )
 _LEAVING = Condition(
@@ -54,7 +66,11 @@ _LEAVING = Condition(
     "Servo is slow: the arm leaves a singularity",
 )
 _CLOSE = Condition(
-    "DECELERATE_FOR_COLLISION", Level.WARN, "Servo slows down: something is close to the arm"
+    "DECELERATE_FOR_COLLISION",
+    Level.WARN,
+    "Servo slows down: something is close to the arm",
+    stuck="Servo has slowed the arm down to a standstill before a collision, in every direction: plan a "
+    "reset, or set Servo's check_collisions to false while the operator drives the arm away",
 )
 _COLLISION = Condition(
     "HALT_FOR_COLLISION",

@@ -4,14 +4,17 @@ Servo is selected (command type), paused and unpaused so that it follows the arb
 while the arbiter lives, is armed, and nobody asks for a pause, as a reset does. `now` is in s of a
 steady clock. Feed what happens, then ask `next_request` and `reason`.
 
-An arbiter that gave no sign of life for a while is taken as disarmed, also when the next sign comes:
-that may be another arbiter's, and the watchdog may have paused Servo meanwhile. Only a new word on
-its state says that it is armed.
+A pause ends the commanded deceleration: Servo then stops the joints within a cycle. So after a disarm
+or a FAULT it is paused only when the commands have been zero for `pause_delay`.
 
-Some things end only with a human: a halt (singularity, collision, joint limit), and a Servo that was
-restarted. The policy would drive straight back into the first, and knows nothing of the second. They
-are latched until the operator has driven while Servo was well, or the arbiter was disarmed, or the
-arm was reset.
+An arbiter without a heartbeat for a while counts as disarmed, also when the next heartbeat comes: that
+may be another arbiter's, and the watchdog may have paused Servo meanwhile. Only a new `control_state`
+makes it armed again.
+
+Some things end only with a human: a halt (singularity, collision, joint limit), an arm that Servo slows
+down to a standstill, and a Servo that was restarted. The policy would drive straight back into the
+first two, and knows nothing of the third. They are latched until the operator has driven while Servo
+was well, or the arbiter was disarmed, or the arm was reset.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from rlif_intervention.diagnostics import Level, Status
 
 from .heartbeat import Heartbeat
 from .servo_status import Condition, Dialect, condition
+from .standstill import Standstill, StandstillConfig, Vector
 
 
 class Request(enum.Enum):
@@ -42,7 +46,10 @@ class SupervisorConfig:
     halt_dwell: a halt counts when it has lasted so long; one cycle of Servo is no halt
     clear_after: Servo must have been well for so long until a latched halt may go
     call_timeout: until a service call is given up; retry: until it is made again
-    arbiter_timeout: without a sign of life from the arbiter, Servo is paused
+    arbiter_timeout: without a heartbeat of the arbiter, Servo is paused
+    pause_delay: after a disarm, Servo is paused when the commands have been zero for so long
+    pause_deadline: ... and at the latest so long after the disarm
+    standstill: when a slowed-down arm counts as one that does not move
     """
 
     status_timeout: float = 0.5
@@ -51,13 +58,16 @@ class SupervisorConfig:
     call_timeout: float = 2.0
     retry: float = 1.0
     arbiter_timeout: float = 0.5
+    pause_delay: float = 0.15
+    pause_deadline: float = 0.5
+    standstill: StandstillConfig = StandstillConfig()
 
     def __post_init__(self) -> None:
         for name in ("status_timeout", "call_timeout", "retry", "arbiter_timeout"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0.0):
                 raise ValueError(f"{name} is {value}; expected seconds above 0")
-        for name in ("halt_dwell", "clear_after"):
+        for name in ("halt_dwell", "clear_after", "pause_delay", "pause_deadline"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0.0):
                 raise ValueError(f"{name} is {value}; expected seconds, 0 or more")
@@ -92,15 +102,30 @@ class ServoSupervisor:
         self._not_before = -math.inf
         self._failure = ""
         self._condition: Condition | None = None
-        self._heard = -math.inf
-        self._since = -math.inf  # when `_condition.holds` became what it is
+        self._status_at = -math.inf
+        self._since = -math.inf  # when `_condition.well` became what it is
+        self._standstill = Standstill(config.standstill)
+        self._moved_at = -math.inf  # when a command was last not zero
+        self._disarmed_at = -math.inf
         self._latched = ""
         self._operator_drove = False
 
-    # ---- what it says
+    # ---- state
 
     def wants_pause(self, now: float) -> bool:
-        return not self._armed or bool(self._inhibit or self._heartbeat.problem(now))
+        """Servo should be paused now. False while the arm brakes after a disarm."""
+        if self._inhibit or self._heartbeat.problem(now):
+            return True
+        return not self._armed and not self._brakes(now)
+
+    def _brakes(self, now: float) -> bool:
+        """The commanded deceleration after a disarm goes on."""
+        return (
+            not self._armed
+            and self._paused is False
+            and now - self._moved_at < self.config.pause_delay
+            and now - self._disarmed_at < self.config.pause_deadline
+        )
 
     @property
     def paused(self) -> bool | None:
@@ -112,7 +137,7 @@ class ServoSupervisor:
         """Servo has confirmed the command type, since it started."""
         return self._selected or self.dialect is Dialect.HUMBLE
 
-    # ---- what happens
+    # ---- events
 
     def seen(self, instances: frozenset[str], services_ready: bool, now: float) -> None:
         """Ids of the Servos that publish a status, and whether its services are there.
@@ -134,18 +159,21 @@ class ServoSupervisor:
     def _forget(self) -> None:
         self._selected, self._paused, self._call = False, None, None
         self._select_again = False
-        self._condition, self._heard, self._failure = None, -math.inf, ""
+        self._condition, self._status_at, self._failure = None, -math.inf, ""
+        self._standstill.clear()
 
     def control(self, armed: bool, operator: bool, now: float) -> None:
         """The arbiter's state. `operator`: an operator device drives."""
         if not armed:
             self._clear()
+        if self._armed and not armed:
+            self._disarmed_at = now
         self._armed, self._operator, self._lost = armed, operator, False
         self._operator_drove |= operator and bool(self._latched)
         self._clear_if_well(now)
 
     def alive(self, now: float) -> None:
-        """A sign of life from the arbiter."""
+        """A heartbeat of the arbiter."""
         self.look(now)  # first: this one may be another arbiter's
         self._heartbeat.received(now)
 
@@ -153,6 +181,16 @@ class ServoSupervisor:
         """Call it often: an arbiter that has gone silent is no longer armed."""
         if self._armed and self._heartbeat.ever and self._heartbeat.problem(now):
             self._armed, self._operator, self._lost = False, False, True
+
+    def command(self, moves: bool, now: float, speeds: tuple[float, float] = (0.0, 0.0)) -> None:
+        """A command to Servo, and with twists its (m/s, rad/s) of the end effector."""
+        if moves:
+            self._moved_at = now
+        self._standstill.command(speeds, now)
+
+    def pose(self, position: Vector, orientation: Vector) -> None:
+        """The measured end effector: m, and the quaternion x, y, z, w."""
+        self._standstill.pose(position, orientation)
 
     def inhibit(self, reason: str) -> None:
         """Keep Servo paused whatever the arbiter does; empty: no longer."""
@@ -163,12 +201,17 @@ class ServoSupervisor:
     def status(self, code: int, now: float) -> None:
         """One message of Servo's status."""
         found = condition(self.dialect, code)
-        if self._condition is None or found.holds != self._condition.holds:
+        before = self._condition
+        if before is None or (found.holds, found.well) != (before.holds, before.well):
             self._since = now
-        self._condition, self._heard = found, now
+        self._condition, self._status_at = found, now
         dwelt = now - self._since >= self.config.halt_dwell
         if found.holds and dwelt and self._running(now):
             self._latch(found.words)
+        if not found.stuck or not self._running(now):
+            self._standstill.clear()
+        elif self._standstill.found(now):
+            self._latch(found.stuck)
         self._clear_if_well(now)
 
     def sent(self, request: Request, now: float) -> int:
@@ -197,11 +240,13 @@ class ServoSupervisor:
         else:
             self._paused, self._unpaused_at = False, now
 
-    # ---- what follows
+    # ---- requests and reasons
 
     def next_request(self, now: float) -> Request | None:
         """What to ask of Servo now; None: nothing, or not yet."""
         if not self._ready or not self._instances or self._waits(now):
+            return None
+        if self._brakes(now) and not self.wants_pause(now):
             return None
         if self.wants_pause(now):
             if self._paused is not True:
@@ -229,7 +274,7 @@ class ServoSupervisor:
         return now < self._not_before and not stops
 
     def _running(self, now: float) -> bool:
-        return self._paused is False and not self.wants_pause(now)
+        return self._armed and self._paused is False and not self.wants_pause(now)
 
     def reason(self, now: float) -> str:
         """Why the policy must hold; empty: nothing. In the order in which a person has to act."""
@@ -243,7 +288,7 @@ class ServoSupervisor:
         if dead:
             return f"Servo is paused: {dead}"
         if self._lost:
-            return "Servo is paused: the arbiter was silent for a while; look at it, then disarm and arm"
+            return "Servo is paused: the arbiter's heartbeat was lost for a while; disarm and arm"
         if not self._armed:
             return "Servo is paused: the arbiter is not armed"
         if not self.selected:
@@ -255,16 +300,19 @@ class ServoSupervisor:
                 f"no status from Servo for more than {self.config.status_timeout} s: it hangs, or "
                 "somebody has paused it; look at it, then disarm and arm"
             )
-        return self._latched_words()
+        return self._latched_reason()
 
-    def _latched_words(self) -> str:
-        return f"{self._latched} (take over, or disarm and arm, to go on)" if self._latched else ""
+    def _latched_reason(self) -> str:
+        """With the ways out."""
+        if not self._latched:
+            return ""
+        return f"{self._latched} (cleared by a reset, by driving until Servo is well, or by disarm and arm)"
 
     def _stale(self, now: float) -> bool:
-        return now - max(self._heard, self._unpaused_at) > self.config.status_timeout
+        return now - max(self._status_at, self._unpaused_at) > self.config.status_timeout
 
     def diagnostics(self, now: float) -> list[Status]:
-        """One status on the connection, one on what Servo says."""
+        """One status on the connection, one on the status that Servo publishes."""
         reason = self.reason(now)
         state = {True: "paused", False: "running", None: "unknown"}[self._paused]
         values = {"state": state, "command_type_selected": str(self.selected).lower()}
@@ -272,21 +320,21 @@ class ServoSupervisor:
         level = Level.ERROR if reason and bad else Level.WARN if reason else Level.OK
         found = [Status("servo", level, reason or "Servo follows the arbiter", values)]
         c = self._condition
-        if c is None or (self._paused is not False and now - self._heard > 1.0):
+        if c is None or (self._paused is not False and now - self._status_at > 1.0):
             return [*found, Status("servo status", Level.STALE, "none; a paused Servo sends none")]
         return [*found, Status("servo status", c.level, c.words, {"status": c.name})]
 
-    # ---- what ends only with a human
+    # ---- reasons that end only with a human
 
-    def _latch(self, words: str) -> None:
+    def _latch(self, reason: str) -> None:
         if not self._latched:
-            self._latched, self._operator_drove = words, self._operator
+            self._latched, self._operator_drove = reason, self._operator
 
     def _clear(self) -> None:
         self._latched, self._operator_drove = "", False
 
     def _clear_if_well(self, now: float) -> None:
         c = self._condition
-        well = c is not None and not c.holds and now - self._since >= self.config.clear_after
+        well = c is not None and c.well and now - self._since >= self.config.clear_after
         if self._latched and self._operator_drove and well and self._running(now):
             self._clear()

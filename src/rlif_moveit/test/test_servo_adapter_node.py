@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from geometry_msgs.msg import PoseStamped, TwistStamped
@@ -74,6 +75,32 @@ def test_adapter_on_jazzy_pauses_selects_and_unpauses_with_the_arbiter(bench, dr
     bench.say(ControlState.FAULT)
     bench.until(lambda: servo.paused, "a pause on FAULT")
     assert "not armed" in bench.until(lambda: bench.hold, "a reason")
+
+
+def test_adapter_disarmed_in_motion_pauses_servo_after_the_last_command(bench, driving):
+    servo, adapter = driving(pause_delay=0.3, pause_deadline=5.0)
+
+    def moved():
+        command(bench, x=0.1)
+        return math.isfinite(adapter._core._moved_at)
+
+    bench.until(moved, "a command that the adapter received")
+    bench.say(ControlState.DISARMED)
+    bench.until(lambda: servo.paused, "the pause")
+    assert time.monotonic() - adapter._core._moved_at >= 0.3, "the arm brakes before it"
+    assert "not armed" in bench.hold
+
+
+def test_adapter_of_an_arm_slowed_to_a_standstill_holds(bench, driving):
+    servo, _ = driving(standstill_after=0.3)
+    servo.code = 4
+
+    def pushed():
+        bench.pose.publish(PoseStamped())
+        command(bench, x=0.1)
+        return "standstill" in bench.hold
+
+    bench.until(pushed, "HOLD of an arm that does not move")
 
 
 def test_adapter_on_humble_starts_and_stops_with_the_arbiter(bench, driving):
@@ -175,6 +202,13 @@ def test_adapter_of_a_dead_arbiter_pauses_and_a_restarted_servo_does_not_undo_it
     bench.say(ControlState.DISARMED)
     bench.say(ControlState.HOLD)
     bench.until(lambda: bench.hold == "" and not again.paused, "Servo follows again")
+
+
+def test_adapter_beside_an_old_moveit_reports_its_version(bench, make_adapter, monkeypatch):
+    monkeypatch.setattr(servo_adapter_node, "installed_version", lambda: (2, 12, 1))
+    make_adapter()
+    status = bench.until(lambda: bench.diagnostics("MoveIt version"), "the diagnostic")
+    assert status.level == b"\2" and "2.12.2" in status.message
 
 
 def test_relay_of_a_command_converts_units_and_keeps_the_stamp(bench, driving):

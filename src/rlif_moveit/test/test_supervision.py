@@ -149,6 +149,93 @@ def test_supervisor_at_one_cycle_of_halt_does_not_hold():
     assert rig.reason == ""
 
 
+def push(rig, code, seconds, follows):
+    """The operator pushes at 0.1 m/s, and the arm moves `follows` of it."""
+    end = rig.now + seconds
+    begin = rig.now
+    while rig.now < end:
+        rig.core.command(True, rig.now, (0.1, 0.0))
+        rig.core.pose((0.1 * follows * (rig.now - begin), 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+        rig.statuses(code, 0.02)
+
+
+@pytest.mark.parametrize(("code", "where"), [(4, "collision"), (1, "singularity")])
+def test_supervisor_of_an_arm_slowed_to_a_standstill_holds_until_a_reset(code, where):
+    """Servo scales every direction, and reports no halt: the policy would push for ever."""
+    rig = running()
+    push(rig, code, 2.5, follows=0.05)
+    assert "standstill" in rig.reason and where in rig.reason and "reset" in rig.reason
+    rig.core.control(True, True, rig.now)
+    push(rig, code, 5.0, follows=0.05)
+    assert "standstill" in rig.reason, "pushing on, with Servo still slowing down, clears nothing"
+    rig.core.inhibit("a reset")
+    rig.core.inhibit("")
+    rig.settle()
+    rig.statuses(OK, 0.1)
+    assert rig.reason == ""
+
+
+@pytest.mark.parametrize("code", [1, 4])
+def test_supervisor_of_a_slowed_arm_that_moves_does_not_hold(code):
+    rig = running()
+    push(rig, code, 6.0, follows=0.5)
+    assert rig.reason == ""
+    rig.statuses(code, 6.0)  # nobody pushes
+    push(rig, OK, 6.0, follows=0.0)  # Servo does not slow it down
+    assert rig.reason == ""
+
+
+def test_supervisor_out_of_a_standstill_by_driving_holds_no_more():
+    rig = running()
+    push(rig, 4, 2.5, follows=0.0)
+    rig.core.control(True, True, rig.now)
+    rig.statuses(OK, 0.3)
+    assert rig.reason
+    rig.statuses(OK, 0.4)
+    assert rig.reason == ""
+
+
+def test_supervisor_disarmed_in_motion_pauses_when_the_commands_have_been_zero():
+    """Paused at once, Servo would stop the joints with a jerk in place of the deceleration."""
+    rig = running()
+    rig.core.command(True, rig.now)
+    rig.core.control(False, False, rig.now)
+    for _ in range(10):  # the arbiter brakes for 0.1 s
+        rig.now += 0.01
+        rig.core.command(True, rig.now)
+        assert rig.core.next_request(rig.now) is None
+    assert "not armed" in rig.reason
+    rig.now += 0.14
+    rig.core.command(False, rig.now)
+    assert rig.core.next_request(rig.now) is None
+    rig.settle(0.02)
+    assert rig.asked == [Request.PAUSE]
+
+
+def test_supervisor_disarmed_while_commands_go_on_pauses_at_the_deadline():
+    rig = running()
+    rig.core.control(False, False, rig.now)
+    begin = rig.now
+    while not rig.asked and rig.now < begin + 2.0:
+        rig.core.command(True, rig.now)
+        rig.core.alive(rig.now)
+        rig.settle(0.01)
+    assert rig.asked == [Request.PAUSE] and rig.now - begin == pytest.approx(0.5, abs=0.02)
+
+
+def test_supervisor_of_a_reset_or_a_dead_arbiter_pauses_at_once():
+    rig = running()
+    rig.core.command(True, rig.now)
+    rig.core.inhibit("a reset")
+    assert rig.core.next_request(rig.now) is Request.PAUSE
+    rig = running(arbiter_timeout=0.5)
+    rig.core.alive(rig.now)
+    rig.now += 0.6
+    rig.core.command(True, rig.now)  # somebody else's
+    rig.core.look(rig.now)
+    assert rig.core.next_request(rig.now) is Request.PAUSE
+
+
 def test_supervisor_slowed_down_only_warns():
     rig = running()
     rig.statuses(1, 1.0)
@@ -269,49 +356,74 @@ events = st.lists(
         st.tuples(st.just("inhibit"), st.sampled_from(["", "a reset"])),
         st.tuples(st.just("status"), st.integers(-2, 8)),
         st.tuples(st.just("wait"), st.floats(0.0, 3.0)),
-        st.tuples(st.just("alive")),
+        st.tuples(st.just("heartbeat")),
+        st.tuples(st.just("command"), st.booleans()),
         st.tuples(st.just("ask"), st.sampled_from(["", "no", None])),
     ),
     max_size=40,
 )
 
 
+class Model:
+    """The supervisor, and what a test must know to say whether it may unpause Servo."""
+
+    def __init__(self, dialect):
+        self.rig = Rig(dialect, arbiter_timeout=5.0)
+        self.armed = self.inhibited = False
+        self.beat = 0.0  # time of the last heartbeat
+
+    @property
+    def alive(self):
+        return self.rig.now - self.beat <= 5.0
+
+    def seen(self, instances):
+        self.rig.core.seen(instances, bool(instances), self.rig.now)
+
+    def control(self, armed, operator):
+        self.armed = armed
+        self.rig.core.control(armed, operator and armed, self.rig.now)
+
+    def inhibit(self, reason):
+        self.inhibited = bool(reason)
+        self.rig.core.inhibit(reason)
+
+    def status(self, code):
+        self.rig.core.status(code, self.rig.now)
+
+    def heartbeat(self):
+        self.armed = self.armed and self.alive
+        self.rig.core.alive(self.rig.now)
+        self.beat = self.rig.now
+
+    def command(self, moves):
+        self.rig.core.command(moves, self.rig.now)
+
+    def wait(self, seconds):
+        self.rig.now += seconds
+
+    def ask(self, answer):
+        core, now = self.rig.core, self.rig.now
+        request = core.next_request(now)
+        if request is None:
+            return
+        if request is Request.UNPAUSE:
+            assert self.armed and not self.inhibited and self.alive and core.selected
+        ticket = core.sent(request, now)
+        if answer is not None:
+            core.answered(request, ticket, answer, now)
+
+
 @given(events, st.sampled_from(Dialect))
 def test_supervisor_in_any_order_unpauses_only_when_armed_and_ends_right(script, dialect):
-    rig = Rig(dialect, arbiter_timeout=5.0)
-    armed, inhibited, heard = False, False, 0.0
+    model = Model(dialect)
     for name, *values in script:
-        if name == "seen":
-            rig.core.seen(values[0], bool(values[0]), rig.now)
-        elif name == "control":
-            armed = values[0]
-            rig.core.control(armed, values[1] and armed, rig.now)
-        elif name == "inhibit":
-            inhibited = bool(values[0])
-            rig.core.inhibit(values[0])
-        elif name == "status":
-            rig.core.status(values[0], rig.now)
-        elif name == "alive":
-            armed = armed and rig.now - heard <= 5.0
-            rig.core.alive(rig.now)
-            heard = rig.now
-        elif name == "wait":
-            rig.now += values[0]
-        else:
-            request = rig.core.next_request(rig.now)
-            if request is not None:
-                assert request is not Request.UNPAUSE or (armed and not inhibited)
-                assert request is not Request.UNPAUSE or rig.now - heard <= 5.0
-                assert request is not Request.UNPAUSE or rig.core.selected
-                ticket = rig.core.sent(request, rig.now)
-                if values[0] is not None:
-                    rig.core.answered(request, ticket, values[0], rig.now)
-    armed = armed and rig.now - heard <= 5.0
-    rig.core.alive(rig.now)
-    rig.core.seen(FIRST, True, rig.now)
-    rig.settle(4.0)
-    assert rig.core.paused == (not armed or inhibited)
-    assert armed and not inhibited or rig.reason
+        getattr(model, name)(*values)
+    model.heartbeat()
+    model.seen(FIRST)
+    model.rig.settle(4.0)
+    stopped = not model.armed or model.inhibited
+    assert model.rig.core.paused == stopped
+    assert model.rig.reason or not stopped
 
 
 def test_supervisor_config_with_bad_times_is_refused_by_name():

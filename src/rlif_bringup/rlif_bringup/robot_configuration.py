@@ -1,0 +1,47 @@
+"""What is wrong with a robot configuration that no node alone can see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlif_bringup.launch_file import Launch, LaunchFileError
+
+
+def blind_policy(robot: dict[str, Any]) -> str:
+    """Why the policy of a robot.yaml would see none of its cameras; empty: it sees them, or is not meant to.
+
+    robot: the parameters of the file
+    """
+    cameras = robot.get("cameras") or []
+    if not cameras or "encoder" in robot:
+        return ""
+    return (
+        f"cameras {', '.join(cameras)} are configured and no encoder: the policy would see none of them. "
+        "Set encoder (small, or a pretrained one: docs/cameras.md), or encoder: none to record them only"
+    )
+
+
+def parameters_of(path: Path) -> dict[str, Any]:
+    """The parameters of a robot.yaml, for all nodes."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return dict(content.get("/**", {}).get("ros__parameters", {}))
+
+
+def check_launch(launch: Launch) -> None:
+    """Refuse a graph with images whose policy would not see them.
+
+    Raises:
+        LaunchFileError: with the file to change.
+    """
+    for process in launch.processes:
+        if process.name != "observer" or not process.parameters.get("images"):
+            continue
+        files = (b for a, b in zip(process.command, process.command[1:], strict=False)
+                 if a == "--params-file" and Path(b).name == "robot.yaml")  # fmt: skip
+        for file in files:
+            problem = blind_policy(parameters_of(Path(file)))
+            if problem:
+                raise LaunchFileError(f"{file}: {problem}")
