@@ -202,6 +202,7 @@ def test_precision_is_one_that_the_level_has(level):
         assert kernel.precision == (wanted if wanted in formats else "float32")
 
 
+@pytest.mark.slow
 def test_precision_that_the_level_has_not_is_replaced_with_a_warning(monkeypatch):
     monkeypatch.setenv(VARIABLE, "generic")
     config = RLPDConfig(hidden=(8,), ensemble_size=2, precision="float16")
