@@ -118,8 +118,10 @@ class LearnerGraph:
             lambda: f"{steps} steps worked through; the last status: {self.statuses[-1]}", 60.0,
         )  # fmt: skip
         self.until(
-            lambda: not self.statuses[-1].policy_version
-            or (self.weights and self.weights[-1].version >= self.statuses[-1].policy_version),
+            lambda: (
+                not self.statuses[-1].policy_version
+                or (self.weights and self.weights[-1].version >= self.statuses[-1].policy_version)
+            ),
             "the newest weights",
         )
         return self.statuses[-1]

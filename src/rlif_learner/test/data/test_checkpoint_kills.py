@@ -73,7 +73,9 @@ def test_run_killed_at_every_stage_resumes_exactly(tmp_path, children, reference
         assert child.exitcode == -signal.SIGKILL, f"not killed {stage}"
         resumed.append(check_resumed(tmp_path, reference))
     assert resumed == sorted(resumed), "a kill must not cost an older checkpoint"
-    assert resumed[-1] * runs.STEPS_PER_UPDATE > runs.CAPACITY, "the buffer must have wrapped around"
+    assert resumed[-1] * runs.STEPS_PER_UPDATE > runs.CAPACITY, (
+        "the buffer must have wrapped around"
+    )
 
 
 @pytest.mark.timeout(300)
