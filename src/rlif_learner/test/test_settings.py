@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from rcl_interfaces.msg import ParameterDescriptor
 
 from rlif_learner.config import ImitationConfig, RLPDConfig, named_preset
 from rlif_learner.settings import declare_settings
@@ -16,7 +15,7 @@ class FakeNode:
 
     def __init__(self, **given):
         self._parameter_overrides = given
-        self.descriptors: dict[str, ParameterDescriptor] = {}
+        self.descriptors = {}
 
     def declare_parameter(self, name, default, descriptor):
         self.descriptors[name] = descriptor

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
-
-
-class Source(IntEnum):
-    """Who drove a step; the numbers are those of rlif_msgs/Decision."""
-
-    NONE = 0
-    POLICY = 1
-    OPERATOR = 2
-
-
-class Outcome(IntEnum):
-    """How an episode ended; the numbers are those of rlif_msgs/Episode."""
-
-    RUNNING = 0
-    SUCCESS = 1
-    FAILURE = 2
-    TRUNCATED = 3
-    DISCARDED = 4  # to be recorded again: nothing of the episode is learned from
-
+from rlif_node.states import Outcome, Source
 
 _NO_ACTION = np.zeros(0, dtype=np.float32)
 

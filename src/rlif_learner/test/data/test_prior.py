@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlif_bags.reading import step_reader
 from rlif_learner.data import prior
 
 
@@ -20,8 +19,3 @@ def test_open_prior_without_a_reader_names_the_package_to_install(monkeypatch):
     monkeypatch.setattr(prior, "entry_points", lambda group: [])
     with pytest.raises(ValueError, match="no reader of recordings.*install rlif_bags"):
         prior.open_prior(["demonstrations"], False)
-
-
-def test_rlif_bags_is_registered():
-    (point,) = prior.entry_points(group=prior.GROUP)
-    assert point.load().__module__ == step_reader.__name__
