@@ -48,6 +48,11 @@ def discards(step: StepRecord) -> bool:
     return step.is_last and step.outcome == Outcome.DISCARDED
 
 
+def is_stored(step: StepRecord) -> bool:
+    """Whether a buffer keeps the step: neither evaluation nor the end of a discarded episode."""
+    return not (step.evaluation or discards(step))
+
+
 def follows(step: StepRecord, previous: StepRecord | None) -> bool:
     """Whether `step` is the very next one after `previous`: same episode, nothing lost between."""
     return (
