@@ -16,6 +16,6 @@ setup(
     zip_safe=True,
     maintainer="RLIF maintainers",
     maintainer_email="maintainers@rlif.invalid",
-    description="What every node of the suite shares: parameters as a table, QoS, an orderly end.",
+    description="What every node of the suite shares: parameters as a table, QoS, enums, graceful shutdown.",
     license="Apache-2.0",
 )

@@ -1,43 +1,17 @@
-"""A recorder and a policy for a learner in a process of its own, over DDS."""
+"""A recorder for a learner in a process of its own, over DDS."""
 
 from __future__ import annotations
 
-import array
 import signal
 
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_msgs.msg import Header
+from learner_graph import SMALL as SMALL
+from learner_graph import START, step_message
+from rlif_node.qos import LATCHED, REPLAY
+from waiting import scaled
 
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
 from rlif_policy.networks import PolicySpec
-from rlif_policy.observer_node import image_message
 from rlif_policy.weights import unpack_weights
-
-START = 90.0  # s; importing torch takes a while where other tests run beside this one
-REPLAY = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # the recorder's
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SMALL = {  # a learner that is quick
-    "axes": "[a, b]", "hidden": "[8]", "rlpd.hidden": "[8]", "rlpd.batch_size": 8,
-    "rlpd.ensemble_size": 2, "warmup_steps": 10,
-}  # fmt: skip
-
-
-def image_messages(images):
-    return [image_message(image, "", Header().stamp) for image in images]
-
-
-def step_message(step):
-    """The message of a StepRecord."""
-    message = Step(
-        sequence=step.sequence, episode_id=step.episode_id, step_index=step.step_index,
-        is_first=step.is_first, is_last=step.is_last, outcome=int(step.outcome),
-        source=int(step.source), onset=step.onset, intervention_id=step.intervention_id,
-        evaluation=step.evaluation,
-    )  # fmt: skip
-    message.state = array.array("f", step.state.tobytes())
-    message.executed_action = array.array("f", step.action.tobytes())
-    message.images = image_messages(step.images)
-    return message
 
 
 class ReplayRig:
@@ -80,5 +54,5 @@ class ReplayRig:
         """Interrupt the learner, or another process; its exit code and output."""
         process = process or self.learner
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=40)
+        output, _ = process.communicate(timeout=scaled(60))
         return process.returncode, output

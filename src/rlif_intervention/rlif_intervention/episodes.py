@@ -10,32 +10,12 @@ No clock and no ROS: `now` is wall time in s of a steady clock, stamps are ROS t
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass
 
+from rlif_node.states import Outcome, Phase, Source
+
 from .arbitration import ARMED, ControlState
-from .ticks import Source
-
-
-class Phase(enum.IntEnum):
-    """Values are those of rlif_msgs/Episode."""
-
-    RESETTING = 0
-    READY = 1
-    RUNNING = 2
-    ENDED = 3
-
-
-class Outcome(enum.IntEnum):
-    """Values are those of rlif_msgs/Episode, OUTCOME_*."""
-
-    RUNNING = 0
-    SUCCESS = 1
-    FAILURE = 2
-    TRUNCATED = 3
-    DISCARDED = 4  # to be recorded again: not learned from, and not one of `max_episodes`
-
 
 DRIVING = frozenset({ControlState.POLICY, ControlState.OPERATOR})
 

@@ -20,22 +20,14 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Generic, TypeVar
+
+from rlif_node.states import Phase
 
 O = TypeVar("O")  # noqa: E741  what an Observation carries
 D = TypeVar("D")  # what a Decision carries
 
 _CLOSED_KEPT = 16  # episodes of which late Decisions are still recognised
-
-
-class Phase(IntEnum):
-    """The numbers are those of rlif_msgs/Episode."""
-
-    RESETTING = 0
-    READY = 1
-    RUNNING = 2
-    ENDED = 3
 
 
 @dataclass(frozen=True)

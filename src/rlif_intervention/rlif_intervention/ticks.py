@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
+
+from rlif_node.states import Source
 
 from .interventions import Intervention
 from .limits import Limited, Vector
-
-
-class Source(enum.IntEnum):
-    """Who drove; values are those of rlif_msgs/Decision."""
-
-    NONE = 0
-    POLICY = 1
-    OPERATOR = 2
 
 
 @dataclass(frozen=True)

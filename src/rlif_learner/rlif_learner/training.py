@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlif_learner.data.buffer import DRIVEN, Buffers
-from rlif_learner.data.steps import Outcome, Place, Source, StepRecord, discards, missing_before
+from rlif_learner.data.steps import Outcome, Place, Source, StepRecord, is_stored, missing_before
 from rlif_policy.networks import Actor, PolicySpec, camera_places
 
 RECENT_EPISODES = 20  # of which the intervention rate is
@@ -328,7 +328,7 @@ def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:
 
     def see(step: StepRecord) -> StepRecord:
         step = of_cameras(step, actor.spec.cameras)
-        if step.evaluation or discards(step):  # which no buffer keeps
+        if not is_stored(step):
             return replace(step, images=())
         shapes = tuple(image.shape for image in step.images)
         types = {image.dtype for image in step.images}

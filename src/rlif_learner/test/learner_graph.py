@@ -10,7 +10,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.qos import LATCHED, RELIABLE, REPLAY
-from std_msgs.msg import Header
 from waiting import wait_until
 
 from rlif_learner.learner_node import LearnerNode
@@ -33,7 +32,7 @@ def parameters(**values):
 
 
 def image_messages(images):
-    return [image_message(image, "", Header().stamp) for image in images]
+    return [image_message(image, "", Step().header.stamp) for image in images]
 
 
 def step_message(step):

@@ -1,14 +1,15 @@
 """The learner's thread: what it says in which order, and that it never dies silently."""
 
 import threading
-import time
 from dataclasses import replace
 
 import learner_doubles as doubles
 import numpy as np
 import pytest
 import torch
+from waiting import scaled, wait_until
 
+from rlif_learner import learner_loop
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
@@ -24,6 +25,7 @@ from rlif_learner.training import SCORED_EPISODES, Trainer, TrainingConfig
 from rlif_policy.weights import unpack_weights
 
 episode = doubles.episode
+DEADLINE = scaled(20.0)  # s
 
 
 class Rig:
@@ -58,9 +60,9 @@ class Rig:
             self.log.append(entry)
             self.changed.notify_all()
 
-    def wait(self, condition, what, deadline=10.0):
+    def wait(self, condition, what):
         with self.changed:
-            assert self.changed.wait_for(condition, deadline), f"in vain for {what}"
+            assert self.changed.wait_for(condition, DEADLINE), f"waited in vain for {what}"
 
     def caught_up_with(self, steps):
         self.wait(
@@ -76,17 +78,15 @@ class Rig:
         self.wait(lambda: any(words in note for note in self.notes), words)
 
     def failed(self):
-        end = time.monotonic() + 10.0
-        while self.loop.failure() is None:
-            assert time.monotonic() < end, "the failure is not seen"
-        return self.loop.failure()
+        return wait_until(self.loop.failure, "the failure")
 
     def versions(self):
         return [value.version for kind, value in self.log if kind == "weights"]
 
 
 @pytest.fixture
-def make_rig():
+def make_rig(monkeypatch):
+    monkeypatch.setattr(learner_loop, "STATUS_PERIOD", 0.05)
     made = []
 
     def make(**config):
@@ -96,7 +96,7 @@ def make_rig():
     yield make
     for rig in made:
         if rig.loop.failure() is None:
-            rig.loop.stop(10.0)
+            rig.loop.stop(DEADLINE)
 
 
 def test_initial_weights_come_before_the_first_status(make_rig):
@@ -145,7 +145,7 @@ def test_weights_are_published_every_so_many_updates(make_rig):
 
 def test_a_status_comes_although_nothing_happens(make_rig):
     rig = make_rig()
-    rig.wait(lambda: sum(k == "status" for k, _ in rig.log) >= 2, "two statuses", 5.0)
+    rig.wait(lambda: sum(k == "status" for k, _ in rig.log) >= 2, "two statuses")
 
 
 def test_an_exception_ends_the_thread_and_is_kept(make_rig):
@@ -153,7 +153,7 @@ def test_an_exception_ends_the_thread_and_is_kept(make_rig):
     rig.send(episode(1, 10, 0))
     assert isinstance(rig.failed(), ArithmeticError)
     with pytest.raises(ArithmeticError, match="critic_loss not finite"):
-        rig.loop.stop(5.0)
+        rig.loop.stop(DEADLINE)
 
 
 def test_a_thread_that_fails_saves_first(make_rig, tmp_path):
@@ -195,7 +195,7 @@ def test_an_update_that_is_not_finite_ends_the_updates_and_nothing_else(make_rig
     rig.send(episode(2, 20, 11))
     rig.caught_up_with(32)  # nobody waits for updates that do not come
     assert rig.loop.failure() is None and "stopped" in rig.notes[-1]
-    rig.loop.stop(10.0)
+    rig.loop.stop(DEADLINE)
     last = store.verify(store.last_good())
     assert (last["values"]["updates"], last["extra"]["steps"]) == (3, 32)
     assert last["buffers"]["online"]["state"]["total"] == 32
@@ -214,9 +214,9 @@ def test_weights_that_are_not_finite_are_neither_published_nor_saved(make_rig, t
     rig.noted("the policy keeps version 1: weights are not finite")
     assert rig.versions() == [1] and store.paths() == []
     with pytest.raises(ValueError, match="not finite"):
-        rig.loop.save(10.0)
+        rig.loop.save(DEADLINE)
     with pytest.raises(ValueError, match="not finite"):
-        rig.loop.stop(10.0)
+        rig.loop.stop(DEADLINE)
 
 
 def broken(step, kind):
@@ -312,7 +312,7 @@ def test_a_checkpoint_of_an_evaluation_is_scored_and_kept(make_rig, tmp_path):
         rig.send(episode(100 + successes, 20, sequence))
         sequence += 21
         rig.caught_up_with(21 if successes == 9 else 42)
-    rig.loop.stop(10.0)
+    rig.loop.stop(DEADLINE)
     assert store.manifest(store.best())["score"] == 0.9
     assert store.manifest(store.best())["values"]["updates"] == 0
     kept = [(m["score"], m["values"]["updates"]) for m in map(store.manifest, store.paths())]
@@ -326,7 +326,7 @@ def test_a_checkpoint_that_is_asked_for_after_an_evaluation_has_its_score(make_r
     rig.caught_up_with(5)
     for number in range(SCORED_EPISODES):
         rig.send(episode(10 + number, 1, 5 + 2 * number, evaluation=True, outcome=Outcome.SUCCESS))
-    assert store.manifest(rig.loop.save(10.0))["score"] == 1.0
+    assert store.manifest(rig.loop.save(DEADLINE))["score"] == 1.0
 
 
 def test_whoever_asks_an_ended_thread_for_a_checkpoint_hears_at_once(make_rig, tmp_path):
@@ -335,11 +335,11 @@ def test_whoever_asks_an_ended_thread_for_a_checkpoint_hears_at_once(make_rig, t
     rig.send(episode(1, 3, 0))
     rig.failed()
     with pytest.raises(TrainingEndedError, match="has ended: critic_loss not finite"):
-        rig.loop.save(60.0)
+        rig.loop.save(DEADLINE)
     other = make_rig(store=CheckpointStore(tmp_path / "other"))
-    other.loop.stop(10.0)
+    other.loop.stop(DEADLINE)
     with pytest.raises(TrainingEndedError, match="has ended: it was asked to"):
-        other.loop.save(60.0)
+        other.loop.save(DEADLINE)
 
 
 def test_whoever_waits_for_a_checkpoint_when_the_thread_ends_hears_it(make_rig, tmp_path):
@@ -347,15 +347,15 @@ def test_whoever_waits_for_a_checkpoint_when_the_thread_ends_hears_it(make_rig, 
 
     def error(words):
         failing.set()
-        assert go_on.wait(10.0)
+        assert go_on.wait(DEADLINE)
         return ArithmeticError(words)
 
     rig = make_rig(fails_at=2, error=error, store=CheckpointStore(tmp_path))
     rig.send(episode(1, 3, 0))
-    assert failing.wait(10.0)
+    assert failing.wait(DEADLINE)
     answer = rig.loop.request_save()
     go_on.set()
-    assert isinstance(answer.exception(10.0), TrainingEndedError)
+    assert isinstance(answer.exception(DEADLINE), TrainingEndedError)
     assert isinstance(rig.failed(), ArithmeticError)
 
 
@@ -365,11 +365,11 @@ def test_a_checkpoint_on_request_and_one_at_the_end(make_rig, tmp_path):
     for step in episode(1, 6, 0):
         rig.loop.receive(step)
     rig.caught_up_with(7)
-    path = rig.loop.save(10.0)
+    path = rig.loop.save(DEADLINE)
     manifest = store.verify(path)
     assert manifest["extra"]["steps"] == 7
     assert manifest["extra"]["policy_version"] == max(rig.versions())
-    rig.loop.stop(10.0)
+    rig.loop.stop(DEADLINE)
     assert len(store.paths()) == 2
     assert rig.loop.failure() is None
 
@@ -405,7 +405,7 @@ def test_a_full_disk_at_a_periodic_checkpoint_does_not_end_the_training(
 
 def test_without_a_directory_a_checkpoint_is_refused_in_words(make_rig):
     with pytest.raises(ValueError, match="checkpoint_directory"):
-        make_rig().loop.save(1.0)
+        make_rig().loop.save(DEADLINE)
 
 
 @pytest.mark.parametrize(

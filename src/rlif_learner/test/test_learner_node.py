@@ -14,7 +14,6 @@ from learner_graph import SMALL, LearnerGraph, parameters, step_message
 from std_srvs.srv import Trigger
 from waiting import scaled
 
-from rlif_bags.step_writer import StepWriter
 from rlif_learner import learner_node
 from rlif_learner.algorithms.registry import make_algorithm
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
@@ -123,14 +122,19 @@ def test_run_directory_of_another_run_is_refused(graph, tmp_path):
 
 
 @ros
-def test_demonstrations_come_out_of_bags(graph, tmp_path):
-    with StepWriter(tmp_path / "demonstrations") as writer:
-        for number in (1, 2):
-            for step in doubles.episode(number, 9, 10 * number, takeover=0):
-                writer.write(step, 10**9 * step.sequence)
-    graph.start_learner(state_dim=4, prior_bags=[str(tmp_path / "demonstrations")])
+def test_prior_bags_fill_the_prior_buffer_and_their_notes_are_logged(graph, monkeypatch, capfd):
+    class Recording(list):
+        path, notes = Path("demonstrations/1"), ["ends in the middle of an episode"]
+
+    def open_prior(paths, images):
+        assert (paths, images) == (["demonstrations"], False)
+        return [Recording(doubles.episode(n, 9, 10 * n, takeover=0)) for n in (1, 2)]
+
+    monkeypatch.setattr(learner_node, "open_prior", open_prior)
+    graph.start_learner(state_dim=4, prior_bags=["demonstrations"])
     assert graph.statuses[-1].prior_transitions == 18
     assert (graph.statuses[-1].steps, graph.statuses[-1].updates) == (0, 0)
+    assert "ends in the middle of an episode" in capfd.readouterr().err
 
 
 def test_step_record_keeps_images_only_where_asked():

@@ -1,1 +1,1 @@
-"""What every node of the suite shares: parameters as a table, QoS, an orderly end."""
+"""What every node of the suite shares: parameters as a table, QoS, enums, graceful shutdown."""

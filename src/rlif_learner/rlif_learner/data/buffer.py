@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rlif_learner.data.labels import Label, Labeller
-from rlif_learner.data.steps import Source, StepRecord, discards
+from rlif_learner.data.steps import Source, StepRecord, is_stored
 
 DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
 
@@ -135,27 +135,23 @@ class ReplayBuffer:
 
         ValueError for wrong shapes and values that are not finite; the buffer is then unchanged.
         """
-        if step.evaluation:
-            with self._lock:
-                self._apply(self._labeller.interrupt())
-            return
-        if discards(step):
-            with self._lock:
-                self._apply(self._labeller.interrupt())
-                self._forget(self._labeller.episode_of(step))
-            return
-        state, action = self._checked(step)
+        checked = self._checked(step) if is_stored(step) else None
         with self._lock:
-            row = self.total % self.capacity
-            self._set_valid(row, False)
-            self.columns["state"][row] = state
-            self.columns["action"][row] = action
-            self.columns["reward"][row] = self.columns["terminal"][row] = 0.0
-            self.columns["source"][row] = Source.NONE if step.is_last else step.source
-            for i, image in enumerate(step.images):
-                self.columns[f"image_{i}"][row] = image
-            self.total += 1
-            self._apply(self._labeller.push(step))
+            if checked is not None:
+                self._append(step, *checked)
+            evaluation = step.evaluation
+            self._apply(self._labeller.interrupt() if evaluation else self._labeller.push(step))
+
+    def _append(self, step: StepRecord, state: np.ndarray, action: np.ndarray) -> None:
+        row = self.total % self.capacity
+        self._set_valid(row, False)
+        self.columns["state"][row] = state
+        self.columns["action"][row] = action
+        self.columns["reward"][row] = self.columns["terminal"][row] = 0.0
+        self.columns["source"][row] = Source.NONE if step.is_last else step.source
+        for i, image in enumerate(step.images):
+            self.columns[f"image_{i}"][row] = image
+        self.total += 1
 
     def interrupt(self) -> None:
         """What follows is of another recording: nothing is joined, no label waits for it."""
@@ -270,16 +266,8 @@ class ReplayBuffer:
             row = label.index % self.capacity
             self.columns["reward"][row] = label.reward
             self.columns["terminal"][row] = label.terminal
-            self._set_valid(row, True)
+            self._set_valid(row, label.learned)
             self._note_change(label.index)
-
-    def _forget(self, steps: range) -> None:
-        """These start no transition any more; their rows are filled anew when it is their turn."""
-        held = range(max(steps.start, self.total - self.capacity), steps.stop)
-        for index in held:
-            self._set_valid(index % self.capacity, False)
-        if held:
-            self._note_change(held.start)
 
     def _note_change(self, index: int) -> None:
         """For who saves next: the rows from this step on are not as they were last saved."""

@@ -34,6 +34,7 @@ class Label:
     index: int
     reward: float
     terminal: bool
+    learned: bool = True  # False: of a discarded episode, not to be sampled any more
 
 
 class Labeller:
@@ -54,7 +55,14 @@ class Labeller:
         self._episode: tuple[int, int, int] | None = None  # id, index of its first step, sequence
 
     def push(self, step: StepRecord) -> list[Label]:
-        """The labels that `step` made known; a later label of the same index replaces it."""
+        """The labels that `step` made known; a later label of the same index replaces it.
+
+        The end of a discarded episode takes back the labels of all of its steps, whatever was lost
+        of it in between. It has no index itself: no buffer keeps it.
+        """
+        if discards(step):
+            taken_back = range(self._first_index(step), self.count)
+            return [*self.interrupt(), *(Label(i, 0.0, False, learned=False) for i in taken_back)]
         first = self._first_index(step)
         index, self.count = self.count, self.count + 1
         self._episode = (step.episode_id, first, step.sequence)
@@ -72,10 +80,6 @@ class Labeller:
         labels = [] if self._pending is None else [Label(self._pending, 0.0, False)]
         self._previous = self._last_policy = self._pending = None
         return labels
-
-    def episode_of(self, step: StepRecord) -> range:
-        """The indices of the steps seen so far of the episode that `step`, the next one, is of."""
-        return range(self._first_index(step), self.count)
 
     def _first_index(self, step: StepRecord) -> int:
         """Index of the first step of its episode, whatever was lost of that in between."""
@@ -152,12 +156,12 @@ def label_rewards(
     rewards = np.zeros(len(steps), dtype=np.float32)
     terminals = np.zeros(len(steps), dtype=bool)
     labeller = Labeller(scheme)
-    for step in steps:
-        if discards(step):
-            of_episode = labeller.episode_of(step)
-            rewards[of_episode.start : of_episode.stop] = 0.0
-            terminals[of_episode.start : of_episode.stop] = False
-        for label in labeller.push(step):
-            rewards[label.index] = label.reward
-            terminals[label.index] = label.terminal
+    entries: list[int] = []  # of the steps that have an index
+    for entry, step in enumerate(steps):
+        labels = labeller.push(step)
+        if labeller.count > len(entries):
+            entries.append(entry)
+        for label in labels:
+            rewards[entries[label.index]] = label.reward
+            terminals[entries[label.index]] = label.terminal
     return rewards, terminals

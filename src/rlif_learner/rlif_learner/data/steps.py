@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
-
-
-class Source(IntEnum):
-    """Who drove a step; the numbers are those of rlif_msgs/Decision."""
-
-    NONE = 0
-    POLICY = 1
-    OPERATOR = 2
-
-
-class Outcome(IntEnum):
-    """How an episode ended; the numbers are those of rlif_msgs/Episode."""
-
-    RUNNING = 0
-    SUCCESS = 1
-    FAILURE = 2
-    TRUNCATED = 3
-    DISCARDED = 4  # to be recorded again: nothing of the episode is learned from
-
+from rlif_node.states import Outcome, Source
 
 _NO_ACTION = np.zeros(0, dtype=np.float32)
 
@@ -65,6 +46,11 @@ class StepRecord:
 def discards(step: StepRecord) -> bool:
     """Whether `step` is the end of an episode that is not to be learned from."""
     return step.is_last and step.outcome == Outcome.DISCARDED
+
+
+def is_stored(step: StepRecord) -> bool:
+    """Whether a buffer keeps the step: neither evaluation nor the end of a discarded episode."""
+    return not (step.evaluation or discards(step))
 
 
 def follows(step: StepRecord, previous: StepRecord | None) -> bool:

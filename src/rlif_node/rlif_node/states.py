@@ -1,0 +1,33 @@
+"""What messages hold as numbers, as enums: control source, episode phase, outcome. Without ROS.
+
+The numbers are those of the constants in rlif_msgs.
+"""
+
+from enum import IntEnum
+
+
+class Source(IntEnum):
+    """Control source of a tick or a step: constants of rlif_msgs/Decision."""
+
+    NONE = 0  # zeros were output
+    POLICY = 1
+    OPERATOR = 2
+
+
+class Phase(IntEnum):
+    """Phase of an episode: constants of rlif_msgs/Episode."""
+
+    RESETTING = 0
+    READY = 1
+    RUNNING = 2
+    ENDED = 3
+
+
+class Outcome(IntEnum):
+    """Outcome of an episode: constants OUTCOME_* of rlif_msgs/Episode."""
+
+    RUNNING = 0
+    SUCCESS = 1
+    FAILURE = 2
+    TRUNCATED = 3  # the time limit, or a fault of a machine
+    DISCARDED = 4  # to be recorded again: not learned from, and not counted
