@@ -18,7 +18,7 @@ class Said:
         return lambda words: self.lines.append((level, words))
 
 
-def test_levels_and_warnings_go_to_the_node(monkeypatch):
+def test_logs_shown_passes_levels_and_warnings_to_the_node(monkeypatch):
     said = Said()
     monkeypatch.setattr(logs, "get_logger", lambda name: said)
     library = logging.getLogger("rlif_some_library")
@@ -35,7 +35,7 @@ def test_levels_and_warnings_go_to_the_node(monkeypatch):
     assert len(said.lines) == 3
 
 
-def test_they_are_taken_back_after_a_failure():
+def test_logs_shown_after_a_failure_removes_its_handlers():
     before = logging.getLogger("rlif_some_library").level
     with pytest.raises(RuntimeError), logs.logs_shown("learner", "rlif_some_library"):
         raise RuntimeError

@@ -7,11 +7,11 @@ from rlif_node.names import namespace
 
 
 @pytest.mark.parametrize("text", ["", "robot", "/lab/robot_1"])
-def test_a_namespace_is_taken_as_it_is(text):
+def test_namespace_that_is_valid_is_returned(text):
     assert namespace(text) == text
 
 
 @pytest.mark.parametrize("text", ["robot-1", "1robot", "a//b", "robot/"])
-def test_what_is_no_namespace_is_named(text):
+def test_namespace_that_is_not_valid_names_it(text):
     with pytest.raises(argparse.ArgumentTypeError, match=f"found '{text}': .+[a-z0-9'/]$"):
         namespace(text)

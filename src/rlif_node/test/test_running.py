@@ -1,43 +1,105 @@
-"""What a node that cannot be made says, and with what it ends."""
+"""What ends a node: a wrong configuration, a failure, a signal; and with what status."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
-
-pytestmark = pytest.mark.ros
-
-SCRIPT = """
-import sys
 from rclpy.node import Node
 from rlif_node.running import run
 from std_msgs.msg import String
+from waiting import scaled
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture(autouse=True)
+def _own_signals():
+    """`run` ignores further signals at its end: here other tests follow."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def raising(error):
+    class Wrong(Node):
+        def __init__(self):
+            super().__init__("camera")
+            raise error
+
+    return Wrong
+
+
+class WrongTopic(Node):
+    def __init__(self):
+        super().__init__("camera")
+        self.create_subscription(String, "wrist-left/image", print, 1)
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        (WrongTopic, "wrist-left/image"),
+        (raising(ValueError("cameras: found none")), "cameras: found none"),
+        (raising(MemoryError("Unable to allocate 4 TiB")), "Unable to allocate 4 TiB"),
+    ],
+)
+def test_run_of_a_wrong_configuration_logs_one_line_and_returns_2(node, text, capfd):
+    """Regression: a traceback for a camera whose name makes no topic, or too large a buffer."""
+    assert run("camera", node) == 2
+    log = capfd.readouterr()
+    assert "[FATAL]" in log.err and text in log.err
+    assert "Traceback" not in log.err + log.out
+
 
 class Camera(Node):
     def __init__(self):
         super().__init__("camera")
-        {body}
+        self.create_timer(0.0, self.tick)
+        self.failed, self.published = False, 0
 
-sys.exit(run("camera", Camera))
+    def tick(self):
+        self.failed = True
+
+
+def test_run_of_a_node_that_failed_shuts_down_and_returns_1():
+    ended = []
+    assert run("camera", Camera, lambda node: node.failed, ended.append, events=False) == 1
+    assert len(ended) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_of_a_node_that_is_signalled_can_publish_once_more_and_returns_0(number):
+    class Signalled(Camera):
+        def tick(self):
+            os.kill(os.getpid(), number)
+
+    def at_end(node):
+        node.create_publisher(String, "camera_state", 1).publish(String(data="ended"))
+        node.published += 1
+        ended.append(node.published)
+
+    ended = []
+    assert run("camera", Signalled, at_end=at_end, events=False) == 0
+    assert ended == [1]
+
+
+def test_run_in_a_process_exits_with_the_status():
+    script = """
+import sys
+from rlif_node.running import run
+def create():
+    raise ValueError("cameras: found none")
+sys.exit(run("camera", create))
 """
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ('self.create_subscription(String, "wrist-left/image", print, 1)', "wrist-left/image"),
-        ('raise ValueError("cameras: found none")', "cameras: found none"),
-        ('raise MemoryError("Unable to allocate 4 TiB")', "Unable to allocate 4 TiB"),
-    ],
-)
-def test_a_node_that_is_told_nonsense_ends_with_a_line(body: str, words: str) -> None:
-    """Regression: a traceback for a camera whose name makes no topic, or too large a buffer."""
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(body=body)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=scaled(60), check=False,
     )  # fmt: skip
     assert ended.returncode == 2, ended.stdout
-    assert "[FATAL]" in ended.stdout and words in ended.stdout
+    assert "[FATAL]" in ended.stdout and "cameras: found none" in ended.stdout
     assert "Traceback" not in ended.stdout

@@ -26,7 +26,7 @@ def feed(watched, count, first=1, picture=noise, stamp=lambda k: k * PERIOD):
         watched.arrived(stamp(k), k * PERIOD, picture())
 
 
-def test_a_camera_with_noise_is_well():
+def test_camera_watch_of_noise_has_no_fault():
     watched = watch()
     feed(watched, 40)
     assert not watched.fault
@@ -34,7 +34,7 @@ def test_a_camera_with_noise_is_well():
     assert watched.rate(40 * PERIOD) == pytest.approx(1000 / 33)
 
 
-def test_the_same_picture_with_new_stamps_is_frozen_until_another_comes():
+def test_camera_watch_of_equal_images_is_frozen_until_another_comes():
     watched, still = watch(frozen_frames=5), noise()
     feed(watched, 4, picture=still.copy)
     assert not watched.fault, "four in a row are not yet a fault"
@@ -46,7 +46,7 @@ def test_the_same_picture_with_new_stamps_is_frozen_until_another_comes():
     assert not watched.fault
 
 
-def test_new_pictures_with_the_same_stamp_are_frozen():
+def test_camera_watch_of_equal_stamps_is_frozen():
     watched = watch(frozen_frames=3)
     feed(watched, 5, stamp=lambda _: 7 * PERIOD)
     assert watched.fault == "frozen: its last 5 images have the same stamp"
@@ -54,7 +54,7 @@ def test_new_pictures_with_the_same_stamp_are_frozen():
     assert not watched.fault
 
 
-def test_a_camera_without_stamps_is_judged_by_its_pictures():
+def test_camera_watch_without_stamps_compares_the_images():
     watched, still = watch(frozen_frames=3), noise()
     feed(watched, 20, stamp=lambda _: 0)
     assert not watched.fault and watched.missed == 0
@@ -62,14 +62,14 @@ def test_a_camera_without_stamps_is_judged_by_its_pictures():
     assert "bit for bit" in watched.fault
 
 
-def test_a_still_scene_is_no_fault_where_that_is_not_checked():
+def test_camera_watch_with_frozen_unchecked_takes_a_still_scene():
     watched, still = watch(frozen_frames=0), noise()
     feed(watched, 100, picture=still.copy, stamp=lambda _: PERIOD)
     assert not watched.fault
 
 
 @given(st.integers(0, 20_000), st.integers(1, 255))
-def test_one_bit_is_enough_to_be_another_picture(at, change):
+def test_alike_of_images_that_differ_in_one_bit_is_false(at, change):
     one = np.zeros(20_001, np.uint8)
     other = one.copy()
     assert alike(one, other) and not alike(one, one[:-1]) and not alike(one, None)
@@ -77,7 +77,7 @@ def test_one_bit_is_enough_to_be_another_picture(at, change):
     assert not alike(one, other)
 
 
-def test_black_is_no_pixel_that_reaches_the_level_in_so_many_images():
+def test_camera_watch_of_dark_images_is_black_until_a_pixel_reaches_the_level():
     watched = watch(black_frames=3, black_level=8)
     dark = np.full((4, 4, 3), 7, np.uint8)
     spot = dark.copy()
@@ -90,7 +90,7 @@ def test_black_is_no_pixel_that_reaches_the_level_in_so_many_images():
     assert not watched.fault
 
 
-def test_black_can_be_left_unchecked():
+def test_camera_watch_with_black_unchecked_has_no_fault():
     watched = watch(black_frames=0)
     for _ in range(50):
         watched.shown(np.zeros((4, 4, 3), np.uint8))
@@ -98,12 +98,12 @@ def test_black_can_be_left_unchecked():
 
 
 @pytest.mark.parametrize("limits", [{"frozen_frames": 1}, {"black_frames": 1}])
-def test_one_image_in_a_row_is_no_row(limits):
+def test_camera_limits_of_one_image_in_a_row_raise(limits):
     with pytest.raises(ValueError, match=f"{next(iter(limits))}: found 1, expected 0"):
         CameraLimits(**limits)
 
 
-def test_images_that_never_came_are_estimated_from_the_stamps():
+def test_camera_watch_estimates_missed_images_from_the_stamps():
     watched = watch()
     lost = {20, 21, 30}
     for k in range(1, 41):
@@ -113,7 +113,7 @@ def test_images_that_never_came_are_estimated_from_the_stamps():
     assert watched.missed == 3
 
 
-def test_refused_images_came_and_are_not_missed():
+def test_camera_watch_counts_refused_images_as_received():
     watched = watch()
     feed(watched, 10)
     watched.refuse(11 * PERIOD)
@@ -123,21 +123,21 @@ def test_refused_images_came_and_are_not_missed():
     assert (watched.received, watched.refused, watched.missed) == (22, 3, 0)
 
 
-def test_a_camera_that_was_off_has_lost_no_images_by_it():
+def test_camera_watch_of_a_camera_that_was_off_counts_none_missed():
     watched = watch()
     feed(watched, 10)
     feed(watched, 10, first=10 + 1000)
     assert watched.missed == 0
 
 
-def test_the_rate_of_a_camera_that_stopped_falls_to_nothing():
+def test_camera_watch_of_a_camera_that_stopped_has_a_rate_of_zero():
     watched = watch()
     feed(watched, 30)
     assert watched.rate(30 * PERIOD) > 30.0
     assert watched.rate(30 * PERIOD + 3_000 * MS) == 0.0
 
 
-def test_cameras_out_of_step_name_the_one_behind():
+def test_out_of_step_beyond_the_limit_names_the_camera_behind():
     limit = 200 * MS
     assert out_of_step({"wrist": 1000 * MS, "fixed": 1200 * MS}, limit) is None
     behind, words = out_of_step({"wrist": 1000 * MS, "fixed": 1201 * MS, "top": 1100 * MS}, limit)
@@ -149,7 +149,7 @@ def test_cameras_out_of_step_name_the_one_behind():
     ("stamps", "limit"),
     [({}, 1), ({"a": 5}, 1), ({"a": 0, "b": 10**12}, 1), ({"a": 1, "b": 10**12}, 0)],
 )
-def test_what_says_nothing_about_steps(stamps, limit):
+def test_out_of_step_without_stamps_or_limit_is_none(stamps, limit):
     assert out_of_step(stamps, limit) is None
 
 
@@ -157,7 +157,7 @@ def picture(value=200, width=8):
     return RawImage(width, 6, "rgb8", 3 * width, np.full(18 * width, value, np.uint8))
 
 
-def test_a_depth_camera_that_is_near_is_not_blind():
+def test_camera_feed_of_near_depth_is_not_blind():
     """Regression: all within `near` is grey 1 of 255, and was a lens cap: it held during insertion."""
     spec = CameraSpec("wrist", 8, 6, 8, 6, depth_range=(0.2, 1.5))
     camera = CameraFeed(spec, CameraLimits(black_frames=2))
@@ -176,7 +176,7 @@ def test_a_depth_camera_that_is_near_is_not_blind():
     assert not camera.watch.fault
 
 
-def test_an_image_is_converted_once_and_counted_once():
+def test_camera_feed_converts_and_counts_an_image_once():
     camera = CameraFeed(CameraSpec("wrist", 8, 6, 8, 6), CameraLimits(black_frames=2))
     with pytest.raises(ImageError, match="camera wrist: no image"):
         _ = camera.pixels
@@ -191,7 +191,7 @@ def test_an_image_is_converted_once_and_counted_once():
     assert (camera.pixels == 200).all() and not camera.watch.fault
 
 
-def test_an_image_that_cannot_be_converted_is_a_fault_until_one_can():
+def test_camera_feed_of_an_image_that_cannot_be_converted_has_a_fault():
     camera = CameraFeed(CameraSpec("wrist", 8, 6, 8, 6), CameraLimits())
     camera.look(picture())
     bad = picture(width=9)

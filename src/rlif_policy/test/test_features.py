@@ -30,14 +30,14 @@ PERIOD = 100_000_000
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_every_feature_has_the_size_and_the_sources_that_it_says(name):
+def test_features_each_have_their_size_and_sources(name):
     layout = StateLayout((name,), ("a", "b"))
     state = layout.compute({source: VALUES[source] for source in FEATURES[name].sources})
     assert state.shape == (layout.state_dim,)
     assert state.dtype == np.float32
 
 
-def test_features_come_in_the_configured_order():
+def test_state_layout_computes_the_features_in_order():
     layout = StateLayout(("wrench_force", "ee_position", "joint_velocities"), ("a", "b"))
     assert layout.state_dim == 8
     assert layout.sources == ("wrench", "ee_pose", "joint_states")
@@ -45,7 +45,7 @@ def test_features_come_in_the_configured_order():
     assert layout.compute(VALUES).tolist() == pytest.approx(expected)
 
 
-def test_the_position_in_the_object_is_rotated_into_its_frame():
+def test_ee_position_in_object_is_rotated_into_its_frame():
     # The object is turned by 90 degrees about z: the base's x is the object's -y.
     state = StateLayout(("ee_position_in_object",)).compute(VALUES)
     assert state.tolist() == pytest.approx([0.0, -0.1, 0.1], abs=1e-7)
@@ -55,7 +55,7 @@ def test_the_position_in_the_object_is_rotated_into_its_frame():
     st.lists(st.floats(-1, 1), min_size=4, max_size=4),
     st.lists(st.floats(-2, 2), min_size=3, max_size=3),
 )
-def test_rotating_by_the_inverse_keeps_length_and_undoes_the_rotation(numbers, vector):
+def test_rotate_inverse_undoes_the_rotation(numbers, vector):
     norm = math.sqrt(sum(v * v for v in numbers))
     if norm < 0.1:
         return
@@ -71,7 +71,7 @@ def test_rotating_by_the_inverse_keeps_length_and_undoes_the_rotation(numbers, v
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e60])
-def test_a_value_that_is_not_finite_is_named(bad):
+def test_state_layout_with_a_value_that_is_not_finite_names_it(bad):
     values = VALUES | {"wrench": Wrench((1.0, bad, 3.0), (0.0, 0.0, 0.0))}
     with pytest.raises(FeatureError, match=r"not finite: wrench_force"):
         StateLayout(("ee_position", "wrench_force")).compute(values)
@@ -87,12 +87,12 @@ def test_a_value_that_is_not_finite_is_named(bad):
         (("joint_positions",), ("a", "a"), "joints: found .* more than once"),
     ],
 )
-def test_a_layout_that_cannot_be_is_refused_by_name(features, joints, words):
+def test_state_layout_that_cannot_be_names_what_is_wrong(features, joints, words):
     with pytest.raises(ValueError, match=words):
         StateLayout(features, joints)
 
 
-def test_joints_are_picked_by_name_whatever_their_order():
+def test_joint_order_picks_by_name_whatever_the_order():
     order = JointOrder(("j1", "j2"))
     assert order.pick(["j2", "finger", "j1"], [2.0, 9.0, 1.0], [0.2, 0.9, 0.1]) == Joints(
         (1.0, 2.0), (0.1, 0.2)
@@ -104,7 +104,7 @@ def test_joints_are_picked_by_name_whatever_their_order():
         order.pick(["j1", "j2"], [1.0], [])
 
 
-def test_one_orientation_has_one_quaternion():
+def test_unit_quaternion_of_one_orientation_is_one():
     assert unit_quaternion(0.0, 0.0, 0.0, -1.0) == (0.0, 0.0, 0.0, 1.0)
     with pytest.raises(FeatureError, match="length 0"):
         unit_quaternion(0.0, 0.0, 0.0, 0.0)
@@ -112,7 +112,7 @@ def test_one_orientation_has_one_quaternion():
         unit_quaternion(math.nan, 0.0, 0.0, 1.0)
 
 
-def test_velocity_of_poses_one_period_apart():
+def test_pose_track_of_poses_one_period_apart_gives_the_velocity():
     track = PoseTrack(PERIOD)
     assert track.velocity(PERIOD, (0.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)
     for i in range(2, 6):
@@ -120,7 +120,7 @@ def test_velocity_of_poses_one_period_apart():
         assert track.velocity(i * PERIOD, (x, 0.0, 0.0)) == pytest.approx((0.1, 0.0, 0.0))
 
 
-def test_velocity_is_over_one_period_where_poses_come_faster():
+def test_pose_track_of_faster_poses_takes_one_period():
     track, speeds = PoseTrack(PERIOD), []
     for i in range(1, 30):
         jitter = 1e-4 * (-1) ** i  # of the measured position
@@ -128,7 +128,7 @@ def test_velocity_is_over_one_period_where_poses_come_faster():
     assert speeds[10:] == pytest.approx([0.1] * len(speeds[10:]), abs=0.0025)
 
 
-def test_no_velocity_across_a_gap_nor_when_time_goes_back():
+def test_pose_track_across_a_gap_or_back_in_time_gives_zero():
     track = PoseTrack(PERIOD)
     track.velocity(PERIOD, (0.0, 0.0, 0.0))
     assert track.velocity(10 * PERIOD, (1.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)

@@ -44,13 +44,13 @@ def decoded(entries, encoding, width, padding=0, big_endian=False, depth=()):
     return to_rgb(RawImage(width, height, encoding, step, data, big), camera)
 
 
-def test_every_encoding_has_a_test_here():
+def test_encodings_are_all_tested_here():
     assert set(LAYOUTS) == set(ORDERS)
     assert set(ENCODINGS) == {*ORDERS, *DEPTHS, *MOSAICS, *PACKED_YUV, *PLANAR_YUV}
 
 
 @given(SIZES, st.sampled_from(sorted(ORDERS)), st.integers(0, 5), st.booleans(), st.data())
-def test_layouts_give_the_picture_whatever_the_size_padding_and_order(
+def test_layouts_of_any_size_padding_and_byte_order_give_the_image(
     size, encoding, padding, big_endian, data
 ):
     height, width = size
@@ -69,7 +69,7 @@ def test_layouts_give_the_picture_whatever_the_size_padding_and_order(
     assert (out == expected).all()
 
 
-def test_the_wrong_order_of_bytes_would_be_seen():
+def test_layouts_with_the_wrong_byte_order_give_another_image():
     """That is_bigendian is heeded: the low byte, taken for the high one, is another picture."""
     entries = np.arange(12, dtype=np.uint16).reshape(3, 4) * 0x1101
     big, little = (decoded(entries, "mono16", 4, big_endian=b) for b in (True, False))
@@ -82,13 +82,13 @@ def test_the_wrong_order_of_bytes_would_be_seen():
 # ---- depth
 
 
-def test_the_rule_of_depth():
+def test_depth_to_grey_of_known_distances_follows_the_rule():
     metres = np.array([0.5, 2.5, 1.5, 0.1, 9.0, np.inf, -np.inf, 0.0, -1.0, np.nan])
     assert depth_to_grey(metres, 0.5, 2.5).tolist() == [1, 255, 128, 1, 255, 255, 1, 0, 0, 0]
 
 
 @given(SIZES, st.integers(0, 5), st.booleans(), st.data())
-def test_depth_in_millimetres_and_in_metres_is_the_same(size, padding, big_endian, data):
+def test_depth_in_millimetres_and_in_metres_gives_the_same(size, padding, big_endian, data):
     height, width = size
     millimetres = data.draw(arrays.arrays(np.uint16, (height, width)))
     depth, metres = (0.3, 3.0), (millimetres / 1000).astype(np.float32)
@@ -102,7 +102,7 @@ def test_depth_in_millimetres_and_in_metres_is_the_same(size, padding, big_endia
 
 
 @given(arrays.arrays(np.float32, (3, 4), elements=st.floats(width=32)))
-def test_no_float_is_a_wrong_depth(metres):
+def test_depth_to_grey_of_any_float_is_right(metres):
     grey = depth_to_grey(metres, 0.2, 2.0)
     assert ((grey == 0) == (np.isnan(metres) | ((metres <= 0) & ~np.isneginf(metres)))).all()
 
@@ -125,7 +125,7 @@ def mosaic_of(rgb, order):
     st.sampled_from(sorted(MOSAICS)), st.integers(3, 9), st.integers(3, 9), st.integers(0, 5),
     st.booleans(), st.tuples(*[st.integers(0, 255)] * 3),
 )  # fmt: skip
-def test_a_mosaic_of_one_colour_gives_that_colour(
+def test_mosaic_of_one_colour_gives_that_colour(
     encoding, height, width, padding, big_endian, colour
 ):
     rgb = np.empty((height, width, 3), np.uint8)
@@ -138,7 +138,7 @@ def test_a_mosaic_of_one_colour_gives_that_colour(
 
 
 @pytest.mark.parametrize("encoding", sorted(MOSAICS))
-def test_a_mosaic_keeps_what_is_where(encoding):
+def test_mosaic_of_several_colours_keeps_their_places(encoding):
     rgb = np.zeros((16, 20, 3), np.uint8)
     rgb[:8, :10], rgb[:8, 10:], rgb[8:, :10] = (250, 20, 20), (20, 250, 20), (20, 20, 250)
     entries = mosaic_of(rgb, MOSAICS[encoding])
@@ -186,7 +186,7 @@ def blocks(height, width, data):
     st.sampled_from(sorted({**PACKED_YUV, **PLANAR_YUV})), st.integers(1, 4), st.integers(1, 4),
     st.integers(0, 5), st.data(),
 )  # fmt: skip
-def test_yuv_gives_the_picture(encoding, half_height, half_width, padding, data):
+def test_yuv_of_any_size_gives_the_image(encoding, half_height, half_width, padding, data):
     rgb = blocks(2 * half_height, 2 * half_width, data)
     if encoding in PACKED_YUV:
         entries = packed_yuv(rgb, PACKED_YUV[encoding])
@@ -222,7 +222,7 @@ def import_with(monkeypatch, **modules: ModuleType | Exception):
     monkeypatch.setattr(image_encodings.importlib, "import_module", fake)
 
 
-def test_cv_bridge_comes_first_and_gets_neither_padding_nor_foreign_bytes(monkeypatch, fresh):
+def test_converter_with_cv_bridge_gives_it_native_unpadded_rows(monkeypatch, fresh):
     seen = []
 
     def convert(message, encoding):
@@ -240,13 +240,13 @@ def test_cv_bridge_comes_first_and_gets_neither_padding_nor_foreign_bytes(monkey
 @pytest.mark.parametrize(
     "bridge", [ImportError("numpy.core failed"), module_of(lambda *_: 1 / 0)], ids=["no", "bad"]
 )
-def test_where_cv_bridge_does_not_do_it_the_other_library_does(monkeypatch, fresh, bridge):
+def test_converter_where_cv_bridge_fails_uses_the_other_library(monkeypatch, fresh, bridge):
     import_with(monkeypatch, cv_bridge=bridge)
     out = decoded(np.full((6, 8), 90, np.uint8), "bayer_rggb8", 8)
     assert (out == 90).all()
 
 
-def test_without_a_library_the_error_says_what_to_install(monkeypatch, fresh):
+def test_converter_without_a_library_names_what_to_install(monkeypatch, fresh):
     import_with(monkeypatch, cv_bridge=ImportError("no"), rosbags_image=ImportError("no cv2"))
     with pytest.raises(ImageError, match="camera wrist: no library .*install cv_bridge"):
         decoded(np.full((4, 8), 90, np.uint8), "yuyv", 4)
@@ -254,7 +254,7 @@ def test_without_a_library_the_error_says_what_to_install(monkeypatch, fresh):
     assert (decoded(rgb, "rgb8", 4).reshape(2, 12) == rgb).all(), "needs none"
 
 
-def test_what_a_library_cannot_convert_is_an_image_error(monkeypatch, fresh):
+def test_converter_that_fails_raises_an_image_error(monkeypatch, fresh):
     def convert(message, encoding):
         if message.width > 4:
             raise RuntimeError("too wide for me")
@@ -265,6 +265,6 @@ def test_what_a_library_cannot_convert_is_an_image_error(monkeypatch, fresh):
         decoded(np.full((4, 8), 90, np.uint8), "bayer_rggb8", 8)
 
 
-def test_the_library_table_names_only_known_ones():
+def test_library_table_has_known_names_only():
     for name, entry in LIBRARY.items():
         assert entry.name in LIBRARY, name

@@ -36,7 +36,7 @@ def packed(pixels, kind="png", form=None, **options):
     return PackedImage.of(form or kind, np.frombuffer(stream.getvalue(), np.uint8))
 
 
-def test_a_camera_of_another_size_is_an_error_that_names_both():
+def test_to_rgb_of_another_size_names_both():
     with pytest.raises(ImageError, match="camera wrist sends 4x2, expected 640x480"):
         to_rgb(raw(RGB), CameraSpec("wrist", 640, 480, 128, 128))
     with pytest.raises(ImageError, match="camera wrist sends 16x12, expected 4x2"):
@@ -57,7 +57,7 @@ def test_a_camera_of_another_size_is_an_error_that_names_both():
         (RawImage(4, 2, "16UC1", 8, np.zeros(16, np.uint8)), "set camera.wrist.depth_range"),
     ],
 )
-def test_what_does_not_fit_is_an_error_that_names_the_camera(image, words):
+def test_check_image_of_bytes_that_do_not_fit_names_the_camera(image, words):
     with pytest.raises(ImageError, match=f"camera wrist.*{words}"):
         check_image(image, CAMERA)
     with pytest.raises(ImageError, match=words):
@@ -65,14 +65,14 @@ def test_what_does_not_fit_is_an_error_that_names_the_camera(image, words):
 
 
 @pytest.mark.parametrize(("encoding", "size"), [("yuv422", (5, 4)), ("nv21", (4, 3))])
-def test_yuv_of_odd_sides_is_refused(encoding, size):
+def test_check_image_of_yuv_with_odd_sides_raises(encoding, size):
     width, height = size
     image = RawImage(width, height, encoding, 2 * width, np.zeros(2 * width * height, np.uint8))
     with pytest.raises(ImageError, match=f"{width}x{height} of {encoding}, expected a width"):
         check_image(image, CameraSpec("wrist", width, height, 8, 8))
 
 
-def test_images_are_resized_by_the_mean_over_each_pixels_area():
+def test_to_rgb_to_a_smaller_size_takes_the_mean_over_each_pixels_area():
     pixels = np.zeros((480, 640, 3), np.uint8)
     pixels[:, ::2] = 200  # finer than the output: must come out as its mean
     small = to_rgb(raw(pixels), CameraSpec("wrist", 640, 480, 128, 96))
@@ -80,14 +80,14 @@ def test_images_are_resized_by_the_mean_over_each_pixels_area():
     assert abs(int(small.mean()) - 100) <= 25
 
 
-def test_a_whole_factor_is_the_exact_mean():
+def test_to_rgb_by_a_whole_factor_is_the_exact_mean():
     small = to_rgb(raw(NOISE), CameraSpec("wrist", 16, 12, 4, 3))
     mean = NOISE.reshape(3, 4, 4, 4, 3).mean((1, 3))
     assert np.abs(small - mean).max() <= 1.0  # the horizontal pass rounds too
 
 
 @given(st.data())
-def test_a_region_is_what_a_cut_image_would_give(data):
+def test_to_rgb_of_a_region_is_what_a_cut_image_gives(data):
     x, y = data.draw(st.integers(0, 15)), data.draw(st.integers(0, 11))
     width, height = data.draw(st.integers(1, 16 - x)), data.draw(st.integers(1, 12 - y))
     size = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 20))
@@ -108,13 +108,13 @@ def test_a_region_is_what_a_cut_image_would_give(data):
 @pytest.mark.parametrize(
     "roi", [(0, 0, 17, 12), (1, 0, 16, 12), (0, 0, 16, 0), (-1, 0, 4, 4), (0, 0, 16), (0, 9, 4, 4)]
 )
-def test_a_region_beyond_the_image_is_refused(roi):
+def test_camera_spec_with_a_region_beyond_the_image_raises(roi):
     with pytest.raises(ValueError, match="camera wrist: roi is .* within 16x12"):
         CameraSpec("wrist", 16, 12, 8, 8, roi)
 
 
 @pytest.mark.parametrize("depth", [(1.0,), (2.0, 1.0), (1.0, 1.0), (-1.0, 1.0), (0.0, np.inf)])
-def test_a_depth_range_must_be_one(depth):
+def test_camera_spec_with_a_wrong_depth_range_raises(depth):
     with pytest.raises(ValueError, match="camera wrist: depth_range is"):
         CameraSpec("wrist", 16, 12, 8, 8, (), depth)
 
@@ -123,16 +123,16 @@ def test_a_depth_range_must_be_one(depth):
 
 
 @pytest.mark.parametrize("form", ["png", "rgb8; png compressed bgr8", "bgr8; png compressed bgr8"])
-def test_a_png_gives_its_pixels(form):
+def test_to_rgb_of_a_png_gives_its_pixels(form):
     assert (to_rgb(packed(NOISE, form=form), LARGE) == NOISE).all()
 
 
-def test_a_file_that_was_written_as_rgb_has_red_and_blue_exchanged():
+def test_to_rgb_of_a_file_written_as_rgb_exchanges_red_and_blue():
     image = packed(NOISE[:, :, ::-1], form="rgb8; png compressed rgb8")
     assert (to_rgb(image, LARGE) == NOISE).all()
 
 
-def test_a_jpeg_is_close_to_what_was_packed():
+def test_to_rgb_of_a_jpeg_is_close_to_what_was_packed():
     flat = np.zeros((16, 16, 3), np.uint8)
     flat[:, :8], flat[:, 8:] = (220, 40, 30), (20, 60, 210)
     image = packed(flat, "jpeg", "rgb8; jpeg compressed bgr8", quality=95, subsampling=0)
@@ -140,7 +140,7 @@ def test_a_jpeg_is_close_to_what_was_packed():
     assert np.abs(out - flat).max() < 12
 
 
-def test_grey_alpha_and_palettes_are_unpacked():
+def test_to_rgb_of_grey_alpha_and_palette_files_gives_rgb():
     grey = NOISE[:, :, 0]
     assert (to_rgb(packed(grey), LARGE) == grey[:, :, None]).all()
     alpha = np.concatenate([NOISE, np.full((12, 16, 1), 9, np.uint8)], 2)
@@ -152,7 +152,7 @@ def test_grey_alpha_and_palettes_are_unpacked():
     assert (to_rgb(image, LARGE) == np.asarray(palette.convert("RGB"))).all()
 
 
-def test_a_packed_depth_image_is_one():
+def test_to_rgb_of_a_packed_depth_image_is_that_of_the_raw_one():
     depth = (np.arange(192, dtype=np.uint16) * 20).reshape(12, 16)
     camera = CameraSpec("wrist", 16, 12, 16, 12, (), (0.5, 2.0))
     image = packed(depth, form="16UC1; png compressed ")
@@ -162,13 +162,13 @@ def test_a_packed_depth_image_is_one():
         to_rgb(image, LARGE)
 
 
-def test_a_packed_mosaic_is_one():
+def test_to_rgb_of_a_packed_mosaic_is_that_of_the_raw_one():
     mosaic = np.ascontiguousarray(NOISE[:, :, 0])
     image = packed(mosaic, form="bayer_rggb8; png compressed ")
     assert (to_rgb(image, LARGE) == to_rgb(raw(mosaic, "bayer_rggb8"), LARGE)).all()
 
 
-def test_files_that_are_broken_or_none_are_errors():
+def test_to_rgb_of_broken_files_raises_image_errors():
     whole = packed(NOISE, "jpeg").data
     with pytest.raises(ImageError, match="camera wrist: .* broken"):
         to_rgb(PackedImage.of("jpeg", whole[:-90]), LARGE)
@@ -184,7 +184,7 @@ def test_files_that_are_broken_or_none_are_errors():
 
 
 @given(st.binary(max_size=200), st.sampled_from(["jpeg", "png"]), st.integers(0, 400))
-def test_no_bytes_raise_anything_but_an_image_error(junk, kind, at):
+def test_to_rgb_of_any_bytes_raises_nothing_but_an_image_error(junk, kind, at):
     file = bytearray(packed(NOISE, kind).data.tobytes())
     file[at : at + len(junk)] = junk
     try:

@@ -1,23 +1,16 @@
-"""The forward pass in NumPy is that of the network."""
+"""The forward pass in NumPy is that of the network, with images and without."""
 
 import numpy as np
 import pytest
 import torch
+import trunks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import STATE, pictures, seeing, trained, transferred
 
+from rlif_policy.encoders import POOLINGS
 from rlif_policy.inference import NumpyActor, StateError
 from rlif_policy.networks import Actor, PolicySpec
-
-
-def trained(spec, seed=0):
-    """An actor whose every weight, biases and norms too, is not what it was at the start."""
-    actor = Actor(spec, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in actor.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return actor
 
 
 @settings(max_examples=25, deadline=None)
@@ -27,7 +20,7 @@ def trained(spec, seed=0):
     st.integers(0, 5),
     st.lists(st.integers(1, 40), min_size=1, max_size=3),
 )
-def test_numpy_and_torch_agree(layer_norm, scaled, seed, hidden):
+def test_numpy_actor_gives_the_actions_of_torch(layer_norm, scaled, seed, hidden):
     scales = {"state_offset": (0.1, -0.2, 3.0), "state_scale": (0.5, 2.0, 10.0)} if scaled else {}
     spec = PolicySpec(3, 2, tuple(hidden), layer_norm, **scales)
     actor = trained(spec, seed)
@@ -36,7 +29,7 @@ def test_numpy_and_torch_agree(layer_norm, scaled, seed, hidden):
         np.testing.assert_allclose(numpy_actor.act(state), actor.act(state), atol=2e-5)
 
 
-def test_the_noise_has_the_spread_of_the_network():
+def test_numpy_actor_noise_has_the_spread_of_the_network():
     spec = PolicySpec(3, 2, (16,))
     actor = trained(spec)
     state = np.array([0.3, -0.2, 0.1], np.float32)
@@ -47,20 +40,67 @@ def test_the_noise_has_the_spread_of_the_network():
     np.testing.assert_allclose(raw.std(0), log_std.exp().detach(), rtol=0.1)
 
 
-def test_later_training_does_not_change_an_actor_in_use():
-    actor = trained(PolicySpec(3, 2, (16,)))
-    numpy_actor = NumpyActor(actor.spec, actor.state_dict())
-    state = np.ones(3, np.float32)
-    before = numpy_actor.act(state)
+@pytest.mark.parametrize("actor", [trained(PolicySpec(4, 2, (16,))), seeing()[0]])
+def test_numpy_actor_in_use_is_not_changed_by_later_training(actor):
+    images = pictures() if actor.spec.images else ()
+    numpy_actor = NumpyActor(actor.spec, actor.carried())  # not copied on the way
+    before = numpy_actor.act(STATE, images=images)
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.zero_()
-    assert (numpy_actor.act(state) == before).all()
+    assert np.array_equal(numpy_actor.act(STATE, images=images), before)
 
 
-def test_a_state_of_another_length_and_one_that_is_not_finite_are_refused():
+def test_numpy_actor_with_a_wrong_state_raises():
     numpy_actor = NumpyActor(PolicySpec(3, 2, (4,)), Actor(PolicySpec(3, 2, (4,))).state_dict())
     with pytest.raises(StateError, match="state of 4, expected 3"):
         numpy_actor.act(np.zeros(4, np.float32))
     with pytest.raises(StateError, match="not finite"):
         numpy_actor.act(np.array([0, np.nan, 0], np.float32))
+
+
+# ---- with images
+
+
+def check_images_agree(actor, trunk):
+    frozen = trunk if actor.spec.encoder.frozen else None
+    numpy_actor = NumpyActor(actor.spec, transferred(actor), frozen)
+    again = NumpyActor(actor.spec, transferred(actor), before=numpy_actor)  # the trunk from there
+    actions = []
+    for seed in range(2):
+        actions.append(actor.act(STATE, images=pictures(seed)))
+        for found in (numpy_actor, again):
+            np.testing.assert_allclose(
+                found.act(STATE, images=pictures(seed)), actions[-1], atol=2e-5
+            )
+    assert abs(actions[0] - actions[1]).max() > 1e-4  # the images count
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_numpy_actor_with_each_pooling_gives_the_actions_of_torch(pooling):
+    check_images_agree(*seeing(2, pooling=pooling, embeddings=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("resnet18", "spatial_embedding"),
+        pytest.param("efficientnet_b3", "spatial_softmax", marks=pytest.mark.slow),
+    ],
+)
+def test_numpy_actor_with_each_trunk_gives_the_actions_of_torch(tmp_path, name, pooling):
+    file = trunks.random_file(tmp_path, name)
+    for frozen in (False, True):
+        check_images_agree(*seeing(2, file, name, pooling=pooling, frozen=frozen, embeddings=2))
+
+
+def test_numpy_actor_with_missing_or_other_images_raises():
+    actor, _ = seeing()
+    numpy_actor = NumpyActor(actor.spec, transferred(actor))
+    for bad, text in (
+        ([], r"images of \(\), expected \(\(40, 33, 3\), \(40, 33, 3\)\)"),
+        (pictures()[:1], r"images of \(\(40, 33, 3\),\)"),
+        (pictures(images=((40, 33, 3), (33, 40, 3))), "image_width and image_height"),
+    ):
+        with pytest.raises(StateError, match=text):
+            numpy_actor.act(STATE, images=bad)

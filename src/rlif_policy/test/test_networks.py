@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from policies import seeing
 
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import Actor, PolicySpec, camera_places, squash
@@ -40,17 +41,17 @@ def specs(draw):
 
 
 @given(specs())
-def test_spec_survives_json(spec):
+def test_spec_of_its_own_json_is_equal(spec):
     assert PolicySpec.from_json(spec.to_json()) == spec
     assert PolicySpec.from_json(spec.to_json()).hash() == spec.hash()
 
 
 @given(specs(), specs())
-def test_hash_tells_specs_apart(one, two):
+def test_spec_hash_of_different_specs_differs(one, two):
     assert (one.hash() == two.hash()) == (one == two)
 
 
-def test_hash_is_the_same_in_every_process():
+def test_spec_hash_is_the_same_in_every_process():
     """Both ends compute it on their own; this is what it is today."""
     assert len(SPEC.hash()) == 64
     assert json.loads(SPEC.to_json())["hidden"] == [16, 16]
@@ -65,7 +66,7 @@ def test_hash_is_the_same_in_every_process():
         ("state_scale", (1.0, 0.0, 1.0, 1.0)), ("state_offset", (0.0, 0.0, 0.0, float("nan"))),
     ],
 )  # fmt: skip
-def test_bad_field_is_named(name, value):
+def test_spec_with_a_bad_field_names_it(name, value):
     with pytest.raises(ValueError, match=name):
         PolicySpec(**{"state_dim": 4, "action_dim": 2, name: value})
 
@@ -73,12 +74,12 @@ def test_bad_field_is_named(name, value):
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"state_dim": 3}', '{"state_dim":1,"action_dim":1,"x":1}']
 )
-def test_json_of_something_else_is_refused(text):
+def test_spec_of_other_json_raises(text):
     with pytest.raises(ValueError, match="policy spec"):
         PolicySpec.from_json(text)
 
 
-def test_act_gives_float32_actions_in_range():
+def test_actor_act_gives_float32_actions_in_range():
     actor = Actor(SPEC)
     state = np.random.default_rng(0).normal(size=4) * 100
     for deterministic in (True, False):
@@ -93,12 +94,12 @@ def test_act_gives_float32_actions_in_range():
 @pytest.mark.parametrize(
     ("state", "message"), [(np.zeros(3), r"\(3,\)"), (np.array([0, np.inf, 0, 0]), r"\[1\]")]
 )
-def test_bad_state_is_refused(state, message):
+def test_actor_act_with_a_bad_state_raises(state, message):
     with pytest.raises(ValueError, match=message):
         Actor(SPEC).act(state)
 
 
-def test_seed_decides_weights_and_noise_alone():
+def test_actor_seed_alone_decides_weights_and_noise():
     states = np.zeros(4)
     torch.manual_seed(0)
     one = Actor(SPEC, seed=7)
@@ -108,7 +109,7 @@ def test_seed_decides_weights_and_noise_alone():
     assert not torch.equal(one.head.weight, other.head.weight)
 
 
-def test_state_is_normalised_with_the_spec():
+def test_actor_with_a_normaliser_applies_it_to_the_state():
     plain = Actor(SPEC, seed=1)
     spec = PolicySpec(4, 2, (16, 16), state_offset=(1, 2, 3, 4), state_scale=(2, 2, 4, 4))
     scaled = Actor(spec, seed=1)
@@ -117,7 +118,7 @@ def test_state_is_normalised_with_the_spec():
     np.testing.assert_allclose(scaled.act(state), expected, atol=1e-6)
 
 
-def test_log_probability_is_that_of_the_squashed_gaussian():
+def test_squash_gives_the_log_probability_of_the_squashed_gaussian():
     mean, log_std = torch.tensor([0.3, -0.2]), torch.tensor([-0.5, 0.1])
     noise = torch.tensor([0.7, -1.1])
     action, log_prob = squash(mean, log_std, noise)
@@ -126,13 +127,13 @@ def test_log_probability_is_that_of_the_squashed_gaussian():
     assert log_prob.item() == pytest.approx(expected.sum().item(), abs=1e-5)
 
 
-def test_log_probability_is_finite_where_tanh_saturates():
+def test_squash_where_tanh_saturates_gives_a_finite_log_probability():
     action, log_prob = squash(torch.tensor([60.0]), torch.tensor([0.0]), torch.tensor([1.0]))
     assert action.item() == 1.0
     assert math.isfinite(log_prob.item())
 
 
-def test_images_and_an_encoder_come_together():
+def test_spec_with_images_or_an_encoder_alone_raises():
     images = ((64, 64, 3),)
     for fields in ({"images": images}, {"encoder": EncoderSpec()}):
         with pytest.raises(ValueError, match="expected both or neither"):
@@ -143,7 +144,7 @@ def test_images_and_an_encoder_come_together():
         PolicySpec(4, 2, images=images, encoder={"kind": "small"})
 
 
-def test_a_spec_without_images_is_written_as_before_there_were_encoders():
+def test_spec_without_images_is_written_as_before_there_were_encoders():
     """Their hashes are in weights messages and checkpoints."""
     assert "encoder" not in json.loads(SPEC.to_json())
     assert SPEC.hash() == "f03202a574533dcd917dd52978e8569b18b28a5880d1ddccabad227357ea8431"
@@ -151,7 +152,7 @@ def test_a_spec_without_images_is_written_as_before_there_were_encoders():
     assert (SPEC.wide_dim, seeing.wide_dim) == (4, 4 + 2 * 7)
 
 
-def test_the_perceptron_is_normalised_and_what_is_seen_is_not():
+def test_actor_with_a_normaliser_leaves_the_image_features_as_they_are():
     images, offset, scale = ((8, 8, 3),), (1.0, -2.0), (4.0, 0.5)
     encoder = EncoderSpec(features=3)
     plain = Actor(PolicySpec(2, 1, (8,), images=images, encoder=encoder), seed=2)
@@ -163,7 +164,7 @@ def test_the_perceptron_is_normalised_and_what_is_seen_is_not():
     assert abs(scaled.act(state, images=[255 - image]) - expected).max() > 1e-4
 
 
-def test_an_actor_acts_on_its_images_and_refuses_others():
+def test_actor_with_images_acts_on_each_and_refuses_others():
     spec = PolicySpec(2, 3, (8,), images=((8, 12, 3), (9, 9, 3)), encoder=EncoderSpec(features=3))
     actor, rng = Actor(spec), np.random.default_rng(0)
     images = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in spec.images]
@@ -177,7 +178,7 @@ def test_an_actor_acts_on_its_images_and_refuses_others():
             actor.act(np.zeros(2), images=bad)
 
 
-def test_the_perceptrons_parameters_are_all_but_the_encoders():
+def test_actor_decision_parameters_are_all_but_the_encoders():
     spec = PolicySpec(2, 1, (8,), images=((8, 8, 3),), encoder=EncoderSpec())
     actor = Actor(spec)
     names = {id(p): name for name, p in actor.named_parameters()}
@@ -187,6 +188,17 @@ def test_the_perceptrons_parameters_are_all_but_the_encoders():
     assert list(blind.decision_parameters()) == list(blind.parameters())
 
 
+def test_load_carried_of_a_part_or_of_more_names_the_tensor():
+    actor, _ = seeing()
+    for name in ("encoder.heads.1.norm.bias", "head.bias"):
+        tensors = actor.carried()
+        del tensors[name]
+        with pytest.raises(ValueError, match=f"missing .*{name}"):
+            Actor(actor.spec).load_carried(tensors)
+    with pytest.raises(ValueError, match="unknown .*extra"):
+        Actor(actor.spec).load_carried({**actor.carried(), "extra": torch.zeros(1)})
+
+
 # ---- cameras by name
 
 
@@ -194,7 +206,7 @@ NAMES = st.lists(st.sampled_from(["wrist", "fixed", "top", "side"]), unique=True
 
 
 @given(NAMES, NAMES)
-def test_cameras_are_found_by_name_wherever_they_are(expected, found):
+def test_camera_places_of_any_order_are_found_by_name(expected, found):
     if not set(expected) <= set(found) and found:
         with pytest.raises(ValueError, match="is missing"):
             camera_places(expected, found)
@@ -206,18 +218,18 @@ def test_cameras_are_found_by_name_wherever_they_are(expected, found):
         assert places == tuple(range(len(found)))
 
 
-def test_without_names_images_are_taken_as_they_come():
+def test_camera_places_without_names_are_in_order():
     assert camera_places(("wrist", "fixed"), ("", "")) == camera_places((), ("a", "b")) == (0, 1)
 
 
 @pytest.mark.parametrize("names", [("wrist",), ("wrist", "wrist"), ("a", "b", "c")])
-def test_names_that_do_not_fit_the_images_are_refused(names):
+def test_spec_with_camera_names_that_do_not_fit_raises(names):
     images = ((8, 8, 3), (8, 8, 3))
     with pytest.raises(ValueError, match="cameras: found .*a name of its own for each"):
         PolicySpec(4, 2, images=images, encoder=EncoderSpec(), cameras=names)
 
 
-def test_a_spec_without_names_is_as_it_was_before_there_were_any():
+def test_spec_without_camera_names_is_written_as_before_there_were_any():
     spec = PolicySpec(4, 2, images=((8, 8, 3),), encoder=EncoderSpec())
     assert "cameras" not in spec.to_json()
     named = PolicySpec(4, 2, images=((8, 8, 3),), encoder=EncoderSpec(), cameras=("wrist",))

@@ -17,11 +17,6 @@ from rlif_policy.pretrained import PretrainedError, fingerprint, load_frozen, lo
 RESNET = EncoderSpec("resnet18")
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    return trunks.random_file(tmp_path_factory.mktemp("weights"))
-
-
 def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -37,8 +32,10 @@ def state():
 # ---- the same network
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b3"])
-def test_the_trunk_gives_the_map_of_torchvisions_own_model(name, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("efficientnet_b3", marks=pytest.mark.slow)]
+)
+def test_load_trunk_gives_the_map_of_torchvisions_own_model(name, tmp_path):
     model = trunks.random_model(name)
     spec = EncoderSpec(name, frozen=True)
     encoder = ImageEncoder(spec, ((70, 45, 3),), torch.Generator())
@@ -64,28 +61,30 @@ def test_the_trunk_gives_the_map_of_torchvisions_own_model(name, tmp_path):
 # ---- sources
 
 
-def test_files_and_packages_and_torchvision_give_the_same(file, tmp_path, monkeypatch):
+def test_load_trunk_from_files_packages_and_torchvision_gives_the_same(
+    resnet_file, tmp_path, monkeypatch
+):
     expected = trunks.random_tensors("resnet18")
     tensors = {name: value.contiguous() for name, value in state().items()}
     save_file(tensors, tmp_path / "weights.safetensors")
     package = tmp_path / "some_weights" / "inside"
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
-    (package / "resnet.pth").write_bytes(file.read_bytes())
+    (package / "resnet.pth").write_bytes(resnet_file.read_bytes())
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("HOME", str(file.parent))
+    monkeypatch.setenv("HOME", str(resnet_file.parent))
     monkeypatch.setattr(
         "torchvision.models.ResNet18_Weights.get_state_dict", lambda *_, **__: state()
     )
     sources = (
-        str(file), f"~/{file.name}", str(tmp_path / "weights.safetensors"),
+        str(resnet_file), f"~/{resnet_file.name}", str(tmp_path / "weights.safetensors"),
         "package:some_weights/inside/resnet.pth", "torchvision",
     )  # fmt: skip
     for source in sources:
         assert_equal(load_trunk(RESNET, source), expected)
 
 
-def test_the_trunks_own_names_and_other_precisions_are_taken_too(tmp_path):
+def test_load_trunk_takes_its_own_names_and_other_precisions(tmp_path):
     own = trunks.random_tensors("resnet18")
     torch.save({name: value.double() for name, value in own.items()}, tmp_path / "own.pth")
     found = load_trunk(RESNET, str(tmp_path / "own.pth"))
@@ -93,12 +92,12 @@ def test_the_trunks_own_names_and_other_precisions_are_taken_too(tmp_path):
     assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
 
 
-def test_counters_of_batch_normalisation_are_not_needed_and_change_nothing(file, tmp_path):
+def test_load_trunk_without_counters_of_batch_normalisation_gives_the_same(resnet_file, tmp_path):
     """Regression: files of old, torchvision's own among them, do not have them."""
     without = {n: v for n, v in state().items() if "num_batches_tracked" not in n}
     assert len(without) == 102
     torch.save(without, tmp_path / "old.pth")
-    found, expected = (load_trunk(RESNET, str(p)) for p in (tmp_path / "old.pth", file))
+    found, expected = (load_trunk(RESNET, str(p)) for p in (tmp_path / "old.pth", resnet_file))
     assert_equal(found, expected)
     assert fingerprint(found) == fingerprint(expected)
     ImageEncoder(RESNET, ((64, 64, 3),), torch.Generator()).load_trunk(found)
@@ -115,12 +114,12 @@ def test_counters_of_batch_normalisation_are_not_needed_and_change_nothing(file,
         ("package:.torch/a.pth", "no installed package '.torch'"),
     ],
 )
-def test_what_is_missing_is_named(source, words):
+def test_load_trunk_from_what_is_missing_names_it(source, words):
     with pytest.raises(PretrainedError, match=words):
         load_trunk(RESNET, source)
 
 
-def test_what_is_not_finite_missing_or_of_another_shape_is_named(tmp_path):
+def test_load_trunk_with_a_bad_tensor_names_it(tmp_path):
     changes = {
         r"no tensor 'layer2.0.conv1.weight', expected torchvision's state dict of resnet18":
             lambda s: s.pop("layer2.0.conv1.weight"),
@@ -147,18 +146,18 @@ class Evil:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all", pickle.dumps(Evil(), 2), "cut"])
-def test_a_file_that_is_something_else_is_refused_and_nothing_of_it_run(
-    suffix, content, file, tmp_path, capsys
+def test_load_trunk_of_another_file_raises_and_runs_nothing(
+    suffix, content, resnet_file, tmp_path, capsys
 ):
     broken = tmp_path / f"broken{suffix}"
-    broken.write_bytes(file.read_bytes()[:100_000] if content == "cut" else content)
+    broken.write_bytes(resnet_file.read_bytes()[:100_000] if content == "cut" else content)
     with pytest.raises(PretrainedError, match=f"{broken} cannot be read"):
         load_trunk(RESNET, str(broken))
     assert "executed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"a": torch.zeros(1)}}, torch.zeros(2)])
-def test_what_is_no_state_dict_is_named(content, tmp_path):
+def test_load_trunk_of_no_state_dict_raises(content, tmp_path):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(PretrainedError, match=r"other.pth holds no state dict of tensors"):
         load_trunk(RESNET, str(tmp_path / "other.pth"))
@@ -171,7 +170,7 @@ def test_what_is_no_state_dict_is_named(content, tmp_path):
         RuntimeError("invalid hash value"), pickle.UnpicklingError("cut off"), EOFError("cut off"),
     ],
 )  # fmt: skip
-def test_without_internet_the_command_that_fetches_is_said(error, monkeypatch):
+def test_load_trunk_without_internet_gives_the_command_that_fetches(error, monkeypatch):
     def fail(*_, **__):
         raise error
 
@@ -188,7 +187,7 @@ def test_without_internet_the_command_that_fetches_is_said(error, monkeypatch):
     assert "checkpoints/resnet18-f37072fd.pth" in text and "encoder_weights" in text
 
 
-def test_a_network_from_scratch_takes_no_weights():
+def test_load_trunk_of_a_network_from_scratch_raises():
     with pytest.raises(PretrainedError, match="'small'.*from scratch"):
         load_trunk(EncoderSpec(), "torchvision")
 
@@ -196,8 +195,8 @@ def test_a_network_from_scratch_takes_no_weights():
 # ---- which trunk it is
 
 
-def test_the_fingerprint_is_of_every_weight_and_nothing_else(file):
-    trunk = load_trunk(RESNET, str(file))
+def test_fingerprint_depends_on_every_weight_and_nothing_else(resnet_file):
+    trunk = load_trunk(RESNET, str(resnet_file))
     whole = fingerprint(trunk)
     assert len(whole) == 64
     assert fingerprint(dict(reversed(list(trunk.items())))) == whole
@@ -218,9 +217,9 @@ def test_the_fingerprint_is_of_every_weight_and_nothing_else(file):
     assert len(seen) == len(few) + 3
 
 
-def test_another_trunk_than_the_learners_is_refused(file, tmp_path):
-    spec, trunk = trunks.random_trunk(file, frozen=True)
-    assert fingerprint(load_frozen(spec, str(file))) == fingerprint(trunk)
+def test_load_frozen_of_another_trunk_raises(resnet_file, tmp_path):
+    spec, trunk = trunks.random_trunk(resnet_file, frozen=True)
+    assert fingerprint(load_frozen(spec, str(resnet_file))) == fingerprint(trunk)
     other = trunks.random_file(tmp_path, seed=1)
     with pytest.raises(
         PretrainedError, match=rf"{other} holds a resnet18.*same weights as the learner"
@@ -228,5 +227,5 @@ def test_another_trunk_than_the_learners_is_refused(file, tmp_path):
         load_frozen(spec, str(other))
 
 
-def test_who_has_no_frozen_trunk_needs_no_file():
+def test_load_frozen_without_a_frozen_trunk_is_none():
     assert load_frozen(None, "/nowhere") is load_frozen(RESNET, "/nowhere") is None

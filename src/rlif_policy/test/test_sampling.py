@@ -14,14 +14,14 @@ def make(*names, steady=True):
     return LatestSamples(dict.fromkeys(names, LIMIT), steady)
 
 
-def test_a_missing_source_is_named():
+def test_samples_with_a_missing_source_name_it():
     samples = make("ee_pose", "wrench")
     samples.put("ee_pose", 1, 10 * SECOND, 0)
     (problem,) = samples.problems(10 * SECOND, 0)
     assert (problem.source, problem.age) == ("wrench", None)
 
 
-def test_a_stale_source_is_named_with_its_age_and_the_limit():
+def test_samples_with_a_stale_source_give_age_and_limit():
     samples = make("ee_pose")
     samples.put("ee_pose", 1, 10 * SECOND, 0)
     (problem,) = samples.problems(10 * SECOND + 3 * LIMIT, 0)
@@ -29,21 +29,21 @@ def test_a_stale_source_is_named_with_its_age_and_the_limit():
     assert "0.600 s old, expected at most 0.200 s" in problem.reason
 
 
-def test_an_age_at_the_limit_is_good_and_beyond_it_is_not():
+def test_samples_at_the_limit_are_good_and_beyond_it_are_not():
     samples = make("ee_pose", steady=False)
     samples.put("ee_pose", 1, SECOND, 0)
     assert not samples.problems(SECOND + LIMIT, 0)
     assert samples.problems(SECOND + LIMIT + 1, 0)
 
 
-def test_a_stamp_far_in_the_future_is_a_clock_problem_not_a_fresh_sample():
+def test_samples_stamped_in_the_future_are_a_problem_of_clocks():
     samples = make("ee_pose")
     samples.put("ee_pose", 1, 20 * SECOND, 0)
     (problem,) = samples.problems(10 * SECOND, 0)
     assert "in the future" in problem.reason
 
 
-def test_a_ros_clock_that_was_set_back_does_not_keep_a_dead_source_alive():
+def test_samples_under_a_clock_that_was_set_back_still_age():
     samples = make("ee_pose")
     samples.put("ee_pose", 1, 10 * SECOND, received=0)
     now_set_back = 10 * SECOND  # although 5 s have passed
@@ -51,14 +51,14 @@ def test_a_ros_clock_that_was_set_back_does_not_keep_a_dead_source_alive():
     assert problem.age == 5 * SECOND
 
 
-def test_without_a_stamp_the_time_of_reception_counts():
+def test_samples_without_a_stamp_age_from_reception():
     samples = make("ee_pose", steady=False)
     samples.put("ee_pose", 1, 0, received=7 * SECOND)
     assert samples.age("ee_pose", 100 * SECOND, 8 * SECOND) == SECOND
     assert samples.oldest_stamp() == 0
 
 
-def test_what_was_refused_replaces_the_last_good_sample():
+def test_samples_refused_replace_the_last_good_one():
     samples = make("camera/wrist/image")
     samples.put("camera/wrist/image", 1, SECOND, 0)
     samples.refuse("camera/wrist/image", "640x480, expected 128x128")
@@ -69,7 +69,7 @@ def test_what_was_refused_replaces_the_last_good_sample():
     assert not samples.problems(SECOND, 0)
 
 
-def test_no_sources_and_no_age_are_refused():
+def test_samples_without_sources_or_age_raise():
     with pytest.raises(ValueError, match="sources: found none"):
         LatestSamples({})
     with pytest.raises(ValueError, match="max_age of wrench"):
@@ -77,7 +77,7 @@ def test_no_sources_and_no_age_are_refused():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 6)), max_size=40))
-def test_lock_step_ticks_only_on_complete_sets_and_once_each(arrivals):
+def test_ticks_in_lock_step_come_once_per_complete_set(arrivals):
     samples, ticks = make("a", "b", "c"), Ticks()
     newest, ticked = {}, []
     for source, stamp in arrivals:
@@ -93,13 +93,13 @@ def test_lock_step_ticks_only_on_complete_sets_and_once_each(arrivals):
     assert ticked == sorted(set(ticked))
 
 
-def test_lock_step_goes_on_when_the_simulation_starts_anew():
+def test_ticks_in_lock_step_go_on_when_the_simulation_restarts():
     ticks = Ticks()
     assert ticks.due(50) and not ticks.due(50)
     assert not ticks.due(None)
     assert ticks.due(1)
 
 
-def test_ticks_never_repeat():
+def test_ticks_never_repeat_a_number():
     ticks = Ticks()
     assert [ticks.advance() for _ in range(3)] == [1, 2, 3]

@@ -3,11 +3,14 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
+from policies import STATE, pictures, seeing
 from safetensors.torch import save
 from torch.nn.utils import parameters_to_vector
 
-from rlif_policy.networks import Actor, PolicySpec
+from rlif_policy.inference import NumpyActor
+from rlif_policy.networks import Actor, PolicySpec, encoder_part
 from rlif_policy.stored_actor import find_checkpoint, read_actor
 from rlif_policy.weights import WeightsError
 
@@ -21,17 +24,21 @@ def write_manifest(folder, **values):
     (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
 
 
-def write_checkpoint(folder, seed):
-    """As much of one as a policy looks at, in the learner's format."""
-    folder.mkdir(parents=True)
-    actor = Actor(SPEC, seed)
-    state = save({"actor": parameters_to_vector(actor.parameters()).detach()})
-    (folder / "state.safetensors").write_bytes(state)
+def write_state(folder, actor, version=0, without=()):
+    """As much of a checkpoint as a policy reads, in the learner's format."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {"actor": parameters_to_vector(actor.decision_parameters()).detach()}
+    state |= {n: v.contiguous() for n, v in encoder_part(actor.carried()).items()}
+    data = save({name: value for name, value in state.items() if name not in without})
+    (folder / "state.safetensors").write_bytes(data)
     write_manifest(
-        folder, spec=json.loads(SPEC.to_json()), state_sha256=hashlib.sha256(state).hexdigest(),
-        extra={"policy_version": seed},
+        folder, spec=json.loads(actor.spec.to_json()),
+        state_sha256=hashlib.sha256(data).hexdigest(), extra={"policy_version": version},
     )  # fmt: skip
-    return actor
+
+
+def write_checkpoint(folder, seed):
+    write_state(folder, Actor(SPEC, seed), seed)
 
 
 @pytest.fixture
@@ -42,7 +49,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_the_newest_of_a_run_and_one_by_its_name(run):
+def test_read_actor_takes_the_newest_of_a_run_or_one_by_its_name(run):
     for path, number in ((run, 3), (run / "checkpoints", 3), (run / "checkpoints/000002", 2)):
         stored = read_actor(path)
         assert (stored.spec, stored.version) == (SPEC, number)
@@ -61,7 +68,7 @@ def alter(file, kind):
 
 @pytest.mark.parametrize("kind", ["flip", "cut", "gone"])
 @pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "state.safetensors"])
-def test_damage_is_named_and_the_last_good_one_offered(run, name, kind):
+def test_read_actor_of_a_damaged_checkpoint_names_the_file_and_the_last_good_one(run, name, kind):
     newest, good = run / "checkpoints/000003", run / "checkpoints/000001"
     alter(newest / name, kind)
     alter(run / "checkpoints/000002" / "state.safetensors", "flip")
@@ -71,7 +78,7 @@ def test_damage_is_named_and_the_last_good_one_offered(run, name, kind):
         assert str(refused.value).endswith(f"The last good checkpoint: {good}")
 
 
-def test_one_digit_of_the_normaliser_is_enough(run):
+def test_read_actor_with_one_digit_changed_in_the_manifest_raises(run):
     """Regression: it was taken, and the policy saw another state."""
     file = run / "checkpoints/000003/manifest.json"
     file.write_text(file.read_text().replace("0.25", "0.35"))
@@ -79,7 +86,7 @@ def test_one_digit_of_the_normaliser_is_enough(run):
         read_actor(run)
 
 
-def test_a_newest_one_without_its_manifest_is_still_the_newest(run):
+def test_find_checkpoint_without_its_manifest_is_still_the_newest(run):
     """Regression: the one before it was taken, and nobody knew."""
     newest = run / "checkpoints/000003"
     (newest / "manifest.json").unlink()
@@ -89,15 +96,30 @@ def test_a_newest_one_without_its_manifest_is_still_the_newest(run):
     assert find_checkpoint(run) == newest
 
 
-def test_what_is_being_written_or_removed_is_no_checkpoint(run):
+def test_find_checkpoint_ignores_what_is_being_written_or_removed(run):
     for name in (".partial-000004", ".old-000001"):
         write_checkpoint(run / "checkpoints" / name, 9)
     assert find_checkpoint(run).name == "000003"
 
 
-def test_a_folder_without_a_checkpoint_is_named(tmp_path):
+def test_read_actor_without_a_checkpoint_names_the_folder(tmp_path):
     with pytest.raises(WeightsError, match="found none at"):
         read_actor(tmp_path)
     write_manifest(tmp_path, format=1)
     with pytest.raises(WeightsError, match="found no spec, state_sha256.*checkpoint: none"):
+        read_actor(tmp_path)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_read_actor_with_an_encoder_gives_the_same_actions(resnet_file, tmp_path, frozen):
+    actor, trunk = seeing(4, resnet_file, frozen=frozen)
+    write_state(tmp_path, actor)
+    stored = read_actor(tmp_path)
+    assert stored.spec == actor.spec
+    found = NumpyActor(stored.spec, stored.tensors, trunk if frozen else None)
+    np.testing.assert_allclose(
+        found.act(STATE, images=pictures()), actor.act(STATE, images=pictures()), atol=2e-6
+    )
+    write_state(tmp_path, actor, without=["encoder.heads.0.norm.bias"])
+    with pytest.raises(WeightsError, match="missing .*encoder.heads.0.norm.bias"):
         read_actor(tmp_path)

@@ -1,4 +1,7 @@
-"""Stand-ins for pretrained weights: torchvision's models with random ones, and their files."""
+"""Stand-ins for pretrained weights: torchvision's models with random ones, and their files.
+
+Each is made once per process: tests take copies of what they change.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,18 @@ from rlif_policy.pretrained import fingerprint, load_trunk
 FLOOR = 0.05  # of a channel's variance, as a share of the layer's: no faint one is blown up
 
 
-@lru_cache(maxsize=4)
-@torch.no_grad()
 def random_model(name, seed=0):
     """torchvision's model, ready to be used, whose every weight is random.
 
     The statistics are near those of a batch of noise, so that each layer tells images apart, but
     makes no great difference of a small one.
     """
+    return _random_model(name, seed)
+
+
+@lru_cache(maxsize=4)
+@torch.no_grad()
+def _random_model(name, seed):
     model, generator = get_model(name, weights=None).eval(), torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         size = (2.0 / parameter[0].numel()) ** 0.5 if parameter.dim() > 1 else 0.3
@@ -52,10 +59,14 @@ def random_file(folder, name="resnet18", seed=0):
     return path
 
 
+@lru_cache(maxsize=4)
+def _loaded(path, name):
+    trunk = load_trunk(EncoderSpec(name), str(path))
+    return trunk, fingerprint(trunk)
+
+
 def random_trunk(path, name="resnet18", **fields):
     """Spec, with the fingerprint where it is frozen, and trunk of a file of `random_file`."""
+    trunk, found = _loaded(path, name)
     spec = EncoderSpec(name, **fields)
-    trunk = load_trunk(spec, str(path))
-    if spec.frozen:
-        spec = EncoderSpec(name, **fields, trunk=fingerprint(trunk))
-    return spec, trunk
+    return EncoderSpec(name, **fields, trunk=found) if spec.frozen else spec, dict(trunk)

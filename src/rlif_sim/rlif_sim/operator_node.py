@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,8 @@ _KEPT = 50  # poses, until the PolicyAction of their stamp arrives
 class OperatorNode(Node):
     """Shell around `Operator`."""
 
-    def __init__(self) -> None:
-        super().__init__("sim_operator")
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("sim_operator", parameter_overrides=list(overrides))
         value = declare(self, PARAMETERS)
         self._mode: str = value["mode"]
         self._lock_step: bool = value["lock_step"]

@@ -22,14 +22,15 @@ from __future__ import annotations
 import array
 import math
 import sys
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import RELIABLE, RELIABLE_1
@@ -63,6 +64,7 @@ PARAMETERS = (
 )
 _WALL_PERIOD = 0.01  # s of simulated time per turn of the timer, where not in lock-step
 _RESET_PAUSE = 0.5  # s without samples: nobody shall take the jump to another start for a velocity
+_REPEAT_PERIOD = 0.5  # s of wall time after which an idle lock-step world repeats its samples
 _START_TIME = 1.0  # s; a stamp of zero means "no stamp"
 
 
@@ -77,8 +79,8 @@ def _quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, flo
 class RobotNode(Node):
     """Shell around `PegInHole` and Servo's rules."""
 
-    def __init__(self) -> None:
-        super().__init__("sim_robot")
+    def __init__(self, overrides: Sequence[Parameter] = ()) -> None:
+        super().__init__("sim_robot", parameter_overrides=list(overrides))
         value = declare(self, PARAMETERS)
         self._lock_step: bool = value["lock_step"]
         self._period = 1.0 / value["control_rate"]
@@ -116,7 +118,7 @@ class RobotNode(Node):
         else:
             # Samples are events here, and a subscriber that starts late has missed the last ones.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self.create_timer(0.5, self._repeat_if_idle, clock=steady)
+            self.create_timer(_REPEAT_PERIOD, self._repeat_if_idle, clock=steady)
         self._publish_all()
 
     def _advertise(self) -> None:
@@ -139,7 +141,7 @@ class RobotNode(Node):
         )
         self.create_service(Trigger, "reset", self._on_reset)
 
-    def _on_parameters(self, parameters: list[rclpy.parameter.Parameter]) -> None:
+    def _on_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             if parameter.name == "seed":
                 self._seed = parameter.value

@@ -17,13 +17,13 @@ def test_damped_least_squares_is_the_minimum(jacobian, twist):
     np.testing.assert_allclose(gradient, 0.0, atol=1e-8)
 
 
-def test_a_singular_jacobian_gives_bounded_velocities():
+def test_damped_least_squares_of_a_singular_jacobian_is_bounded():
     velocity = damped_least_squares(np.zeros((6, 7)), np.ones(6), 0.05)
     assert np.abs(velocity).max() == 0.0
 
 
 @given(arrays(float, 7, elements=numbers), arrays(float, 7, elements=numbers))
-def test_no_velocity_goes_further_into_a_limit(velocity, position):
+def test_stop_at_joint_limits_leaves_no_velocity_into_a_limit(velocity, position):
     lower, upper, margin = np.full(7, -1.0), np.full(7, 1.0), 0.1
     result = stop_at_joint_limits(velocity, position, lower, upper, margin)
     assert (result[position < lower + margin] >= 0.0).all()

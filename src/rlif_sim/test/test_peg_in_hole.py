@@ -20,20 +20,20 @@ def drive(world, steps=60, offset=(0.0, 0.0, 0.0)):
     return False
 
 
-def test_the_reference_puts_the_peg_into_every_board():
+def test_world_driven_by_the_reference_ends_with_the_peg_in():
     world = PegInHole(seed=1)
     for _ in range(15):
         world.reset()
         assert drive(world)
 
 
-def test_a_peg_beside_the_hole_stays_on_the_board():
+def test_world_with_a_peg_beside_the_hole_has_no_success():
     world = PegInHole(seed=2)
     assert not drive(world, offset=(0.004, 0.0, 0.0))
     assert relative(world)[2] > -0.003
 
 
-def test_pressing_on_the_board_is_felt_and_bounded():
+def test_world_wrench_of_pressing_on_the_board_is_bounded():
     world = PegInHole(seed=3)
     assert np.abs(world.wrench[:3]).max() < 2.0, "tared in free air"
     drive(world, offset=(0.02, 0.02, 0.0))
@@ -43,7 +43,7 @@ def test_pressing_on_the_board_is_felt_and_bounded():
     assert 5.0 < world.wrench[2] < 150.0, "the board pushes the peg up"
 
 
-def test_the_end_effector_follows_the_twist():
+def test_world_advance_follows_the_twist():
     world = PegInHole(seed=4)
     before = world.end_effector_position
     for _ in range(10):
@@ -53,7 +53,7 @@ def test_the_end_effector_follows_the_twist():
     np.testing.assert_allclose(world.end_effector_rotation, np.diag([1.0, -1.0, -1.0]), atol=0.02)
 
 
-def test_a_seed_repeats_the_episodes_and_time_goes_on():
+def test_world_reset_with_a_seed_repeats_and_time_goes_on():
     world = PegInHole(seed=5)
     world.reset(seed=11)
     first, time = (world.hole_position, world.end_effector_position), world.time
@@ -66,7 +66,7 @@ def test_a_seed_repeats_the_episodes_and_time_goes_on():
 
 
 @pytest.mark.parametrize("twist", [np.full(6, np.nan), np.zeros(3)])
-def test_a_wrong_twist_is_refused_before_anything_moves(twist):
+def test_world_advance_with_a_wrong_twist_moves_nothing(twist):
     world = PegInHole(seed=6)
     time = world.time
     with pytest.raises(ValueError, match="twist"):
@@ -74,7 +74,7 @@ def test_a_wrong_twist_is_refused_before_anything_moves(twist):
     assert world.time == time
 
 
-def test_a_wrong_configuration_is_refused_by_name():
+def test_world_config_with_a_wrong_value_names_it():
     for wrong in (
         {"board_spread": -1.0},
         {"start_spread": 1.0},
@@ -86,7 +86,7 @@ def test_a_wrong_configuration_is_refused_by_name():
 
 
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_the_cameras_see_board_and_peg(camera):
+def test_world_render_shows_board_and_peg(camera):
     world = PegInHole(seed=7)
     try:
         picture = world.render(camera, 96, 64)
@@ -99,6 +99,6 @@ def test_the_cameras_see_board_and_peg(camera):
     assert (red - blue > 60).sum() > 5, "the orange peg"
 
 
-def test_an_unknown_camera_is_refused_by_name():
+def test_world_render_of_an_unknown_camera_names_those_there_are():
     with pytest.raises(ValueError, match="wrist, fixed"):
         PegInHole().render("ceiling", 10, 10)

@@ -21,7 +21,7 @@ actions = arrays(float, 3, elements=st.floats(-1.0, 1.0))
 
 
 @given(positions)
-def test_the_best_action_brings_the_judge_closer(position):
+def test_approach_action_brings_the_judge_closer(position):
     approach = Approach()
     action = approach.action(position)
     assert np.abs(action).max() <= 1.0
@@ -30,7 +30,7 @@ def test_the_best_action_brings_the_judge_closer(position):
 
 
 @given(positions, actions)
-def test_the_board_is_not_passed_beside_the_hole(position, action):
+def test_approach_after_stays_above_the_board_beside_the_hole(position, action):
     after = Approach().after(position, action)
     if np.hypot(*after[:2]) > Approach().aligned:
         assert after[2] >= 0.0
@@ -48,17 +48,17 @@ def test_value_strategy_takes_over_where_the_policy_is_worse():
     ("reference", "found", "worse"),
     [(10.0, 8.9, True), (10.0, 9.1, False), (-9.0, -10.5, True), (-9.0, -9.5, False)],
 )
-def test_the_relative_form_holds_for_negative_values(reference, found, worse):
+def test_value_strategy_relative_form_holds_for_negative_values(reference, found, worse):
     assert ValueStrategy(alpha=0.9).is_worse(reference, found) is worse
 
 
 @given(st.floats(0.5, 1.0), st.floats(-100, 100), st.floats(0, 50))
-def test_what_equals_the_reference_is_never_worse(alpha, reference, better_by):
+def test_value_strategy_of_equal_values_is_never_worse(alpha, reference, better_by):
     assert not ValueStrategy(alpha=alpha).is_worse(reference, reference)
     assert not ValueStrategy(alpha=alpha).is_worse(reference, reference + better_by)
 
 
-def test_a_take_over_lasts_its_length():
+def test_operator_take_over_lasts_its_length():
     operator = Operator(
         RandomStrategy(1.0), JUDGE, Actor(ActorConfig(), Approach(), 0), length=3, seed=0
     )
@@ -70,7 +70,7 @@ def test_a_take_over_lasts_its_length():
     assert all(never.decide(ABOVE, np.zeros(3)) is None for _ in range(20))
 
 
-def test_take_overs_come_at_their_probability():
+def test_operator_takes_over_at_its_probability():
     operator = Operator(
         RandomStrategy(0.3), JUDGE, Actor(ActorConfig(), Approach(), 0), length=1, seed=3
     )
@@ -78,7 +78,7 @@ def test_take_overs_come_at_their_probability():
     assert abs(count / 4000 - 0.3) < 0.03
 
 
-def test_the_actor_errs_as_configured_and_differently_per_episode():
+def test_actor_errs_as_configured_and_differently_per_episode():
     perfect = Actor(ActorConfig(bias=0.0, noise=0.0), Approach(), 0)
     np.testing.assert_array_equal(perfect.action(ABOVE), Approach().action(ABOVE))
     biased = Actor(ActorConfig(bias=0.01, noise=0.0), Approach(), 0)
@@ -101,6 +101,6 @@ def test_the_actor_errs_as_configured_and_differently_per_episode():
         (lambda: Operator(RandomStrategy(), JUDGE, None, 0, 0), "length"),
     ],
 )
-def test_a_wrong_configuration_is_refused_by_name(make, name):
+def test_strategies_with_a_wrong_value_name_it(make, name):
     with pytest.raises(ValueError, match=name):
         make()

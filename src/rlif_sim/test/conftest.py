@@ -1,0 +1,3 @@
+"""Fixtures of this package: one graph of nodes for a test."""
+
+from node_graph import graph  # noqa: F401 - a fixture

@@ -1,0 +1,60 @@
+"""The scripted operator over DDS: when it arms, and its answer to each action."""
+
+from __future__ import annotations
+
+import pytest
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Joy
+from std_msgs.msg import Header
+
+from rlif_msgs.msg import ControlState, Episode, PolicyAction
+from rlif_sim.operator_node import OperatorNode
+
+pytestmark = pytest.mark.ros
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ARM = 3  # index of the button
+
+
+def test_operator_arms_then_answers_each_action_with_its_stamp(graph):
+    operator = graph.add(
+        OperatorNode,
+        lock_step=True, use_sim_time=True, beta=1.0, actor_noise=0.0, actor_bias=0.0,
+    )  # fmt: skip
+    received = graph.collect(Joy, "joy", of=operator)
+    graph.until(lambda: any(joy.buttons[ARM] for joy in received), "the arm button")
+    control = graph.publisher(ControlState, "control_state", LATCHED)
+    control.publish(ControlState(state=ControlState.HOLD))
+    episode = graph.publisher(Episode, "episode", LATCHED)
+    episode.publish(Episode(id=1, phase=Episode.RUNNING))
+    action = graph.publisher(PolicyAction, "policy_action")
+    poses = {name: graph.publisher(PoseStamped, name) for name in ("ee_pose", "object_pose")}
+    received.clear()
+
+    def answer(second, policy_action):
+        header = Header(frame_id="base")
+        header.stamp.sec = second
+        tip = PoseStamped(header=header)
+        tip.pose.position.x, tip.pose.position.z = 0.03, 0.05
+        poses["object_pose"].publish(PoseStamped(header=header))
+        action.publish(PolicyAction(header=header, tick=second, action=policy_action))
+        poses["ee_pose"].publish(tip)
+        find = lambda: [joy for joy in received if joy.header.stamp.sec == second]  # noqa: E731
+        return graph.until(find, "the operator's answer")[0]
+
+    good, bad = answer(5, [-1.0, 0.0, -1.0]), answer(6, [1.0, 0.0, 0.0])
+    assert list(good.buttons) == [0, 0, 0, 0], "a good action is left alone"
+    assert list(bad.buttons) == [1, 0, 0, 0], "a bad action is taken over"
+    assert bad.axes[0] < -0.5, "towards the hole"
+
+
+def test_operator_without_simulated_time_never_arms(graph):
+    """There may be a real arm on these topics."""
+    control = graph.node.create_publisher(ControlState, "control_state", LATCHED)
+    control.publish(ControlState(state=ControlState.DISARMED))
+    operator = graph.add(OperatorNode, use_sim_time=False, joy_rate=100.0)
+    graph.until(control.get_subscription_count, "the operator's subscription")
+    received = graph.collect(Joy, "joy", of=operator)
+    graph.until(lambda: len(received) > 20, "twenty Joy messages")
+    assert not any(joy.buttons[ARM] for joy in received)
