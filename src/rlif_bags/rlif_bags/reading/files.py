@@ -20,7 +20,8 @@ NOT_ARRAYS = (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError
               zlib.error)  # fmt: skip
 MCAP, SQLITE, ZSTD = ".mcap", ".db3", ".zstd"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
-STORAGE = (MCAP, SQLITE, ".bag")
+ROS1 = ".bag"
+STORAGE = (MCAP, SQLITE, ROS1)
 METADATA = "metadata.yaml"
 
 
@@ -73,7 +74,7 @@ def part_of(file: Path) -> tuple[str, int]:
     return (recording, int(tail)) if tail.isdecimal() else (stem, -1)
 
 
-def _is_one_recording(files: Sequence[Path]) -> bool:
+def is_one_recording(files: Sequence[Path]) -> bool:
     """Whether files without metadata.yaml are the parts of one: numbered on, with one name."""
     parts = [part_of(file) for file in files]
     numbers = sorted(number for _, number in parts)
@@ -93,7 +94,7 @@ def is_bag(path: Path) -> bool:
         return True
     files = _files_in(path)
     kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
-    if len(kinds) != 1 or not _is_one_recording(files):
+    if len(kinds) != 1 or not is_one_recording(files):
         return False
     inside = [directory for directory in _visible(path) if directory.is_dir()]
     return not any(_has_metadata(directory) or _files_in(directory) for directory in inside)

@@ -21,8 +21,8 @@ from step_bags import rlif
 
 from rlif_bags.external.guess import starter
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.external.report import ForeignReport
-from rlif_bags.external.steps import foreign_steps
+from rlif_bags.external.report import ConversionReport
+from rlif_bags.external.steps import external_steps
 
 
 def test_starter_of_joint_commands_reads_the_bag(
@@ -46,7 +46,7 @@ def test_starter_of_joint_commands_reads_the_bag(
     assert "axes: [wrist, elbow]\n" in text
     (tmp_path / "guess.yaml").write_text(text.replace("base_frame: base", "base_frame: world"))
     found = TopicMapping.read(tmp_path / "guess.yaml")
-    assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
+    assert len([*external_steps(bag, found, ConversionReport())]) == 11
 
 
 def test_starter_takes_what_it_can_read(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_starter_of_twists_reads_the_bag(
     assert guess["base_frame"] == "world"
     (tmp_path / "guess.yaml").write_text(text)
     found = TopicMapping.read(tmp_path / "guess.yaml")
-    assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
+    assert len([*external_steps(bag, found, ConversionReport())]) == 11
 
 
 def test_starter_joint_states_without_names_are_described(
