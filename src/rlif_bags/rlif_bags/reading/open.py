@@ -121,8 +121,8 @@ def _readable_mcap(path: Path, files: list[Path], notes: list[str], stack: ExitS
     words = "; ".join(report.lines())
     if why:
         notes.append(
-            f"{path} was not finished ({words or why}); read up to there. `rlif bag repair` makes "
-            "it whole for good"
+            f"{path} was not finished ({words or why}); read{' up to there' * bool(report.cut)} "
+            "through a copy. `rlif bag repair` writes a finished bag"
         )
     else:
         notes.append(
