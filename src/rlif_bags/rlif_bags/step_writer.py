@@ -18,8 +18,7 @@ from rosbags.typesys.store import Typestore
 
 from rlif_bags.reading.files import (
     BagError,
-    DirectoryLock,
-    remove_abandoned,
+    begin_partial,
     remove_bag,
     rename_bag,
 )
@@ -118,20 +117,20 @@ class StepWriter:
             raise BagError(f"{output} exists already; name another output")
         self.output, self.topic = output, topic
         self._partial = output.with_name(f".partial-{output.name}")
-        remove_abandoned(self._partial)
-        self._store = step_typestore()
-        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
-        if compress:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self.count = 0
+        self._store, self._compress, self.count = step_typestore(), compress, 0
 
     def __enter__(self) -> StepWriter:
-        self._writer.open()
-        self._lock = DirectoryLock(self._partial)
+        self._lock = begin_partial(self._partial, self._open)
         self._connection = self._writer.add_connection(
             self.topic, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
         )
         return self
+
+    def _open(self) -> None:
+        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
+        if self._compress:
+            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        self._writer.open()
 
     def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
         """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images, in

@@ -13,8 +13,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.external.report import ForeignReport
-from rlif_bags.external.steps import ForeignSteps, foreign_steps
+from rlif_bags.external.report import ConversionReport
+from rlif_bags.external.steps import ExternalSteps, external_steps
 from rlif_bags.relabelling.relabel import read_labels
 from rlif_learner.data.steps import StepRecord
 
@@ -150,15 +150,15 @@ def data_file(bag: Path) -> Path:
     return next(f for f in bag.iterdir() if f.suffix != ".yaml")
 
 
-def convert(path: Path, **changes: Any) -> tuple[list[StepRecord], ForeignReport]:
-    report = ForeignReport()
-    return [s for _, s in foreign_steps(path, mapping(**changes), report)], report
+def convert(path: Path, **changes: Any) -> tuple[list[StepRecord], ConversionReport]:
+    report = ConversionReport()
+    return [s for _, s in external_steps(path, mapping(**changes), report)], report
 
 
-def feed(messages: list[Message], **changes: Any) -> tuple[list[StepRecord], ForeignReport]:
+def feed(messages: list[Message], **changes: Any) -> tuple[list[StepRecord], ConversionReport]:
     """As convert(), of messages that are in no file."""
-    report = ForeignReport(bag="bag")
-    converter = ForeignSteps(mapping(**changes), report)
+    report = ConversionReport(bag="bag")
+    converter = ExternalSteps(mapping(**changes), report)
     steps = [s for topic, stamp, _, m in messages for _, s in converter.feed(topic, stamp, m)]
     return steps + [s for _, s in converter.finish()], report
 

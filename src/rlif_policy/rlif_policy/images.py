@@ -94,8 +94,13 @@ class PackedImage:
             raise ImageError(
                 f"format is {form!r}, expected JPEG or PNG: take a depth image with transport raw"
             )
-        width, height = _opened(form, data).size
-        return cls(width, height, form, data)
+        picture = _opened(form, data)
+        if picture.format == "JPEG" and form.partition(";")[0].strip() in DEPTHS:
+            raise ImageError(
+                f"format is {form!r}, a depth image as JPEG, whose 8 bits hold no distances: take it "
+                "with transport raw"
+            )
+        return cls(*picture.size, form, data)
 
 
 Picture = RawImage | PackedImage
@@ -132,6 +137,11 @@ def unpack(image: PackedImage) -> RawImage:
         ) from error
     if encoding.startswith("mono") and _is_mosaic_or_depth(wanted, pixels.itemsize):
         encoding = wanted
+    elif wanted in DEPTHS:
+        raise ImageError(
+            f"format is {image.form!r}, the file holds {encoding}, expected one distance of "
+            f"{wanted[:2]} bits per pixel"
+        )
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(image.height, -1)
     return RawImage(image.width, image.height, encoding, rows.shape[1], rows.reshape(-1))
 
@@ -162,6 +172,11 @@ def check_image(image: Picture, camera: CameraSpec) -> None:
         check_bytes(image)
     except ImageError as error:
         raise ImageError(f"camera {camera.name}: {error}") from error
+    if image.encoding not in DEPTHS and camera.depth_range:
+        raise ImageError(
+            f"camera {camera.name} sends {image.encoding}, expected a depth image "
+            f"({' or '.join(DEPTHS)}) for its depth_range {list(camera.depth_range)}"
+        )
     if image.encoding in DEPTHS and not camera.depth_range:
         raise ImageError(
             f"camera {camera.name} sends {image.encoding}, a depth image, expected colours: set "

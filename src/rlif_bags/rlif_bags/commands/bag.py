@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rlif_bags.reading.files import BagError, bag_paths, one_bag
+from rlif_bags.reading.files import BagError, find_bags, one_bag
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.reading.repair import repair_bag
 
@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_subparsers(dest="part", required=True, metavar="{info,repair}")
     info = parts.add_parser("info", help="topics, counts, rates, gaps; what is in the Steps")
     info.add_argument("bags", nargs="+", type=Path, metavar="BAG")
-    repair = parts.add_parser("repair", help="make an unfinished bag whole, as a new bag")
+    repair = parts.add_parser(
+        "repair", help="copy one unfinished MCAP bag into a new, finished one"
+    )
     repair.add_argument("bag", type=Path, metavar="BAG")
     repair.add_argument("-o", "--output", type=Path, required=True)
     repair.add_argument(
@@ -34,17 +36,18 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.part == "repair":
             return _repair(arguments)
-        failed = 0
-        for path in bag_paths(arguments.bags):
+        bags, problems = find_bags(arguments.bags)
+        for path in bags:
             try:
                 print("\n".join(describe_bag(path)))
             except BagError as error:
-                failed += 1
-                print(f"rlif bag: {error}", file=sys.stderr)
+                problems.append(str(error))
+        for problem in problems:
+            print(f"rlif bag: {problem}", file=sys.stderr)
     except BagError as error:
         print(f"rlif bag: {error}", file=sys.stderr)
         return 1
-    return 1 if failed else 0
+    return 1 if problems else 0
 
 
 def _repair(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from rlif_bags.formats.arrays import (
     steps_from_arrays,
 )
 from rlif_bags.formats.lerobot import ACTION, STATE
-from rlif_bags.formats.lerobot_read import LeRobotReader, is_lerobot
-from rlif_bags.formats.minari import cameras_of, is_minari, read_minari
+from rlif_bags.formats.lerobot_read import Differences, LeRobotReader, is_lerobot
+from rlif_bags.formats.minari import MinariReader, is_minari
 from rlif_bags.formats.npz import IMAGES, NpzImages
 from rlif_bags.reading.files import BagError, refuse_inside
 from rlif_bags.step_writer import StepWriter
@@ -51,8 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
     )
-    add("--state-key", default=STATE, help="the feature of a LeRobot dataset that is the state")
+    add(
+        "--state-key", nargs="+", metavar="KEY", default=(),
+        help="what makes up the state, joined in this order: features of a LeRobot dataset (default: "
+        f"{STATE}), entries of a Minari dictionary",
+    )  # fmt: skip
     add("--action-key", default=ACTION, help="the feature of a LeRobot dataset that is the action")
+    add(
+        "--differences", action="store_true",
+        help="actions of a LeRobot dataset are absolute positions: take how fast they change",
+    )  # fmt: skip
+    add(
+        "--gripper-range", nargs=2, type=float, metavar=("CLOSED", "OPEN"),
+        help="with --differences: the positions of the gripper, which become -1 and 1",
+    )  # fmt: skip
     add("--no-images", action="store_true", help="leave the cameras out")
     add(
         "--cameras", nargs="+", metavar="NAME", default=(),
@@ -81,27 +93,51 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Origin:
-    """A file or dataset: its parts, the names of its cameras, its rate in Hz."""
+    """A file or dataset: its parts, the names of its cameras, its rate in Hz.
+
+    scaled: --action-scale was applied to its actions already
+    """
 
     parts: Iterator[Part]
     cameras: tuple[str, ...]
     rate: float = RATE
+    scaled: bool = False
+
+
+def _differences(arguments: argparse.Namespace) -> Differences | None:
+    if not arguments.differences:
+        if arguments.gripper_range:
+            raise ValueError("--gripper-range: expected --differences with it")
+        return None
+    ends = tuple(arguments.gripper_range or ())
+    if ends and ends[0] == ends[1]:
+        raise ValueError(f"--gripper-range: found {ends[0]} twice, expected two positions")
+    return Differences(arguments.action_scale, (ends[0], ends[1]) if ends else None)
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
 
 
 def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
     """BagError where it is of no known kind."""
     if is_lerobot(path):
-        reader = LeRobotReader(path, arguments.state_key, arguments.action_key)
-        for note in reader.notes(not arguments.no_images):
-            print(f"note: {note}")
-        return Origin(iter(reader), reader.cameras, reader.fps)
+        state = tuple(arguments.state_key) or (STATE,)
+        reader = LeRobotReader(path, state, arguments.action_key, _differences(arguments))
+        _print_notes(reader.notes(not arguments.no_images))
+        scaled = arguments.differences
+        return Origin(iter(reader), reader.cameras, reader.fps, scaled)
+    if arguments.differences:
+        raise BagError(f"{path}: --differences is for LeRobot datasets, which name their actions")
     if is_minari(path):
-        return Origin(read_minari(path), cameras_of(path))
+        dataset = MinariReader(path, arguments.state_key)
+        _print_notes(dataset.notes(not arguments.no_images))
+        return Origin(iter(dataset), dataset.cameras)
     if path.is_dir():
         raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
     arrays = columns(read_arrays(path))
-    for note in remarks(arrays, arguments.one_episode):
-        print(f"note: {path}: {note}")
+    _print_notes(f"{path}: {note}" for note in remarks(arrays, arguments.one_episode))
     images = NpzImages(path, arrays) if path.suffix == ".npz" else None
     if images is not None and images.cameras and not images.final and not arguments.no_images:
         print(
@@ -145,11 +181,12 @@ def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: Step
         try:
             origin = open_origin(path, arguments)
             period = round(1e9 / (arguments.rate or origin.rate))
+            of = replace(config, action_scale=1.0) if origin.scaled else config
             for arrays, images in origin.parts:
                 before = episodes
                 pictures = None if arguments.no_images else images
                 cameras = () if pictures is None else _renamed(origin.cameras, arguments.cameras)
-                for step in steps_from_arrays(arrays, config, writer.count, pictures):
+                for step in steps_from_arrays(arrays, of, writer.count, pictures):
                     sizes = _same_sizes(step, sizes)
                     episodes, stamp = before + step.episode_id, stamp + period
                     number = episodes if step.intervention_id else 0

@@ -21,7 +21,13 @@ import yaml
 
 from rlif_bags.external.guess import starter_lines
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.reading.files import BagError, DirectoryLock, bag_paths, refuse_inside
+from rlif_bags.reading.files import (
+    BagError,
+    DirectoryLock,
+    find_bags,
+    refuse_equal_names,
+    refuse_inside,
+)
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.relabelling.jobs import Job, JobResult, run_jobs
 from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, labels_path
@@ -46,8 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do the bags on this Ray cluster; local: on one of this machine alone",
     )  # fmt: skip
     parser.add_argument("--plots", action="store_true", help="a picture for each episode, too")
-    parser.add_argument("--mapping", type=Path, help="what the topics of foreign bags mean")
-    parser.add_argument("--describe", action="store_true", help="say what is in the bags, only")
+    parser.add_argument("--mapping", type=Path, help="what the topics of external recordings mean")
+    parser.add_argument(
+        "--describe",
+        action="store_true",
+        help="only print what is in the bags, and a mapping to start from, as YAML",
+    )
 
 
 def parse_parameters(given: list[str]) -> dict[str, Any]:
@@ -75,28 +85,35 @@ def _yaml_list(text: str) -> Any:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 1 with one line on stderr per bag that could not be done."""
     try:
-        bags = bag_paths(arguments.bags)
+        bags, problems = find_bags(arguments.bags)
+        for problem in problems:
+            print(f"rlif relabel: {problem}", file=sys.stderr)
+        if not bags:
+            return 1
         if arguments.describe:
-            return _describe(bags)
+            return _describe(bags) or bool(problems)
         jobs = _jobs(bags, arguments)
         results = []
         for result in run_jobs(jobs, arguments.jobs, arguments.ray):
             results.append(result)
-            _say(result)
-        return _write_report(results, arguments.output)
+            _print(result)
+        return _write_report(results, arguments.output) or bool(problems)
     except (BagError, ValueError, OSError) as error:
         print(f"rlif relabel: {error}", file=sys.stderr)
         return 1
 
 
 def _describe(bags: list[Path]) -> int:
+    """A mapping for each bag on stdout; all else there is a comment in it."""
     failed = 0
     for bag in bags:
         try:
-            print("\n".join([*describe_bag(bag), *starter_lines(bag)]))
+            lines = [f"# {line}" for line in describe_bag(bag)] + starter_lines(bag)
         except BagError as error:
             failed += 1
             print(f"rlif relabel: {error}", file=sys.stderr)
+            continue
+        print("---\n" * (len(bags) > 1) + "\n".join(lines))
     return 1 if failed else 0
 
 
@@ -113,24 +130,12 @@ def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
     if output.exists() and not output.is_dir():
         raise ValueError(f"-o: found the file {arguments.output}, expected a directory")
     refuse_inside(bags, output)
-    _refuse_equal_names(bags, output)
+    refuse_equal_names(bags, lambda bag: labels_path(bag, output).name)
     mapping = None if arguments.mapping is None else TopicMapping.read(arguments.mapping)
     return [Job(bag.absolute(), output, work, mapping, arguments.plots) for bag in bags]
 
 
-def _refuse_equal_names(bags: list[Path], output: Path) -> None:
-    seen: dict[Path, Path] = {}
-    for bag in bags:
-        target = labels_path(bag, output)
-        if target in seen:
-            raise BagError(
-                f"{bag} and {seen[target]} would both become {target.name}; relabel them apart, "
-                "with another -o"
-            )
-        seen[target] = bag
-
-
-def _say(result: JobResult) -> None:
+def _print(result: JobResult) -> None:
     if result.conversion is not None:
         print("\n".join(result.conversion.lines()))
     if result.report is not None:
@@ -149,9 +154,12 @@ def _write_report(results: list[JobResult], output: Path) -> int:
     with DirectoryLock(output, wait=True):  # another call may be at work on other bags
         entries = _entries_before(path)
         for result in results:
-            # Labels that are there stay there, and what is known of them, if new ones are refused.
-            old = entries.get(result.bag, {}) if result.error else {}
-            entries[result.bag] = {**old, **result.entry()}
+            old = entries.get(result.bag, {})
+            if result.error and "error" not in old and "output" in old:
+                # Labels of an earlier call stay there, and so do their numbers.
+                entries[result.bag] = {**old, "last_call_refused": result.error}
+            else:
+                entries[result.bag] = result.entry()
         unfinished = path.with_name(f".partial-{path.name}")
         unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
         unfinished.replace(path)

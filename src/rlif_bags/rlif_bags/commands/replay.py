@@ -50,6 +50,8 @@ class Replayer(Node):
         super().__init__("replayer", namespace=namespace, context=context)
         self._patience = patience
         self.window = Window()
+        self._lost_before: int | None = None  # by the learner's first status
+        self._lost, self._learner_message = 0, ""
         self._replay = self.create_publisher(Step, "replay", REPLAY)
         self.create_subscription(LearnerStatus, "learner_status", self._on_status, LATCHED)
         self._spinner = SingleThreadedExecutor(context=context)
@@ -58,6 +60,10 @@ class Replayer(Node):
 
     def _on_status(self, message: LearnerStatus) -> None:
         self.window.status(message.steps)
+        if self._lost_before is None:  # the first status may come after Steps were lost
+            self._lost_before = max(0, message.lost_steps - self.window.sent)
+        self._lost = message.lost_steps - self._lost_before
+        self._learner_message = message.message
 
     def wait_for_learner(self) -> None:
         """ReplayError if nobody subscribes in time."""
@@ -104,9 +110,11 @@ class Replayer(Node):
             if self.window.behind != behind:
                 behind, since = self.window.behind, time.monotonic()
             elif time.monotonic() - since > self._patience:
+                why = f"; it lost or dropped {self._lost} Steps" * bool(self._lost)
+                why += f"; it reports: {self._learner_message}" * bool(self._learner_message)
                 raise ReplayError(
                     f"the learner is {behind} Steps behind and has taken none for "
-                    f"{self._patience} s"
+                    f"{self._patience} s{why}"
                 )
 
 

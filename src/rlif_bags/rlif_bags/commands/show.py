@@ -1,10 +1,10 @@
 """Draw the episodes of a bag: frames, who drove, labels, outcome.
 
-  rlif show BAG [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
+  rlif show BAG... [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
 
-Writes BAG.png and BAG.html, a page that holds all it shows; of more than 50 episodes several
-pictures. --rerun opens the episodes in Rerun
-as well, where that is installed; with a name it writes a file for Rerun instead.
+Writes BAG.png and BAG.html, a page that holds all it shows, of the last 20 episodes of each bag;
+of more than 50 episodes several pictures. --rerun opens the episodes in Rerun as well, where that
+is installed; with a name it writes a file for Rerun instead.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from pathlib import Path
 from rlif_bags.commands.relabel import parse_parameters
 from rlif_bags.drawing.rerun_log import import_rerun, show_in_rerun
 from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, views
-from rlif_bags.reading.files import BagError, bag_name, one_bag, refuse_inside
+from rlif_bags.reading.files import (
+    BagError,
+    bag_name,
+    find_bags,
+    refuse_equal_names,
+    refuse_inside,
+)
 from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.relabelling.relabel import Relabelling, Scheme
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bag", type=Path, metavar="BAG")
+    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG")
     parser.add_argument("-o", "--output", type=Path, default=Path(), help="directory")
     parser.add_argument("--episodes", type=episode_range, help="ids: 3, or 10-20")
-    parser.add_argument("--last", type=int, default=20, help="so many at most, the last ones")
+    parser.add_argument(
+        "--last", type=int, default=20, help="draw the last so many episodes of a bag (default: 20)"
+    )
     parser.add_argument("--camera", type=int, default=0, help="of the Steps, from 0")
     parser.add_argument("--frames", type=int, default=8, help="per episode")
     parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
@@ -50,34 +58,52 @@ def episode_range(text: str) -> range:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where there is nothing to draw."""
+    """Exit code 1 with one line on stderr for each bag of which nothing can be drawn."""
     try:
         if arguments.last < 1 or arguments.frames < 1:
             raise ValueError("--last and --frames: expected at least 1")
         if arguments.rerun is not None:
-            import_rerun()  # one that is not there is said before anything is read
-        bag = one_bag(arguments.bag)
-        for output in (arguments.output, Path(arguments.rerun or arguments.output)):
-            refuse_inside([bag], output)
+            import_rerun()  # one that is not there is reported before anything is read
+        bags, problems = find_bags(arguments.bags)
+        refuse_equal_names(bags, bag_name)
+        if arguments.rerun and len(bags) > 1:
+            raise ValueError(f"--rerun {arguments.rerun}: found {len(bags)} bags, expected one")
         scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
-        reader = StepReader(bag, arguments.topic)
-        found = views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera)
-        shown: list[EpisodeView] = list(deque(found, maxlen=arguments.last))
-        if not shown:
-            raise ValueError(f"{bag}: found no such episode")
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        rerun = _rerun(bag, arguments, {view.id for view in shown}, scheme)
-        name = bag_name(bag)
-        pictures = draw_pngs(shown, arguments.output / f"{name}.png")
-        page = arguments.output / f"{name}.html"
-        page.write_text(html_page(shown, name), encoding="utf-8")
     except (BagError, ValueError, OSError) as error:
         print(f"rlif show: {error}", file=sys.stderr)
         return 1
+    for bag in bags:
+        try:
+            _show(bag, arguments, scheme)
+        except (BagError, ValueError, OSError) as error:
+            problems.append(str(error))
+    for problem in problems:
+        print(f"rlif show: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _show(bag: Path, arguments: argparse.Namespace, scheme: Scheme) -> None:
+    for output in (arguments.output, Path(arguments.rerun or arguments.output)):
+        refuse_inside([bag], output)
+    reader = StepReader(bag, arguments.topic)
+    shown: deque[EpisodeView] = deque(maxlen=arguments.last)
+    count = 0
+    for view in views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera):
+        shown.append(view)
+        count += 1
+    if not shown:
+        raise ValueError(f"{bag}: found no such episode")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    rerun = _rerun(bag, arguments, {view.id for view in shown}, scheme)
+    name = bag_name(bag)
+    pictures = draw_pngs(list(shown), arguments.output / f"{name}.png")
+    page = arguments.output / f"{name}.html"
+    page.write_text(html_page(list(shown), name), encoding="utf-8")
     for note in reader.notes:
         print(f"note: {note}")
-    print(f"{len(shown)} episodes: {' '.join(map(str, pictures))} {page} {rerun}".rstrip())
-    return 0
+    which = f"the last {len(shown)} of {count} episodes (--last)"
+    which = which if count > len(shown) else f"{count} episodes"
+    print(f"{which}: {' '.join(map(str, pictures))} {page} {rerun}".rstrip())
 
 
 def _rerun(bag: Path, arguments: argparse.Namespace, wanted: set[int], scheme: Scheme) -> str:

@@ -98,7 +98,8 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
     """
     problem: Exception | None = None
     try:
-        if (arguments.updates or 1) < 1 or arguments.checkpoint_every < 1:
+        wanted = 1 if arguments.updates is None else arguments.updates
+        if wanted < 1 or arguments.checkpoint_every < 1:
             raise ValueError(
                 f"--updates, --checkpoint-every: found {arguments.updates} and "
                 f"{arguments.checkpoint_every}, expected whole numbers of at least 1"

@@ -1,4 +1,4 @@
-"""The actions in the command messages of a foreign bag: twists, joint velocities, grippers. No ROS.
+"""The actions in the command messages of an external recording: twists, joint velocities, grippers. No ROS.
 
 A message is known by its fields, so that any definition of it does.
 """
@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 
 from rlif_bags.external.mapping import AXES, TopicMapping
+from rlif_bags.external.readings import wrong_type
+
+
+class OtherJointsError(ValueError):
+    """A message that names none of the wanted joints: of another publisher on the same topic."""
 
 
 def command_values(message: Any, mapping: TopicMapping) -> np.ndarray:
@@ -39,7 +44,7 @@ def _twist(message: Any, axes: Sequence[str]) -> Sequence[float]:
         return [by_axis[axis] for axis in axes]
     if hasattr(message, "data"):
         return _numbers(message.data)
-    raise ValueError("neither a twist nor an array of numbers")
+    raise wrong_type(message, "a twist or an array of numbers")
 
 
 def _joint_velocities(message: Any, joints: Sequence[str]) -> Sequence[float]:
@@ -57,7 +62,7 @@ def _joint_velocities(message: Any, joints: Sequence[str]) -> Sequence[float]:
         return _named(message.name, message.velocity, joints)
     if hasattr(message, "data"):
         return _numbers(message.data)
-    raise ValueError("no joint velocities: neither trajectory, jog, joint state nor array")
+    raise wrong_type(message, "a JointTrajectory, JointJog, JointState or an array")
 
 
 def _trajectory_velocities(message: Any, joints: Sequence[str]) -> Sequence[float]:
@@ -93,7 +98,8 @@ def _named(names: Sequence[str], values: Any, wanted: Sequence[str]) -> list[flo
     found = dict(zip(names, values, strict=True))
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ValueError(f"joints {missing} are missing, found {list(names)}")
+        error = ValueError if len(missing) < len(wanted) else OtherJointsError
+        raise error(f"joints {missing} are missing, found {list(names)}")
     return [float(found[name]) for name in wanted]
 
 

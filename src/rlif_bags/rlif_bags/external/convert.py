@@ -1,4 +1,4 @@
-"""Foreign bags into bags of Steps: one for one, once, and known by what they were made of.
+"""External recordings converted to bags of Steps, each once, and known by what it was made of.
 
 OUT/<bag>/                   the Steps
 OUT/<bag>.conversion.json    source, mapping, and what became of the messages
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.external.report import ForeignReport
-from rlif_bags.external.steps import foreign_steps
+from rlif_bags.external.report import ConversionReport
+from rlif_bags.external.steps import external_steps
 from rlif_bags.reading.files import BagError, bag_name, source_files
 from rlif_bags.step_writer import StepWriter
 
@@ -25,7 +25,7 @@ class Conversion:
 
     bag: str
     target: Path
-    report: ForeignReport
+    report: ConversionReport
     resumed: bool = False
 
     def lines(self) -> list[str]:
@@ -51,9 +51,9 @@ def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:
     if target.exists():
         return _made_before(bag, target, beside, of)
     output.mkdir(parents=True, exist_ok=True)
-    report = ForeignReport()
+    report = ConversionReport()
     with StepWriter(target) as writer:
-        for stamp, step in foreign_steps(bag, mapping, report):
+        for stamp, step in external_steps(bag, mapping, report):
             writer.write(step, stamp, tuple(mapping.cameras))
         if not writer.count:
             raise BagError(f"{bag}: gave no Step; " + "; ".join(s.strip() for s in report.lines()))
@@ -72,6 +72,6 @@ def _made_before(bag: Path, target: Path, beside: Path, of: dict[str, Any]) -> C
         raise BagError(
             f"{target} holds Steps of another mapping, or {bag} has changed; name another output"
         )
-    for name in ("refused", "gaps"):
+    for name in ("refused", "other_joints", "gaps"):
         values[name] = Counter(values[name])
-    return Conversion(str(bag), target, ForeignReport(**values), resumed=True)
+    return Conversion(str(bag), target, ConversionReport(**values), resumed=True)

@@ -1,65 +1,66 @@
-"""A mapping file to begin with, guessed from what is in a foreign bag."""
+"""A mapping file to begin with, guessed from what is in an external recording."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rosbags.highlevel import AnyReader
 
-from rlif_bags.reading.open import STEP_TYPE, open_bag
+from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
 
-_GUESSES = (
-    ("ee_pose", "geometry_msgs/msg/PoseStamped"),
-    ("joint_states", "sensor_msgs/msg/JointState"),
-    ("wrench", "geometry_msgs/msg/WrenchStamped"),
+POSES = ("PoseStamped", "PoseWithCovarianceStamped", "TransformStamped")
+_SOURCES = (
+    ("ee_pose", tuple(f"geometry_msgs/msg/{name}" for name in POSES), "ee_position"),
+    ("joint_states", ("sensor_msgs/msg/JointState",), "joint_positions"),
+    ("wrench", ("geometry_msgs/msg/WrenchStamped",), "wrench_force"),
 )
-_FEATURE_OF = {"ee_pose": "ee_position", "joint_states": "joint_positions",
-               "wrench": "wrench_force"}  # fmt: skip
-
-
+TWISTS = ("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist")
+ARRAYS = ("std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray")
 JOINT_COMMANDS = ("trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/JointJog")
+IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+JOY, FLAG = "sensor_msgs/msg/Joy", "std_msgs/msg/Bool"
+MODES = (
+    "std_msgs/msg/String",
+    *(f"std_msgs/msg/{u}Int{n}" for u in ("", "U") for n in (8, 16, 32)),
+)
 
 
-def starter(
-    types: Mapping[str, str], joints: Sequence[str] = (), commanded: Sequence[str] = (),
-    frame: str = "base",
-) -> str:  # fmt: skip
-    """A mapping file to begin with, guessed from the types of a bag's topics.
+@dataclass
+class Facts:
+    """What the messages of a recording say.
 
-    joints: names in the bag's joint states, in their order; commanded: in its commands to joints;
-    frame: of its poses
+    joints: names in its joint states, in their order; commanded: in its commands to joints
+    frame: of its poses; pressed: how often each button of each Joy topic went down
+    largest: of each topic of twists, the largest linear part, m/s
     """
+
+    joints: Sequence[str] = ()
+    commanded: Sequence[str] = ()
+    frame: str = "base"
+    pressed: dict[str, Counter[int]] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+
+
+def starter(types: Mapping[str, str], facts: Facts) -> str:
+    """A mapping file, guessed from the types of a bag's topics; a comment marks each guess."""
 
     def first(*kinds: str) -> str:
         return next((t for t in sorted(types) if types[t] in kinds), "")
 
-    sources = {name: first(kind) for name, kind in _GUESSES if first(kind)}
-    joy, flag = first("sensor_msgs/msg/Joy"), first("std_msgs/msg/Bool")
-    cameras = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-    images = [t for t in sorted(types) if types[t] in cameras]
-    driver: dict[str, Any] = {"always": "operator"}
-    if joy or flag:
-        driver = {"joy": joy, "button": 0, "timeout": 0.5} if joy else {"flag": flag, "timeout": 0}
-    twist = first("geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/Twist")
-    array = first("std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray")
-    motion: dict[str, Any] = {
-        "command": twist or array, "axes": ["x", "y", "z"], "linear_scale": 0.1,
-    }  # fmt: skip
-    if not twist and first(*JOINT_COMMANDS):
-        motion = {
-            "command": first(*JOINT_COMMANDS),
-            "output": "joint_velocity",
-            "axes": list(commanded or joints) or ["joint1"],
-            "joint_scale": 0.5,
-        }
+    sources = {name: first(*kinds) for name, kinds, _ in _SOURCES if first(*kinds)}
+    images = [t for t in sorted(types) if types[t] in IMAGES]
+    driver, told_by = _driver(types, facts, first(JOY), first(FLAG))
+    motion, scale = _motion(first, facts)
     content = {
         "control_rate": 10.0,
-        "features": [_FEATURE_OF[name] for name in sources],
-        "joints": list(joints),
-        "base_frame": frame,
+        "features": [feature for name, _, feature in _SOURCES if name in sources],
+        "joints": list(facts.joints),
+        "base_frame": facts.frame,
         "sources": sources,
         "cameras": {f"camera{i}": topic for i, topic in enumerate(images)},
         **motion,
@@ -67,21 +68,102 @@ def starter(
         "release_dwell": 0.2,
         "episode_gap": 2.0,
     }
-    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=96)
+    comments = {
+        "control_rate": "guess: of the robot's policy, Hz",
+        "features": "guess: those of the robot's observer",
+        "command": "guess: the topic of the commands that the robot executed",
+        "driver": told_by,
+        "release_dwell": "guess: those of the robot's arbiter, and a pause between episodes, s",
+        **scale,
+    }
+    if images:
+        comments["cameras"] = "guess: the names; a policy tells cameras apart by them"
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=96)
+    lines = []
+    for line in text.splitlines():
+        if comment := comments.get(line.partition(":")[0]):
+            lines.append(f"# {comment}")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _driver(
+    types: Mapping[str, str], facts: Facts, joy: str, flag: str
+) -> tuple[dict[str, Any], str]:
+    """What tells the control source, and why that was chosen."""
+    modes = [topic for topic in sorted(types) if types[topic] in MODES]
+    if joy:
+        pressed = facts.pressed.get(joy, Counter())
+        if not pressed:
+            why = f"WARNING: no button of {joy} is ever pressed; by motion: {{motion: {joy}}}"
+            return {"joy": joy, "button": 0, "timeout": 0.5}, why
+        button, count = pressed.most_common(1)[0]
+        others = ", ".join(str(b) for b in sorted(pressed) if b != button) or "none"
+        why = f"guess: the button that is pressed most, {count} times (others: {others})"
+        return {"joy": joy, "button": button, "timeout": 0.5}, why
+    if flag:
+        return {"flag": flag, "timeout": 0}, "guess: true means that the operator is in control"
+    why = "guess: no Joy and no Bool tells who was in control"
+    if modes:
+        why += f"; perhaps {{flag: {modes[0]}, operator_values: [...]}}"
+    return {"always": "operator"}, why
+
+
+def _motion(first: Any, facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:
+    """Where the commands are, and how a scale was guessed."""
+    if not first(*TWISTS) and first(*JOINT_COMMANDS):
+        return {
+            "command": first(*JOINT_COMMANDS),
+            "output": "joint_velocity",
+            "axes": list(facts.commanded or facts.joints) or ["joint1"],
+            "joint_scale": 0.5,
+        }, {"joint_scale": "guess: rad/s of an action of 1; beyond it actions are clipped"}
+    topic = first(*TWISTS) or first(*ARRAYS)
+    largest = facts.largest.get(topic, 0.0)
+    why = "guess: m/s of an action of 1; beyond it actions are clipped"
+    if largest:
+        why = f"guess: the largest linear command in the recording, {largest:.6g} m/s"
+    scale = float(f"{largest:.6g}") or 0.1
+    return {"command": topic, "axes": ["x", "y", "z"], "linear_scale": scale}, {
+        "axes": "guess: the axes that the policy commands",
+        "linear_scale": why,
+    }
 
 
 def starter_lines(bag: Path) -> list[str]:
-    """A mapping for a bag without Steps."""
+    """A mapping for a bag without Steps, as lines of YAML."""
     with open_bag(bag) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
-        joints = _names(_first(reader, "sensor_msgs/msg/JointState"))
-        commanded = _names(_first(reader, *JOINT_COMMANDS))
-        pose = _first(reader, "geometry_msgs/msg/PoseStamped")
-    if STEP_TYPE in types.values():
-        return []
-    frame = "base" if pose is None else pose.header.frame_id
-    guess = starter(types, joints, commanded, frame)
-    return ["a mapping to start from, for --mapping:", "", guess]
+        if STEP_TYPE in types.values():
+            return []
+        facts = _facts(reader, bag)
+    return ["# A mapping to start from, for --mapping:", starter(types, facts)]
+
+
+def _facts(reader: AnyReader, bag: Path) -> Facts:
+    pose = _first(reader, *_SOURCES[0][1])
+    facts = Facts(
+        _names(_first(reader, "sensor_msgs/msg/JointState")),
+        _names(_first(reader, *JOINT_COMMANDS)),
+        "base" if pose is None else pose.header.frame_id,
+    )
+    wanted = [c for c in reader.connections if c.msgtype in (JOY, *TWISTS)]
+    down: dict[str, set[int]] = {}
+    for connection, _, data in read_messages(reader, bag, wanted, []) if wanted else ():
+        try:
+            message: Any = reader.deserialize(data, connection.msgtype)
+        except Exception:  # noqa: BLE001, S112 - damage: what is above reports it
+            continue
+        topic = connection.topic
+        if connection.msgtype == JOY:
+            now = {i for i, pressed in enumerate(message.buttons) if pressed}
+            facts.pressed.setdefault(topic, Counter()).update(now - down.get(topic, set()))
+            down[topic] = now
+        else:
+            linear = getattr(message, "twist", message).linear
+            found = max(abs(linear.x), abs(linear.y), abs(linear.z))
+            facts.largest[topic] = max(facts.largest.get(topic, 0.0), float(found))
+    return facts
 
 
 def _first(reader: AnyReader, *kinds: str) -> Any:
@@ -92,7 +174,7 @@ def _first(reader: AnyReader, *kinds: str) -> Any:
     try:
         connection, _, data = next(reader.messages(found[:1]))
         return reader.deserialize(data, connection.msgtype)
-    except Exception:  # noqa: BLE001 - whatever damage makes the library raise: it is said above
+    except Exception:  # noqa: BLE001 - whatever damage makes the library raise: it is noted above
         return None
 
 

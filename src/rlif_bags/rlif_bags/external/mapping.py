@@ -1,9 +1,9 @@
-"""What the topics of a foreign bag mean: a YAML file, checked in full before anything is read.
+"""What the topics of an external recording mean: a YAML file, checked in full before anything is read.
 
 control_rate: 10.0                      # Hz of the Steps
 features: [ee_position, wrench_force]   # as the observer's
 joints: []                              # as the observer's
-base_frame: base                        # of poses
+base_frame: base                        # of poses; empty: any, and poses that name none
 max_age: 0.2                            # s that a sample may be old
 sources: {ee_pose: /arm/pose, wrench: /arm/wrench}   # what the features need: topic
 cameras: {wrist: /camera/image_raw}     # name: topic; in this order
@@ -24,13 +24,21 @@ gripper: {topic: /grip, open: 0.08, closed: 0.0}   # of the axis gripper: what i
                                         # a number, a flag or a GripperCommand; with `joint: NAME`
                                         # in a JointState or JointTrajectory
 gripper_threshold: 0.5                  # as the arbiter's
-driver: {joy: /joy, button: 4}          # or {flag: /manual} (Bool), {policy: /policy/twist,
-                                        # threshold: 0.05}, {always: operator}, {always: policy};
-                                        # with `timeout: 0.5`, s that its newest message may be old,
-                                        # 0: any; left out: 0.5 of a joy, 0 of the others
+driver: {joy: /joy, button: 4}          # what tells who was in control: a deadman button, or
+  # {motion: /spacenav/joy, motion_on: 0.15, motion_off: 0.05}   take-over by motion of a Joy or
+  #                                     twist, as the arbiter's; axes: [0, 1, 2] counts only these
+  # {flag: /manual}                     a Bool; or of text or whole numbers, with
+  #                                     operator_values: [teleop] (all others are the policy's, or
+  #                                     with policy_values: [auto] refused); field: mode, if the
+  #                                     message holds it under another name than data
+  # {policy: /policy/twist, threshold: 0.05}    a command that differs from the policy's
+  # {always: operator}                  or policy
+  # timeout: 0.5                        s that its newest message may be old, 0: any; left out: 0.5
+  #                                     of joy and motion, 0 of the others
 release_dwell: 0.2                      # s, as the arbiter's
 episode_gap: 2.0                        # s without a command that end an episode
-success: ""                             # topic; a message ends the episode in success
+success: ""                             # topic; a message ends the episode in success: a Bool that is
+                                        # true, or one without data
 """
 
 from __future__ import annotations
@@ -39,26 +47,42 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
+from rlif_intervention.devices import MotionGate
 from rlif_intervention.gripper import AXIS as GRIPPER
 from rlif_intervention.gripper import GripperConfig
 from rlif_policy.features import StateLayout
 
 OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")  # of the arbiter
 AXES = ("x", "y", "z", "roll", "pitch", "yaw")
-# What each kind of driver needs, and its timeout (s): a joystick is sent at a rate, as the
-# arbiter's device_timeout expects it; a flag may be sent only when it changes.
-_DRIVERS: Mapping[str, tuple[frozenset[str], float]] = {
-    "joy": (frozenset({"joy", "button"}), 0.5),
-    "flag": (frozenset({"flag"}), 0.0),
-    "policy": (frozenset({"policy", "threshold"}), 0.0),
-    "always": (frozenset({"always"}), 0.0),
+
+
+class DriverKind(NamedTuple):
+    """What a kind of driver needs besides its own name, and may have; timeout in s."""
+
+    needed: frozenset[str]
+    optional: frozenset[str]
+    timeout: float
+
+
+# A joystick is sent at a rate, as the arbiter's device_timeout expects it; a flag may be sent only
+# when it changes.
+_DRIVERS: Mapping[str, DriverKind] = {
+    "joy": DriverKind(frozenset({"button"}), frozenset({"timeout"}), 0.5),
+    "motion": DriverKind(
+        frozenset(), frozenset({"timeout", "motion_on", "motion_off", "axes"}), 0.5
+    ),
+    "flag": DriverKind(
+        frozenset(), frozenset({"timeout", "field", "operator_values", "policy_values"}), 0.0
+    ),
+    "policy": DriverKind(frozenset({"threshold"}), frozenset({"timeout"}), 0.0),
+    "always": DriverKind(frozenset(), frozenset(), 0.0),
 }
-_HEARD = ("joy", "flag", "policy")  # the kinds that have a topic
+_WITH_TOPIC = ("joy", "motion", "flag", "policy")
 
 
 def _is_number(value: Any) -> bool:
@@ -131,7 +155,7 @@ class TopicMapping:
         topics = {"command": self.command, "success": self.success}
         topics |= {f"sources: {name}": topic for name, topic in self.sources.items()}
         topics |= {f"cameras: {name}": topic for name, topic in self.cameras.items()}
-        topics |= {f"driver: {k}": self.driver[k] for k in _HEARD if k in self.driver}
+        topics |= {f"driver: {k}": self.driver[k] for k in _WITH_TOPIC if k in self.driver}
         if self.gripper:
             topics["gripper: topic"] = self.gripper.get("topic", "")
         for name, topic in topics.items():
@@ -145,10 +169,14 @@ class TopicMapping:
     def _check_driver(self) -> None:
         driver = self.driver
         kind = next((kind for kind in _DRIVERS if kind in driver), "")
-        needed = _DRIVERS[kind][0] if kind else frozenset[str]()
-        optional = {"timeout"} if kind in _HEARD else set()
-        if not needed or set(driver) - optional != needed:
-            expected = " or ".join("{" + ", ".join(sorted(d)) + "}" for d, _ in _DRIVERS.values())
+        if not kind or set(driver) - _DRIVERS[kind].optional != {kind, *_DRIVERS[kind].needed}:
+            expected = " or ".join(
+                "{"
+                + ", ".join([name, *sorted(k.needed)])
+                + "}"
+                + f" (and {', '.join(sorted(k.optional))})" * bool(k.optional)
+                for name, k in _DRIVERS.items()
+            )
             raise ValueError(f"driver: found {sorted(driver)}, expected {expected}")
         if driver.get("always", "policy") not in ("operator", "policy"):
             raise ValueError(
@@ -159,10 +187,45 @@ class TopicMapping:
             raise ValueError(
                 f"driver: found button: {button!r}, expected 0 or a whole number above"
             )
-        for name in ("threshold", "timeout"):
+        for name in ("threshold", "timeout", "motion_on", "motion_off"):
             value = driver.get(name, 0)
             if not _is_number(value) or value < 0:
                 raise ValueError(f"driver: found {name}: {value!r}, expected a number, 0 or more")
+        if kind == "motion":
+            self._check_motion()
+        if kind == "flag":
+            self._check_values()
+
+    def _check_motion(self) -> None:
+        driver = self.driver
+        try:
+            MotionGate(driver.get("motion_on", 0.15), driver.get("motion_off", 0.05))
+        except ValueError as error:
+            raise ValueError(f"driver: {error}") from error
+        axes = driver.get("axes", [0])
+        right = isinstance(axes, list) and axes
+        if not right or not all(type(axis) is int and axis >= 0 for axis in axes):
+            raise ValueError(f"driver: found axes: {axes!r}, expected indices, 0 or more")
+
+    def _check_values(self) -> None:
+        driver = self.driver
+        if not isinstance(driver.get("field", ""), str):
+            raise ValueError(f"driver: found field: {driver['field']!r}, expected a name")
+        if "policy_values" in driver and "operator_values" not in driver:
+            raise ValueError("driver: found policy_values, expected operator_values with them")
+        found: list[Any] = []
+        for name in ("operator_values", "policy_values"):
+            values = driver.get(name, ["any"])
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"driver: found {name}: {values!r}, expected a list of values")
+            found += driver.get(name, [])
+        kinds = {type(value) for value in found}
+        if len(kinds) > 1 or not kinds <= {bool, int, str}:
+            raise ValueError(
+                f"driver: found values {found}, expected all text, all whole numbers or all flags"
+            )
+        if twice := [value for value in found if found.count(value) > 1]:
+            raise ValueError(f"driver: found {twice[0]!r} more than once, expected each value once")
 
     def _check_cameras(self) -> None:
         for field_name, size in (("rois", 4), ("depth_ranges", 2)):
@@ -225,13 +288,13 @@ class TopicMapping:
     @property
     def driver_topic(self) -> str:
         """Of what tells who drove; empty: nothing has to."""
-        return next((self.driver[k] for k in _HEARD if k in self.driver), "")
+        return next((self.driver[k] for k in _WITH_TOPIC if k in self.driver), "")
 
     @property
     def driver_timeout(self) -> float:
         """s that the newest message of the driver may be old; 0: any."""
         kind = next(kind for kind in _DRIVERS if kind in self.driver)
-        return float(self.driver.get("timeout", _DRIVERS[kind][1]))
+        return float(self.driver.get("timeout", _DRIVERS[kind].timeout))
 
     @property
     def topics(self) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Messages of a foreign bag, read as the observer reads them."""
+"""Sensor messages of an external recording, read as the observer reads them.
+
+A message is known by its fields, so that any definition of it does.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,45 @@ from typing import Any
 import numpy as np
 
 from rlif_bags.external.mapping import TopicMapping
-from rlif_policy.features import FeatureError, JointOrder, Pose, PoseTrack, Wrench, unit_quaternion
+from rlif_policy.features import FeatureError, Pose, PoseTrack, Wrench, unit_quaternion
 from rlif_policy.images import CameraSpec, PackedImage, Picture, RawImage, to_rgb
+from rlif_policy.joint_samples import JointSamples
+
+_POSES = "PoseStamped, PoseWithCovarianceStamped, TransformStamped or Odometry"
+
+
+def type_name(message: Any) -> str:
+    """`package/msg/Name` of a message, or its class where it does not say."""
+    return str(getattr(message, "__msgtype__", type(message).__name__))
+
+
+def wrong_type(message: Any, expected: str) -> FeatureError:
+    return FeatureError(f"found a {type_name(message)}, expected {expected}")
 
 
 class Readings:
-    """Messages of the sources as the observer reads them. FeatureError, ImageError."""
+    """Messages of the sources as the observer reads them. FeatureError, ImageError.
+
+    joints: the newest sample of each wanted joint
+    """
 
     def __init__(self, mapping: TopicMapping) -> None:
         self._frame = mapping.base_frame
         self._track = PoseTrack(round(1e9 / mapping.control_rate))
-        self._joints = JointOrder(mapping.joints)
+        self.joints = JointSamples(mapping.joints)
         self._size = (mapping.image_width, mapping.image_height)
         self._rois, self._depth_ranges = mapping.rois, mapping.depth_ranges
         self._cameras: dict[str, CameraSpec] = {}
 
     def read(self, source: str, message: Any, stamp: int) -> Any:
+        """The reading of any source but joint_states."""
         if source in ("ee_pose", "object_pose"):
             return self._pose(source, message, stamp)
         if source == "wrench":
-            return Wrench(_position(message.wrench.force), _position(message.wrench.torque))
-        if source == "joint_states":
-            return self._joints.pick(message.name, message.position, message.velocity)
+            wrench = getattr(message, "wrench", message)
+            if not hasattr(wrench, "force"):
+                raise wrong_type(message, "WrenchStamped")
+            return Wrench(_xyz(wrench.force), _xyz(wrench.torque))
         picture = _picture(message)
         if source not in self._cameras:  # the first image tells the size; another one is an error
             self._cameras[source] = CameraSpec(
@@ -37,22 +57,50 @@ class Readings:
             )  # fmt: skip
         return to_rgb(picture, self._cameras[source])
 
+    def put_joints(self, message: Any, stamp: int) -> bool:
+        """Merge a JointState into `joints`. False: it names none of the wanted joints."""
+        if not (hasattr(message, "name") and hasattr(message, "velocity")):
+            raise wrong_type(message, "JointState")
+        return self.joints.put(message.name, message.position, message.velocity, 0, stamp)
+
     def _pose(self, source: str, message: Any, stamp: int) -> Pose:
-        frame = message.header.frame_id
-        if frame != self._frame:
+        frame, p, q = _pose_parts(message)
+        if self._frame and frame is None:
+            raise FeatureError(
+                f"found a {type_name(message)}, which names no frame, expected {_POSES} in "
+                f"{self._frame!r}, or base_frame: '' to take poses in any frame"
+            )
+        if self._frame and frame != self._frame:
             raise FeatureError(f"frame_id is {frame!r}, expected {self._frame!r} (base_frame)")
-        p, q = message.pose.position, message.pose.orientation
         track = source == "ee_pose"
-        velocity = self._track.velocity(stamp, _position(p)) if track else (0.0, 0.0, 0.0)
-        return Pose(_position(p), unit_quaternion(q.x, q.y, q.z, q.w), velocity)
+        velocity = self._track.velocity(stamp, _xyz(p)) if track else (0.0, 0.0, 0.0)
+        return Pose(_xyz(p), unit_quaternion(q.x, q.y, q.z, q.w), velocity)
 
 
-def _position(point: Any) -> tuple[float, float, float]:
-    return (point.x, point.y, point.z)
+def _pose_parts(message: Any) -> tuple[str | None, Any, Any]:
+    """Frame (None: it names none), position and orientation of any message with one pose."""
+    header = getattr(message, "header", None)
+    frame = None if header is None else str(header.frame_id)
+    if hasattr(message, "transform") or hasattr(message, "translation"):
+        transform = getattr(message, "transform", message)
+        return frame, transform.translation, transform.rotation
+    pose = getattr(message, "pose", message)
+    pose = getattr(pose, "pose", pose)  # with covariance
+    if not (hasattr(pose, "orientation") and hasattr(getattr(pose, "position", None), "x")):
+        raise wrong_type(message, _POSES)
+    return frame, pose.position, pose.orientation
+
+
+def _xyz(vector: Any) -> tuple[float, float, float]:
+    return (vector.x, vector.y, vector.z)
 
 
 def _picture(message: Any) -> Picture:
     """Of an Image or a CompressedImage."""
+    if not hasattr(message, "data") or not (
+        hasattr(message, "encoding") or hasattr(message, "format")
+    ):
+        raise wrong_type(message, "Image or CompressedImage")
     data = np.asarray(message.data, np.uint8)
     if not hasattr(message, "encoding"):
         return PackedImage.of(message.format, data)

@@ -1,4 +1,4 @@
-"""What became of a foreign bag: counted, and the first of each kind named."""
+"""What became of an external recording: counted, and the first of each kind named."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 
 @dataclass
-class ForeignReport:
-    """What became of a foreign bag. refused: messages by topic; gaps: ticks by what was missing
+class ConversionReport:
+    """What became of the messages of a recording.
 
+    refused: messages by topic; other_joints: those that name none of the wanted joints, by topic
+    gaps: ticks without a step, by what was missing; clipped: actions beyond [-1, 1]
     late: messages that were logged before the one ahead of them, by less than a tick
     """
 
@@ -20,6 +22,7 @@ class ForeignReport:
     clipped: int = 0
     late: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    other_joints: Counter[str] = field(default_factory=Counter)
     gaps: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -41,12 +44,16 @@ class ForeignReport:
 
     def entry(self) -> dict[str, Any]:
         """As JSON holds it. (`asdict` makes nonsense of a Counter.)"""
-        return {**vars(self), "refused": dict(self.refused), "gaps": dict(self.gaps)}
+        return {k: dict(v) if isinstance(v, Counter) else v for k, v in vars(self).items()}
 
     def lines(self) -> list[str]:
         return [
             f"  {self.steps} steps of {self.episodes} episodes, {self.clipped} actions clipped",
             *(f"  {n} messages of {topic} refused" for topic, n in self.refused.items()),
+            *(
+                f"  {n} messages of {topic} name none of the joints: of another publisher"
+                for topic, n in self.other_joints.items()
+            ),
             *[f"  {self.late} messages out of order by less than a tick"] * bool(self.late),
             *(f"  {n} ticks without a step: {why}" for why, n in self.gaps.items()),
             *(f"  note: {note}" for note in self.notes),

@@ -1,4 +1,4 @@
-"""Steps out of bags that this suite did not record, by a mapping of their topics.
+"""Steps out of external recordings, by a mapping of their topics.
 
 The same code as live makes them: the observer's samples, ages and features, and the arbiter's rule
 of what is one intervention. A tick of `control_rate` begins with an observation; the action is the
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from rosbags.highlevel import AnyReaderError
 
-from rlif_bags.external.commands import command_values, gripper_asked
-from rlif_bags.external.control_source import Driver
+from rlif_bags.external.commands import OtherJointsError, command_values, gripper_asked
+from rlif_bags.external.control_source import ControlSource, kind_of
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.external.readings import Readings, header_stamp
-from rlif_bags.external.report import ForeignReport
+from rlif_bags.external.readings import Readings, header_stamp, type_name, wrong_type
+from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError
 from rlif_bags.reading.open import open_bag, read_messages
 from rlif_bags.reading.types import require_types
@@ -31,11 +31,19 @@ from rlif_policy.features import FeatureError
 from rlif_policy.images import ImageError
 from rlif_policy.sampling import LatestSamples
 
+_JOINTS = "joint_states"
 _NO_ACTION = np.zeros(0, np.float32)
 # What a message raises that is not as the mapping expects it.
 _UNUSABLE = (FeatureError, ImageError, ValueError, AttributeError, IndexError, TypeError)
 _Seen = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
 _Gap = tuple[str, str, str]  # where, what kind, in words
+
+
+def _reason(error: Exception, message: Any) -> str:
+    """Why a message cannot be used; one without a field is named by its type."""
+    if isinstance(error, AttributeError):
+        return f"found a {type_name(message)}, which has no {error.name}"
+    return str(error)
 
 
 class _Moment(NamedTuple):
@@ -65,10 +73,10 @@ class _Tick:
         return bool(self.commands) or self.grasped
 
 
-class ForeignSteps:
+class ExternalSteps:
     """Feed it messages in the order of their log times; it yields the Steps with their stamps."""
 
-    def __init__(self, mapping: TopicMapping, report: ForeignReport) -> None:
+    def __init__(self, mapping: TopicMapping, report: ConversionReport) -> None:
         self.mapping, self.report = mapping, report
         self._layout = mapping.layout
         self._forget()
@@ -77,7 +85,7 @@ class ForeignSteps:
         for name, topic in (*mapping.sources.items(), *mapping.cameras.items()):
             self._sources.setdefault(topic, []).append(name)
         self._period = round(1e9 / mapping.control_rate)
-        self._driver = Driver(mapping)
+        self._source = ControlSource(mapping)
         self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
         self._command_frame = ""  # of the first command that names one
@@ -89,6 +97,7 @@ class ForeignSteps:
         self._next = -1  # ns, of the next tick; below 0: no episode
         self._episode, self._index, self._sequence = 0, 0, 0
         self._last_onset, self._any = 0, False  # whether this episode has a Step
+        self._ends = 0  # Steps without an action
 
     def _forget(self) -> None:
         """Begin with nothing seen yet."""
@@ -110,20 +119,33 @@ class ForeignSteps:
             yield from self._begin_tick(self._next)
         self._take(topic, stamp, message)
         if topic == self.mapping.success:
-            yield from self._take_success(topic, stamp, bool(getattr(message, "data", True)))
+            data = getattr(message, "data", True)  # without any, the message is the event
+            if kind_of(data) == "a flag":
+                yield from self._take_success(topic, stamp, bool(data))
+            else:
+                problem = str(wrong_type(message, "a Bool, or a message without data"))
+                self.report.refuse(topic, stamp - self._shift, problem)
 
     def finish(self) -> Iterator[tuple[int, StepRecord]]:
         """The bag is over."""
-        self._driver.heard(self._newest)
-        silence = self._driver.silence / 1e9
+        self._source.received(self._newest)
+        silence = self._source.silence / 1e9
         if silence > self.mapping.episode_gap:
             self.report.notes.append(
                 f"{self.report.bag}: {self.mapping.driver_topic}: its longest silence is "
-                f"{silence:.1f} s, in which who drove is taken to stay the same; a `timeout` of "
-                "the driver makes it a gap"
+                f"{silence:.1f} s, in which the control source is taken to stay the same; a "
+                "`timeout` of the driver makes it a gap"
             )
         if self._next >= 0:
             yield from self._end(self._newest, Outcome.TRUNCATED)
+        where = f"{self.report.bag}: {self.mapping.driver_topic}"
+        self.report.notes += [f"{where}: {note}" for note in self._source.notes()]
+        actions = self.report.steps - self._ends
+        if actions and self.report.clipped == actions:
+            self.report.notes.append(
+                f"{self.report.bag}: {self.mapping.command}: all actions are clipped to [-1, 1]: is "
+                "the scale in the mapping that of the commands?"
+            )
 
     def _watch_clock(self, topic: str, stamp: int) -> Iterator[tuple[int, StepRecord]]:
         """Time that jumps ends the episode; what was seen before it says nothing any more."""
@@ -142,22 +164,18 @@ class ForeignSteps:
         if self._next >= 0:
             yield from self._end(self._newest, Outcome.TRUNCATED)
         self._forget()
-        self._driver.forget()
+        self._source.forget()
         self._shift = self._newest - stamp + self._period  # the Steps' own time goes on
 
     def _take(self, topic: str, stamp: int, message: Any) -> None:
         """Read a message as all that it is; what cannot be used is refused, once."""
-        problems: list[str] = []
-        for source in self._sources.get(topic, ()):
-            try:
-                self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
-                if source in self.mapping.cameras:
-                    self._taken[source] = header_stamp(message)
-            except _UNUSABLE as error:
-                self._samples.refuse(source, str(error))
-                problems.append(str(error))
+        problems = [
+            problem
+            for source in self._sources.get(topic, ())
+            if (problem := self._take_reading(source, topic, stamp, message))
+        ]
         roles = (
-            (self.mapping.driver_topic, self._take_driver),
+            (self.mapping.driver_topic, self._take_source),
             (self.mapping.gripper.get("topic"), self._take_gripper),
             (self.mapping.command, self._take_command),
         )
@@ -166,24 +184,52 @@ class ForeignSteps:
                 continue
             try:
                 take(stamp, message)
+            except OtherJointsError:
+                self.report.other_joints[topic] += 1
             except _UNUSABLE as error:
+                problems.append(_reason(error, message))
                 if of == self.mapping.driver_topic:
-                    self._driver.refuse(str(error))
-                problems.append(str(error))
+                    self._source.refuse(problems[-1])
         if problems:
             words = "; ".join(dict.fromkeys(problems))  # each once
             self.report.refuse(topic, stamp - self._shift, words)
 
-    def _take_driver(self, stamp: int, message: Any) -> None:
-        self._driver.read(stamp, message)
+    def _take_reading(self, source: str, topic: str, stamp: int, message: Any) -> str:
+        """The message as a sample of `source`. Returns why it cannot be used; empty: it can."""
+        try:
+            if source == _JOINTS:
+                self._take_joints(topic, stamp, message)
+                return ""
+            self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
+            if source in self.mapping.cameras:
+                self._taken[source] = header_stamp(message)
+        except _UNUSABLE as error:
+            problem = _reason(error, message)
+            self._samples.refuse(source, problem)
+            return problem
+        return ""
+
+    def _take_joints(self, topic: str, stamp: int, message: Any) -> None:
+        """Joint states of one or more publishers: each joint has its own age."""
+        joints = self._readings.joints
+        if not self._readings.put_joints(message, stamp):
+            self.report.other_joints[topic] += 1
+        if missing := joints.missing():
+            self._samples.refuse(_JOINTS, missing)
+            return
+        merged = joints.merged()
+        self._samples.put(_JOINTS, merged.joints, 0, merged.received)
+
+    def _take_source(self, stamp: int, message: Any) -> None:
+        self._source.read(stamp, message)
         # That the hand let go counts at once, as live; that it holds on, with the next command.
-        if self._tick is not None and not self._driver.by_command and not self._driver.engaged:
+        if self._tick is not None and not self._source.by_command and not self._source.engaged:
             self._tick.moments.append(_Moment(stamp, False, False))
 
     def _take_command(self, stamp: int, message: Any) -> None:
         values = command_values(message, self.mapping)
         self._same_frame(message)
-        self._driver.judge(values)
+        self._source.judge(values)
         self._command = (stamp, values)
         self._newest_act = stamp
         if self._next < 0:
@@ -193,7 +239,7 @@ class ForeignSteps:
             self._next = stamp
         if self._tick is not None:
             self._tick.commands.append(values)
-            self._tick.moments.append(_Moment(stamp, self._driver.engaged, True))
+            self._tick.moments.append(_Moment(stamp, self._source.engaged, True))
 
     def _same_frame(self, message: Any) -> None:
         """FeatureError for a command in another frame than the first one: another direction."""
@@ -233,7 +279,7 @@ class ForeignSteps:
         self._newest_act = stamp
         if self._tick is not None:
             self._tick.gripper, self._tick.grasped = target, True
-            engaged = self._driver.engaged and not self._driver.by_command
+            engaged = self._source.engaged and not self._source.by_command
             self._tick.moments.append(_Moment(stamp, engaged, True))
 
     def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
@@ -246,11 +292,11 @@ class ForeignSteps:
         self._next = start + self._period
         began = self._command[0] == start
         # What a difference to the policy said holds for the command that differed only.
-        holds = began or not self._driver.by_command
+        holds = began or not self._source.by_command
         seen, gaps = self._observe(start)
-        if unknown := self._driver.unknown(start):
-            gaps.append((self.mapping.driver_topic, "who drove is not known", unknown))
-        held = self._driver.engaged and holds
+        if unknown := self._source.unknown(start):
+            gaps.append((self.mapping.driver_topic, "the control source is not known", unknown))
+        held = self._source.engaged and holds
         self._tick = _Tick(start, seen, tuple(gaps), held)
         self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
@@ -262,7 +308,10 @@ class ForeignSteps:
         gaps: list[_Gap] = []
         for problem in self._samples.problems(now, now):
             why = f"{problem.source} missing, stale or refused"
-            gaps.append((self._topic_of(problem.source), why, problem.reason))
+            oldest = ""
+            if problem.source == _JOINTS and problem.age is not None:
+                oldest = f"{self._readings.joints.merged().oldest}: "
+            gaps.append((self._topic_of(problem.source), why, oldest + problem.reason))
         if apart := self._cameras_apart():
             gaps.append((", ".join(self.mapping.cameras.values()), "cameras out of step", apart))
         if gaps:
@@ -383,14 +432,15 @@ class ForeignSteps:
         self._index += 1
         self._any = True
         self.report.steps += 1
+        self._ends += step.is_last
         self.report.episodes = self._episode
         return step
 
 
-def foreign_steps(
-    path: Path, mapping: TopicMapping, report: ForeignReport
+def external_steps(
+    path: Path, mapping: TopicMapping, report: ConversionReport
 ) -> Iterator[tuple[int, StepRecord]]:
-    """Stamps (ns) and Steps of a foreign bag.
+    """Stamps (ns) and Steps of an external recording.
 
     BagError names topics that are not in it, and those of a type that nobody knows.
     """
@@ -410,7 +460,7 @@ def foreign_steps(
                 f"{path}: found no topic {mapping.success} (success): no episode ends in success"
             )
         require_types(reader, path, connections)
-        steps = ForeignSteps(mapping, report)
+        steps = ExternalSteps(mapping, report)
         for connection, stamp, data in read_messages(reader, path, connections, report.notes):
             try:
                 message = reader.deserialize(data, connection.msgtype)

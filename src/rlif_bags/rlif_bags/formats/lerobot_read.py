@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,56 @@ from rlif_bags.reading.files import BagError
 
 ROWS = 256  # of a data file that are decoded at once
 LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")
+
+
+# Names of motors by LeRobot end in `.pos`; other converters write `_position` and the like.
+_POSITION = re.compile(r"(^|[._/])(q?pos|position)s?$", re.IGNORECASE)
+_GRIPPER = re.compile("gripper|finger", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Velocities out of absolute positions: how fast an action differs from the one before.
+
+    scale: what is 1 in an action, units of the positions per second
+    gripper_range: positions of a gripper that is closed and open: its position stays one, from -1
+    to 1, as the gripper axis has it
+    """
+
+    scale: float = 1.0
+    gripper_range: tuple[float, float] | None = None
+
+    def check(self, names: Sequence[str], root: Path) -> None:
+        """BagError where a gripper's range is not known."""
+        grippers = [name for name in names if _GRIPPER.search(name)]
+        if grippers and self.gripper_range is None:
+            raise BagError(
+                f"{root}: --differences: {', '.join(grippers)} is a gripper, whose position stays "
+                "one; --gripper-range CLOSED OPEN says what -1 and 1 are"
+            )
+
+    def of(self, positions: np.ndarray, names: Sequence[str], rate: float) -> np.ndarray:
+        """Actions of one episode [rows, entries], not clipped.
+
+        The first row has none before it: its velocities are 0.
+        """
+        actions = np.diff(positions, axis=0, prepend=positions[:1]) * (rate / self.scale)
+        for at, name in enumerate(names):
+            if _GRIPPER.search(name) and self.gripper_range is not None:
+                closed, opened = self.gripper_range
+                share = (positions[:, at] - closed) / (opened - closed)
+                actions[:, at] = np.clip(2.0 * share - 1.0, -1.0, 1.0)
+        return actions
+
+
+def _names(feature: Mapping[str, Any]) -> list[str]:
+    """Of the entries of a feature; datasets hold them as a list, or under `motors` or `axes`."""
+    names = feature.get("names") or []
+    if isinstance(names, Mapping):
+        names = [
+            name for part in names.values() for name in (part if isinstance(part, list) else [])
+        ]
+    return [str(name) for name in names]
 
 
 def is_lerobot(path: Path) -> bool:
@@ -61,11 +112,17 @@ class LeRobotImages:
 class LeRobotReader:
     """Of one dataset. BagError names what is missing in it.
 
+    state: the features that make up the state, in this order
+    differences: take velocities out of positions
     cameras: names, in the order of the images; fps: frames a second
     """
 
-    def __init__(self, root: Path, state: str = STATE, action: str = ACTION) -> None:
-        self.root, self._state, self._action = root, state, action
+    def __init__(
+        self, root: Path, state: Sequence[str] = (STATE,), action: str = ACTION,
+        differences: Differences | None = None,
+    ) -> None:  # fmt: skip
+        self.root, self._state, self._action = root, tuple(state), action
+        self._differences = differences
         try:
             info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
             self._features: dict[str, Any] = info["features"]
@@ -79,9 +136,18 @@ class LeRobotReader:
                 f"{root}: found LeRobot's format {version}, expected v3; convert it with lerobot's "
                 "convert_dataset_v21_to_v30"
             )
-        missing = [key for key in (state, action) if key not in self._features]
+        missing = [key for key in (*state, action) if key not in self._features]
         if missing:
             raise BagError(f"{root}: found no {missing}, only {sorted(self._features)}")
+        self._names = _names(self._features[action])
+        positions = [name for name in self._names if _POSITION.search(name)]
+        if positions and differences is None:
+            raise BagError(
+                f"{root}: {action} is absolute positions ({', '.join(positions)}), expected "
+                "velocities; --differences takes how fast they change, and --action-scale what is 1"
+            )
+        if differences is not None:
+            differences.check(self._names, root)
         kinds = {key: feature["dtype"] for key, feature in self._features.items()}
         self._keys = [key for key, kind in kinds.items() if kind in ("video", "image")]
         self._videos = {
@@ -91,12 +157,21 @@ class LeRobotReader:
 
     def notes(self, images: bool) -> list[str]:
         """What a person should know of it."""
+        found = []
+        unused = [
+            key for key in self._features
+            if key.startswith("observation.") and key not in (*self._state, *self._keys)
+        ]  # fmt: skip
+        if unused:
+            found.append(
+                f"{self.root}: not used: {', '.join(unused)}; --state-key joins several to the state"
+            )
         if images and self._keys and not (self.root / FINAL_PATH).exists():
-            return [
+            found.append(
                 f"{self.root}: found no {FINAL_PATH}, and so no images of what the last action of an "
                 "episode led to: that action is left out"
-            ]
-        return []
+            )
+        return found
 
     def _channels(self, key: str) -> int:
         return int((self._features[key].get("info") or {}).get("rlif.channels", 3))
@@ -143,7 +218,7 @@ class LeRobotReader:
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Episode and columns, in one pass over the data files; images as they are stored."""
-        known = {self._state, self._action, *VECTORS, *SCALARS, "timestamp", "episode_index",
+        known = {*self._state, self._action, *VECTORS, *SCALARS, "timestamp", "episode_index",
                  *self._keys}  # fmt: skip
         number, rows = -1, dict[str, list[Any]]()
         for path in sorted((self.root / self._data.partition("{")[0]).parent.glob("*/*.parquet")):
@@ -171,10 +246,13 @@ class LeRobotReader:
         arrays = {
             name: columns[key].reshape(count, -1) for key, name in VECTORS.items() if key in columns
         }
-        if self._state != STATE:  # the next one is of observation.state
+        if self._state != (STATE,):  # the next one is of observation.state
             arrays.pop("next_observations", None)
-        arrays["observations"] = self._need(columns, self._state).reshape(count, -1)
+        states = [self._need(columns, key).reshape(count, -1) for key in self._state]
+        arrays["observations"] = np.concatenate(states, axis=1)
         arrays["actions"] = columns[self._action].reshape(count, -1)
+        if self._differences is not None:
+            arrays["actions"] = self._differences.of(arrays["actions"], self._names, self.fps)
         arrays |= {name: columns[key] for key, (name, _) in SCALARS.items() if key in columns}
         return {name: array for name, array in arrays.items() if name not in LEFT_OUT}
 

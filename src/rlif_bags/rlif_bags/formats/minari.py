@@ -13,7 +13,7 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ INFOS = (
     "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",
     "evaluations", "step_indices", "stamps",
 )  # fmt: skip
+# Of a goal-conditioned environment of Gymnasium-Robotics; what was achieved is in `observation`.
+GOAL_ENTRIES = ("observation", "desired_goal", "achieved_goal")
 CAMERAS = "rlif_cameras"  # their order, of which a dictionary space knows nothing
 NAME = re.compile(r"[-\w]+-v\d+")
 
@@ -162,29 +164,80 @@ def _episodes(path: Path, dataset: Any) -> Iterator[Any]:
         raise BagError(f"{path}: cannot be read: {error}") from error
 
 
-def read_minari(path: Path) -> Iterator[tuple[dict[str, np.ndarray], MinariImages | None]]:
-    """The arrays and images of each episode. BagError where observations are of another form."""
-    dataset = optional("minari").MinariDataset(str(path / "data"))
-    order = cameras_of(path)
-    for episode in _episodes(path, dataset):
-        observations, images = episode.observations, {}
-        if isinstance(observations, dict):
-            found = observations.get("images", {})
-            images = {name: found[name] for name in order}
-            observations = observations.get("state", observations.get("observation"))
-        if not isinstance(observations, np.ndarray) or observations.ndim != 2:
+def _flat(observations: Any, name: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a space of dictionaries, named by their paths."""
+    if not isinstance(observations, dict):
+        return {name: np.asarray(observations)}
+    return {
+        path: array
+        for key, value in observations.items()
+        for path, array in _flat(value, f"{name}/{key}" if name else str(key)).items()
+    }
+
+
+class MinariReader:
+    """The arrays and images of each episode of a dataset. BagError where there is no state.
+
+    state: entries of a dictionary that make up the state, in this order; none: `state` or
+    `observation`, of a goal-conditioned dataset with the `desired_goal` behind it
+    cameras: names, in the order of the images
+    """
+
+    def __init__(self, path: Path, state: Sequence[str] = ()) -> None:
+        self._path = path
+        self._dataset: Any = optional("minari").MinariDataset(str(path / "data"))
+        self.cameras = cameras_of(path)
+        first = next(_episodes(path, self._dataset), None)
+        entries = {} if first is None else _flat(first.observations)
+        self._pictures = [n for n in entries if n.startswith("images/")]
+        vectors = {n: a.shape[1] for n, a in entries.items() if a.ndim == 2 and a.dtype != object}
+        self._state = self._chosen(vectors, tuple(state), [*entries])
+        self._unused = [n for n in entries if n not in (*self._state, *self._pictures)]
+
+    def _chosen(
+        self, vectors: Mapping[str, int], wanted: tuple[str, ...], entries: Sequence[str]
+    ) -> tuple[str, ...]:
+        there = ", ".join(f"{name} [{size}]" for name, size in vectors.items())
+        if missing := [name for name in wanted if name not in vectors]:
+            raise BagError(f"{self._path}: --state-key: found no vectors {missing}, only {there}")
+        if wanted or not entries:
+            return wanted
+        if "" in vectors:
+            return ("",)
+        if {"observation", "desired_goal"} <= set(vectors) <= set(GOAL_ENTRIES):
+            return ("observation", "desired_goal")
+        alone = [name for name in ("state", "observation") if set(vectors) == {name}]
+        if not alone:
             raise BagError(
-                f"{path}: found observations of {dataset.observation_space}, expected vectors, or a "
-                "dictionary with vectors under `state` or `observation`"
+                f"{self._path}: found observations of {self._dataset.observation_space}, expected "
+                "vectors, or a dictionary with vectors under `state` or `observation` alone"
+                + f"; --state-key NAME... joins some of {there} to the state"
+                * bool(vectors)
             )
-        count = len(episode.actions)
-        arrays = {
-            "observations": observations[:count],
-            "next_observations": observations[1 : count + 1],
-            "actions": episode.actions.reshape(count, -1),
-            "terminals": episode.terminations,
-            "timeouts": episode.truncations,
-        }
-        infos = episode.infos if isinstance(episode.infos, dict) else {}
-        arrays |= {n: infos[n][:count] for n in INFOS if isinstance(infos.get(n), np.ndarray)}
-        yield arrays, MinariImages(images) if images else None
+        return (alone[0],)
+
+    def notes(self, images: bool) -> list[str]:
+        """What a person should know of it."""
+        unused = self._unused + (self._pictures if not images else [])
+        found = []
+        if len(self._state) > 1:
+            found.append(f"{self._path}: the state is {' and '.join(self._state)}, in this order")
+        if unused:
+            found.append(f"{self._path}: not used: {', '.join(unused)}")
+        return found
+
+    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], MinariImages | None]]:
+        for episode in _episodes(self._path, self._dataset):
+            entries, count = _flat(episode.observations), len(episode.actions)
+            states = np.concatenate([entries[name] for name in self._state], axis=1)
+            arrays = {
+                "observations": states[:count],
+                "next_observations": states[1 : count + 1],
+                "actions": episode.actions.reshape(count, -1),
+                "terminals": episode.terminations,
+                "timeouts": episode.truncations,
+            }
+            infos = episode.infos if isinstance(episode.infos, dict) else {}
+            arrays |= {n: infos[n][:count] for n in INFOS if isinstance(infos.get(n), np.ndarray)}
+            images = {name: entries[f"images/{name}"] for name in self.cameras}
+            yield arrays, MinariImages(images) if images else None

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,7 +20,8 @@ NOT_ARRAYS = (OSError, KeyError, ValueError, AttributeError, TypeError, EOFError
               zlib.error)  # fmt: skip
 MCAP, SQLITE, ZSTD = ".mcap", ".db3", ".zstd"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # no CDR message begins like this
-STORAGE = (MCAP, SQLITE, ".bag")
+ROS1 = ".bag"
+STORAGE = (MCAP, SQLITE, ROS1)
 METADATA = "metadata.yaml"
 
 
@@ -73,7 +74,7 @@ def part_of(file: Path) -> tuple[str, int]:
     return (recording, int(tail)) if tail.isdecimal() else (stem, -1)
 
 
-def _is_one_recording(files: Sequence[Path]) -> bool:
+def is_one_recording(files: Sequence[Path]) -> bool:
     """Whether files without metadata.yaml are the parts of one: numbered on, with one name."""
     parts = [part_of(file) for file in files]
     numbers = sorted(number for _, number in parts)
@@ -93,7 +94,7 @@ def is_bag(path: Path) -> bool:
         return True
     files = _files_in(path)
     kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
-    if len(kinds) != 1 or not _is_one_recording(files):
+    if len(kinds) != 1 or not is_one_recording(files):
         return False
     inside = [directory for directory in _visible(path) if directory.is_dir()]
     return not any(_has_metadata(directory) or _files_in(directory) for directory in inside)
@@ -122,22 +123,31 @@ def _visible(directory: Path) -> list[Path]:
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
-    """Bags among `paths`; a directory that holds bags and is none stands for all of them.
+    """Bags among `paths`, each once; a directory that holds bags and is none stands for all of them.
 
     BagError names a path at which there is no bag.
     """
-    found: list[Path] = []
+    found, problems = find_bags(paths)
+    if problems:
+        raise BagError(problems[0])
+    return found
+
+
+def find_bags(paths: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
+    """As bag_paths, with a message for each path at which there is no bag."""
+    found: dict[Path, Path] = {}
+    problems: list[str] = []
     for given in map(Path, paths):
-        if is_bag(given):
-            found.append(given)
-            continue
-        inside = [path for path in _visible(given) if is_bag(path)] if given.is_dir() else []
+        inside = [given] if is_bag(given) else []
+        if not inside and given.is_dir():
+            inside = [path for path in _visible(given) if is_bag(path)]
+        for bag in inside:
+            found.setdefault(bag.resolve(), bag)
         if not inside:
-            raise BagError(
+            problems.append(
                 f"{given}: found no bag, expected a rosbag2 directory, an .mcap, .db3 or .bag file"
             )
-        found += inside
-    return found
+    return list(found.values()), problems
 
 
 def one_bag(path: Path) -> Path:
@@ -190,6 +200,19 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
+def refuse_equal_names(bags: Iterable[Path], name_of: Callable[[Path], str]) -> None:
+    """BagError where the outputs of two bags would have the same name."""
+    seen: dict[str, Path] = {}
+    for bag in bags:
+        name = name_of(bag)
+        if name in seen:
+            raise BagError(
+                f"{bag} and {seen[name]} would both become {name}; name them in two calls, with "
+                "another -o"
+            )
+        seen[name] = bag
+
+
 def rename_bag(partial: Path, output: Path) -> None:
     """Give a finished bag its name: the directory, its file, and metadata.yaml.
 
@@ -240,6 +263,18 @@ class DirectoryLock:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def begin_partial(partial: Path, make: Callable[[], object]) -> DirectoryLock:
+    """Make the directory of an unfinished bag and lock it, in one step for other processes.
+
+    What a killed process left there is removed. BagError while another one writes it.
+    """
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with DirectoryLock(partial.parent, wait=True):
+        remove_abandoned(partial)
+        make()
+        return DirectoryLock(partial)
 
 
 def remove_abandoned(partial: Path) -> None:

@@ -19,10 +19,12 @@ from rosbags.interfaces import Connection
 from rlif_bags.reading.files import (
     MCAP,
     METADATA,
+    ROS1,
     SQLITE,
     ZSTD,
     BagError,
     is_bag,
+    is_one_recording,
     load_yaml,
     part_of,
     storage_files,
@@ -76,11 +78,38 @@ def _through_copy(
 
 def _readable(path: Path, notes: list[str], stack: ExitStack) -> list[Path]:
     """What the library can read of a bag: itself, or a copy that lives as long as `stack`."""
+    if renamed := _renamed(path, notes):
+        return renamed
     if files := storage_files(path, MCAP):
         return [_readable_mcap(path, files, notes, stack)]
     if files := storage_files(path, SQLITE):
         return _readable_sqlite(path, files, notes, stack)
-    return [path]
+    return storage_files(path, ROS1) or [path]
+
+
+def _renamed(path: Path, notes: list[str]) -> list[Path]:
+    """The files of a bag whose metadata.yaml names others, since they were renamed; else none.
+
+    `ros2 bag` refuses such a bag; all that metadata.yaml says is in the files, too.
+    """
+    if not (path / METADATA).is_file():
+        return []
+    try:
+        listed, _ = _listed(path)
+    except BagError:  # the reader says what is wrong with it
+        return []
+    files = [file for kind in (MCAP, SQLITE) for file in storage_files(path, kind)]
+    if len(files) != len(listed) or not is_one_recording(files):
+        return []
+    if any(file.name in listed or file.suffix == ZSTD for file in files):
+        return []
+    if unfinished_files(path) or _write_ahead_logs(path):
+        return []
+    notes.append(
+        f"{path}: metadata.yaml names {', '.join(sorted(listed))}, which is not there; read from "
+        f"{', '.join(file.name for file in files)}"
+    )
+    return files
 
 
 def _readable_mcap(path: Path, files: list[Path], notes: list[str], stack: ExitStack) -> Path:
@@ -92,8 +121,8 @@ def _readable_mcap(path: Path, files: list[Path], notes: list[str], stack: ExitS
     words = "; ".join(report.lines())
     if why:
         notes.append(
-            f"{path} was not finished ({words or why}); read up to there. `rlif bag repair` makes "
-            "it whole for good"
+            f"{path} was not finished ({words or why}); read{' up to there' * bool(report.cut)} "
+            "through a copy. `rlif bag repair` writes a finished bag"
         )
     else:
         notes.append(

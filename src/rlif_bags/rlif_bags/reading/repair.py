@@ -6,7 +6,7 @@ import io
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,9 +24,8 @@ from rlif_bags.reading.files import (
     MCAP,
     ZSTD,
     BagError,
-    DirectoryLock,
+    begin_partial,
     refuse_inside,
-    remove_abandoned,
     remove_bag,
     rename_bag,
     storage_files,
@@ -195,7 +194,6 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
         raise BagError(f"{output} exists already; name another output")
     refuse_inside([source], output)
     partial = output.with_name(f".partial-{output.name}")
-    remove_abandoned(partial)
     try:
         report = _copy_whole(files, partial, compress)
     except OSError:
@@ -212,12 +210,16 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
 
 def _copy_whole(files: Sequence[Path], partial: Path, compress: bool) -> RepairReport:
     """All whole messages of these files into the bag `partial`, which is locked meanwhile."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
     cut: dict[str, str] = {}
-    writer = Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP)
-    if compress or _is_compressed(files):
-        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    with writer, DirectoryLock(partial):
+    writers: list[Writer] = []
+
+    def make() -> None:
+        writers.append(Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP))
+        if compress or _is_compressed(files):
+            writers[0].set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        writers[0].open()
+
+    with begin_partial(partial, make), closing(writers[0]) as writer:
         copy = _Copy(writer)
         for file in files:
             copy.begin_file()

@@ -23,7 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.reading.files import NOT_ARRAYS, BagError, bag_name, source_files
+from rlif_bags.reading.files import (
+    NOT_ARRAYS,
+    BagError,
+    DirectoryLock,
+    bag_name,
+    source_files,
+)
 from rlif_bags.reading.step_reader import StepReader
 from rlif_learner.data.labels import SCHEMES, label_rewards
 from rlif_learner.data.steps import Source, StepRecord, discards, follows
@@ -307,9 +313,10 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
     text = json.dumps({"of": about, "report": vars(report), "steps": rows.digest.hex})
     output.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".partial-{target.name}")
-    with unfinished.open("wb") as stream:
-        np.savez_compressed(stream, about=np.array(text), **columns)
-    unfinished.replace(target)
+    with DirectoryLock(output, wait=True):  # another call may label the same bag
+        with unfinished.open("wb") as stream:
+            np.savez_compressed(stream, about=np.array(text), **columns)
+        unfinished.replace(target)
     return report
 
 

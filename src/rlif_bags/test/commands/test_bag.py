@@ -63,3 +63,12 @@ def test_bag_info_and_repair_on_a_full_disk_name_the_remedy(
     assert rlif("bag", "repair", bag, "-o", tmp_path / "new") == 1
     assert f"{tmp_path / 'new'}: cannot be written: " in capsys.readouterr().err
     assert not list(tmp_path.glob("*new*")), "no half bag takes the room that is left"
+
+
+def test_bag_info_bad_name_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_session(tmp_path / "b", session(2))
+    assert rlif("bag", "info", tmp_path / "typo", bag, bag) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count(f"{bag}: ") == 1 and "typo: found no bag" in captured.err

@@ -115,8 +115,13 @@ def test_relabel_report_keeps_entries_of_earlier_calls(
     assert "other settings" in capsys.readouterr().err
     after = report()
     assert after["one"] == before["one"]
-    assert "other settings" in after["two"].pop("error") and after["two"] == before["two"]
-    assert rlif("relabel", two, "-o", tmp_path / "out") == 0 and "error" not in report()["two"]
+    assert (
+        "other settings" in after["two"].pop("last_call_refused") and after["two"] == before["two"]
+    )
+    assert (
+        rlif("relabel", two, "-o", tmp_path / "out") == 0
+        and report()["two"].keys() == before["two"].keys()
+    )
 
 
 def test_parse_parameters_reads_lists_as_yaml() -> None:
@@ -134,3 +139,17 @@ def test_relabel_bad_bag_does_not_stop_the_others(
     assert rlif("relabel", tmp_path / "bad.mcap", good, "-o", tmp_path / "out") == 1
     captured = capsys.readouterr()
     assert "bad.mcap" in captured.err and "1 of 2 bags labelled" in captured.out
+
+
+def test_relabel_bad_name_or_bag_named_twice_does_not_end_the_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "peg", make_episodes(1))
+    words = (tmp_path / "typo", bag, tmp_path / "other/../peg", tmp_path, "-o", tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    assert rlif("relabel", *words) == 1
+    captured = capsys.readouterr()
+    assert f"{tmp_path / 'typo'}: found no bag" in captured.err
+    assert "1 of 1 bags labelled" in captured.out
+    assert rlif("relabel", tmp_path / "typo", "-o", tmp_path / "none") == 1
+    assert not (tmp_path / "none").exists()

@@ -33,10 +33,15 @@ def learner() -> Iterator[Any]:
     rclpy.init(context=context)
     node = rclpy.create_node("learner", context=context)
     node.buffer = ReplayBuffer(4000, 3, 2)
-    node.steps = 0
+    node.steps, node.dropped, node.drops = 0, 0, False
     status = node.create_publisher(LearnerStatus, "learner_status", LATCHED)
 
     def take(message: Step) -> None:
+        if node.drops:
+            node.dropped += 1
+            why = "state of step 0: found (3,), expected (4,)"
+            status.publish(LearnerStatus(lost_steps=node.dropped, message=why))
+            return
         record = record_from_message(message)
         node.buffer.add_step(record)
         node.steps += not record.evaluation
@@ -76,6 +81,18 @@ def test_replay_more_steps_than_a_queue_holds_fills_the_same_buffer(
     assert learner.steps == len(steps) == 2400
     for name, column in live.columns.items():
         assert np.array_equal(learner.buffer.columns[name], column), name
+
+
+@pytest.mark.ros
+def test_replay_to_a_learner_that_drops_the_steps_reports_why(
+    learner: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: "has taken none", and not a word of their size."""
+    learner.drops = True
+    bag = write_bag(tmp_path / "bag", make_episodes(1))
+    assert rlif("replay", bag, "--as-fast-as-possible", "--patience", 2.0) == 1
+    error = capsys.readouterr().err
+    assert "it lost or dropped 6 Steps; it reports: state of step 0: found (3,)" in error
 
 
 @pytest.mark.ros

@@ -38,8 +38,12 @@ def test_show_run_directory_stands_for_its_bag(
     assert rlif("show", ".") == 1
     assert "nothing is written into" in capsys.readouterr().err and sorted(bag.iterdir()) == before
     write_bag(tmp_path / "monday/other", make_episodes(1))
-    assert rlif("show", tmp_path / "monday", "-o", tmp_path / "out") == 1
-    assert "found 2 bags, bag, other; name one" in capsys.readouterr().err
+    assert rlif("show", tmp_path / "monday", tmp_path / "typo", "-o", tmp_path / "out") == 1
+    assert "typo: found no bag" in capsys.readouterr().err
+    assert (tmp_path / "out/other.html").exists(), "several bags, several pictures"
+    write_bag(tmp_path / "other/bag", make_episodes(1))
+    assert rlif("show", tmp_path / "monday", tmp_path / "other", "-o", tmp_path / "out") == 1
+    assert "would both become other" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert rlif("show", bag, "-o", tmp_path / "file") == 1, "and no traceback"
 
@@ -94,3 +98,11 @@ def test_show_labels_of_a_function_with_parameters(tmp_path: Path) -> None:
     scheme = ("--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2")
     assert rlif("show", bag, "-o", tmp_path, *scheme) == 0
     assert len(Page((tmp_path / "peg.html").read_text()).all("path")) == 2
+
+
+def test_show_more_episodes_than_are_drawn_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / "peg", make_episodes(3, length=2))
+    assert rlif("show", bag, "-o", tmp_path, "--last", 2) == 0
+    assert "the last 2 of 3 episodes (--last): " in capsys.readouterr().out

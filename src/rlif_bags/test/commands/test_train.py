@@ -18,6 +18,8 @@ from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_policy.stored_actor import read_actor
 
+pytestmark = pytest.mark.usefixtures("compiled_critics")
+
 
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
@@ -163,6 +165,7 @@ def test_train_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
         (["--prior", "nowhere"], "found no bag"),
         (["--labels", "nowhere"], "there are no such labels"),
         (["--checkpoint-every", "0"], "expected whole numbers of at least 1"),
+        (["--updates", "0"], "expected whole numbers of at least 1"),
         (["--updates", "-5"], "expected whole numbers of at least 1"),
     ],
 )

@@ -55,7 +55,7 @@ def test_command_values_joint_velocities_of_any_message_are_actions(make: Any) -
         (trajectory(point(0.1, [], [1.0, 1.0]), names=("wrist", "hip")), "'elbow'"),
         (trajectory(point(0.1, [], [1.0]), names=("wrist", "elbow")), "1 values for 2 joints"),
         (array(float("nan"), 0.0), "not finite"),
-        (session()[0][2:], "neither trajectory, jog"),
+        (session()[0][2:], "found a geometry_msgs/msg/PoseStamped, expected a JointTrajectory"),
     ],
 )
 def test_command_values_without_velocity_are_refused(message: Any, words: str) -> None:

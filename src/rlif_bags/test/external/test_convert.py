@@ -17,9 +17,10 @@ from external_sessions import (
     write_session,
     write_sessions,
 )
-from step_bags import rlif
+from step_bags import make_episodes, rlif
 
 from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.step_writer import StepWriter
 
 
 def test_convert_bag_through_the_command_makes_steps_and_labels(
@@ -76,3 +77,15 @@ def test_convert_bag_steps_of_another_mapping_are_refused(
     mapping_file.write_text(yaml.safe_dump({**MAPPING, "linear_scale": 0.2}))
     assert rlif("relabel", *words) == 1
     assert "another mapping" in capsys.readouterr().err
+
+
+def test_convert_bag_that_another_call_converts_is_reported(
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: "unexpected WriterError", where the other had made its directory, not yet locked."""
+    (bag,) = write_sessions(tmp_path, 1)
+    words = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
+    with StepWriter(tmp_path / "out/s0") as other:
+        assert rlif("relabel", *words) == 1
+        assert "is being written by another process" in capsys.readouterr().err
+        other.write(make_episodes(1)[0], 0)

@@ -19,10 +19,10 @@ from external_sessions import (
 )
 from step_bags import rlif
 
-from rlif_bags.external.guess import starter
+from rlif_bags.external.guess import Facts, starter
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.external.report import ForeignReport
-from rlif_bags.external.steps import foreign_steps
+from rlif_bags.external.report import ConversionReport
+from rlif_bags.external.steps import external_steps
 
 
 def test_starter_of_joint_commands_reads_the_bag(
@@ -38,7 +38,7 @@ def test_starter_of_joint_commands_reads_the_bag(
         message.position = np.array([0.0, 0.1, 0.2])
     bag = write_session(tmp_path / "bag", joint_session(jog, states))
     assert rlif("relabel", bag, "--describe") == 0
-    text = capsys.readouterr().out.split("--mapping:")[1]
+    text = capsys.readouterr().out
     guess = yaml.safe_load(text)
     assert guess["output"] == "joint_velocity" and guess["command"] == "/arm/joints"
     assert guess["joints"] == ["base", "wrist", "elbow"], "as in the joint states"
@@ -46,12 +46,12 @@ def test_starter_of_joint_commands_reads_the_bag(
     assert "axes: [wrist, elbow]\n" in text
     (tmp_path / "guess.yaml").write_text(text.replace("base_frame: base", "base_frame: world"))
     found = TopicMapping.read(tmp_path / "guess.yaml")
-    assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
+    assert len([*external_steps(bag, found, ConversionReport())]) == 11
 
 
 def test_starter_takes_what_it_can_read(tmp_path: Path) -> None:
     text = starter(
-        {"/c": "sensor_msgs/msg/CompressedImage", "/u": "std_msgs/msg/Float64MultiArray"}
+        {"/c": "sensor_msgs/msg/CompressedImage", "/u": "std_msgs/msg/Float64MultiArray"}, Facts()
     )
     guess = yaml.safe_load(text)
     assert guess["cameras"] == {"camera0": "/c"} and guess["command"] == "/u"
@@ -62,13 +62,13 @@ def test_starter_of_twists_reads_the_bag(
 ) -> None:
     bag = write_session(tmp_path / "teleop", session())
     assert rlif("relabel", bag, "--describe") == 0
-    text = capsys.readouterr().out.split("--mapping:")[1]
+    text = capsys.readouterr().out
     guess = yaml.safe_load(text)
     assert guess["command"] == "/arm/twist" and guess["driver"]["joy"] == "/joy"
     assert guess["base_frame"] == "world"
     (tmp_path / "guess.yaml").write_text(text)
     found = TopicMapping.read(tmp_path / "guess.yaml")
-    assert len([*foreign_steps(bag, found, ForeignReport())]) == 11
+    assert len([*external_steps(bag, found, ConversionReport())]) == 11
 
 
 def test_starter_joint_states_without_names_are_described(
@@ -81,10 +81,32 @@ def test_starter_joint_states_without_names_are_described(
     )
     bag = write_session(tmp_path / "bag", [("/joint_states", SECOND, kind, state)])
     assert rlif("relabel", bag, "--describe") == 0
-    assert yaml.safe_load(capsys.readouterr().out.split("--mapping:")[1])["joints"] == []
+    assert yaml.safe_load(capsys.readouterr().out)["joints"] == []
 
 
 def test_starter_without_known_topics_is_refused_by_the_mapping(tmp_path: Path) -> None:
-    (tmp_path / "m.yaml").write_text(starter({"/a": "std_msgs/msg/String"}))
+    (tmp_path / "m.yaml").write_text(starter({"/a": "std_msgs/msg/String"}, Facts()))
     with pytest.raises(ValueError, match=r"m\.yaml"):
         TopicMapping.read(tmp_path / "m.yaml")
+
+
+def test_starter_button_and_scale_are_those_of_the_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: button 0 and 0.1 m/s, not marked as guesses."""
+    bag = write_session(tmp_path / "bag", session())
+    assert rlif("relabel", "--describe", bag) == 0
+    captured = capsys.readouterr()
+    guess = yaml.safe_load(captured.out)
+    assert guess["driver"] == {"joy": "/joy", "button": 4, "timeout": 0.5}
+    assert guess["linear_scale"] == 9.0 and captured.err == ""
+    assert "# guess: the button that is pressed most, 1 times (others: none)" in captured.out
+    assert "# guess: the largest linear command in the recording, 9 m/s" in captured.out
+
+
+def test_starter_joy_that_is_never_pressed_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_session(tmp_path / "bag", session(operator=range(0)))
+    assert rlif("relabel", "--describe", bag) == 0
+    assert "# WARNING: no button of /joy is ever pressed" in capsys.readouterr().out

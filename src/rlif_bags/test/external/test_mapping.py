@@ -72,3 +72,25 @@ def test_topic_mapping_unknown_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({**MAPPING, "comand": "/x"}))
     with pytest.raises(ValueError, match="comand"):
         TopicMapping.read(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        ({"flag": "/m", "operator_values": "teleop"}, "operator_values: 'teleop', expected a list"),
+        ({"flag": "/m", "operator_values": []}, "expected a list"),
+        ({"flag": "/m", "operator_values": ["a", 1]}, "all text, all whole numbers or all flags"),
+        ({"flag": "/m", "operator_values": [True, 1]}, "all text"),
+        ({"flag": "/m", "operator_values": [1.5]}, "all text"),
+        ({"flag": "/m", "policy_values": ["a"]}, "operator_values with them"),
+        ({"flag": "/m", "operator_values": ["a"], "policy_values": ["a"]}, "more than once"),
+        ({"flag": "/m", "field": 3}, "field: 3"),
+        ({"motion": "/m", "motion_on": 0.1, "motion_off": 0.2}, "0 < off < on"),
+        ({"motion": "/m", "axes": [-1]}, "axes: .-1., expected indices"),
+        ({"motion": "/m", "button": 1}, "expected .*motion"),
+        ({"motion": 3}, "driver: motion: found 3, expected a topic"),
+    ],
+)
+def test_topic_mapping_wrong_driver_is_refused_by_field(driver: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mapping(driver=driver)

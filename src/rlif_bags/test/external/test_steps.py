@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from arbiter_bench import Bench
 from external_sessions import (
+    ARM,
     BY_HAND,
     GRIPPER,
     GRIPPING,
@@ -20,14 +21,17 @@ from external_sessions import (
     drivers,
     feed,
     header,
+    jog,
     joint_session,
     joint_state,
     joy,
     mapping,
     moved,
     number,
+    point,
     pose,
     session,
+    trajectory,
     twist,
     until,
     write_session,
@@ -36,8 +40,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_bags.external.commands import gripper_asked
-from rlif_bags.external.report import ForeignReport
-from rlif_bags.external.steps import ForeignSteps
+from rlif_bags.external.report import ConversionReport
+from rlif_bags.external.steps import ExternalSteps
 from rlif_bags.reading.files import BagError
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.ticks import Source
@@ -149,8 +153,8 @@ def test_steps_pose_not_finite_is_a_gap() -> None:
 
 def test_steps_time_that_jumps_back_begins_a_new_episode() -> None:
     """Two files of one bag, the clock was set back in between."""
-    report = ForeignReport(bag="bag")
-    steps, found = ForeignSteps(mapping(), report), []
+    report = ConversionReport(bag="bag")
+    steps, found = ExternalSteps(mapping(), report), []
     for part in range(2):
         for topic, stamp, _, message in session(5):
             found += steps.feed(topic, stamp + (1 - part) * 3600 * SECOND, message)
@@ -168,8 +172,8 @@ def test_steps_slightly_overlapping_files_are_one_episode() -> None:
     half = next(i for i, m in enumerate(messages) if m[1] >= SECOND + 45 * SECOND // 100)
     for swapped in (messages, [*messages[: half - 4], *messages[half:][:4], *messages[half - 4 : half],
                                *messages[half + 4 :]]):  # fmt: skip
-        report = ForeignReport(bag="bag")
-        converter, found = ForeignSteps(mapping(), report), []
+        report = ConversionReport(bag="bag")
+        converter, found = ExternalSteps(mapping(), report), []
         for topic, stamp, _, message in swapped:
             found += [step for _, step in converter.feed(topic, stamp, message)]
         found += [step for _, step in converter.finish()]
@@ -239,9 +243,9 @@ def test_steps_of_an_arbiter_session_have_its_sources_and_onsets(
     pressed = [held for count, held in hand for _ in range(count)]
     length = len(pressed) // 5 * 5
     bench.run(20 * length + 100, hand=lambda ms: pressed[min((ms - began) // 20, length - 1)])
-    report = ForeignReport()
+    report = ConversionReport()
     driver = {"joy": "/joy", "button": 4}
-    foreign_steps = ForeignSteps(
+    external_steps = ExternalSteps(
         mapping(driver=driver, release_dwell=dwell, axes=["x", "y"]), report
     )
     steps = []
@@ -251,8 +255,8 @@ def test_steps_of_an_arbiter_session_have_its_sources_and_onsets(
         for topic, at, _, message in (
             pose(stamp, 0.0), joy(stamp, held), moved(stamp, sent),
         ):  # fmt: skip
-            steps += [step for _, step in foreign_steps.feed(topic, at, message)]
-    steps += [step for _, step in foreign_steps.finish()]
+            steps += [step for _, step in external_steps.feed(topic, at, message)]
+    steps += [step for _, step in external_steps.finish()]
     live = [d for d in bench.decisions if began <= d.stamp / 1_000_000 < began + 20 * length]
     found = [(int(s.source), s.onset, s.intervention_id) for s in steps if not s.is_last]
     assert found == [(int(d.source), d.onset, d.intervention_id) for d in live]
@@ -376,3 +380,19 @@ def test_steps_success_after_the_end_is_noted() -> None:
     steps, report = feed([*session(), ("/done", 5 * SECOND, kind, TYPES[kind]())], success="/done")
     assert steps[-1].outcome == Outcome.TRUNCATED and report.refused == {"/done": 1}
     assert any("success, but no episode is going on" in note for note in report.notes)
+
+
+def test_steps_all_actions_clipped_is_noted() -> None:
+    _, report = feed(session(), linear_scale=0.01)
+    assert report.clipped == 10 and "all actions are clipped" in report.notes[-1]
+
+
+def test_steps_commands_of_other_joints_on_the_topic_are_no_fault() -> None:
+    other = [
+        ("/arm/joints", m[1] + 1, *trajectory(point(0.1, [0.05], [0.0]), names=("finger",)))
+        for m in session()
+        if m[0] == "/arm/twist"
+    ]
+    steps, report = feed(joint_session(jog, other), **ARM)
+    assert drivers(steps) == BY_HAND and not report.refused
+    assert report.other_joints == {"/arm/joints": 50}

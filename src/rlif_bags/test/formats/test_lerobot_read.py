@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from lerobot_data import HINT, LEROBOT, episodes, export_dataset
 from step_bags import make_episodes, rlif
@@ -20,7 +22,7 @@ pytest.importorskip("av", reason=f"av {HINT}")
 def test_lerobot_reader_other_version_or_missing_column_is_refused(tmp_path: Path) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
     with pytest.raises(BagError, match=r"found no \['observation.effort'\], only \["):
-        LeRobotReader(dataset, state="observation.effort")
+        LeRobotReader(dataset, state=["observation.effort"])
     info = json.loads((dataset / "meta/info.json").read_text())
     (dataset / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1"}))
     with pytest.raises(BagError, match="found LeRobot's format v2.1, expected v3"):
@@ -87,3 +89,78 @@ def test_lerobot_reader_cut_file_or_missing_column_is_named(
     parquet.write_table(table, file)
     assert rlif("import", dataset, "-o", tmp_path / "again") == 1
     assert f"{file}: found no column 'episode_index'" in capsys.readouterr().err
+
+
+def rename_actions(dataset: Path, names: Any) -> None:
+    """Other names for the two entries of an action."""
+    info = json.loads((dataset / "meta/info.json").read_text())
+    info["features"]["action"]["names"] = names
+    (dataset / "meta/info.json").write_text(json.dumps(info))
+
+
+NAMES = ["elbow.pos", "gripper.pos"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [NAMES, {"motors": NAMES}, ["joint_position", "x"], ["left.qpos", "right.qpos"], ["Pos", "y"]],
+)
+def test_lerobot_reader_absolute_positions_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: Any
+) -> None:
+    """Regression: "give the scale of the actions", which makes velocities of positions."""
+    dataset = export_dataset(tmp_path, make_episodes(1))
+    rename_actions(dataset, names)
+    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
+    error = capsys.readouterr().err
+    assert "action is absolute positions (" in error and "--differences" in error
+    rename_actions(dataset, ["x.vel", "position_x"])
+    assert rlif("import", dataset, "-o", tmp_path / "again") == 0
+
+
+def test_lerobot_reader_differences_of_positions_are_velocities(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Actions of 0, 0.1, 0.2 ... at 10 Hz: 1 a second. The gripper's position stays one."""
+    dataset = export_dataset(tmp_path, make_episodes(2))
+    rename_actions(dataset, NAMES)
+    words = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
+    assert rlif("import", *words) == 1
+    assert "--gripper-range CLOSED OPEN" in capsys.readouterr().err
+    assert rlif("import", *words, "--gripper-range", 0.0, 0.4) == 0
+    steps = [s for s in read_steps(tmp_path / "again") if not s.is_last]
+    found = [s.action.tolist() for s in steps]
+    one = [[0.0, -1.0], [0.25, -0.5], [0.25, 0.0], [0.25, 0.5], [0.25, 1.0]]
+    assert np.allclose(found, one + one, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gripper-range", 0, 1], "expected --differences with it"),
+        (["--differences", "--gripper-range", 1, 1], "found 1.0 twice"),
+    ],
+)
+def test_differences_wrong_options_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[Any], message: str
+) -> None:
+    dataset = export_dataset(tmp_path, make_episodes(1))
+    assert rlif("import", dataset, "-o", tmp_path / "again", *words) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_lerobot_reader_state_of_several_features_and_unused_ones_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = export_dataset(tmp_path, make_episodes(1))
+    info = json.loads((dataset / "meta/info.json").read_text())
+    info["features"]["observation.goal"] = {**info["features"]["policy_action"]}
+    (dataset / "meta/info.json").write_text(json.dumps(info))
+    file = dataset / "data/chunk-000/file-000.parquet"
+    table = parquet.read_table(file)
+    parquet.write_table(table.append_column("observation.goal", table["policy_action"]), file)
+    assert rlif("import", dataset, "-o", tmp_path / "one") == 0
+    assert "not used: observation.goal; --state-key joins" in capsys.readouterr().out
+    keys = ("--state-key", "observation.state", "observation.goal")
+    assert rlif("import", dataset, "-o", tmp_path / "two", *keys) == 0
+    assert len(next(iter(read_steps(tmp_path / "two"))).state) == 5

@@ -91,3 +91,62 @@ def test_write_minari_name_that_is_no_id_is_refused(
     assert rlif("export", bag, "-o", tmp_path / "peg", "--format", "minari") == 1
     assert "expected NAME-v0" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
+
+
+def dataset_of(path: Path, entries: dict[str, int]) -> Path:
+    """A dataset of two episodes of four actions whose observations are a dictionary of vectors."""
+    from gymnasium.spaces import Box, Dict
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    def box(size: int) -> Any:
+        return Box(-np.inf, np.inf, (size,), np.float64)
+
+    (path / "data").mkdir(parents=True)
+    space = Dict({name: box(size) for name, size in entries.items()})
+    storage = MinariStorage.new(path / "data", observation_space=space, action_space=box(2))
+    storage.update_metadata({"dataset_id": path.name, "minari_version": minari.__version__})
+    for episode in range(2):
+        observations = {
+            name: np.full((5, size), 10.0 * episode + at)
+            for at, (name, size) in enumerate(entries.items())
+        }
+        storage.update_episodes([EpisodeBuffer(
+            observations=observations, actions=np.zeros((4, 2)), rewards=np.ones(4),
+            terminations=np.zeros(4, bool), truncations=np.arange(4) == 3, infos={},
+        )])  # fmt: skip
+    return path
+
+
+GOAL = {"achieved_goal": 2, "desired_goal": 2, "observation": 4}
+
+
+def test_minari_reader_goal_is_part_of_the_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: desired_goal was dropped without a word."""
+    dataset = dataset_of(tmp_path / "goal-v0", GOAL)
+    assert rlif("import", dataset, "-o", tmp_path / "bag") == 0
+    output = capsys.readouterr().out
+    assert "the state is observation and desired_goal" in output
+    assert "not used: achieved_goal" in output
+    steps = list(read_steps(tmp_path / "bag"))
+    assert len(steps) == 10 and steps[0].state.tolist() == [2.0] * 4 + [1.0] * 2
+    keys = ("--state-key", "desired_goal", "observation")
+    assert rlif("import", dataset, "-o", tmp_path / "other", *keys) == 0
+    assert next(iter(read_steps(tmp_path / "other"))).state.tolist() == [1.0] * 2 + [2.0] * 4
+    assert rlif("import", dataset, "-o", tmp_path / "no", "--state-key", "goal") == 1
+    assert "found no vectors ['goal'], only achieved_goal [2]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "entries", [{"observation": 4, "target": 2}, {"state": 3, "desired_goal": 2}, {"a": 1, "b": 2}]
+)
+def test_minari_reader_several_vectors_are_refused_with_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], entries: dict[str, int]
+) -> None:
+    dataset = dataset_of(tmp_path / "dict-v0", entries)
+    assert rlif("import", dataset, "-o", tmp_path / "bag") == 1
+    error = capsys.readouterr().err
+    assert "--state-key NAME... joins some of" in error
+    assert all(f"{name} [{size}]" in error for name, size in entries.items())

@@ -72,7 +72,7 @@ def test_directory_lock_bag_being_written_is_left_alone(tmp_path: Path) -> None:
     with StepWriter(tmp_path / "bag") as writer:
         writer.write(steps[0], 0)
         with pytest.raises(BagError, match="being written"):
-            StepWriter(tmp_path / "bag")
+            StepWriter(tmp_path / "bag").__enter__()
     assert len(list(read_steps(tmp_path / "bag"))) == 1
     (tmp_path / "left").mkdir()
     remove_abandoned(tmp_path / "left")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 import zstandard
 from external_sessions import (
     SECOND,
@@ -24,7 +25,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_typestore
 from step_bags import assert_equal_steps, make_episodes, write_bag, write_unfinished_bag
 
-from rlif_bags.external.report import ForeignReport
+from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError, bag_paths
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.reading.open import _copy_sqlite, open_bag
@@ -106,7 +107,7 @@ def test_read_messages_damage_in_compressed_bag_is_noted_or_refused(
 ) -> None:
     bag = write_session(tmp_path / "bag", session(40), StoragePlugin.MCAP, mode)
     damage(data_file(bag), where)
-    report = ForeignReport()
+    report = ConversionReport()
     try:
         steps, report = convert(bag)
     except BagError as error:
@@ -292,5 +293,34 @@ def test_open_bag_ros_1_is_read(tmp_path: Path) -> None:
             values = {k: v for k, v in values.items() if not k.startswith("__")}
             data = store.serialize_ros1(store.types[kind](**values), kind)
             writer.write(connections[topic], stamp, data)
+    (tmp_path / "one").mkdir()
+    shutil.copy(tmp_path / "old.bag", tmp_path / "one/old.bag")
+    steps, report = convert(tmp_path / "one")
+    assert len(steps) == 6 and not report.notes, "a folder with nothing but a bag is that bag"
     steps, _ = convert(tmp_path / "old.bag")
     assert len(steps) == 6 and steps[0].action.tolist() == pytest.approx([0.5, -0.5])
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+@pytest.mark.parametrize("parts", [1, 2])
+def test_open_bag_files_renamed_after_recording_are_read(
+    tmp_path: Path, plugin: StoragePlugin, parts: int
+) -> None:
+    """Regression: SQLite was refused, MCAP read through a copy."""
+    messages = session(5)
+    bag = write_session(tmp_path / "bag", messages, plugin)
+    (file,) = (f for f in bag.iterdir() if f.suffix != ".yaml")
+    if parts == 2:
+        shutil.copy(file, bag / f"monday_1{file.suffix}")
+        metadata = bag / "metadata.yaml"
+        content = yaml.safe_load(metadata.read_text())
+        content["rosbag2_bagfile_information"]["relative_file_paths"].append("gone_1.mcap")
+        metadata.write_text(yaml.safe_dump(content))
+    file.rename(bag / f"monday_0{file.suffix}")
+    before = sorted(f.name for f in bag.iterdir())
+    notes: list[str] = []
+    with open_bag(bag, notes) as reader:
+        assert reader.message_count == parts * len(messages)
+    assert sorted(f.name for f in bag.iterdir()) == before
+    (note,) = notes
+    assert f"metadata.yaml names {file.name}" in note and "not there; read from monday_0" in note
