@@ -162,12 +162,12 @@ class Arbiter:
         """A message of an operator device that cannot be used."""
         self.fault(f"device {name}", f"operator device {name}: {problem}")
 
-    def pose(self, position: Vector, now: float) -> None:
+    def pose(self, position: Vector, now: float, oldest: str = "") -> None:
         """Measured position of the end effector (3,) in m, base frame, or of the joints (n,) in rad.
 
-        It may be `pose_latency` old.
+        It may be `pose_latency` old. oldest: the joint that was received at `now`, if others are newer
         """
-        self._pose.put(position, now)
+        self._pose.put(position, now, oldest)
 
     def refuse_pose(self, reason: str, now: float) -> None:
         """A measured position that cannot be used, e.g. in another frame."""

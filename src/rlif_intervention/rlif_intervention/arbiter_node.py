@@ -46,8 +46,9 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rlif_node.joints import JointMerger
 from rlif_node.parameters import declare
-from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100, SENSOR
 from rlif_node.running import run
 from rlif_node.stamps import clock_of, to_ns
 from sensor_msgs.msg import JointState
@@ -72,7 +73,6 @@ from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, PeriodMeter, arbiter_statuses
-from .joint_limits import joint_positions
 from .lock_step import LockStep
 from .outputs import make_output
 
@@ -87,7 +87,7 @@ class ArbiterNode(Node):
         super().__init__("arbiter", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
         config = arbiter_config(p)
-        self._joints = config.limits.axes if p["output"] != "twist" else ()
+        self._joints = JointMerger(config.limits.axes if p["output"] != "twist" else ())
         self._frame: str = p["command_frame"]
         self._now = clock_of(self)
         self._core = Arbiter(config, self._make_rack(p))
@@ -149,10 +149,13 @@ class ArbiterNode(Node):
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
         self.create_subscription(String, "hold", self._on_hold, LATCHED)
+        # The robot's drivers publish with any reliability, and a lost sample is replaced by the next
+        # one: best effort is served by all. In lock-step every sample counts.
+        sensor = RELIABLE if self._lock_step else SENSOR
         if needs == "ee_pose":
-            self.create_subscription(PoseStamped, needs, self._on_pose, RELIABLE)
+            self.create_subscription(PoseStamped, needs, self._on_pose, sensor)
         elif needs == "joint_states":
-            self.create_subscription(JointState, needs, self._on_joints, RELIABLE)
+            self.create_subscription(JointState, needs, self._on_joints, sensor)
 
     # ---- inputs
 
@@ -223,9 +226,9 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_joints(self, message: JointState) -> None:
-        positions = joint_positions(message.name, message.position, self._joints)
-        if positions is not None:
-            self._core.pose(positions, self._now())
+        if self._joints.update(message.name, message.position, self._now()):
+            joint, received = self._joints.oldest
+            self._core.pose(self._joints.positions, received, joint)
 
     def _on_episode(self, message: Episode) -> None:
         stamp = to_ns(message.header.stamp)

@@ -30,6 +30,7 @@ from .devices import (
     BUTTONS,
     GRIPPER_BUTTONS,
     NEVER,
+    AxisRest,
     ButtonEdges,
     ButtonMemory,
     Deadman,
@@ -40,6 +41,7 @@ from .devices import (
     Lock,
     MotionGate,
     Reading,
+    RepeatLimit,
 )
 from .gripper import AXIS as GRIPPER
 from .limits import AXES, Vector
@@ -74,6 +76,12 @@ def device_parameters(
         Param(
             "axes", list(p.axes), "index of x y z roll pitch yaw, or joints, in Joy.axes; -1: none"
         ),
+        Param(
+            "triggers",
+            list(p.triggers),
+            "index in Joy.axes of those that rest at 1 and go to -1: read as 0 to 1",
+            items=int,
+        ),
         Param("scales", list(p.scales), "factor for each of them; the sign turns it around"),
         Param("deadzone", p.deadzone, "deflections up to this are 0", 0.0, 0.9),
         Param("slow", p.slow, "factor while the turbo button is up, if there is one", 0.01, 1.0),
@@ -81,6 +89,13 @@ def device_parameters(
         Param("motion_off", 0.05, "take-over by motion: deflection below which it ends", 0.0, 1.0),
         Param(
             "best_effort", False, "hear a best-effort Joy too: taps may be lost; twists always so"
+        ),
+        Param(
+            "repeat_limit",
+            p.repeat_limit,
+            "s of identical messages while engaged until it is taken as gone; 0: off",
+            0.0,
+            600.0,
         ),
         Param("idle_ok", False, "it sends only when it is used: silence at rest is no failure"),
         Param("deadman_topic", "", "std_msgs/Bool, true: held; empty: take-over by motion"),
@@ -103,7 +118,7 @@ def lock_parameters(name: str) -> tuple[Param, ...]:
 
 
 def _prefixed(name: str, row: Param) -> Param:
-    return Param(f"{name}.{row.name}", row.default, row.about, row.low, row.high)
+    return replace(row, name=f"{name}.{row.name}")
 
 
 def preset_of(node: Node, name: str) -> tuple[str, Preset]:
@@ -149,6 +164,8 @@ class DeviceInput:
         highest = max(i for _, i in self._layout.buttons)
         self._buttons = ButtonMemory(highest + 1 if p["kind"] == "motion" else 0)
         self._edges = ButtonEdges()
+        self._rest = AxisRest(max(0.1, p["deadzone"]))
+        self._repeat_limit = RepeatLimit(p["repeat_limit"])
         self._deadman = Deadman(p["timeout"])
         by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
         self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
@@ -177,13 +194,28 @@ class DeviceInput:
             node.create_subscription(Bool, p["deadman_topic"], self._on_deadman, qos)
 
     def _on_joy(self, m: Joy) -> None:
-        self._read(m.axes, self._buttons.complete(m.buttons), to_ns(m.header.stamp))
+        buttons, now = self._buttons.complete(m.buttons), self._now()
+        try:
+            engaged = self._by_button and "deadman" in self._layout.pressed(buttons)
+            deflections = self._layout.deflections(m.axes, self._axes)
+            # Of a device that takes over by motion any deflection is motion, at rest or not.
+            ignored = self._rest.update(deflections, engaged or not self._by_button, now)
+            reading = self._layout.read(m.axes, buttons, self._axes, ignored)
+        except DeviceMessageError as problem:
+            self._refuse(problem)
+            return
+        self.device.off_centre = {name: deflections[name] for name in sorted(ignored)}
+        self.device.repeats = self._repeat_limit.exceeded(m.axes, buttons, engaged, now)
+        self._take(reading, to_ns(m.header.stamp))
 
     def _on_twist_stamped(self, m: TwistStamped) -> None:
-        self._read(_twist_axes(m.twist), (), to_ns(m.header.stamp))
+        self._on_twist(m.twist, to_ns(m.header.stamp))
 
-    def _on_twist(self, m: Twist) -> None:
-        self._read(_twist_axes(m), (), 0)
+    def _on_twist(self, m: Twist, stamp: int = 0) -> None:
+        try:
+            self._take(self._layout.read(_twist_axes(m), (), self._axes), stamp)
+        except DeviceMessageError as problem:
+            self._refuse(problem)
 
     def _on_deadman(self, m: Bool) -> None:
         now = self._now()
@@ -202,15 +234,13 @@ class DeviceInput:
             zeros = (0.0,) * len(self._axes)
             self._handlers.reading(self.device.name, Reading(m.data, zeros))
 
-    def _read(self, axes: Any, buttons: Any, stamp: int) -> None:
+    def _refuse(self, problem: DeviceMessageError) -> None:
+        self._broken = True
+        self._handlers.problem(self.device.name, str(problem))
+
+    def _take(self, reading: Reading, stamp: int) -> None:
         """One message: flag and action both out of it, then the buttons that went down."""
         name = self.device.name
-        try:
-            reading = self._layout.read(axes, buttons, self._axes)
-        except DeviceMessageError as problem:
-            self._broken = True
-            self._handlers.problem(name, str(problem))
-            return
         self._broken = False
         self._twisted = self._now()
         if not self._by_button:
@@ -236,6 +266,7 @@ def _layout(p: dict[str, Any], names: tuple[str, ...], with_gripper: bool) -> Jo
         names=names,
         axes=tuple(p["axes"]),
         scales=tuple(p["scales"]),
+        triggers=tuple(p["triggers"]),
         buttons=tuple((b, p[f"{b}_button"]) for b in buttons),
         deadzone=p["deadzone"],
         slow=p["slow"],

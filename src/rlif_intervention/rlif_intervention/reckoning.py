@@ -86,16 +86,20 @@ class MeasuredPosition:
         """As if nothing had come yet."""
         self.received = NEVER
         self._position: Vector | None = None
+        self._oldest = ""
         self._refused, self._refusal = NEVER, ""
         self._reckoner = Reckoner(self._size, self._latency, self._timeout)
 
-    def put(self, position: Vector, now: float) -> None:
-        """One measurement (size,), up to `latency` old."""
+    def put(self, position: Vector, received: float, oldest: str = "") -> None:
+        """One measurement (size,), up to `latency` old when it was received.
+
+        oldest: name of the entry that was received then, where the others are newer
+        """
         problem = shape_problem(position, self._size)
         if problem:
-            self.refuse(f"{self.needed} {problem}", now)
+            self.refuse(f"{self.needed} {problem}", received)
         else:
-            self._position, self.received = position, now
+            self._position, self.received, self._oldest = position, received, oldest
 
     def refuse(self, reason: str, now: float) -> None:
         """A measurement that cannot be used. One is enough: two may be publishing."""
@@ -108,7 +112,8 @@ class MeasuredPosition:
         if now - self._refused <= self._timeout:
             return self._refusal
         if now - self.received > self._timeout:
-            return f"no {self.needed} for more than {self._timeout} s: {self._needed_for}"
+            of = f" of {self._oldest}" if self._oldest else ""
+            return f"no {self.needed}{of} for more than {self._timeout} s: {self._needed_for}"
         return None
 
     def now(self, now: float) -> tuple[Vector | None, Drift]:

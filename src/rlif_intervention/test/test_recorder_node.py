@@ -16,7 +16,7 @@ from bag_rig import messages_of_unfinished
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100, REPLAY
 from rlif_node.stamps import to_msg
 from ros_graph import params
 from rosbags.highlevel import AnyReader
@@ -44,7 +44,7 @@ class Driver(Node):
         best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.pose = self.create_publisher(Joy, "loose", best_effort)
         self.steps: list[Step] = []
-        self.create_subscription(Step, "replay", self.steps.append, QoSProfile(depth=1000))
+        self.create_subscription(Step, "replay", self.steps.append, REPLAY)  # as the learner
 
     def linked(self, joy: bool = False) -> bool:
         """Whether the recorder is there, both ways."""
