@@ -49,7 +49,7 @@ from .presets import PRESETS, Preset
 
 KINDS = ("joy", "motion", "twist", "twist_stamped")
 # Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node
-# may send 1000 messages a second, and says only in one of them that a button went down.
+# may send 1000 messages a second, and a button that went down is in only one of them.
 DEPTH = 200
 
 
@@ -88,7 +88,9 @@ def device_parameters(
         Param("motion_on", 0.15, "take-over by motion: deflection from which it begins", 0.01, 1.0),
         Param("motion_off", 0.05, "take-over by motion: deflection below which it ends", 0.0, 1.0),
         Param(
-            "best_effort", False, "hear a best-effort Joy too: taps may be lost; twists always so"
+            "best_effort",
+            False,
+            "subscribe to Joy with best effort: taps may be lost; twists always so",
         ),
         Param(
             "repeat_limit",
@@ -122,7 +124,7 @@ def _prefixed(name: str, row: Param) -> Param:
 
 
 def preset_of(node: Node, name: str) -> tuple[str, Preset]:
-    """Declare NAME.preset: its name, and what it says."""
+    """Declare NAME.preset. Returns its name and its values."""
     found = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
     preset = next(iter(found.values()))
     if preset not in PRESETS:
@@ -171,7 +173,7 @@ class DeviceInput:
         self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
         self._by_button = p["kind"] == "joy"
         self._by_topic = not self._by_button and not by_motion
-        # With a deadman topic that is the sign of life: the twists may come and go.
+        # With a deadman topic that is the heartbeat: the twists may come and go.
         self._sparse = p["idle_ok"] and self._by_topic
         idle_ok = p["idle_ok"] and not self._by_topic
         self.device = Device(name, p["priority"], p["timeout"], idle_ok)
@@ -226,11 +228,11 @@ class DeviceInput:
         if self._sparse:
             changed = last is None or last.engaged != m.data
             # Half of the time-out, so that the zeros come before the last twist has lasted too long.
-            speaks = changed or now - self._twisted > self.device.timeout / 2
+            counts = changed or now - self._twisted > self.device.timeout / 2
         else:
             # Let go at once: the next twist may be late, or never come.
-            speaks = not m.data and self.device.engaged(now)
-        if speaks:
+            counts = not m.data and self.device.engaged(now)
+        if counts:
             zeros = (0.0,) * len(self._axes)
             self._handlers.reading(self.device.name, Reading(m.data, zeros))
 
@@ -282,13 +284,13 @@ def subscribe_lock(node: Node, name: str, now: Callable[[], float]) -> Lock:
     p = {k.split(".", 1)[1]: v for k, v in declare(node, lock_parameters(name)).items()}
     lock = Lock(name, p["priority"], p["timeout"])
 
-    def heard(m: Bool) -> None:
+    def receive(m: Bool) -> None:
         lock.update(m.data, now())
 
     # Twice, as for `stop`: a lock that was latched before this node started, and a publisher of any
-    # other quality of service. Hearing a message twice changes nothing.
+    # other quality of service. A message that is received twice changes nothing.
     for qos in (LATCHED, SENSOR):
-        node.create_subscription(Bool, p["topic"], heard, qos)
+        node.create_subscription(Bool, p["topic"], receive, qos)
     return lock
 
 
@@ -305,7 +307,7 @@ def make_rack(
 
     def pressed(name: str, buttons: frozenset[str]) -> None:
         device = rack.device(name)
-        counts, lock = rack.heard(device, buttons, now()), rack.lock_on(device, now())
+        counts, lock = rack.effective(device, buttons, now()), rack.lock_on(device, now())
         ignored = buttons - counts - {"deadman", "turbo"}
         if ignored and lock:
             node.get_logger().warning(

@@ -1,4 +1,4 @@
-"""Operator devices: what a person holds, reduced to "do they want control" and "where to".
+"""Operator devices: messages reduced to "engaged" and an action.
 
 A device is fed with each of its messages exactly once, at receipt; flag and action always come
 from the same message. `DeviceRack` holds several with priorities, time-outs and locks.
@@ -111,7 +111,7 @@ class JoyLayout:
         return dict(self.buttons).get(button, -1)
 
     def pressed(self, buttons: Sequence[int]) -> frozenset[str]:
-        """Names of the buttons that are down. A message without any says that none is."""
+        """Names of the buttons that are down. Without any in the message: none."""
         if not buttons:
             return frozenset()
         highest = max((i for _, i in self.buttons), default=-1)
@@ -222,7 +222,7 @@ class RepeatLimit:
 
 
 class ButtonMemory:
-    """The buttons as last heard, for drivers that do not send all of them in every message.
+    """The buttons as last received, for drivers that do not send all of them in every message.
 
     spacenav_node sends its motion without buttons, and with a button that moves only those up to
     it. `size`: how many the layout needs; 0: a message with buttons has them all.
@@ -282,7 +282,7 @@ class Deadman:
 class MotionGate:
     """Take-over by motion, for devices without a button: on above `on`, off below `off`.
 
-    The distance between the thresholds keeps a trembling hand from flickering on and off.
+    The distance between the thresholds keeps noise from flickering on and off.
     """
 
     on: float = 0.15
@@ -398,7 +398,7 @@ class DeviceRack:
         masks = (k for k in self.locks if k.active(now) and device.priority <= k.priority)
         return next(masks, None)
 
-    def heard(self, device: Device, pressed: frozenset[str], now: float) -> frozenset[str]:
+    def effective(self, device: Device, pressed: frozenset[str], now: float) -> frozenset[str]:
         """Those of the buttons pressed on it that count: a locked device can only stop."""
         return pressed if self.lock_on(device, now) is None else pressed & {"stop"}
 
@@ -408,8 +408,8 @@ class DeviceRack:
         if lock is None and device.live(now):
             return None
         went = "repeats one message (is it out of range?)" if device.repeats else "went silent"
-        words = f"was locked by {lock.name}" if lock else went
-        return f"the operator device {device.name} {words}"
+        cause = f"was locked by {lock.name}" if lock else went
+        return f"the operator device {device.name} {cause}"
 
     def _device_problem(self, device: Device, now: float) -> str | None:
         lock = self.lock_on(device, now)

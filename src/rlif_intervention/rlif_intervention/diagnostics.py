@@ -1,4 +1,4 @@
-"""What the arbiter reports once a second: one status per concern, in words."""
+"""Diagnostics of the arbiter: one status for each concern."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def _device(rack: DeviceRack, device: Device, now: float) -> Status:
         )
         return Status(name, Level.WARN, message, status.values)
     if device.idle(now):
-        words = "silent and let go, taken as there (idle_ok): unplugged, it looks the same"
-        return Status(name, Level.OK, words, status.values)
+        message = "silent and let go, taken as there (idle_ok): unplugged, it looks the same"
+        return Status(name, Level.OK, message, status.values)
     if status.level is Level.OK and not device.moved:
-        words = "alive, but never moved: move it once, and check its driver if this stays"
-        return Status(name, Level.WARN, words, status.values)
+        message = "alive, but never moved: move it once, and check its driver if this stays"
+        return Status(name, Level.WARN, message, status.values)
     return status

@@ -1,4 +1,4 @@
-"""Layouts of devices that people have at hand, as joy_node and spacenav_node report them.
+"""Layouts of common devices, as joy_node and spacenav_node report them.
 
 Axes point as a person in front of the robot expects: stick up is +x (away from the base), stick to
 the left is +y, right stick up is +z. Check yours once with a look at the topic: drivers differ.

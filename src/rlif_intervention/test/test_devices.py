@@ -199,10 +199,10 @@ def test_rack_with_a_locked_device_takes_its_stop_button_only():
     lock = Lock("pause", priority=10)
     r = rack([lock])
     buttons = frozenset({"arm", "stop", "success", "failure", "discard"})
-    assert r.heard(r.device("pad"), buttons, 0.0) == buttons
+    assert r.effective(r.device("pad"), buttons, 0.0) == buttons
     lock.update(True, 0.0)
-    assert r.heard(r.device("pad"), buttons, 0.1) == {"stop"}
-    assert r.heard(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
+    assert r.effective(r.device("pad"), buttons, 0.1) == {"stop"}
+    assert r.effective(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
 
 
 def test_button_memory_with_buttons_left_out_completes_them():

@@ -245,10 +245,10 @@ def test_steps_with_a_full_disk_still_reach_the_learner(
 
 
 def test_step_message_shares_images_with_the_observation() -> None:
-    from rlif_intervention.join import Joined
+    from rlif_intervention.join import JoinedStep
 
     seen = Observation(tick=3, images=[Image()])
-    step = step_message(Joined(0, 3, 1, 0, True, 1, False, seen, None))
+    step = step_message(JoinedStep(0, 3, 1, 0, True, 1, False, seen, None))
     assert step.images[0] is seen.images[0] and step.is_last and not len(step.executed_action)
 
 
