@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from rlif_intervention.arbiter import Arbiter, ArbiterConfig
 from rlif_intervention.devices import DeviceRack
-from rlif_intervention.episodes import Driven as Counted
-from rlif_intervention.episodes import EpisodeConfig, EpisodeKeeper, Outcome
+from rlif_intervention.episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome
 from rlif_intervention.episodes import Phase as KeeperPhase
-from rlif_intervention.join import Driven, Phase, Seen, Stage, StepJoin
+from rlif_intervention.join import EpisodeEvent, Phase, StepJoin, TimedDecision, TimedObservation
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Source, StepRecord, follows
 
@@ -78,7 +77,9 @@ class Session:
 
     def observe(self, tick):
         stamp = self.now - self.age
-        self.send("observation to recorder", self.to_join, "observe", Seen(tick, stamp, tick))
+        self.send(
+            "observation to recorder", self.to_join, "observe", TimedObservation(tick, stamp, tick)
+        )
         self.send("observation to arbiter", self.to_arbiter, tick, stamp)
 
     def to_arbiter(self, tick, stamp):
@@ -86,8 +87,8 @@ class Session:
         self.arbiter.policy_action(tick, stamp, (0.5, 0.0, 0.0), 1, self.seconds)
         if decision is None:
             return
-        d, counted = decision, Counted(decision.stamp, decision.source, decision.onset)
-        driven = Driven(d.tick, d.stamp, d.episode_id, d.step_index, d)
+        d, counted = decision, CountedDecision(decision.stamp, decision.source, decision.onset)
+        driven = TimedDecision(d.tick, d.stamp, d.episode_id, d.step_index, d)
         self.send("decision to recorder", self.to_join, "decide", driven)
         self.send("decision to episode", self.to_keeper, d.episode_id, counted)
 
@@ -126,7 +127,7 @@ class Session:
         if report.phase is KeeperPhase.ENDED:
             self.ended.append(report)
         self.send("episode to arbiter", self.episode_to_arbiter, report)
-        stage = Stage(report.id, Phase(report.phase), report.stamp, report.outcome)
+        stage = EpisodeEvent(report.id, Phase(report.phase), report.stamp, report.outcome)
         self.send("episode to recorder", self.stage, stage)
 
     def stage(self, stage):

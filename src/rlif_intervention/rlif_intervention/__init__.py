@@ -1,1 +1,1 @@
-"""Arbiter, episode and recorder nodes: who drives, within which limits, and what is written down."""
+"""Arbiter, episode and recorder nodes: control source, limits and recording."""

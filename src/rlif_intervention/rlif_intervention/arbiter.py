@@ -19,7 +19,7 @@ from .interventions import EPSILON, Intervention, InterventionTracker
 from .joint_limits import JointLimitConfig, JointLimiter
 from .limits import Limited, Limiter, Vector, shape_problem
 from .policy_hold import PolicyHold
-from .reckoning import MeasuredPosition
+from .pose_extrapolator import MeasuredPosition
 from .ticks import Decision, InterventionChange, Source, Tick
 
 
@@ -59,7 +59,7 @@ class Arbiter:
         self._last_action: Vector = (0.0,) * self._size
         self._limited: Counter[str] = Counter()
 
-    # ---- what it says
+    # ---- state
 
     @property
     def state(self) -> ControlState:
@@ -162,12 +162,12 @@ class Arbiter:
         """A message of an operator device that cannot be used."""
         self.fault(f"device {name}", f"operator device {name}: {problem}")
 
-    def pose(self, position: Vector, now: float) -> None:
+    def pose(self, position: Vector, now: float, oldest: str = "") -> None:
         """Measured position of the end effector (3,) in m, base frame, or of the joints (n,) in rad.
 
-        It may be `pose_latency` old.
+        It may be `pose_latency` old. oldest: the joint that was received at `now`, if others are newer
         """
-        self._pose.put(position, now)
+        self._pose.put(position, now, oldest)
 
     def refuse_pose(self, reason: str, now: float) -> None:
         """A measured position that cannot be used, e.g. in another frame."""
@@ -194,17 +194,17 @@ class Arbiter:
     def stop(self, on: bool, topic: str = "stop", publishers: int = 1) -> None:
         """A stop signal. `publishers`: how many there are on its topic.
 
-        Who said a word is not known. So among several nobody can take a stop back: the "false" of
-        one may not be the word of the one that said "true".
+        The sender of a message is not known. So with several publishers none can take a stop back:
+        the "false" of one may not come from the one that sent "true".
         """
         cause = f"stop signal {topic}"
         if on:
             self.fault(cause, f"the stop signal on {topic} is on", by_human=True)
         elif publishers > 1 and cause in self._causes:
             self._causes[cause] = (
-                f"the stop signal on {topic} was on, and {publishers} publish there: who says false "
-                "now cannot be told. End all but one, let that one say false, and give each a topic "
-                "of its own (stop_topics)"
+                f"the stop signal on {topic} was on, and {publishers} publish there: which of "
+                "them sends false is not known. End all but one, let that one send false, and give "
+                "each a topic of its own (stop_topics)"
             )
         else:
             self._causes.pop(cause, None)
@@ -224,10 +224,10 @@ class Arbiter:
 
         The operator may still drive: out of the singularity, away from the obstacle.
         """
-        self._policy_hold.said(reason, now)
+        self._policy_hold.update(reason, now)
 
     def arm(self, on: bool) -> tuple[bool, str]:
-        """A human arms or disarms. Returns success, and words for the human."""
+        """A human arms or disarms. Returns success, and a message for the human."""
         if not on:
             self._machine.handle(Event.DISARM, "disarmed", by_human=True)
             return True, f"{self.state.name}: {self.reason}"
@@ -241,7 +241,7 @@ class Arbiter:
         return True, "armed" if changed else f"it is armed already: {self.state.name}"
 
     def leave(self) -> None:
-        """The process ends, for whatever reason: nobody has judged the policy by that."""
+        """The process ends, for whatever reason: that is no judgement of the policy."""
         self._machine.handle(Event.DISARM, "the arbiter has ended")
 
     # ---- output
@@ -294,10 +294,10 @@ class Arbiter:
         current = self._tracker.current
         lost = current is not None and self._lose(self.rack.device(current.device), now)
         if driving is not None:
-            words = f"taken over with {driving.name}"
-            self._machine.handle(Event.TAKE_OVER, words)
+            reason = f"taken over with {driving.name}"
+            self._machine.handle(Event.TAKE_OVER, reason)
             if self.state is ControlState.OPERATOR:
-                self._machine.explain(words)  # it may have been another device's
+                self._machine.explain(reason)  # it may have been another device's
                 self._engage(driving, now, changes)
         elif lost:
             self._machine.handle(Event.DEVICE_LOST, self._lost_reason)
@@ -314,9 +314,9 @@ class Arbiter:
             self._end_intervention(now, changes)
 
     def _follow_inputs(self, missing: str | None) -> None:
-        """POLICY <-> HOLD, and in HOLD always the words for what is missing now."""
+        """POLICY <-> HOLD, and in HOLD always the reason of now."""
         if missing is None:
-            self._machine.handle(Event.INPUTS_BACK, "the policy drives")
+            self._machine.handle(Event.INPUTS_BACK, "the policy has control")
             return
         self._machine.handle(Event.INPUTS_LOST, missing)
         if self.state is ControlState.HOLD:
@@ -348,8 +348,8 @@ class Arbiter:
             return gripper.forget()
         return gripper.drive(asked[-1], source, now) if asked else gripper.keep()
 
-    def _hand(self, device: Device | None) -> Vector:
-        """What the operator does with it: with a tap of the gripper's button that is over already."""
+    def _operator_action(self, device: Device | None) -> Vector:
+        """The operator action, with a tap of the gripper's button that is over already."""
         if device is None or device.reading is None:
             return ()
         action = device.reading.action
@@ -360,7 +360,7 @@ class Arbiter:
         if self.state is ControlState.POLICY and self._policy:
             return self._policy.action, Source.POLICY
         if self.state is ControlState.OPERATOR and driving and driving.reading:
-            return self._hand(driving), Source.OPERATOR
+            return self._operator_action(driving), Source.OPERATOR
         return (), Source.NONE
 
     # ---- what is missing
@@ -398,11 +398,11 @@ class Arbiter:
         return self.rack.problem(now) if c.require_operator else None
 
     def _just_armed(self, now: float) -> str:
-        """Arming leads to no motion, whatever runs already: time to see what is about to happen."""
+        """Why arming leads to no motion yet, whatever runs already; empty: the dwell is over."""
         if self._armed_since is None:
             self._armed_since = now
         left = self._armed_since + self.config.arm_dwell - now
-        return f"armed; nobody drives for {self.config.arm_dwell} s" if left > EPSILON else ""
+        return f"armed; zeros for {self.config.arm_dwell} s (arm_dwell)" if left > EPSILON else ""
 
     def _lose(self, device: Device, now: float) -> bool:
         """Whether a device that drives can no longer; the policy stays out until its release."""
@@ -433,8 +433,8 @@ class Arbiter:
         begins = self._tracker.current is None
         intervention = self._tracker.engage(driving.name, now)
         if self._tick:
-            hand = self._hand(driving)
-            self._tick.mark(intervention.id, intervention.id > self._last_onset, hand)
+            action = self._operator_action(driving)
+            self._tick.mark(intervention.id, intervention.id > self._last_onset, action)
             self._last_onset = intervention.id
         if begins:
             changes.append(self._change(True, intervention, now))

@@ -1,4 +1,4 @@
-"""What the arbiter's core says, as messages."""
+"""Decisions and interventions of the arbiter's core as ROS messages."""
 
 from __future__ import annotations
 

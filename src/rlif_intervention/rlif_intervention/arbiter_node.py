@@ -1,19 +1,19 @@
-"""Node `arbiter`: who drives the robot, within which limits, and why.
+"""Node `arbiter`: selects the control source and limits its commands.
 
 Subscribes
     observation    rlif_msgs/Observation       the ticks
-    policy_action  rlif_msgs/PolicyAction      what the policy would do
-    joy            sensor_msgs/Joy             what the operator does; the arm button (other devices
+    policy_action  rlif_msgs/PolicyAction      the action of the policy
+    joy            sensor_msgs/Joy             the operator's device, with the arm button (others
                                                by parameter: rlif_intervention.device_inputs)
-    episode        rlif_msgs/Episode           when to drive (latched)
+    episode        rlif_msgs/Episode           a running episode allows motion (latched)
     ee_pose        geometry_msgs/PoseStamped   only with a workspace box; in command_frame
     joint_states   sensor_msgs/JointState      only with a joint output
     stop           std_msgs/Bool               true: FAULT (latched); more of them by parameter,
                                                one for each that may stop
-    hold           std_msgs/String             why the policy must not drive, e.g. Servo has halted;
-                                               empty: it may (latched)
+    hold           std_msgs/String             reason why the policy must not act, e.g. Servo has
+                                               halted; empty: it may (latched)
 Publishes
-    command        geometry_msgs/TwistStamped  at command_rate; zeros whenever nobody drives
+    command        geometry_msgs/TwistStamped  at command_rate; zeros without an active source
     joint_command  std_msgs/Float64MultiArray  instead, with output joint_velocity: rad/s
     joint_trajectory  trajectory_msgs/JointTrajectory  instead, with output joint_trajectory: while
                                                the arm moves, each ending at rest
@@ -22,7 +22,7 @@ Publishes
     decision       rlif_msgs/Decision          one per tick of an episode
     intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
     control_state  rlif_msgs/ControlState      on change only (latched)
-    arbiter_alive  std_msgs/Header             20 Hz: this process lives and its timers run
+    arbiter_alive  std_msgs/Header             20 Hz: heartbeat
     /diagnostics   diagnostic_msgs/DiagnosticArray  once a second, a status per concern
 Services
     arm            std_srvs/SetBool            true: arm; false: disarm
@@ -46,8 +46,9 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rlif_node.joints import JointMerger
 from rlif_node.parameters import declare
-from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100, SENSOR
 from rlif_node.running import run
 from rlif_node.stamps import clock_of, to_ns
 from sensor_msgs.msg import JointState
@@ -72,12 +73,11 @@ from .device_inputs import Handlers, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, PeriodMeter, arbiter_statuses
-from .joint_limits import joint_positions
 from .lock_step import LockStep
 from .outputs import make_output
 
-SIGN_OF_LIFE = 0.05  # s between two; those who move the arm by other means wait for them
-LAST_WORDS = Duration(seconds=0.5)  # at most, for each of the last messages to arrive
+HEARTBEAT_PERIOD = 0.05  # s; planners that move the arm wait for this heartbeat
+SHUTDOWN_TIMEOUT = Duration(seconds=0.5)  # s for each of the last messages to arrive
 
 
 class ArbiterNode(Node):
@@ -87,7 +87,7 @@ class ArbiterNode(Node):
         super().__init__("arbiter", parameter_overrides=list(overrides))
         p = declare(self, PARAMETERS)
         config = arbiter_config(p)
-        self._joints = config.limits.axes if p["output"] != "twist" else ()
+        self._joints = JointMerger(config.limits.axes if p["output"] != "twist" else ())
         self._frame: str = p["command_frame"]
         self._now = clock_of(self)
         self._core = Arbiter(config, self._make_rack(p))
@@ -117,8 +117,8 @@ class ArbiterNode(Node):
         self._cadence = Cadence(1.0 / rate)
         self._timer = self.create_timer(1.0 / rate, tick, clock=steady)
         self.create_timer(REPORT_PERIOD, self._report, clock=steady)
-        self.create_timer(SIGN_OF_LIFE, self._say_alive, clock=steady)
-        self._say_state()
+        self.create_timer(HEARTBEAT_PERIOD, self._publish_heartbeat, clock=steady)
+        self._publish_state()
 
     def _make_rack(self, p: dict[str, Any]) -> DeviceRack:
         handlers = Handlers(
@@ -149,10 +149,13 @@ class ArbiterNode(Node):
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
         self.create_subscription(String, "hold", self._on_hold, LATCHED)
+        # The robot's drivers publish with any reliability, and a lost sample is replaced by the next
+        # one: best effort is served by all. In lock-step every sample counts.
+        sensor = RELIABLE if self._lock_step else SENSOR
         if needs == "ee_pose":
-            self.create_subscription(PoseStamped, needs, self._on_pose, RELIABLE)
+            self.create_subscription(PoseStamped, needs, self._on_pose, sensor)
         elif needs == "joint_states":
-            self.create_subscription(JointState, needs, self._on_joints, RELIABLE)
+            self.create_subscription(JointState, needs, self._on_joints, sensor)
 
     # ---- inputs
 
@@ -182,23 +185,23 @@ class ArbiterNode(Node):
             message.policy_version,
             now,
         )
-        self._say_state()
+        self._publish_state()
 
     def _on_reading(self, name: str, reading: Reading) -> None:
         self._core.device_reading(name, reading, self._now())
-        self._say_state()
+        self._publish_state()
 
     def _on_pressed(self, name: str, pressed: frozenset[str]) -> None:
         if "stop" in pressed:
             self._core.fault("", f"the stop button of {name} was pressed", by_human=True)
         elif "arm" in pressed and not self._core.armed:
-            _, words = self._core.arm(True)
-            self.get_logger().info(f"arm button of {name}: {words}")
-        self._say_state()
+            _, message = self._core.arm(True)
+            self.get_logger().info(f"arm button of {name}: {message}")
+        self._publish_state()
 
     def _on_device_problem(self, name: str, problem: str) -> None:
         self._core.device_fault(name, problem)
-        self._say_state()
+        self._publish_state()
 
     def _on_device_arrived(self, name: str, stamp: int) -> None:
         if self._lock_step:
@@ -223,9 +226,9 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_joints(self, message: JointState) -> None:
-        positions = joint_positions(message.name, message.position, self._joints)
-        if positions is not None:
-            self._core.pose(positions, self._now())
+        if self._joints.update(message.name, message.position, self._now()):
+            joint, received = self._joints.oldest
+            self._core.pose(self._joints.positions, received, joint)
 
     def _on_episode(self, message: Episode) -> None:
         stamp = to_ns(message.header.stamp)
@@ -242,12 +245,12 @@ class ArbiterNode(Node):
     def _on_stop(self, topic: str, message: Bool) -> None:
         publishers = self.count_publishers(self.resolve_topic_name(topic))
         self._core.stop(message.data, topic, publishers)
-        self._say_state()
+        self._publish_state()
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success, response.message = self._core.arm(request.data)
         self.get_logger().info(f"arm service: {response.message}")
-        self._say_state()
+        self._publish_state()
         return response
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -269,7 +272,7 @@ class ArbiterNode(Node):
         self._timer.timer_period_ns = int(1e9 * self._cadence.next_period(turn))
 
     def _check_stall(self) -> None:
-        """A process that was stopped, or starved, must not go on as if nothing had been."""
+        """A process that was stopped, or starved, must not go on as before."""
         now, last = time.monotonic(), self._last_output
         self._last_output = now
         self._meter.tick(now)
@@ -284,7 +287,7 @@ class ArbiterNode(Node):
         if step is None or not step.pending or not self._core.expects_steps:
             return
         if step.observed < self._core.episode_start:
-            # Nobody drives before the first observation of the episode: lead the world there.
+            # No source is active before the first observation of the episode: lead the world there.
             self._send(self._core.output(self._now()), self._zero_stamp(step))
         elif step.ready and step.policy is not None:
             self._core.hold(None)
@@ -332,15 +335,15 @@ class ArbiterNode(Node):
         self._output.send(command.twist, command.reference, stamp)
         if self._gripper:
             self._gripper.publish(Float64(data=command.gripper))
-        self._say_state()
+        self._publish_state()
 
-    def _say_state(self) -> None:
+    def _publish_state(self) -> None:
         """Publish ControlState if anything in it has changed."""
         core = self._core
-        words = (core.state, core.reason, core.device, core.by_human)
-        if words == self._published:
+        content = (core.state, core.reason, core.device, core.by_human)
+        if content == self._published:
             return
-        self._published = words
+        self._published = content
         message = ControlState(
             state=int(core.state),
             reason=core.reason,
@@ -350,8 +353,8 @@ class ArbiterNode(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
 
-    def _say_alive(self) -> None:
-        """Not `command`, on which the watchdog speaks too, nor `control_state`, which stays latched."""
+    def _publish_heartbeat(self) -> None:
+        """On its own topic: the watchdog publishes on `command` too, and `control_state` is latched."""
         message = Header(frame_id="arbiter")
         message.stamp = self.get_clock().now().to_msg()
         self._alive.publish(message)
@@ -365,15 +368,15 @@ class ArbiterNode(Node):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def last_words(self) -> None:
-        """Zeros to the robot before this process goes, and not before they have arrived."""
+    def shut_down(self) -> None:
+        """Graceful shutdown: zeros to the robot, and this process ends after they have arrived."""
         self._output.stop(self.get_clock().now().nanoseconds)
         self._core.leave()
-        self._say_state()
+        self._publish_state()
         for publisher in (self._output.publisher, self._state):
-            publisher.wait_for_all_acked(LAST_WORDS)
+            publisher.wait_for_all_acked(SHUTDOWN_TIMEOUT)
 
 
 def main() -> int:
     """Console script `arbiter`."""
-    return run("arbiter", ArbiterNode, at_end=ArbiterNode.last_words)
+    return run("arbiter", ArbiterNode, at_end=ArbiterNode.shut_down)

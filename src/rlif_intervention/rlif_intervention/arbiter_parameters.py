@@ -49,7 +49,7 @@ PARAMETERS = (
     Param(
         "hold_timeout",
         0.0,
-        "s without a word on `hold` until HOLD; 0: nobody is expected to speak there",
+        "s without a message on `hold` until HOLD; 0: no messages are expected",
         0.0,
         10.0,
     ),

@@ -1,4 +1,4 @@
-"""What goes into the arbiter and what comes out of it."""
+"""Configuration, inputs and outputs of the arbiter's core."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ArbiterConfig:
     gripper: the last entry of an action is the gripper's; None: there is none
     require_operator: without a live operator device the policy does not drive
     label_only: a take-over is marked in the data, and the policy keeps control
-    hold_timeout: of `hold`; 0: nobody is expected to speak there
-    arm_dwell: s after arming in which nobody drives
+    hold_timeout: of `hold`; 0: no messages are expected
+    arm_dwell: s of zeros after arming
     """
 
     limits: LimitConfig | JointLimitConfig = field(default_factory=LimitConfig)

@@ -36,7 +36,7 @@ class Event(enum.Enum):
     DEVICE_LOST = "the device that drives has gone silent, or was locked"
     EPISODE_OVER = "no episode is running, or its time limit is reached"
     POSE_LOST = "the measured position that a limit needs is missing, stale or not usable"
-    INPUTS_LOST = "something that the policy needs in order to drive is missing or stale"
+    INPUTS_LOST = "an input that the policy needs is missing or stale"
     INPUTS_BACK = "all that the policy needs is there and fresh, and it was not armed just now"
 
 
@@ -98,7 +98,7 @@ def next_state(state: ControlState, event: Event) -> ControlState:
 
 
 class ControlMachine:
-    """Owns the control state, and the words for it. Starts DISARMED."""
+    """Owns the control state and its reason. Starts DISARMED."""
 
     def __init__(self) -> None:
         self._state = ControlState.DISARMED
@@ -123,7 +123,7 @@ class ControlMachine:
         return self._state in ARMED
 
     def handle(self, event: Event, reason: str, by_human: bool = False) -> bool:
-        """Apply `event`. Returns True if the state changed; only then are its words kept."""
+        """Apply `event`. Returns True if the state changed; only then is its reason kept."""
         new = next_state(self._state, event)
         if new is self._state:
             return False
@@ -131,7 +131,7 @@ class ControlMachine:
         return True
 
     def explain(self, reason: str) -> None:
-        """Better words for an unchanged state, e.g. another input that is missing in HOLD."""
+        """Another reason for an unchanged state, e.g. another input that is missing in HOLD."""
         self._reason = reason
 
 

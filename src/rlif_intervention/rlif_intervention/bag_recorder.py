@@ -105,7 +105,7 @@ class BagRecorder:
         try:
             while self._write_waiting():
                 self._bag.flush_if_due()
-        except Exception as error:  # noqa: BLE001 - nobody joins this thread: it must say why it ends
+        except Exception as error:  # noqa: BLE001 - no thread joins this one: it must report why it ends
             self._stop(error)
         try:
             self._bag.close()
@@ -134,10 +134,10 @@ class BagRecorder:
 
     def _stop(self, error: Exception) -> None:
         """Keep the first error; what still waits is lost."""
-        expected = isinstance(error, (OSError, BagError))  # their words say enough
-        words = str(error) if expected else f"{type(error).__name__}: {error}"
+        expected = isinstance(error, (OSError, BagError))  # their text is enough
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
         with self._changed:
-            self._error = self._error or f"recording stopped: {words}"
+            self._error = self._error or f"recording stopped: {reason}"
             self._lost.update(item[0].name for item in self._queue)
             self._queue.clear()
             self._waiting_bytes = 0

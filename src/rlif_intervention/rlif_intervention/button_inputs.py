@@ -1,7 +1,7 @@
 """The buttons of the operator devices, for a node that does not drive with them.
 
 It reads the same parameters as the arbiter (`devices`, `locks`, NAME.*), so one table in a robot's
-YAML, or one preset, says for both which button means what.
+YAML, or one preset, defines the buttons for both.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ JOYSTICKS = ("joy", "motion")  # kinds that have buttons
 class ButtonInputs:
     """Calls `pressed(device, buttons, stamp in ns)` for each message in which one goes down.
 
-    wanted: names of the buttons out of `BUTTONS`; others are not looked at
-    problem: called with words on a message that cannot be used
+    wanted: names of the buttons out of `BUTTONS`; others are ignored
+    problem: called with the reason for a message that cannot be used
     A locked device's buttons do nothing.
     """
 
@@ -55,7 +55,7 @@ class ButtonInputs:
         self._rack = DeviceRack(found, [subscribe_lock(node, name, now) for name in locks])
 
     def _subscribe(self, name: str) -> Device:
-        """Declare what is needed of the device's table, and listen where it has buttons."""
+        """Declare what is needed of the device's table, and subscribe where it has buttons."""
         preset = preset_of(self._node, name)
         rows = ("kind", "topic", "priority", "best_effort", *(f"{b}_button" for b in self._wanted))
         table = device_parameters(name, *preset, timeout=1.0)
@@ -66,9 +66,9 @@ class ButtonInputs:
         if kind in JOYSTICKS and highest >= 0:
             layout = JoyLayout(buttons=buttons)
             memory = ButtonMemory(highest + 1 if kind == "motion" else 0)
-            heard = partial(self._on_joy, name, layout, memory, ButtonEdges())
+            receive = partial(self._on_joy, name, layout, memory, ButtonEdges())
             qos = device_qos(kind, p[f"{name}.best_effort"])
-            self._node.create_subscription(Joy, p[f"{name}.topic"], heard, qos)
+            self._node.create_subscription(Joy, p[f"{name}.topic"], receive, qos)
         return Device(name, p[f"{name}.priority"])
 
     def _on_joy(

@@ -30,6 +30,7 @@ from .devices import (
     BUTTONS,
     GRIPPER_BUTTONS,
     NEVER,
+    AxisRest,
     ButtonEdges,
     ButtonMemory,
     Deadman,
@@ -40,6 +41,7 @@ from .devices import (
     Lock,
     MotionGate,
     Reading,
+    RepeatLimit,
 )
 from .gripper import AXIS as GRIPPER
 from .limits import AXES, Vector
@@ -47,7 +49,7 @@ from .presets import PRESETS, Preset
 
 KINDS = ("joy", "motion", "twist", "twist_stamped")
 # Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node
-# may send 1000 messages a second, and says only in one of them that a button went down.
+# may send 1000 messages a second, and a button that went down is in only one of them.
 DEPTH = 200
 
 
@@ -74,13 +76,28 @@ def device_parameters(
         Param(
             "axes", list(p.axes), "index of x y z roll pitch yaw, or joints, in Joy.axes; -1: none"
         ),
+        Param(
+            "triggers",
+            list(p.triggers),
+            "index in Joy.axes of those that rest at 1 and go to -1: read as 0 to 1",
+            items=int,
+        ),
         Param("scales", list(p.scales), "factor for each of them; the sign turns it around"),
         Param("deadzone", p.deadzone, "deflections up to this are 0", 0.0, 0.9),
         Param("slow", p.slow, "factor while the turbo button is up, if there is one", 0.01, 1.0),
         Param("motion_on", 0.15, "take-over by motion: deflection from which it begins", 0.01, 1.0),
         Param("motion_off", 0.05, "take-over by motion: deflection below which it ends", 0.0, 1.0),
         Param(
-            "best_effort", False, "hear a best-effort Joy too: taps may be lost; twists always so"
+            "best_effort",
+            False,
+            "subscribe to Joy with best effort: taps may be lost; twists always so",
+        ),
+        Param(
+            "repeat_limit",
+            p.repeat_limit,
+            "s of identical messages while engaged until it is taken as gone; 0: off",
+            0.0,
+            600.0,
         ),
         Param("idle_ok", False, "it sends only when it is used: silence at rest is no failure"),
         Param("deadman_topic", "", "std_msgs/Bool, true: held; empty: take-over by motion"),
@@ -103,11 +120,11 @@ def lock_parameters(name: str) -> tuple[Param, ...]:
 
 
 def _prefixed(name: str, row: Param) -> Param:
-    return Param(f"{name}.{row.name}", row.default, row.about, row.low, row.high)
+    return replace(row, name=f"{name}.{row.name}")
 
 
 def preset_of(node: Node, name: str) -> tuple[str, Preset]:
-    """Declare NAME.preset: its name, and what it says."""
+    """Declare NAME.preset. Returns its name and its values."""
     found = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
     preset = next(iter(found.values()))
     if preset not in PRESETS:
@@ -149,12 +166,14 @@ class DeviceInput:
         highest = max(i for _, i in self._layout.buttons)
         self._buttons = ButtonMemory(highest + 1 if p["kind"] == "motion" else 0)
         self._edges = ButtonEdges()
+        self._rest = AxisRest(max(0.1, p["deadzone"]))
+        self._repeat_limit = RepeatLimit(p["repeat_limit"])
         self._deadman = Deadman(p["timeout"])
         by_motion = p["kind"] == "motion" or (p["kind"] != "joy" and not p["deadman_topic"])
         self._gate = MotionGate(p["motion_on"], p["motion_off"]) if by_motion else None
         self._by_button = p["kind"] == "joy"
         self._by_topic = not self._by_button and not by_motion
-        # With a deadman topic that is the sign of life: the twists may come and go.
+        # With a deadman topic that is the heartbeat: the twists may come and go.
         self._sparse = p["idle_ok"] and self._by_topic
         idle_ok = p["idle_ok"] and not self._by_topic
         self.device = Device(name, p["priority"], p["timeout"], idle_ok)
@@ -177,13 +196,28 @@ class DeviceInput:
             node.create_subscription(Bool, p["deadman_topic"], self._on_deadman, qos)
 
     def _on_joy(self, m: Joy) -> None:
-        self._read(m.axes, self._buttons.complete(m.buttons), to_ns(m.header.stamp))
+        buttons, now = self._buttons.complete(m.buttons), self._now()
+        try:
+            engaged = self._by_button and "deadman" in self._layout.pressed(buttons)
+            deflections = self._layout.deflections(m.axes, self._axes)
+            # Of a device that takes over by motion any deflection is motion, at rest or not.
+            ignored = self._rest.update(deflections, engaged or not self._by_button, now)
+            reading = self._layout.read(m.axes, buttons, self._axes, ignored)
+        except DeviceMessageError as problem:
+            self._refuse(problem)
+            return
+        self.device.off_centre = {name: deflections[name] for name in sorted(ignored)}
+        self.device.repeats = self._repeat_limit.exceeded(m.axes, buttons, engaged, now)
+        self._take(reading, to_ns(m.header.stamp))
 
     def _on_twist_stamped(self, m: TwistStamped) -> None:
-        self._read(_twist_axes(m.twist), (), to_ns(m.header.stamp))
+        self._on_twist(m.twist, to_ns(m.header.stamp))
 
-    def _on_twist(self, m: Twist) -> None:
-        self._read(_twist_axes(m), (), 0)
+    def _on_twist(self, m: Twist, stamp: int = 0) -> None:
+        try:
+            self._take(self._layout.read(_twist_axes(m), (), self._axes), stamp)
+        except DeviceMessageError as problem:
+            self._refuse(problem)
 
     def _on_deadman(self, m: Bool) -> None:
         now = self._now()
@@ -194,23 +228,21 @@ class DeviceInput:
         if self._sparse:
             changed = last is None or last.engaged != m.data
             # Half of the time-out, so that the zeros come before the last twist has lasted too long.
-            speaks = changed or now - self._twisted > self.device.timeout / 2
+            counts = changed or now - self._twisted > self.device.timeout / 2
         else:
             # Let go at once: the next twist may be late, or never come.
-            speaks = not m.data and self.device.engaged(now)
-        if speaks:
+            counts = not m.data and self.device.engaged(now)
+        if counts:
             zeros = (0.0,) * len(self._axes)
             self._handlers.reading(self.device.name, Reading(m.data, zeros))
 
-    def _read(self, axes: Any, buttons: Any, stamp: int) -> None:
+    def _refuse(self, problem: DeviceMessageError) -> None:
+        self._broken = True
+        self._handlers.problem(self.device.name, str(problem))
+
+    def _take(self, reading: Reading, stamp: int) -> None:
         """One message: flag and action both out of it, then the buttons that went down."""
         name = self.device.name
-        try:
-            reading = self._layout.read(axes, buttons, self._axes)
-        except DeviceMessageError as problem:
-            self._broken = True
-            self._handlers.problem(name, str(problem))
-            return
         self._broken = False
         self._twisted = self._now()
         if not self._by_button:
@@ -236,6 +268,7 @@ def _layout(p: dict[str, Any], names: tuple[str, ...], with_gripper: bool) -> Jo
         names=names,
         axes=tuple(p["axes"]),
         scales=tuple(p["scales"]),
+        triggers=tuple(p["triggers"]),
         buttons=tuple((b, p[f"{b}_button"]) for b in buttons),
         deadzone=p["deadzone"],
         slow=p["slow"],
@@ -251,13 +284,13 @@ def subscribe_lock(node: Node, name: str, now: Callable[[], float]) -> Lock:
     p = {k.split(".", 1)[1]: v for k, v in declare(node, lock_parameters(name)).items()}
     lock = Lock(name, p["priority"], p["timeout"])
 
-    def heard(m: Bool) -> None:
+    def receive(m: Bool) -> None:
         lock.update(m.data, now())
 
     # Twice, as for `stop`: a lock that was latched before this node started, and a publisher of any
-    # other quality of service. Hearing a message twice changes nothing.
+    # other quality of service. A message that is received twice changes nothing.
     for qos in (LATCHED, SENSOR):
-        node.create_subscription(Bool, p["topic"], heard, qos)
+        node.create_subscription(Bool, p["topic"], receive, qos)
     return lock
 
 
@@ -274,7 +307,7 @@ def make_rack(
 
     def pressed(name: str, buttons: frozenset[str]) -> None:
         device = rack.device(name)
-        counts, lock = rack.heard(device, buttons, now()), rack.lock_on(device, now())
+        counts, lock = rack.effective(device, buttons, now()), rack.lock_on(device, now())
         ignored = buttons - counts - {"deadman", "turbo"}
         if ignored and lock:
             node.get_logger().warning(

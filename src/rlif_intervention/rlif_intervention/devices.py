@@ -1,4 +1,4 @@
-"""Operator devices: what a person holds, reduced to "do they want control" and "where to".
+"""Operator devices: messages reduced to "engaged" and an action.
 
 A device is fed with each of its messages exactly once, at receipt; flag and action always come
 from the same message. `DeviceRack` holds several with priorities, time-outs and locks.
@@ -7,7 +7,7 @@ from the same message. `DeviceRack` holds several with priorities, time-outs and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .gripper import AXIS as GRIPPER
@@ -49,6 +49,7 @@ class JoyLayout:
     axes: index into Joy.axes for each of `names`; -1: not on this device
     scales: factor per axis, the sign turns it around; full deflection should give 1
     buttons: index into Joy.buttons per name out of `BUTTONS`; -1: not on this device
+    triggers: indices of axes that rest at 1 and go to -1; read as 0 to 1
     deadzone: deflections up to this are 0, in [0, 1)
     slow: factor on the action while the turbo button, if configured, is not pressed, in (0, 1]
     """
@@ -62,6 +63,7 @@ class JoyLayout:
         ("failure", 2),
         ("arm", 3),
     )
+    triggers: tuple[int, ...] = ()
     deadzone: float = 0.0
     slow: float = 1.0
 
@@ -83,9 +85,16 @@ class JoyLayout:
                 "expected deadzone in [0, 1) and slow in (0, 1]"
             )
 
-    def read(self, axes: Sequence[float], buttons: Sequence[int], wanted: Sequence[str]) -> Reading:
+    def read(
+        self,
+        axes: Sequence[float],
+        buttons: Sequence[int],
+        wanted: Sequence[str],
+        ignored: Container[str] = (),
+    ) -> Reading:
         """A Joy message as a Reading with one action entry per axis in `wanted`.
 
+        ignored: names of axes that are 0 whatever the message has
         Raises DeviceMessageError if a configured entry is missing or not finite.
         """
         pressed = self.pressed(buttons)
@@ -93,7 +102,7 @@ class JoyLayout:
         action = tuple(
             _gripper_entry(pressed)
             if name == GRIPPER
-            else factor * self._deflection(axes, self.names.index(name))
+            else factor * self._entry(self._deflection(axes, name), name, ignored)
             for name in wanted
         )
         return Reading("deadman" in pressed, action, pressed)
@@ -102,7 +111,7 @@ class JoyLayout:
         return dict(self.buttons).get(button, -1)
 
     def pressed(self, buttons: Sequence[int]) -> frozenset[str]:
-        """Names of the buttons that are down. A message without any says that none is."""
+        """Names of the buttons that are down. Without any in the message: none."""
         if not buttons:
             return frozenset()
         highest = max((i for _, i in self.buttons), default=-1)
@@ -113,20 +122,32 @@ class JoyLayout:
             )
         return frozenset(name for name, i in self.buttons if i >= 0 and buttons[i])
 
-    def _deflection(self, axes: Sequence[float], axis: int) -> float:
-        index = self.axes[axis]
+    def deflections(self, axes: Sequence[float], wanted: Sequence[str]) -> dict[str, float]:
+        """How far each axis of `wanted` on this device is from its rest, without scale.
+
+        Raises DeviceMessageError as `read`.
+        """
+        found = (n for n in wanted if n in self.names and self.axes[self.names.index(n)] >= 0)
+        return {name: self._deflection(axes, name) for name in found}
+
+    def _deflection(self, axes: Sequence[float], name: str) -> float:
+        index = self.axes[self.names.index(name)]
         if index < 0:
             return 0.0
         if index >= len(axes):
             raise DeviceMessageError(
                 f"the Joy message has {len(axes)} axes, the layout uses axis {index} for "
-                f"{self.names[axis]}: check which device is connected and the joy_axes parameter"
+                f"{name}: check which device is connected and the joy_axes parameter"
             )
         value = float(axes[index])
         if not math.isfinite(value):
             raise DeviceMessageError(f"axis {index} of the Joy message is {value}, not a number")
-        value = 0.0 if abs(value) <= self.deadzone else value
-        return min(1.0, max(-1.0, value * self.scales[axis]))
+        return (1.0 - value) / 2.0 if index in self.triggers else value
+
+    def _entry(self, deflection: float, name: str, ignored: Container[str]) -> float:
+        """Of an action, in [-1, 1]."""
+        value = 0.0 if abs(deflection) <= self.deadzone or name in ignored else deflection
+        return min(1.0, max(-1.0, value * self.scales[self.names.index(name)]))
 
 
 def _gripper_entry(pressed: frozenset[str]) -> float:
@@ -134,8 +155,74 @@ def _gripper_entry(pressed: frozenset[str]) -> float:
     return float("gripper_open" in pressed) - float("gripper_close" in pressed)
 
 
+@dataclass
+class _Axis:
+    counts: bool
+    near_since: float | None  # continuously near its rest; None: it is not
+    value: float  # since when it has not changed
+    unchanged_since: float
+
+
+class AxisRest:
+    """Which axes of a Joy have been seen at their rest and may move the arm.
+
+    Triggers rest at 1, many drivers report 0 until their first press, and a stick may hang: read as
+    a deflection, any of these is full speed at the press of the deadman. So an axis whose first
+    message is off centre, or that stays off centre unchanged for REST seconds while the deadman is
+    up, counts for nothing until it has been near its rest for SETTLE seconds. A trigger that only
+    passes through the middle does not get there.
+
+    near: deflection up to which an axis is at rest
+    """
+
+    SETTLE, REST, CHANGE = 0.3, 1.0, 0.02  # s, s, deflection
+
+    def __init__(self, near: float = 0.1) -> None:
+        self._near = near
+        self._axes: dict[str, _Axis] = {}
+
+    def update(self, deflections: Mapping[str, float], engaged: bool, now: float) -> frozenset[str]:
+        """One message, before it is acted on. Returns the names of the axes that do not count."""
+        for name, value in deflections.items():
+            near = abs(value) <= self._near
+            axis = self._axes.setdefault(name, _Axis(near, now if near else None, value, now))
+            if axis.near_since is not None and now - axis.near_since >= self.SETTLE:
+                axis.counts = True
+            if not near or axis.near_since is None:
+                axis.near_since = now if near else None
+            if near or engaged or abs(value - axis.value) > self.CHANGE:
+                axis.value, axis.unchanged_since = value, now
+            elif now - axis.unchanged_since >= self.REST:
+                axis.counts = False
+        return frozenset(name for name in deflections if not self._axes[name].counts)
+
+
+class RepeatLimit:
+    """Messages that do not change at all while the device is engaged.
+
+    The receiver of a wireless pad that is out of range may repeat its last message for ever, with
+    the deadman held. A thumb trembles; only a stick at its stop gives the same numbers for long.
+
+    limit: s; 0: off
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._content: tuple[tuple[float, ...], ...] = ()
+        self._since = NEVER
+
+    def exceeded(
+        self, axes: Sequence[float], buttons: Sequence[int], engaged: bool, now: float
+    ) -> bool:
+        """Whether this message is one too many of the same."""
+        content = (tuple(axes), tuple(buttons))
+        if content != self._content or not engaged:
+            self._content, self._since = content, now
+        return 0.0 < self._limit < now - self._since
+
+
 class ButtonMemory:
-    """The buttons as last heard, for drivers that do not send all of them in every message.
+    """The buttons as last received, for drivers that do not send all of them in every message.
 
     spacenav_node sends its motion without buttons, and with a button that moves only those up to
     it. `size`: how many the layout needs; 0: a message with buttons has them all.
@@ -195,7 +282,7 @@ class Deadman:
 class MotionGate:
     """Take-over by motion, for devices without a button: on above `on`, off below `off`.
 
-    The distance between the thresholds keeps a trembling hand from flickering on and off.
+    The distance between the thresholds keeps noise from flickering on and off.
     """
 
     on: float = 0.15
@@ -219,6 +306,8 @@ class Device:
     """One operator device: its newest reading, when it came, whether it was ever moved.
 
     idle_ok: silent while let go, it still counts as there; unplugged, it looks the same
+    off_centre: deflections of the axes that do not count, by name (`AxisRest`)
+    repeats: it repeats one message while engaged (`RepeatLimit`), and counts as gone
     """
 
     name: str
@@ -228,6 +317,8 @@ class Device:
     reading: Reading | None = None
     received: float = NEVER
     moved: bool = False
+    off_centre: Mapping[str, float] = field(default_factory=dict)
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         _require_finite(f"device {self.name}", timeout=self.timeout)
@@ -237,7 +328,7 @@ class Device:
         self.moved = self.moved or reading.engaged or any(reading.action)
 
     def live(self, now: float) -> bool:
-        return now - self.received <= self.timeout
+        return now - self.received <= self.timeout and not self.repeats
 
     def engaged(self, now: float) -> bool:
         return self.reading is not None and self.reading.engaged and self.live(now)
@@ -251,6 +342,8 @@ class Device:
         """Why a person could not take over with it; None: they could."""
         if self.reading is None:
             return f"no message from the operator device {self.name} yet"
+        if self.repeats:
+            return f"the operator device {self.name} repeats one message: is it out of range?"
         if not self.live(now) and not self.idle(now):
             return f"the operator device {self.name} is silent for more than {self.timeout} s"
         return None
@@ -305,7 +398,7 @@ class DeviceRack:
         masks = (k for k in self.locks if k.active(now) and device.priority <= k.priority)
         return next(masks, None)
 
-    def heard(self, device: Device, pressed: frozenset[str], now: float) -> frozenset[str]:
+    def effective(self, device: Device, pressed: frozenset[str], now: float) -> frozenset[str]:
         """Those of the buttons pressed on it that count: a locked device can only stop."""
         return pressed if self.lock_on(device, now) is None else pressed & {"stop"}
 
@@ -314,8 +407,9 @@ class DeviceRack:
         lock = self.lock_on(device, now)
         if lock is None and device.live(now):
             return None
-        words = f"was locked by {lock.name}" if lock else "went silent"
-        return f"the operator device {device.name} {words}"
+        went = "repeats one message (is it out of range?)" if device.repeats else "went silent"
+        cause = f"was locked by {lock.name}" if lock else went
+        return f"the operator device {device.name} {cause}"
 
     def _device_problem(self, device: Device, now: float) -> str | None:
         lock = self.lock_on(device, now)

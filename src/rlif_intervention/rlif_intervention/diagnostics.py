@@ -1,4 +1,4 @@
-"""What the arbiter reports once a second: one status per concern, in words."""
+"""Diagnostics of the arbiter: one status for each concern."""
 
 from __future__ import annotations
 
@@ -101,10 +101,19 @@ def _device(rack: DeviceRack, device: Device, now: float) -> Status:
     lock = rack.lock_on(device, now)
     if lock is not None:
         return Status(name, Level.WARN, f"locked by {lock.name}: {status.message}", status.values)
+    if device.repeats:
+        return Status(name, Level.ERROR, device.problem(now) or "", status.values)
+    if device.off_centre and status.level is Level.OK:
+        axes = ", ".join(f"{axis} ({value:+.2f})" for axis, value in device.off_centre.items())
+        message = (
+            f"off centre and ignored until seen at rest: {axes}. Let go of the sticks; if it stays, "
+            "the layout reads a trigger or another device (NAME.axes, NAME.triggers)"
+        )
+        return Status(name, Level.WARN, message, status.values)
     if device.idle(now):
-        words = "silent and let go, taken as there (idle_ok): unplugged, it looks the same"
-        return Status(name, Level.OK, words, status.values)
+        message = "silent and let go, taken as there (idle_ok): unplugged, it looks the same"
+        return Status(name, Level.OK, message, status.values)
     if status.level is Level.OK and not device.moved:
-        words = "alive, but never moved: move it once, and check its driver if this stays"
-        return Status(name, Level.WARN, words, status.values)
+        message = "alive, but never moved: move it once, and check its driver if this stays"
+        return Status(name, Level.WARN, message, status.values)
     return status

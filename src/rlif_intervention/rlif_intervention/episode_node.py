@@ -1,4 +1,4 @@
-"""Node `episode`: begins and ends episodes, has the robot reset, counts.
+"""Node `episode`: begins and ends episodes, calls the reset, counts.
 
 Subscribes
     decision       rlif_msgs/Decision       steps, take-overs; the time limit
@@ -42,20 +42,27 @@ from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Policy
 from .arbitration import ControlState as State
 from .button_inputs import PARAMETERS as BUTTON_PARAMETERS
 from .button_inputs import ButtonInputs
-from .episodes import Driven, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
+from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .ticks import Source
 
 PARAMETERS = (
-    Param("auto_start", False, "start the next episode without being asked", live=True),
+    Param("auto_start", False, "start the next episode without start_episode", live=True),
     Param("max_steps", 0, "time limit in steps; 0: none", 0, 1_000_000, live=True),
     Param("max_episodes", 0, "then wait; counts from when it is set; 0: no end", 0, 10**6, True),
-    Param("evaluation", False, "episodes are not to be learned from", live=True),
+    Param("evaluation", False, "episodes are recorded and not learned from", live=True),
     Param("pace", False, "wait until the learner has caught up", live=True),
     Param("wait_for_policy", True, "no episode before the policy has answered once", live=True),
     Param("wait_for_recorder", True, "no episode without a publisher of `replay`", live=True),
     Param("reset_service", True, "call `reset` before each episode", live=True),
     Param("reset_timeout", 60.0, "s until a call of `reset` is given up", 1.0, 3600.0, True),
-    Param("control_lost_timeout", 10.0, "s without a driver until TRUNCATED", 0.1, 3600.0, True),
+    Param(
+        "control_lost_timeout",
+        10.0,
+        "s without an active control source until TRUNCATED",
+        0.1,
+        3600.0,
+        True,
+    ),
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
     *BUTTON_PARAMETERS,
 )
@@ -63,7 +70,7 @@ BUTTONS = ("success", "failure", "discard")
 CHECK_PERIOD = 0.02  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
 CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
-REMIND = 10.0  # s of wall time between two words on what is waited for
+REMIND = 10.0  # s of wall time between two warnings about one cause
 
 
 def episode_config(p: dict[str, Any]) -> EpisodeConfig:
@@ -114,7 +121,7 @@ class EpisodeNode(Node):
         self._subscribe()
         devices, locks = self._values["devices"], self._values["locks"]
         self._buttons = ButtonInputs(
-            self, devices, locks, BUTTONS, time.monotonic, self._on_pressed, self._say
+            self, devices, locks, BUTTONS, time.monotonic, self._on_pressed, self._warn
         )
         for name, answer in (
             ("start_episode", self._on_start),
@@ -143,8 +150,8 @@ class EpisodeNode(Node):
     # ---- inputs
 
     def _on_decision(self, m: Decision) -> None:
-        driven = Driven(to_ns(m.header.stamp), Source(m.source), m.onset)
-        self._publish(self._core.decision(m.episode_id, driven, time.monotonic()))
+        decision = CountedDecision(to_ns(m.header.stamp), Source(m.source), m.onset)
+        self._publish(self._core.decision(m.episode_id, decision, time.monotonic()))
 
     def _on_control(self, m: ControlState) -> None:
         state, now, ros = State(m.state), time.monotonic(), self._ros()
@@ -162,18 +169,18 @@ class EpisodeNode(Node):
 
     def _on_task_success(self, m: Header) -> None:
         stamp, now = to_ns(m.stamp), self._ros()
-        words = m.frame_id or "success detector"
+        source = m.frame_id or "success detector"
         problem = stamp_problem(stamp, now, self._sim_time)
         if problem:
-            self.get_logger().warning(f"task_success ({words}): {problem}: taken as now")
-        self._publish(self._core.succeed(now if problem else stamp, words))
+            self.get_logger().warning(f"task_success ({source}): {problem}: taken as now")
+        self._publish(self._core.succeed(now if problem else stamp, source))
 
     def _on_policy(self, _: PolicyAction) -> None:
         self._core.policy_seen = True
 
     def _on_learner(self, m: LearnerStatus) -> None:
         if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
-            self.get_logger().warning("the learner counts its steps anew: it was restarted")
+            self.get_logger().warning("the learner counts its steps from 0 again: it was restarted")
         self._advance()
 
     # ---- services
@@ -212,7 +219,7 @@ class EpisodeNode(Node):
         except ValueError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
         self._values |= new
-        self._core.configure(config, anew="max_episodes" in new)
+        self._core.configure(config, restart_count="max_episodes" in new)
         return SetParametersResult(successful=True)
 
     # ---- progress
@@ -221,7 +228,7 @@ class EpisodeNode(Node):
         """All moves that need no message. Called on a timer, and when something has come."""
         core, now, ros = self._core, time.monotonic(), self._ros()
         if core.policy_seen and self._policy is not None:
-            self.destroy_subscription(self._policy)  # it has said what there was to know
+            self.destroy_subscription(self._policy)  # one action is enough
             self._policy = None
         self._publish(core.check(now, ros))
         self._publish(core.leave_ended(ros))
@@ -232,7 +239,7 @@ class EpisodeNode(Node):
             core.recorder_seen = self.count_publishers(self._replay) > 0
         self._publish(core.start(now, ros))
         if core.phase is Phase.READY:
-            self._say(core.waiting_for() or "")
+            self._warn(core.waiting_for() or "")
 
     def _call_reset(self, now: float) -> None:
         if self._reset_call is not None:
@@ -241,7 +248,7 @@ class EpisodeNode(Node):
         if now - self._reset_failed < RETRY:
             return
         if not self._reset.service_is_ready():
-            self._say("the service reset is not there: is the robot's node running?")
+            self._warn("the service reset is not there: is the robot's node running?")
             return
         self._reset_called = now
         self._reset_call = self._reset.call_async(Trigger.Request())
@@ -267,21 +274,21 @@ class EpisodeNode(Node):
             self._advance()
             return
         self._reset_failed = time.monotonic()
-        words = str(error) if error else getattr(result, "message", "no answer")
-        self._say(f"the reset failed, and is tried again: {words}")
+        reason = str(error) if error else getattr(result, "message", "no answer")
+        self._warn(f"the reset failed, and is tried again: {reason}")
 
-    def _say(self, words: str) -> None:
-        """A warning about what holds things up: at most every 10 s, and not about moments."""
+    def _warn(self, reason: str) -> None:
+        """Why an episode waits: at most every 10 s, and only for what lasts."""
         now = time.monotonic()
-        if not words:
+        if not reason:
             self._complaint = ""
             return
-        if words != self._complaint:
-            self._complaint = words
+        if reason != self._complaint:
+            self._complaint = reason
             self._complained = now - REMIND + 1.0
         if now - self._complained >= REMIND:
             self._complained = now
-            self.get_logger().warning(f"episode {self._core.id} is waiting: {words}")
+            self.get_logger().warning(f"episode {self._core.id} is waiting: {reason}")
 
     def _publish(self, report: Report | None) -> None:
         if report is None:

@@ -46,7 +46,7 @@ class EpisodeConfig:
 
 
 @dataclass(frozen=True)
-class Driven:
+class CountedDecision:
     """What the counts need of a Decision."""
 
     stamp: int
@@ -94,17 +94,17 @@ class Pacer:
             self._expected += steps
 
     def learner(self, steps: int, lost: int, caught_up: bool) -> bool:
-        """A LearnerStatus. Returns True if the learner's count began anew."""
-        anew = self._steps is not None and steps < self._steps
+        """A LearnerStatus. Returns True if the learner's count was restarted."""
+        restarted = self._steps is not None and steps < self._steps
         if self._steps is None:
             # A resumed learner begins with the count of its checkpoint.
             self._base = max(0, steps + lost - self._expected)
             self._counting = not self._within
-        elif anew:
+        elif restarted:
             self._expected, self._base = 0, steps + lost
             self._counting = False
         self._steps, self._lost, self._caught_up = steps, lost, caught_up
-        return anew
+        return restarted
 
     def waiting_for(self) -> str | None:
         """Why the next episode has to wait; None: it need not."""
@@ -143,11 +143,11 @@ class EpisodeKeeper:
         self._max_steps = 0
         self._evaluation = False
         self._outcome, self._reason = Outcome.RUNNING, ""
-        self._driven: list[Driven] = []
+        self._driven: list[CountedDecision] = []
 
-    def configure(self, config: EpisodeConfig, anew: bool) -> None:
-        """New parameters, for the next episode. anew: `max_episodes` counts from here."""
-        if anew:
+    def configure(self, config: EpisodeConfig, restart_count: bool) -> None:
+        """New parameters, for the next episode. restart_count: `max_episodes` counts from here."""
+        if restart_count:
             self._started = 0
         self.config = config
 
@@ -177,28 +177,28 @@ class EpisodeKeeper:
             return self.end(Outcome.TRUNCATED, f"disarmed: {reason}", ros)
         return None
 
-    def decision(self, episode: int, driven: Driven, now: float) -> Report | None:
+    def decision(self, episode: int, decision: CountedDecision, now: float) -> Report | None:
         """A Decision. Ends the episode at its time limit."""
-        self._newest = max(self._newest, driven.stamp)
+        self._newest = max(self._newest, decision.stamp)
         if episode != self.id and episode != self._counted_id:
             return None
         if self.phase is not Phase.RUNNING:
-            self._count_late(episode, driven)
+            self._count_late(episode, decision)
             return None
         self._heard = now
-        self._driven.append(driven)
+        self._driven.append(decision)
         if 0 < self._max_steps <= len(self._driven):
             return self.end(
-                Outcome.TRUNCATED, f"time limit of {self._max_steps} steps", driven.stamp + 1
+                Outcome.TRUNCATED, f"time limit of {self._max_steps} steps", decision.stamp + 1
             )
         return None
 
-    def _count_late(self, episode: int, driven: Driven) -> None:
+    def _count_late(self, episode: int, decision: CountedDecision) -> None:
         """A Decision that arrives after the end was a Step, if its stamp is before the end."""
-        if episode == self._counted_id and self._start <= driven.stamp < self._end:
+        if episode == self._counted_id and self._start <= decision.stamp < self._end:
             if not self._evaluation:
                 self.pacer.add(1 if self._driven else 2)
-            self._driven.append(driven)
+            self._driven.append(decision)
 
     def succeed(self, stamp: int, reason: str) -> Report | None:
         """Success at `stamp`; one from before the start is left over from another episode."""
@@ -207,7 +207,7 @@ class EpisodeKeeper:
         return self.end(Outcome.SUCCESS, reason, stamp)
 
     def end(self, outcome: Outcome, reason: str, stamp: int) -> Report | None:
-        """End the running episode at `stamp`; rlif_msgs/Episode says which Step is its last."""
+        """End the running episode at `stamp`; rlif_msgs/Episode defines its last Step."""
         if self.phase is not Phase.RUNNING:
             return None
         self.phase, self._outcome, self._reason = Phase.ENDED, outcome, reason
@@ -233,7 +233,7 @@ class EpisodeKeeper:
                 Outcome.TRUNCATED, f"{name} for more than {limit} s: {self._control_reason}", ros
             )
         if now - self._heard > limit:
-            self._control = None  # until it speaks again it may be dead: the arm is not reset
+            self._control = None  # until it is received again it may be dead: the arm is not reset
             return self.end(
                 Outcome.TRUNCATED, f"no decision from the arbiter for more than {limit} s", ros
             )
@@ -274,7 +274,7 @@ class EpisodeKeeper:
     def waiting_for(self) -> str | None:
         """In READY: why the episode does not start; None: it may."""
         if not self.wanted:
-            return "nobody has asked for an episode: call start_episode, or set auto_start"
+            return "no episode was requested: call start_episode, or set auto_start"
         unarmed = self._unarmed()
         if unarmed is not None:
             return unarmed
@@ -311,7 +311,7 @@ class EpisodeKeeper:
     def _unarmed(self) -> str | None:
         """Why the arm may not move; None: a human has armed."""
         if self._control is None:
-            return "nothing heard from the arbiter: is it running?"
+            return "nothing received from the arbiter: is it running?"
         if self._control not in ARMED:
             return f"the arbiter is {self._control.name}: {self._control_reason}"
         return None

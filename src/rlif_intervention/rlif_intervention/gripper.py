@@ -64,7 +64,7 @@ class Gripper:
         return self.target
 
     def forget(self) -> float:
-        """Not armed, or a new episode: wherever it is, nothing moves until somebody asks anew."""
+        """Not armed, or a new episode: wherever it is, nothing moves until it is commanded again."""
         self.keep()
         self.target = AS_IT_IS
         return self.target

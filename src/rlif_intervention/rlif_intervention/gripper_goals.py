@@ -1,12 +1,12 @@
-"""One goal at a time for a gripper, the newest wins, and nothing ever waits for it.
+"""One goal at a time for a gripper, the newest wins, and no call waits for it.
 
 No ROS and no clock: `now` in s of a steady clock. What is commanded comes again and again (1 open,
--1 closed, 0 as it is); `step` says what to do about it now.
+-1 closed, 0 as it is); `step` returns what to do now.
 
     command changes       send the new goal; it takes the place of the one under way
     stop, or silence      cancel what is under way; a goal that is done is not touched. Then nothing
-                          until "as it is" was heard: what was commanded before is no new wish
-    no result in time     cancel, say it, and try again after `retry` while it is still commanded
+                          until "as it is" was received: an older command is no new one
+    no result in time     cancel, report it, and try again after `retry` while it is still commanded
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class Order:
 
 
 class GripperGoals:
-    """Feed it what comes, and do what `step` says."""
+    """Takes commands and results; `step` returns the goal to send or to cancel."""
 
     def __init__(self, config: GoalConfig) -> None:
         self.config = config
-        self.problem = ""  # of the last goal, in words; empty: none
+        self.problem = ""  # of the last goal; empty: none
         self._commanded = AS_IT_IS
-        self._heard = -math.inf
-        self._stopped = True  # until an arbiter says that it is armed
-        self._rested = False  # "as it is" was heard since the last stop
-        self._target = AS_IT_IS  # of the goal sent last; 0: the next command is sent anew
+        self._received = -math.inf
+        self._stopped = True  # until an arbiter is armed
+        self._rested = False  # "as it is" was received since the last stop
+        self._target = AS_IT_IS  # of the goal sent last; 0: the next command is sent again
         self._ticket = 0
         self._sent: float | None = None  # when, of the goal under way; None: none is
         self._not_before = -math.inf
@@ -68,8 +68,8 @@ class GripperGoals:
         return self._sent is not None
 
     def command(self, value: float, now: float) -> None:
-        """What the arbiter says, repeated; a value that is none of the three is as it is."""
-        self._heard = now
+        """The arbiter's command, repeated; a value that is none of the three is as it is."""
+        self._received = now
         self._commanded = value if value in (OPEN, CLOSED) else AS_IT_IS
         if self._commanded == AS_IT_IS:
             self._target, self._rested = AS_IT_IS, True
@@ -80,7 +80,7 @@ class GripperGoals:
             self._stopped, self._rested = not armed, self._rested and armed
 
     def finished(self, ticket: int, problem: str, now: float) -> None:
-        """The goal has ended. What an older goal came to concerns nobody."""
+        """The goal has ended. The result of an older goal is ignored."""
         if ticket != self._ticket or self._sent is None:
             return
         self._sent, self.problem = None, problem
@@ -88,8 +88,8 @@ class GripperGoals:
             self._target, self._not_before = AS_IT_IS, now + self.config.retry
 
     def step(self, ready: bool, now: float) -> Order | None:
-        """What to do now; None: nothing. ready: there is somebody to send goals to."""
-        if self._stopped or now - self._heard > self.config.command_timeout:
+        """What to do now; None: nothing. ready: there is a server for goals."""
+        if self._stopped or now - self._received > self.config.command_timeout:
             self._target = AS_IT_IS
             self._rested = self._rested and self._stopped  # silence: a new arbiter begins at rest
             return self._cancel()
@@ -103,14 +103,14 @@ class GripperGoals:
         if self._commanded in (AS_IT_IS, self._target) or now < self._not_before:
             return None
         if not ready:
-            self.problem = "nobody takes goals for the gripper: is its driver running?"
+            self.problem = "no server takes goals for the gripper: is its driver running?"
             return None
         self._ticket, self._sent, self._target = self._ticket + 1, now, self._commanded
         self.problem = ""
         return Order(self._ticket, self._target)
 
-    def words(self) -> str:
-        """Where it stands, for the diagnostics."""
+    def summary(self) -> str:
+        """For the diagnostics."""
         if self.problem:
             return self.problem
         if not self._rested:

@@ -10,7 +10,7 @@ Publishes
 Calls
     gripper_action   control_msgs/GripperCommand  an action, with gripper_output action
 
-An action takes as long as the fingers do. Here nobody waits for it: goals are sent, and their results
+An action takes as long as the fingers do. No callback waits for it: goals are sent, and their results
 come when they come, so that the arbiter, which is another process, never notices.
 """
 
@@ -54,7 +54,7 @@ PARAMETERS = (
     Param("gripper_retry", 1.0, "s from a failure to the next try", 0.1, 60.0),
 )
 PERIOD = 0.05  # s between two looks; a new command does not wait for it
-LAST_WORDS = 0.5  # s at most, for the last cancellation to be confirmed
+SHUTDOWN_TIMEOUT = 0.5  # s at most, for the last cancellation to be confirmed
 SUCCEEDED = 4  # action_msgs/GoalStatus
 
 
@@ -160,7 +160,7 @@ class GripperNode(Node):
         names = ("command_timeout", "goal_timeout", "retry")
         self._core = GripperGoals(GoalConfig(**{n: p[f"gripper_{n}"] for n in names}))
         self._actuator = actuator(self._finished) if actuator else self._make_actuator(p)
-        self._said = ""
+        self._reported = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_subscription(Float64, "gripper_command", self._on_command, RELIABLE_1)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
@@ -200,22 +200,22 @@ class GripperNode(Node):
             self._actuator.send(order.ticket, position)
         elif order is not None:
             self._actuator.cancel(order.ticket)
-        if self._core.problem and self._core.problem != self._said:
+        if self._core.problem and self._core.problem != self._reported:
             self.get_logger().error(f"gripper: {self._core.problem}")
-        self._said = self._core.problem
+        self._reported = self._core.problem
 
     def _report(self) -> None:
         level = Level.ERROR if self._core.problem else Level.OK
         name = self.get_fully_qualified_name().lstrip("/")
-        array = diagnostic_array(name, [Status("gripper", level, self._core.words())])
+        array = diagnostic_array(name, [Status("gripper", level, self._core.summary())])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def last_words(self) -> None:
+    def shut_down(self) -> None:
         """What is under way is cancelled, and not before that has arrived; what is held stays held."""
         self._core.armed(False)
         self._step()
-        end = time.monotonic() + LAST_WORDS
+        end = time.monotonic() + SHUTDOWN_TIMEOUT
         executor = self.executor
         while executor and not self._actuator.settled() and time.monotonic() < end:
             executor.spin_once(timeout_sec=PERIOD)
@@ -223,4 +223,4 @@ class GripperNode(Node):
 
 def main() -> int:
     """Console script `gripper`."""
-    return run("gripper", GripperNode, at_end=GripperNode.last_words, events=False)
+    return run("gripper", GripperNode, at_end=GripperNode.shut_down, events=False)

@@ -4,8 +4,8 @@ Each take-over becomes one label, so this decides what is learned:
 
 release_dwell   letting go for less than this does not end the intervention. Larger: a trembling
                 thumb gives one label, not many; too large: two real corrections become one label.
-                While the device is let go inside the dwell zeros are output, and the steps are
-                nobody's: source NONE.
+                While the device is let go inside the dwell zeros are output, and the steps
+                have the source NONE.
 minimum_length  the policy does not get control back sooner than this after the take-over.
                 Larger: a tap on the deadman still marks a moment long enough to be seen in the
                 data; 0: a single message can be an intervention.

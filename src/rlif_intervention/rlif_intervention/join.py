@@ -31,7 +31,7 @@ _CLOSED_KEPT = 16  # episodes of which late Decisions are still recognised
 
 
 @dataclass(frozen=True)
-class Seen(Generic[O]):
+class TimedObservation(Generic[O]):
     """An Observation. stamp: ns, of its header."""
 
     tick: int
@@ -40,7 +40,7 @@ class Seen(Generic[O]):
 
 
 @dataclass(frozen=True)
-class Driven(Generic[D]):
+class TimedDecision(Generic[D]):
     """A Decision. stamp: ns, of its header; episode_id 0: of no episode."""
 
     tick: int
@@ -51,7 +51,7 @@ class Driven(Generic[D]):
 
 
 @dataclass(frozen=True)
-class Stage:
+class EpisodeEvent:
     """An Episode message. stamp: ns, of the start (RUNNING) or of the end (ENDED)."""
 
     id: int
@@ -62,7 +62,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Joined(Generic[O, D]):
+class JoinedStep(Generic[O, D]):
     """One Step; `decision` is None in the last one of an episode.
 
     sequence: counts Steps; one is left out where a step must be missing and step_index hides it
@@ -90,15 +90,15 @@ class _Episode(Generic[O, D]):
     id: int
     evaluation: bool
     start: int
-    end: Stage | None = None
+    end: EpisodeEvent | None = None
     aborted: bool = False  # another one began without an end of this one
     since: float = 0.0  # s, when its end or abortion became known
-    held: tuple[Driven[D], Seen[O]] | None = None
+    held: tuple[TimedDecision[D], TimedObservation[O]] | None = None
     decided: int = -1  # tick of the last Decision dealt with
     released: int = -1  # tick of the last Step that is out
     released_index: int = -1
     last_stamp: int = -1  # of the last Step that is out
-    cut: int = -1  # step index after which the ticks began anew; -1: they did not
+    cut: int = -1  # step index after which the ticks were restarted; -1: they were not
     unrecorded: int = 0  # Decisions that make no Step
 
     @property
@@ -127,13 +127,13 @@ class StepJoin(Generic[O, D]):
         self.sequence = 0  # of the next Step
         self.problems: Counter[str] = Counter()
         self._reports: list[str] = []
-        self._observations: OrderedDict[int, Seen[O]] = OrderedDict()
+        self._observations: OrderedDict[int, TimedObservation[O]] = OrderedDict()
         self._newest, self._newest_stamp = -1, -1  # of the newest Observation: tick, stamp
-        self._decisions: deque[Driven[D]] = deque()
+        self._decisions: deque[TimedDecision[D]] = deque()
         self._episodes: deque[_Episode[O, D]] = deque()
         self._closed: OrderedDict[int, tuple[int, int]] = OrderedDict()  # id: last index, stamp
 
-    def observe(self, seen: Seen[O]) -> list[Joined[O, D]]:
+    def observe(self, seen: TimedObservation[O]) -> list[JoinedStep[O, D]]:
         """An Observation arrived."""
         if seen.tick <= self._newest:
             self._report(
@@ -148,7 +148,7 @@ class StepJoin(Generic[O, D]):
         self._newest, self._newest_stamp = seen.tick, seen.stamp
         return self._make_room() + self._advance()
 
-    def decide(self, driven: Driven[D]) -> list[Joined[O, D]]:
+    def decide(self, driven: TimedDecision[D]) -> list[JoinedStep[O, D]]:
         """A Decision arrived."""
         if driven.episode_id == 0:
             return []
@@ -162,7 +162,7 @@ class StepJoin(Generic[O, D]):
             )
         return self._advance()
 
-    def stage(self, stage: Stage, now: float) -> list[Joined[O, D]]:
+    def stage(self, stage: EpisodeEvent, now: float) -> list[JoinedStep[O, D]]:
         """An Episode arrived at `now` (s, any steady clock)."""
         last = self._episodes[-1] if self._episodes else None
         if last is not None and not last.over and (
@@ -173,9 +173,9 @@ class StepJoin(Generic[O, D]):
             self._note(stage, now)
         return self._advance()
 
-    def expire(self, now: float) -> list[Joined[O, D]]:
+    def expire(self, now: float) -> list[JoinedStep[O, D]]:
         """Call now and then: ends the wait for messages that did not come."""
-        steps: list[Joined[O, D]] = []
+        steps: list[JoinedStep[O, D]] = []
         while self._episodes:
             episode = self._episodes[0]
             if not episode.over or now - episode.since < self.final_timeout:
@@ -184,9 +184,9 @@ class StepJoin(Generic[O, D]):
             steps += self._advance()
         return steps
 
-    def flush(self) -> list[Joined[O, D]]:
+    def flush(self) -> list[JoinedStep[O, D]]:
         """The recorder ends: the step kept back is released as the ordinary one it seems to be."""
-        steps: list[Joined[O, D]] = []
+        steps: list[JoinedStep[O, D]] = []
         while self._episodes:
             episode = self._episodes[0]
             if episode.over:
@@ -198,7 +198,7 @@ class StepJoin(Generic[O, D]):
         return steps
 
     def take_reports(self) -> list[str]:
-        """What went wrong since the last call, in words."""
+        """Problems since the last call, for the log."""
         reports, self._reports = self._reports, []
         return reports
 
@@ -207,15 +207,15 @@ class StepJoin(Generic[O, D]):
         self._reports.append(text)
 
     def _forget_ticks(self) -> None:
-        """Ticks count from anew: those of running episodes compare with nothing any more."""
+        """Ticks are counted from the beginning again: those of running episodes compare with nothing any more."""
         for episode in self._episodes:
             episode.decided = episode.released = -1
             held = episode.held
             episode.cut = held[0].step_index if held is not None else episode.released_index
 
-    def _make_room(self) -> list[Joined[O, D]]:
+    def _make_room(self) -> list[JoinedStep[O, D]]:
         """Forget the oldest Observations; one that ends an episode is not waited with any longer."""
-        steps: list[Joined[O, D]] = []
+        steps: list[JoinedStep[O, D]] = []
         while len(self._observations) > self.capacity:
             first = self._episodes[0] if self._episodes else None
             oldest = next(iter(self._observations.values()))
@@ -224,7 +224,7 @@ class StepJoin(Generic[O, D]):
             self._observations.popitem(last=False)
         return steps
 
-    def _note(self, stage: Stage, now: float) -> None:
+    def _note(self, stage: EpisodeEvent, now: float) -> None:
         episode = next((e for e in self._episodes if e.id == stage.id), None)
         ended = stage.phase == Phase.ENDED
         if episode is None:
@@ -237,8 +237,8 @@ class StepJoin(Generic[O, D]):
         if ended and episode.end is None:
             episode.end, episode.since = stage, now
 
-    def _advance(self) -> list[Joined[O, D]]:
-        steps: list[Joined[O, D]] = []
+    def _advance(self) -> list[JoinedStep[O, D]]:
+        steps: list[JoinedStep[O, D]] = []
         while True:
             self._drop_late_decisions()
             if not self._episodes:
@@ -261,9 +261,9 @@ class StepJoin(Generic[O, D]):
                 return  # of an episode that is not announced yet
             self._decisions.popleft()
 
-    def _join(self, episode: _Episode[O, D]) -> list[Joined[O, D]]:
+    def _join(self, episode: _Episode[O, D]) -> list[JoinedStep[O, D]]:
         """Pair Decisions of `episode` with their Observations, as far as both are there."""
-        steps: list[Joined[O, D]] = []
+        steps: list[JoinedStep[O, D]] = []
         while self._decisions and self._decisions[0].episode_id == episode.id:
             driven = self._decisions[0]
             if driven.tick > self._newest and driven.stamp > self._newest_stamp:
@@ -310,7 +310,7 @@ class StepJoin(Generic[O, D]):
             )
         return no_more and (episode.aborted or self._final(episode) is not None)
 
-    def _final(self, episode: _Episode[O, D]) -> Seen[O] | None:
+    def _final(self, episode: _Episode[O, D]) -> TimedObservation[O] | None:
         """The first Observation at or after the end, or after the last Decision."""
         assert episode.end is not None
         for seen in self._observations.values():
@@ -319,9 +319,9 @@ class StepJoin(Generic[O, D]):
                 return seen
         return None
 
-    def _close(self, episode: _Episode[O, D]) -> list[Joined[O, D]]:
+    def _close(self, episode: _Episode[O, D]) -> list[JoinedStep[O, D]]:
         """All Steps that are left of `episode`, the last one at the end."""
-        steps: list[Joined[O, D]] = []
+        steps: list[JoinedStep[O, D]] = []
         if episode.end is None:
             self._report(
                 "episode_without_end",
@@ -338,7 +338,7 @@ class StepJoin(Generic[O, D]):
         self._episodes.popleft()
         return steps
 
-    def _last(self, episode: _Episode[O, D], end: Stage) -> list[Joined[O, D]]:
+    def _last(self, episode: _Episode[O, D], end: EpisodeEvent) -> list[JoinedStep[O, D]]:
         """The last Step. Nothing where there is no Observation at all."""
         if episode.last_stamp >= end.stamp:
             self._report(
@@ -365,7 +365,7 @@ class StepJoin(Generic[O, D]):
         ahead = seen.tick - episode.released if episode.released >= 0 else 2
         index = episode.released_index + (ahead if ahead > 0 else 2)
         self._leave_out(episode, seen.tick, index, seen.stamp)
-        step: Joined[O, D] = Joined(
+        step: JoinedStep[O, D] = JoinedStep(
             self.sequence, seen.tick, episode.id, index, True, end.outcome, episode.evaluation,
             seen.message, None,
         )  # fmt: skip
@@ -398,7 +398,7 @@ class StepJoin(Generic[O, D]):
             return
         self.sequence += 1
 
-    def _release(self, episode: _Episode[O, D]) -> list[Joined[O, D]]:
+    def _release(self, episode: _Episode[O, D]) -> list[JoinedStep[O, D]]:
         """Let the step that is kept back go, as one that is not the last."""
         if episode.held is None:
             return []
@@ -409,7 +409,7 @@ class StepJoin(Generic[O, D]):
         episode.released = driven.tick if driven.step_index > episode.cut else -1
         episode.released_index = driven.step_index
         episode.last_stamp = driven.stamp
-        step = Joined(
+        step = JoinedStep(
             self.sequence, driven.tick, episode.id, driven.step_index, False, 0,
             episode.evaluation, seen.message, driven.message,
         )  # fmt: skip

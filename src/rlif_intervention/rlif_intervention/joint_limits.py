@@ -13,7 +13,7 @@ Units are rad, or m for prismatic joints.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .limits import AXES, Drift, Limited, Vector, check_speed_scale, shape_problem
@@ -291,16 +291,3 @@ def stopping_trajectory(
         TrajectoryPoint(config.horizon, on, velocity),
         TrajectoryPoint(config.horizon + braking, end, rest),
     )
-
-
-def joint_positions(
-    names: Sequence[str], positions: Sequence[float], wanted: Sequence[str]
-) -> Vector | None:
-    """Positions of `wanted` out of a JointState; None: it is about other joints, or incomplete.
-
-    A gripper's driver may speak on the same topic: what lacks a joint is not ours.
-    """
-    found: Mapping[str, float] = dict(zip(names, positions, strict=False))
-    if any(name not in found for name in wanted):
-        return None
-    return tuple(float(found[name]) for name in wanted)

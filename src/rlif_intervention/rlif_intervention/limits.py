@@ -6,7 +6,7 @@ for one command period. The promises, each with a property-based test:
 - no input, NaN and infinities included, leads to a twist that is not finite or exceeds a limit;
 - the twist never changes faster than the acceleration limit (deceleration, while braking);
 - an arm that follows its commands does not leave the workspace box, however old the measured
-  position is within what `reckoning` allows for, and however the motion is stopped;
+  position is within what `pose_extrapolator` allows for, and however the motion is stopped;
 - braking reaches zero within speed / deceleration.
 
 The jerk limit is a moving average over the last n acceleration-limited twists: that is exact in

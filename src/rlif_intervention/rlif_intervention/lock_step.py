@@ -50,7 +50,7 @@ class LockStep(Generic[P]):
             self._policies.popitem(last=False)
 
     def arrived(self, name: str, stamp: int) -> None:
-        """Input `name` of the set of `stamp` is there; one that nobody needs is no error."""
+        """Input `name` of the set of `stamp` is there; one that is not needed is no error."""
         if stamp > self._stamps.get(name, stamp):
             self._stamps[name] = stamp
 

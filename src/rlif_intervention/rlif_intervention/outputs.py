@@ -5,7 +5,7 @@
     joint_trajectory  trajectory_msgs/JointTrajectory: joint_trajectory_controller
 
 What each consumer lacks is made good here. A forward_command_controller repeats its last command for
-ever: it gets explicit zeros whenever nobody drives and when this process ends, and the watchdog sends
+ever: it gets explicit zeros without an active source and when this process ends, and the watchdog sends
 them when it cannot. A joint_trajectory_controller holds the last point it was given: it gets short
 trajectories, each of which ends at rest by itself, and nothing while the arm stands, so that
 planners may use the same controller between episodes.
@@ -41,7 +41,7 @@ class Output(Protocol):
         """values: (n,) m/s and rad/s; reference: as in `limits.Limited`; stamp: ns."""
 
     def stop(self, stamp: int) -> None:
-        """The last word: nothing shall move any more."""
+        """The last command: no motion."""
 
 
 def twist_message(axes: Sequence[str], twist: Vector, frame: str, stamp: int) -> TwistStamped:
@@ -124,7 +124,7 @@ class JointTrajectoryOutput:
         self._moving = moving
 
     def stop(self, stamp: int) -> None:
-        """Nothing to say: the trajectory that is under way comes to rest within the limits."""
+        """Sends nothing: the trajectory that is under way comes to rest within the limits."""
 
 
 def make_output(

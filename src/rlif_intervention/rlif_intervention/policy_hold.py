@@ -1,7 +1,7 @@
-"""Why the robot's side keeps the policy from driving, and whether anybody still says so.
+"""Why the robot's side keeps the policy from acting.
 
-No ROS and no clock. What is said on `hold` is repeated, several times a second: whoever watches the
-robot (servo_adapter) may die, and what it said last must not stand for ever.
+No ROS and no clock. Messages on `hold` are repeated several times a second: the node that monitors
+the robot (servo_adapter) may die, and its last message must not count for ever.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 
 @dataclass
 class PolicyHold:
-    """timeout: s without a word on `hold` until the policy holds; 0: nobody is expected to speak"""
+    """timeout: s without a message on `hold` until the policy holds; 0: none is expected"""
 
     timeout: float = 0.0
     _reason: str = ""
-    _heard: float = -math.inf
+    _received: float = -math.inf
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout >= 0.0):
             raise ValueError(f"hold_timeout is {self.timeout}; expected seconds, 0 or more")
 
-    def said(self, reason: str, now: float) -> None:
-        """One message; empty: nothing keeps the policy from driving."""
-        self._reason, self._heard = reason, now
+    def update(self, reason: str, now: float) -> None:
+        """One message; empty: the policy may act."""
+        self._reason, self._received = reason, now
 
     def problem(self, now: float) -> str:
-        """Why the policy must not drive now; empty: it may."""
-        if self._reason or not self.timeout or now - self._heard <= self.timeout:
+        """Why the policy must not act now; empty: it may."""
+        if self._reason or not self.timeout or now - self._received <= self.timeout:
             return self._reason
         return (
-            f"nothing on hold for more than {self.timeout} s: nobody watches the robot; is "
-            "servo_adapter alive?"
+            f"nothing on hold for more than {self.timeout} s: is the monitor of the robot "
+            "(servo_adapter) alive?"
         )

@@ -1,4 +1,4 @@
-"""Layouts of devices that people have at hand, as joy_node and spacenav_node report them.
+"""Layouts of common devices, as joy_node and spacenav_node report them.
 
 Axes point as a person in front of the robot expects: stick up is +x (away from the base), stick to
 the left is +y, right stick up is +z. Check yours once with a look at the topic: drivers differ.
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 from .limits import Vector
 
+# s; of pads that may be wireless. A stick at its stop gives the same numbers for as long as it is
+# held: at the 0.04 m/s of these presets (`slow` of a linear_scale of 0.1 m/s) for 0.4 m.
+WIRELESS = 10.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -18,8 +22,10 @@ class Preset:
 
     axes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
     scales: Vector = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    triggers: tuple[int, ...] = ()
     deadzone: float = 0.0
     slow: float = 1.0
+    repeat_limit: float = 0.0
     deadman: int = 0
     turbo: int = -1
     success: int = 1
@@ -38,8 +44,10 @@ PRESETS: Mapping[str, Preset] = {
     # Y opens and X closes the gripper.
     "xbox": Preset(
         axes=(1, 0, 4, -1, -1, 3),
+        triggers=(2, 5),
         deadzone=0.1,
         slow=0.4,
+        repeat_limit=WIRELESS,
         deadman=5,
         turbo=4,
         success=0,
@@ -54,8 +62,10 @@ PRESETS: Mapping[str, Preset] = {
     # stop; triangle opens and square closes the gripper.
     "ps5": Preset(
         axes=(1, 0, 4, -1, -1, 3),
+        triggers=(2, 5),
         deadzone=0.1,
         slow=0.4,
+        repeat_limit=WIRELESS,
         deadman=5,
         turbo=4,
         success=0,

@@ -10,7 +10,7 @@ Publishes
     /diagnostics  diagnostic_msgs/DiagnosticArray   once a second: messages written and lost, errors
 
 The bag holds the Steps and `topics`. A disk that is full or slow ends the recording or costs
-messages, and both are said; the Steps go on to the learner in any case. Ctrl-C finishes the bag,
+messages, and both are reported; the Steps go on to the learner in any case. Ctrl-C finishes the bag,
 and after a SIGKILL at most the last second of it is missing (`rlif bag repair` mends the rest).
 """
 
@@ -41,7 +41,7 @@ from rlif_msgs.msg import Decision, Episode, Observation, Step
 
 from .bag_recorder import BagRecorder, BagStatus, LogClock
 from .bag_writer import COMPRESSIONS, BagConfig, BagError, BagWriter, Topic, qos_profile
-from .join import Driven, Joined, Phase, Seen, Stage, StepJoin
+from .join import EpisodeEvent, JoinedStep, Phase, StepJoin, TimedDecision, TimedObservation
 from .message_definitions import definition, type_hash
 
 PARAMETERS: tuple[Param, ...] = (
@@ -52,7 +52,7 @@ PARAMETERS: tuple[Param, ...] = (
     Param("split_mib", 0, "MiB after which a new file begins; 0: never", 0, 1_000_000),
     Param("split_seconds", 0.0, "s after which a new file begins; 0: never", 0.0, 1e6),
     Param("required_free_mib", 200, "MiB; recording stops before the disk has less", 0, 1_000_000),
-    Param("queue_mib", 256, "MiB that may wait for the disk; more is lost, and said", 1, 65536),
+    Param("queue_mib", 256, "MiB that may wait for the disk; more is lost and reported", 1, 65536),
     Param("join_capacity", 64, "observations that may wait for their decision", 2, 10_000),
     Param("final_timeout", 1.0, "s after an episode's end that its last messages may take", 0.05, 60.0),
     Param("control_rate", 10.0, "Hz; as the observer's", 0.1, 200.0),
@@ -65,7 +65,7 @@ _LATCHED_TYPES = frozenset(
 )
 # Cameras offer either. Reliable is asked for first: then nothing is lost where it is offered.
 _OFTEN_BEST_EFFORT = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
-# DDS does not say it of other processes. A guess of keep_last, with the depth of 0 that comes along,
+# DDS does not tell it for other processes. A guess of keep_last, with the depth of 0 that comes along,
 # makes `ros2 bag` complain.
 _HISTORIES = {HistoryPolicy.KEEP_LAST: "keep_last", HistoryPolicy.KEEP_ALL: "keep_all"}
 _TICK = 0.2  # s; of the timer that looks for deadlines, errors and new publishers
@@ -103,7 +103,7 @@ def paired_topics(topics: Sequence[str], types: Sequence[str]) -> dict[str, str]
     return dict(zip(topics, types, strict=True))
 
 
-def step_message(joined: Joined[Observation, Decision]) -> Step:
+def step_message(joined: JoinedStep[Observation, Decision]) -> Step:
     """The Step of a joined tick; images are shared with the Observation, not copied."""
     seen, decision = joined.observation, joined.decision
     step = Step(
@@ -167,7 +167,7 @@ class RecorderNode(Node):
         self._bag = self._open_bag(p) if p["bag_directory"] else None
         # Only now: episodes begin when it is seen, and nothing is recorded without the bag.
         self._replay = self.create_publisher(Step, "replay", REPLAY)
-        self._said_error, self._said_lost = "", 0
+        self._reported_error, self._reported_lost = "", 0
         self._lost_by_middleware: Counter[str] = Counter()
         self._received: Counter[str] = Counter()
         self._kinds = dict(self._types)
@@ -245,13 +245,13 @@ class RecorderNode(Node):
             old = self._raw[name]
             if old.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT:
                 continue
-            words = (
+            message = (
                 f"{name} is offered with less than was asked for: taken as best effort, volatile"
             )
             if self._kinds[name] in _OFTEN_BEST_EFFORT:
-                self.get_logger().info(words)
+                self.get_logger().info(message)
             else:
-                self.get_logger().warning(words)
+                self.get_logger().warning(message)
             self.destroy_subscription(old)
             self._listen(name, self._kinds[name], old.callback, modest=True)
 
@@ -278,28 +278,30 @@ class RecorderNode(Node):
 
     def _on_observation(self, data: bytes) -> None:
         message = deserialize_message(data, Observation)
-        self._emit(self._join.observe(Seen(message.tick, to_ns(message.header.stamp), message)))
+        self._emit(
+            self._join.observe(TimedObservation(message.tick, to_ns(message.header.stamp), message))
+        )
 
     def _on_decision(self, data: bytes) -> None:
         m = deserialize_message(data, Decision)
         self._emit(
             self._join.decide(
-                Driven(m.tick, to_ns(m.header.stamp), m.episode_id, m.step_index, m)
+                TimedDecision(m.tick, to_ns(m.header.stamp), m.episode_id, m.step_index, m)
             )
         )  # fmt: skip
 
     def _on_episode(self, data: bytes) -> None:
         m = deserialize_message(data, Episode)
-        stage = Stage(m.id, Phase(m.phase), to_ns(m.header.stamp), m.outcome, m.evaluation)
+        stage = EpisodeEvent(m.id, Phase(m.phase), to_ns(m.header.stamp), m.outcome, m.evaluation)
         self._emit(self._join.stage(stage, time.monotonic()))
 
-    def _emit(self, steps: Sequence[Joined[Observation, Decision]]) -> None:
+    def _emit(self, steps: Sequence[JoinedStep[Observation, Decision]]) -> None:
         for joined in steps:
             data = serialize_message(step_message(joined))
             self._replay.publish(data)
             self._write(self._replay.topic_name, data)
 
-    # ---- now and then
+    # ---- timer
 
     def _on_timer(self) -> None:
         self._emit(self._join.expire(time.monotonic()))
@@ -308,22 +310,22 @@ class RecorderNode(Node):
             self.get_logger().warning(text)
         self._ticks += 1
         if self._ticks % round(1.0 / _TICK) == 0:
-            self._say_status()
+            self._publish_status()
 
-    def _say_status(self) -> None:
+    def _publish_status(self) -> None:
         """Log what is new, publish diagnostics."""
         status = self._bag.status() if self._bag else None
         lost = (status.lost if status else 0) + self._lost_by_middleware.total()
-        if status and status.error and status.error != self._said_error:
-            self._said_error = status.error
+        if status and status.error and status.error != self._reported_error:
+            self._reported_error = status.error
             self.get_logger().error(f"{status.error}; the Steps still reach the learner")
-        elif lost > self._said_lost:
+        elif lost > self._reported_lost:
             by_topic = self._bag.lost() if self._bag else {}
             self.get_logger().error(
                 f"{lost} messages lost so far: {by_topic} the disk was too slow for, "
                 f"{dict(self._lost_by_middleware)} never reached this node"
             )
-        self._said_lost = lost
+        self._reported_lost = lost
         self._diagnostics.publish(self._diagnostic(status, lost))
 
     def _diagnostic(self, status: BagStatus | None, lost: int) -> DiagnosticArray:
@@ -348,7 +350,7 @@ class RecorderNode(Node):
         return array
 
     def finish(self) -> None:
-        """The last step, the end of the bag. Says how many messages it holds."""
+        """Graceful shutdown: the last step, the end of the bag, and a log line with its message count."""
         self._emit(self._join.flush())
         if self._bag is None:
             return

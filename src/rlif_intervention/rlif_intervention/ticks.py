@@ -1,4 +1,4 @@
-"""One control tick: what was asked for, what came out, and the Decision that sums it up."""
+"""One control tick: requested and executed actions, summed up in a Decision."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Tick:
     def add(self, limited: Limited, source: Source, asked: Vector, held: bool) -> None:
         """One command of this tick. The operator marks the whole tick.
 
-        asked: (n,) before the limits, empty if nobody drove; held: in HOLD, FAULT or DISARMED.
+        asked: (n,) before the limits, empty without an active source; held: in HOLD, FAULT or DISARMED.
         """
         self.source = max(self.source, source)
         self.asked = self.asked or any(self._motion(asked))

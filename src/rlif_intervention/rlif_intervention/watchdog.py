@@ -1,7 +1,7 @@
 """Is the arbiter alive? Its commands are its heartbeat; without one the watchdog takes over.
 
-No clock and no ROS: `now` in s of a steady clock. The watchdog hears its own zeros on the command
-topic too, and knows them by their stamps.
+No clock and no ROS: `now` in s of a steady clock. The watchdog receives its own zeros on the
+command topic too, and recognises them by their stamps.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _KEPT = 100  # stamps of own zeros; more than can be on the way
 class Watchdog:
     """timeout: s without a command until it acts
 
-    linger: s for which it goes on sending zeros after an arbiter that left in order; an arbiter
-        that left without a word gets zeros until a new one commands.
+    linger: s for which it goes on sending zeros after a graceful shutdown of the arbiter;
+        without one it sends zeros until a new arbiter commands.
     start_timeout: s after its own start without any command, until the arbiter counts as absent: it
-        may have died before. Then no zeros, since nothing says that the topic is the arbiter's, but
+        may have died before. Then no zeros, since the topic may not be the arbiter's, but
         the robot is paused; 0: never.
     """
 
@@ -28,8 +28,8 @@ class Watchdog:
     linger: float = 1.0
     start_timeout: float = 10.0
     _started: float | None = None
-    _heard: float = -math.inf
-    _left_in_order: bool = True
+    _received: float = -math.inf
+    _shut_down: bool = True
     _own: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _tripped: bool = False
 
@@ -47,22 +47,22 @@ class Watchdog:
 
     @property
     def ever(self) -> bool:
-        """An arbiter has been heard."""
-        return not math.isinf(self._heard)
+        """A heartbeat has been received."""
+        return not math.isinf(self._received)
 
     def absent(self, now: float) -> bool:
-        """No arbiter was heard since this watchdog started, for long enough."""
+        """No heartbeat was received within `start_timeout` of this watchdog's start."""
         started = now if self._started is None else self._started
         return not self.ever and 0.0 < self.start_timeout < now - started
 
     def command(self, stamp: int, now: float) -> None:
         """A command on the topic, stamp in ns."""
         if stamp not in self._own:
-            self._heard = now
+            self._received = now
 
     def control(self, armed: bool) -> None:
-        """The arbiter's last word on its state."""
-        self._left_in_order = not armed
+        """The arbiter's last state."""
+        self._shut_down = not armed
 
     def sent_zero(self, stamp: int) -> None:
         self._own.append(stamp)
@@ -70,13 +70,13 @@ class Watchdog:
     def check(self, now: float) -> tuple[bool, bool]:
         """(send a zero now, the arbiter has been lost with this call)."""
         self._started = now if self._started is None else self._started
-        silent = now - self._heard
+        silent = now - self._received
         if math.isinf(silent) or silent <= self.timeout:
             self._tripped = False
             return False, False
         lost = not self._tripped
         self._tripped = True
-        return not self._left_in_order or silent <= self.timeout + self.linger, lost
+        return not self._shut_down or silent <= self.timeout + self.linger, lost
 
 
 @dataclass
@@ -90,7 +90,7 @@ class PauseCall:
     retry: float = 1.0
     wanted: bool = False
     confirmed: bool = False
-    problem: str = ""  # why it is not confirmed; empty: it is, or nobody wants it
+    problem: str = ""  # why it is not confirmed; empty: it is, or it is not wanted
     _round: int = 0  # counts losses of the arbiter
     _sent: float | None = None
     _not_before: float = -math.inf
@@ -120,7 +120,7 @@ class PauseCall:
         return self._round
 
     def answered(self, ticket: int, problem: str, now: float) -> None:
-        """problem: in words, empty: the robot is paused."""
+        """problem: empty if the robot is paused."""
         if ticket != self._round or not self.wanted:
             return
         self._sent, self.problem, self.confirmed = None, problem, not problem

@@ -3,7 +3,7 @@
 Subscribes
     command        geometry_msgs/TwistStamped  the arbiter's heartbeat, with output twist
     arbiter_alive  std_msgs/Header             the same with a joint output
-    control_state  rlif_msgs/ControlState      whether it left in order (latched)
+    control_state  rlif_msgs/ControlState      whether it was shut down gracefully (latched)
 Publishes
     command        geometry_msgs/TwistStamped  zeros while the arbiter is silent
     joint_command  std_msgs/Float64MultiArray  instead, with output joint_velocity
@@ -47,7 +47,7 @@ from .watchdog import PauseCall, Watchdog
 
 PARAMETERS = (
     Param("timeout", 0.3, "s without a command until it acts; above stall_timeout", 0.02, 10.0),
-    Param("linger", 1.0, "s of zeros after an arbiter that left in order", 0.0, 60.0),
+    Param("linger", 1.0, "s of zeros after a graceful shutdown of the arbiter", 0.0, 60.0),
     Param("start_timeout", 10.0, "s without any arbiter until it pauses; 0: never", 0.0, 600.0),
     Param("rate", 50.0, "Hz of its zeros", 5.0, 500.0),
     Param("command_frame", "base", "frame_id of its zeros, as the arbiter's"),
@@ -55,7 +55,7 @@ PARAMETERS = (
     Param("axes", ["x", "y", "z"], "as the arbiter's: with joint_velocity how many zeros"),
     Param("pause_service", "", "std_srvs/SetBool to call, e.g. servo_node/pause_servo; empty: no"),
 )
-LEAST_TIMEOUT = 0.15  # s; three signs of life
+LEAST_TIMEOUT = 0.15  # s; three heartbeats
 
 
 class WatchdogNode(Node):
@@ -80,7 +80,7 @@ class WatchdogNode(Node):
         self.create_timer(REPORT_PERIOD, self._report, clock=steady)
 
     def _connect(self, p: dict[str, Any]) -> None:
-        """What it hears the arbiter by, and what it speaks in its place."""
+        """The arbiter's heartbeat, and the output of its own zeros."""
         self._zeros: Output | None = None
         if p["output"] == "twist":
             self._zeros = TwistOutput(self, (), p["command_frame"])
@@ -119,7 +119,7 @@ class WatchdogNode(Node):
     def _follow_pause(self, now: float) -> None:
         absent = self._core.absent(now)
         if absent and not self._absent:
-            self.get_logger().error("no arbiter was heard since the start: pausing the robot")
+            self.get_logger().error("no arbiter since the start: pausing the robot")
             self._call.want()
         self._absent = absent
         if not absent and not self._core.tripped:
@@ -147,19 +147,19 @@ class WatchdogNode(Node):
         if self._core.tripped:
             found = [Status("arbiter", Level.ERROR, "the arbiter is silent")]
         elif self._absent:
-            found = [Status("arbiter", Level.ERROR, "no arbiter was heard since the start")]
+            found = [Status("arbiter", Level.ERROR, "no arbiter since the start")]
         elif not self._core.ever:
-            found = [Status("arbiter", Level.WARN, "no command from an arbiter was heard yet")]
+            found = [Status("arbiter", Level.WARN, "no command from an arbiter yet")]
         else:
             found = [Status("arbiter", Level.OK, "the arbiter is alive")]
         if self._pause is None:
             return found
         call = self._call
         if call.problem:
-            words = f"the robot is not paused by {self._service}: {call.problem}"
-            return [*found, Status("pause", Level.ERROR, words)]
-        words = "the robot is paused" if call.confirmed else "ready"
-        return [*found, Status("pause", Level.OK, words)]
+            message = f"the robot is not paused by {self._service}: {call.problem}"
+            return [*found, Status("pause", Level.ERROR, message)]
+        message = "the robot is paused" if call.confirmed else "ready"
+        return [*found, Status("pause", Level.OK, message)]
 
     def _report(self) -> None:
         name = self.get_fully_qualified_name().lstrip("/")

@@ -18,7 +18,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rlif_node.qos import LATCHED, RELIABLE, SENSOR
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
-from trace_rig import TRACES, Replay, StandIn, load
+from trace_rig import TRACES, Replay, Sample, StandIn, load
 
 from rlif_intervention.device_inputs import (
     Handlers,
@@ -131,7 +131,8 @@ def test_turbo_of_a_preset_is_full_speed_and_without_it_is_slow(name):
     b = Bench(["pad"], pad__preset=name)
     axes = [float(i == preset.axes[0]) for i in range(8)]
     held, both = pad(preset.deadman, axes=axes), pad(preset.deadman, preset.turbo, axes=axes)
-    assert [r.action[0] for r in b.send("pad", held, both)] == pytest.approx([0.4, 1.0])
+    found = b.send("pad", pad(), held, both)
+    assert [r.action[0] for r in found] == pytest.approx([0.0, 0.4, 1.0])
 
 
 @pytest.mark.ros
@@ -351,3 +352,82 @@ def test_trace_of_a_silent_or_locked_keyboard_is_reported():
     assert status().level is Level.OK and "unplugged, it looks the same" in status().message
     replay.core.rack.locks[0].update(True, replay.now)
     assert status().level is Level.WARN and "locked by pause" in status().message
+
+
+# ---- pads that report what nobody does
+
+
+def messages(*parts, topic="pad", rate=20):
+    """Samples of a driver that repeats: parts of (s, axes, buttons that are down)."""
+    time, found = 0.0, []
+    for seconds, axes, down in parts:
+        for _ in range(round(seconds * rate)):
+            time += 1.0 / rate
+            found.append(Sample(time, topic, tuple(axes), tuple(int(i in down) for i in range(11))))
+    return found
+
+
+def status(replay, name):
+    found = arbiter_statuses(replay.core, replay.now)
+    return next(s for s in found if s.name == f"device {name}")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("rest", [1.0, -1.0, 0.4])
+def test_joy_with_an_axis_that_rests_off_centre_moves_nothing_and_names_it(axis, rest):
+    axes = [rest if i == axis else 0.0 for i in range(6)]
+    replay = Replay().play(messages((0.5, axes, ()), (2.0, axes, (0,))))
+    assert replay.states(1.0, 2.4) == {"OPERATOR"} and not replay.moved(0.55, 2.4)
+    found = status(replay, "pad")
+    assert found.level is Level.WARN and f"{'xyz'[axis]} ({rest:+.2f})" in found.message
+
+
+def test_joy_with_triggers_that_rest_at_1_after_their_first_press_moves_nothing():
+    rest, pressed = [0, 0, 1, 0, 0, 1], [0, 0, -1, 0, 0, 1]
+    parts = [(0.3, [0] * 6, ()), (0.2, pressed, ()), (1.5, rest, ()), (2.0, rest, (0,))]
+    replay = Replay().play(messages(*parts))
+    assert replay.states(2.2, 3.9) == {"OPERATOR"} and not replay.moved(2.05, 3.9)
+    assert "z (+1.00)" in status(replay, "pad").message
+
+
+def test_joy_with_a_trigger_off_centre_still_moves_with_its_sticks():
+    rest, push = [0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 1]
+    replay = Replay().play(messages((0.5, rest, ()), (1.0, push, (0,))))
+    moved = {tuple(v > 0 for v in twist) for t, twist, _ in replay.outputs if 0.6 < t < 1.4}
+    assert moved == {(False, True, False)}
+
+
+def test_joy_with_a_preset_that_knows_the_trigger_moves_by_its_press():
+    values = {"pad__preset": "xbox", "pad__axes": [1, 0, 5, -1, -1, 3]}
+    rest, press = [0, 0, 1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, -1, 0, 0]
+    parts = [(0.5, [0] * 8, ()), (0.5, [0] * 8, (5,)), (1.0, rest, (5,)), (1.0, press, (5,))]
+    replay = Replay(**values).play(messages(*parts))
+    assert not replay.moved(0.6, 2.0), "0 until its first press is no press"
+    assert any(twist[2] > 0.0 for t, twist, _ in replay.outputs if 2.1 < t < 2.9)
+
+
+@pytest.mark.parametrize(
+    ("values", "gone"),
+    [({}, True), ({"pad__repeat_limit": 0.0}, False), ({"pad__repeat_limit": 2.0}, True)],
+)
+def test_pad_out_of_range_that_repeats_its_last_message_is_gone_after_the_limit(values, gone):
+    push, rest = [0, 1, 0, 0, 0, 0, 0, 0], [0] * 8
+    replay = Replay(pad__preset="xbox", **values).play(
+        messages((0.5, rest, ()), (20.0, push, (5,)))
+    )
+    limit = values.get("pad__repeat_limit", 10.0)
+    assert replay.moved(0.6, 0.5 + (limit or 10.0))
+    assert replay.moved(limit + 0.7, 20.4) is not gone
+    assert (replay.states(limit + 0.7, 20.4) == {"HOLD"}) is gone
+    assert (status(replay, "pad").level is Level.ERROR) is gone
+    assert not gone or "out of range" in replay.core.reason
+    assert not gone or "out of range" in status(replay, "pad").message
+    assert replay.events() == (["STARTED", "ENDED"] if gone else ["STARTED"])
+
+
+def test_pad_that_is_back_in_range_takes_over_again():
+    push, rest = [0, 1, 0, 0, 0, 0, 0, 0], [0] * 8
+    parts = [(0.5, rest, ()), (4.0, push, (5,)), (0.5, rest, ()), (1.0, push, (5,))]
+    replay = Replay(pad__preset="xbox", pad__repeat_limit=2.0).play(messages(*parts))
+    assert replay.states(2.7, 4.4) == {"HOLD"} and replay.states(4.8, 4.95) == {"POLICY"}
+    assert replay.states(5.1, 5.9) == {"OPERATOR"}

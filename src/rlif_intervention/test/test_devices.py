@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_intervention.devices import (
+    AxisRest,
     ButtonEdges,
     ButtonMemory,
     Deadman,
@@ -19,6 +20,7 @@ from rlif_intervention.devices import (
     Lock,
     MotionGate,
     Reading,
+    RepeatLimit,
 )
 
 XYZ = ("x", "y", "z")
@@ -197,10 +199,10 @@ def test_rack_with_a_locked_device_takes_its_stop_button_only():
     lock = Lock("pause", priority=10)
     r = rack([lock])
     buttons = frozenset({"arm", "stop", "success", "failure", "discard"})
-    assert r.heard(r.device("pad"), buttons, 0.0) == buttons
+    assert r.effective(r.device("pad"), buttons, 0.0) == buttons
     lock.update(True, 0.0)
-    assert r.heard(r.device("pad"), buttons, 0.1) == {"stop"}
-    assert r.heard(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
+    assert r.effective(r.device("pad"), buttons, 0.1) == {"stop"}
+    assert r.effective(r.device("mouse"), buttons, 0.1) == buttons, "above the lock"
 
 
 def test_button_memory_with_buttons_left_out_completes_them():
@@ -222,3 +224,73 @@ def test_device_with_idle_ok_may_be_silent_at_rest_only():
     device.update(PUSH, 100.0)
     assert device.engaged(100.5) and not device.engaged(100.6)
     assert "silent" in device.problem(100.6), "silent while engaged: unplugged, for all one knows"
+
+
+def play_rest(values, engaged=lambda now: False, period=0.05, now=0.0):
+    """Whether the axis counts, after each of its values."""
+    rest, counts = AxisRest(), []
+    for value in values:
+        counts.append(not rest.update({"z": value}, engaged(now), now))
+        now += period
+    return counts
+
+
+@given(
+    st.one_of(st.floats(0.101, 1.0), st.floats(-1.0, -0.101)),
+    st.lists(st.booleans(), min_size=1, max_size=60),
+)
+def test_axis_rest_of_an_axis_that_is_off_centre_from_the_start_never_counts(value, deadman):
+    engaged = iter(deadman)
+    assert not any(play_rest([value] * len(deadman), lambda _: next(engaged)))
+
+
+@given(st.lists(st.floats(-1.0, 1.0), max_size=20), st.integers(8, 40))
+def test_axis_rest_of_an_axis_that_was_at_rest_counts_whatever_came_before(before, still):
+    counts = play_rest([*before, *[0.0] * still, 1.0, 1.0])
+    assert counts[-2:] == [True, True]
+
+
+def test_axis_rest_of_a_stick_at_rest_counts_from_its_first_message_on():
+    assert all(play_rest([0.0, 0.5, 1.0, -1.0, 0.05, 0.0]))
+
+
+@pytest.mark.parametrize("passing", [[0.5, 0.0, -0.5, -1.0], [0.05, 0.0, -0.05, -0.08, -1.0]])
+def test_axis_rest_of_a_trigger_that_passes_the_middle_does_not_count(passing):
+    assert not any(play_rest([1.0, *passing, *passing[::-1], 1.0, 1.0]))
+
+
+@pytest.mark.parametrize(("engaged", "counts"), [(False, False), (True, True)])
+def test_axis_rest_of_a_trigger_after_its_first_press_counts_only_while_engaged(engaged, counts):
+    # Reported as 0 until then. With the deadman held it may be a stick at its stop.
+    assert play_rest([0.0, -1.0, *[1.0] * 30], lambda _: engaged)[-1] is counts
+
+
+def test_axis_rest_of_a_stick_that_moves_off_centre_counts():
+    assert all(play_rest([0.0] + [0.5 + 0.03 * (i % 2) for i in range(100)]))
+
+
+def test_layout_with_a_trigger_reads_it_as_zero_to_one():
+    layout = JoyLayout(axes=(0, 1, 2, -1, -1, -1), scales=(1, 1, -1, 1, 1, 1), triggers=(2,))
+    for value, entry in ((1.0, 0.0), (0.0, -0.5), (-1.0, -1.0)):
+        assert layout.read([0.0, 0.0, value], [0] * 4, XYZ).action == (0.0, 0.0, entry)
+    assert layout.read([1.0, 1.0, -1.0], [0] * 4, XYZ, ignored={"z", "y"}).action == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "change", "engaged", "exceeded"),
+    [
+        (2.0, False, True, True),
+        (2.0, True, True, False),
+        (2.0, False, False, False),
+        (0.0, False, True, False),
+    ],
+)
+def test_repeat_limit_is_exceeded_by_identical_messages_while_engaged(
+    limit, change, engaged, exceeded
+):
+    repeat, found = RepeatLimit(limit), []
+    for i in range(60):
+        axes = [1.0, 0.001 * (i % 40 == 39) if change else 0.0]
+        found.append(repeat.exceeded(axes, [1], engaged, 0.05 * i))
+    assert any(found) is exceeded and not any(found[:40])
+    assert not repeat.exceeded([0.0, 0.0], [1], engaged, 9.0), "it changed"

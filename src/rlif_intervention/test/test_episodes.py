@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlif_intervention.arbitration import ControlState
 from rlif_intervention.episodes import (
-    Driven,
+    CountedDecision,
     EpisodeConfig,
     EpisodeKeeper,
     Outcome,
@@ -26,7 +26,7 @@ def keeper(**values):
 
 def drive(k, stamps, source=Source.POLICY, onset=False, now=0.0):
     for stamp in stamps:
-        k.decision(k.id, Driven(stamp, source, onset), now)
+        k.decision(k.id, CountedDecision(stamp, source, onset), now)
 
 
 def test_keeper_before_a_human_arms_starts_nothing():
@@ -88,7 +88,7 @@ def test_keeper_counts_steps_and_ends_at_the_time_limit():
     drive(k, [101])
     drive(k, [102], Source.OPERATOR, onset=True)
     drive(k, [103], Source.OPERATOR)
-    report = k.decision(1, Driven(104, Source.POLICY, False), 0.0)
+    report = k.decision(1, CountedDecision(104, Source.POLICY, False), 0.0)
     assert (report.outcome, report.stamp) == (Outcome.TRUNCATED, 105)
     assert (report.steps, report.interventions, report.operator_steps) == (4, 1, 2)
 
@@ -181,7 +181,7 @@ def test_max_episodes_counts_from_when_it_is_set():
     k.start(0.0, 100)
     k.end(Outcome.SUCCESS, "", 200)
     assert k.leave_ended(201).phase is Phase.READY and k.start(0.0, 300) is None
-    k.configure(EpisodeConfig(auto_start=True, reset=False, max_episodes=2), anew=True)
+    k.configure(EpisodeConfig(auto_start=True, reset=False, max_episodes=2), restart_count=True)
     for number in (2, 3):
         assert k.start(0.0, 1000 * number).id == number
         k.end(Outcome.SUCCESS, "", 1000 * number + 1)
@@ -192,7 +192,7 @@ def test_max_episodes_counts_from_when_it_is_set():
 def test_running_episode_keeps_the_parameters_it_began_with():
     k = keeper()
     k.start(0.0, 100)
-    k.configure(EpisodeConfig(auto_start=True, evaluation=True, max_steps=1), anew=False)
+    k.configure(EpisodeConfig(auto_start=True, evaluation=True, max_steps=1), restart_count=False)
     drive(k, [101, 102])
     report = k.end(Outcome.SUCCESS, "", 200)
     assert not report.evaluation and report.max_steps == 0 and report.steps == 2
@@ -204,8 +204,8 @@ def test_pacer_counts_final_steps_and_late_decisions_but_no_evaluation():
     k.start(0.0, 100)
     drive(k, [101, 102])
     k.end(Outcome.SUCCESS, "", 104)
-    k.decision(1, Driven(103, Source.POLICY, False), 0.0)
-    k.decision(1, Driven(104, Source.POLICY, False), 0.0)  # at the end: not a step
+    k.decision(1, CountedDecision(103, Source.POLICY, False), 0.0)
+    k.decision(1, CountedDecision(104, Source.POLICY, False), 0.0)  # at the end: not a step
     k.pacer.learner(3, 0, True)
     assert "3 of 4" in k.waiting_for()
     k.pacer.learner(4, 0, False)
@@ -241,7 +241,7 @@ def test_pacer_with_a_learner_restarted_in_an_episode_waits_from_the_next_one_on
     drive(k, [101, 102, 103])
     assert k.pacer.learner(1, 2, True)
     k.end(Outcome.SUCCESS, "", 105)
-    k.decision(1, Driven(104, Source.POLICY, False), 0.0)
+    k.decision(1, CountedDecision(104, Source.POLICY, False), 0.0)
     assert k.waiting_for() is None
     k.leave_ended(200)
     k.start(0.0, 200)
@@ -290,8 +290,8 @@ OPS = st.sampled_from(
 
 def happen(k, op, now, ros):
     return {
-        "decide": lambda: k.decision(k.id, Driven(ros, Source.POLICY, False), now),
-        "late": lambda: k.decision(k.id - 1, Driven(ros - 5, Source.POLICY, True), now),
+        "decide": lambda: k.decision(k.id, CountedDecision(ros, Source.POLICY, False), now),
+        "late": lambda: k.decision(k.id - 1, CountedDecision(ros - 5, Source.POLICY, True), now),
         "succeed": lambda: k.succeed(ros - 3, ""),
         "fail": lambda: k.end(Outcome.FAILURE, "", ros),
         "lose": lambda: k.control(ControlState.DISARMED, "", now, ros),

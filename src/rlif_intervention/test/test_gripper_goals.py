@@ -92,7 +92,7 @@ def test_goals_after_a_stop_need_a_new_command_in_whatever_order_messages_come(o
     if order == "stop first":
         g.armed(True)
         g.command(CLOSED, 0.2)  # still on its way when the stop came
-        assert g.step(True, 0.2) is None and "since the last stop" in g.words()
+        assert g.step(True, 0.2) is None and "since the last stop" in g.summary()
     g.command(AS_IT_IS, 0.3)
     g.armed(True)
     g.command(CLOSED, 0.4)
@@ -103,7 +103,7 @@ def test_goals_without_a_result_in_time_are_reported_and_tried_again():
     g = goals(goal_timeout=2.0, retry=1.0, command_timeout=100.0)
     g.command(CLOSED, 0.0)
     g.step(True, 0.0)
-    assert not g.step(True, 2.1).send and "no result within 2.0 s" in g.words()
+    assert not g.step(True, 2.1).send and "no result within 2.0 s" in g.summary()
     assert g.step(True, 3.0) is None
     assert g.step(True, 3.2).send and not g.problem
 
@@ -111,7 +111,7 @@ def test_goals_without_a_result_in_time_are_reported_and_tried_again():
 def test_goals_without_a_server_are_reported_and_sent_as_soon_as_there_is_one():
     g = goals()
     g.command(OPEN, 0.0)
-    assert g.step(False, 0.0) is None and "driver" in g.words()
+    assert g.step(False, 0.0) is None and "driver" in g.summary()
     assert g.step(True, 0.1).send
 
 

@@ -9,41 +9,50 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_intervention.join import Driven, Joined, Phase, Seen, Stage, StepJoin
+from rlif_intervention.join import (
+    EpisodeEvent,
+    JoinedStep,
+    Phase,
+    StepJoin,
+    TimedDecision,
+    TimedObservation,
+)
 
 PERIOD = 100
 SUCCESS, TRUNCATED = 1, 3
 
 
-def seen(tick: int) -> Seen[str]:
-    return Seen(tick, tick * PERIOD, f"o{tick}")
+def seen(tick: int) -> TimedObservation[str]:
+    return TimedObservation(tick, tick * PERIOD, f"o{tick}")
 
 
-def driven(tick: int, episode: int, index: int) -> Driven[str]:
-    return Driven(tick, tick * PERIOD, episode, index, f"d{tick}")
+def driven(tick: int, episode: int, index: int) -> TimedDecision[str]:
+    return TimedDecision(tick, tick * PERIOD, episode, index, f"d{tick}")
 
 
-def running(episode: int, tick: int, evaluation: bool = False) -> Stage:
-    return Stage(episode, Phase.RUNNING, tick * PERIOD, 0, evaluation)
+def running(episode: int, tick: int, evaluation: bool = False) -> EpisodeEvent:
+    return EpisodeEvent(episode, Phase.RUNNING, tick * PERIOD, 0, evaluation)
 
 
-def ended(episode: int, tick: int, outcome: int = SUCCESS, evaluation: bool = False) -> Stage:
-    return Stage(episode, Phase.ENDED, tick * PERIOD, outcome, evaluation)
+def ended(
+    episode: int, tick: int, outcome: int = SUCCESS, evaluation: bool = False
+) -> EpisodeEvent:
+    return EpisodeEvent(episode, Phase.ENDED, tick * PERIOD, outcome, evaluation)
 
 
-def feed(join: StepJoin[str, str], messages: Iterable[object]) -> list[Joined[str, str]]:
-    steps: list[Joined[str, str]] = []
+def feed(join: StepJoin[str, str], messages: Iterable[object]) -> list[JoinedStep[str, str]]:
+    steps: list[JoinedStep[str, str]] = []
     for message in messages:
-        if isinstance(message, Seen):
+        if isinstance(message, TimedObservation):
             steps += join.observe(message)
-        elif isinstance(message, Driven):
+        elif isinstance(message, TimedDecision):
             steps += join.decide(message)
-        elif isinstance(message, Stage):
+        elif isinstance(message, EpisodeEvent):
             steps += join.stage(message, now=0.0)
     return steps
 
 
-def ticks(steps: Sequence[Joined[str, str]]) -> list[tuple[int, int, bool]]:
+def ticks(steps: Sequence[JoinedStep[str, str]]) -> list[tuple[int, int, bool]]:
     return [(s.tick, s.step_index, s.is_last) for s in steps]
 
 
@@ -144,7 +153,7 @@ def test_last_decision_that_is_missing_is_awaited_but_not_for_ever() -> None:
 def test_end_later_than_the_stamps_of_observations_to_come_waits_for_them() -> None:
     """Regression: outcomes were lost on a robot, where samples have an age and an end has none."""
     join: StepJoin[str, str] = StepJoin()
-    late_end = Stage(1, Phase.ENDED, 5 * PERIOD + 1, SUCCESS)
+    late_end = EpisodeEvent(1, Phase.ENDED, 5 * PERIOD + 1, SUCCESS)
     messages = [*an_episode()[:-2], late_end, seen(4), seen(5), seen(6)]
     assert not any(s.is_last for s in feed(join, messages)), "a Decision may still be on its way"
     (final,) = join.expire(2.0)
@@ -154,7 +163,7 @@ def test_end_later_than_the_stamps_of_observations_to_come_waits_for_them() -> N
 
 def test_final_observation_is_not_pushed_out_while_it_is_awaited() -> None:
     join: StepJoin[str, str] = StepJoin(capacity=4)
-    late_end = Stage(1, Phase.ENDED, 99 * PERIOD, SUCCESS)
+    late_end = EpisodeEvent(1, Phase.ENDED, 99 * PERIOD, SUCCESS)
     steps = feed(join, [*an_episode()[:-2], late_end, *(seen(t) for t in range(4, 12))])
     assert ticks(steps)[-1] == (4, 3, True)
 
@@ -197,8 +206,10 @@ def test_recorder_that_starts_late_has_no_first_step() -> None:
 def test_observer_that_was_restarted_is_noticed() -> None:
     join: StepJoin[str, str] = StepJoin()
     feed(join, [running(1, 5), seen(5), driven(5, 1, 0), seen(6), driven(6, 1, 1)])
-    steps = feed(join, [Seen(0, 700, "new"), Driven(0, 700, 1, 2, "new"), ended(1, 8)])
-    steps += feed(join, [Seen(1, 800, "last")])
+    steps = feed(
+        join, [TimedObservation(0, 700, "new"), TimedDecision(0, 700, 1, 2, "new"), ended(1, 8)]
+    )
+    steps += feed(join, [TimedObservation(1, 800, "last")])
     assert join.problems["observer_restarted"] == 1
     assert steps[-1].is_last and steps[-1].observation == "last"
     assert [(s.step_index, s.sequence) for s in steps] == [(1, 1), (2, 3), (3, 4)], "a gap"
@@ -208,10 +219,13 @@ def test_decision_of_the_old_observers_last_tick_holds_nothing_up() -> None:
     """The arbiter publishes it when the new observer's first observation comes."""
     join: StepJoin[str, str] = StepJoin()
     feed(join, [running(1, 500), seen(500), driven(500, 1, 0), seen(501)])
-    messages: list[object] = [Seen(0, 50_200, "n0"), driven(501, 1, 1)]
+    messages: list[object] = [TimedObservation(0, 50_200, "n0"), driven(501, 1, 1)]
     for i in range(1, 4):
-        messages += [Seen(i, 50_200 + i, f"n{i}"), Driven(i - 1, 50_199 + i, 1, i + 1, "new")]
-    steps = feed(join, [*messages, Stage(1, Phase.ENDED, 50_203, SUCCESS)])
+        messages += [
+            TimedObservation(i, 50_200 + i, f"n{i}"),
+            TimedDecision(i - 1, 50_199 + i, 1, i + 1, "new"),
+        ]
+    steps = feed(join, [*messages, EpisodeEvent(1, Phase.ENDED, 50_203, SUCCESS)])
     assert ticks(steps) == [(500, 0, False), (0, 2, False), (1, 3, False), (2, 4, False)] + [
         (3, 5, True)
     ]
@@ -229,12 +243,16 @@ def test_observations_at_regular_times_leave_no_gap(max_gap: float) -> None:
 def test_observer_that_stalled_leaves_a_gap_although_its_ticks_go_on(last: bool) -> None:
     """Regression: what happened in 4.6 s was learned as one step."""
     join: StepJoin[str, str] = StepJoin(max_gap=250e-9)
-    late = Seen(2, 4700, "late")
+    late = TimedObservation(2, 4700, "late")
     messages: list[object] = [running(1, 1), seen(1), driven(1, 1, 0), late]
     if last:
-        messages += [Stage(1, Phase.ENDED, 4700, SUCCESS)]
+        messages += [EpisodeEvent(1, Phase.ENDED, 4700, SUCCESS)]
     else:
-        messages += [Driven(2, 4700, 1, 1, "d"), Seen(3, 4800, "o3"), Stage(1, Phase.ENDED, 4800)]
+        messages += [
+            TimedDecision(2, 4700, 1, 1, "d"),
+            TimedObservation(3, 4800, "o3"),
+            EpisodeEvent(1, Phase.ENDED, 4800),
+        ]
     steps = feed(join, messages)
     assert [s.step_index for s in steps] == list(range(len(steps)))
     assert [s.sequence for s in steps] == ([0, 2] if last else [0, 2, 3])
@@ -326,7 +344,7 @@ def played(plans: Sequence[Plan]) -> tuple[list[list[object]], list[tuple[int, i
         races = plan.races and not plan.age
         if races:
             decisions.append(driven(final, number, plan.actions))
-        episodes.append(Stage(number, Phase.ENDED, final * PERIOD + plan.age, SUCCESS))
+        episodes.append(EpisodeEvent(number, Phase.ENDED, final * PERIOD + plan.age, SUCCESS))
         last = final if races else first_unanswered(plan, tick)
         expected.append((number, last, last - tick, True))
         tick = final + 4

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from rlif_intervention.joint_limits import (
     JointLimitConfig,
     JointLimiter,
-    joint_positions,
     stopping_trajectory,
 )
 from rlif_intervention.limits import Drift
@@ -203,10 +202,3 @@ def test_config_with_limits_that_make_no_sense_is_refused(changes, words):
 def test_speed_scale_that_is_out_of_range_is_refused(bad):
     with pytest.raises(ValueError, match="speed_scale is"):
         JointLimiter(config()).speed_scale = bad
-
-
-def test_joint_positions_are_found_by_name_and_other_messages_are_left():
-    wanted = ("shoulder", "elbow")
-    assert joint_positions(["elbow", "finger", "shoulder"], [1.0, 2.0, 3.0], wanted) == (3.0, 1.0)
-    assert joint_positions(["finger"], [2.0], wanted) is None
-    assert joint_positions(["shoulder", "elbow"], [2.0], wanted) is None, "shorter than its names"

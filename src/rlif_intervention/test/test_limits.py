@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlif_intervention.limits import AXES, LimitConfig, Limiter, norm
-from rlif_intervention.reckoning import Reckoner
+from rlif_intervention.pose_extrapolator import PoseExtrapolator
 
 ANY = st.floats(allow_nan=True, allow_infinity=True)
 USUAL = st.floats(-1.5, 1.5)
@@ -198,7 +198,7 @@ def test_box_with_poses_of_any_age_is_not_left(data, config, pushes, timeout):
     share = st.floats(0.0, 1.0)
     delay = config.pose_latency * data.draw(share)
     arm, limiter = Arm((0.05, 0.15, 0.01), delay), Limiter(config)
-    reckoner = Reckoner(3, config.pose_latency, timeout)
+    extrapolator = PoseExtrapolator(3, config.pose_latency, timeout)
     measured, received, due, now = arm.at(0.0), 0.0, 0.0, 0.0
     before, hardest = (
         (0.0, 0.0, 0.0),
@@ -214,10 +214,10 @@ def test_box_with_poses_of_any_age_is_not_left(data, config, pushes, timeout):
             measured = arm.at(received - age * (config.pose_latency - delay))
             due = now + pause * timeout
         position = measured if now - received <= timeout + 1e-9 else None
-        drift = reckoner.drift(received, now)
+        drift = extrapolator.drift(received, now)
         out = limiter.drive(action, position, drift) if action else limiter.brake()
         arm.command(out.twist, now)
-        reckoner.sent(out.twist, now)
+        extrapolator.sent(out.twist, now)
         if config.max_linear_acceleration and config.max_linear_deceleration:
             change = norm([v - u for u, v in zip(before, out.twist, strict=True)])
             assert change <= hardest * config.period * (1 + 1e-6)
@@ -239,15 +239,15 @@ def test_box_with_a_pose_that_ages_before_the_face_is_not_left(stale):
         workspace_max=(0.2, 1.0, 1.0),
         pose_latency=0.05,
     )
-    arm, limiter, reckoner = Arm((0.0,) * 3), Limiter(config), Reckoner(3, 0.05, 0.3)
+    arm, limiter, extrapolator = Arm((0.0,) * 3), Limiter(config), PoseExtrapolator(3, 0.05, 0.3)
     now, received = 0.0, 0.0
     for _ in range(300):
         if arm.at(now)[0] < 0.188:
             received = now
         position = arm.at(received) if now - received <= stale else None
-        out = limiter.drive((1.0, 0.0, 0.0), position, reckoner.drift(received, now))
+        out = limiter.drive((1.0, 0.0, 0.0), position, extrapolator.drift(received, now))
         arm.command(out.twist, now)
-        reckoner.sent(out.twist, now)
+        extrapolator.sent(out.twist, now)
         now += config.period
         assert arm.at(now)[0] <= 0.2
     assert arm.at(now)[0] > 0.188

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from rclpy.qos import qos_profile_sensor_data
 from rlif_node.qos import RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_ns
 from ros_graph import JOINT_LIMITS, JOINTS
@@ -74,6 +75,28 @@ def test_joint_velocity_output_sends_zeros_for_ever_when_the_joint_states_are_lo
     assert all(list(m.data) == [0.0, 0.0] for m in graph.more("joint_command", 20))
     assert not graph.seen["command"], "no twist for anybody"
     assert all(math.isfinite(v) for m in graph.seen["joint_command"] for v in m.data)
+
+
+@pytest.mark.ros
+def test_joint_states_of_two_best_effort_drivers_are_merged_each_with_its_age(joints):
+    """Arm and gripper on one topic, each with its own joints; one of them ends."""
+    graph, arm = joints(output="joint_velocity", pose_timeout=0.5)
+    world, drivers = graph.world, {"shoulder": True, "elbow": True, "finger": True}
+    arm.connected = False
+    for name in drivers:
+        states = world.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
+
+        def publish(name=name, states=states):
+            if drivers[name]:
+                states.publish(JointState(name=[name], position=[0.0]))
+
+        world.create_timer(0.02, publish)
+    graph.drive(lambda: arm.velocity == pytest.approx([0.25, -0.125]))
+    drivers["elbow"] = False
+    graph.until(lambda: arm.velocity == [0.0, 0.0], "zeros without the elbow")
+    assert "joint_states of elbow" in graph.control.reason
+    drivers["elbow"] = True
+    graph.until_state(ControlState.POLICY)
 
 
 @pytest.mark.ros

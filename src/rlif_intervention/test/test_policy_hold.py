@@ -10,16 +10,16 @@ from rlif_intervention.policy_hold import PolicyHold
 def test_hold_without_a_timeout_keeps_the_last_message():
     hold = PolicyHold()
     assert hold.problem(1e9) == ""
-    hold.said("Servo has halted", 0.0)
+    hold.update("Servo has halted", 0.0)
     assert hold.problem(1e9) == "Servo has halted"
 
 
 def test_hold_with_a_timeout_holds_on_silence_too():
     hold = PolicyHold(0.5)
     assert "nothing on hold" in hold.problem(0.0)
-    hold.said("", 10.0)
+    hold.update("", 10.0)
     assert hold.problem(10.5) == "" and "0.5 s" in hold.problem(10.6)
-    hold.said("Servo has halted", 11.0)
+    hold.update("Servo has halted", 11.0)
     assert hold.problem(99.0) == "Servo has halted"
 
 

@@ -16,7 +16,7 @@ from bag_rig import messages_of_unfinished
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100, REPLAY
 from rlif_node.stamps import to_msg
 from ros_graph import params
 from rosbags.highlevel import AnyReader
@@ -44,7 +44,7 @@ class Driver(Node):
         best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.pose = self.create_publisher(Joy, "loose", best_effort)
         self.steps: list[Step] = []
-        self.create_subscription(Step, "replay", self.steps.append, QoSProfile(depth=1000))
+        self.create_subscription(Step, "replay", self.steps.append, REPLAY)  # as the learner
 
     def linked(self, joy: bool = False) -> bool:
         """Whether the recorder is there, both ways."""
@@ -245,10 +245,10 @@ def test_steps_with_a_full_disk_still_reach_the_learner(
 
 
 def test_step_message_shares_images_with_the_observation() -> None:
-    from rlif_intervention.join import Joined
+    from rlif_intervention.join import JoinedStep
 
     seen = Observation(tick=3, images=[Image()])
-    step = step_message(Joined(0, 3, 1, 0, True, 1, False, seen, None))
+    step = step_message(JoinedStep(0, 3, 1, 0, True, 1, False, seen, None))
     assert step.images[0] is seen.images[0] and step.is_last and not len(step.executed_action)
 
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from geometry_msgs.msg import Twist
+from rclpy.parameter import Parameter
 from rlif_node.stamps import to_msg
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
@@ -75,7 +76,8 @@ class StandIn:
         self.qos: dict[str, Any] = {}  # of the newest subscription of a topic
 
     def declare_parameter(self, name: str, default: Any, _: Any = None) -> Any:
-        return SimpleNamespace(value=self._values.get(name, default))
+        unset = None if isinstance(default, Parameter.Type) else default
+        return SimpleNamespace(value=self._values.get(name, unset))
 
     def create_subscription(self, kind: type, topic: str, callback: Any, qos: Any) -> None:
         self.callbacks[topic], self.qos[topic] = (kind, callback), qos

@@ -1,12 +1,12 @@
-"""How far an arm has moved since it was measured: dead reckoning over the commands sent since.
+"""How far an arm has moved since it was measured: extrapolated with the commands sent since.
 
 A measured position is old when it is used: its sensor, its way to the arbiter and the way of a
 command to the motors take up to `latency`, and the stream may pause for as long as its time-out.
-Nobody says how old exactly. So the answer is a range: the arm is where it was measured, moved by
+The exact age is not known. So the result is a range: the arm is where it was measured, moved by
 the commands since any moment that may have been that of the measurement.
 
 That assumes an arm that follows its commands. One that is slower, or is held, gets a range that is
-too wide and is slowed down too early; one that is pushed is where the next measurement says.
+too wide and is slowed down too early; one that is pushed is where it is measured next.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Sent:
     travelled: Vector  # until then, since the beginning
 
 
-class Reckoner:
+class PoseExtrapolator:
     """Remembers what was sent. `now` in s of a clock that does not go back.
 
     size: entries of a position, and of its velocity
@@ -68,8 +68,8 @@ class Reckoner:
 class MeasuredPosition:
     """Of the end effector, or of the joints: where it was measured, and whether that can be used.
 
-    needed: the topic; empty: no limit needs a measurement. needed_for: in words
-    size, latency, timeout: as in `Reckoner`
+    needed: the topic; empty: no limit needs a measurement. needed_for: what it is needed for
+    size, latency, timeout: as in `PoseExtrapolator`
     """
 
     def __init__(
@@ -86,16 +86,20 @@ class MeasuredPosition:
         """As if nothing had come yet."""
         self.received = NEVER
         self._position: Vector | None = None
+        self._oldest = ""
         self._refused, self._refusal = NEVER, ""
-        self._reckoner = Reckoner(self._size, self._latency, self._timeout)
+        self._extrapolator = PoseExtrapolator(self._size, self._latency, self._timeout)
 
-    def put(self, position: Vector, now: float) -> None:
-        """One measurement (size,), up to `latency` old."""
+    def put(self, position: Vector, received: float, oldest: str = "") -> None:
+        """One measurement (size,), up to `latency` old when it was received.
+
+        oldest: name of the entry that was received then, where the others are newer
+        """
         problem = shape_problem(position, self._size)
         if problem:
-            self.refuse(f"{self.needed} {problem}", now)
+            self.refuse(f"{self.needed} {problem}", received)
         else:
-            self._position, self.received = position, now
+            self._position, self.received, self._oldest = position, received, oldest
 
     def refuse(self, reason: str, now: float) -> None:
         """A measurement that cannot be used. One is enough: two may be publishing."""
@@ -108,15 +112,16 @@ class MeasuredPosition:
         if now - self._refused <= self._timeout:
             return self._refusal
         if now - self.received > self._timeout:
-            return f"no {self.needed} for more than {self._timeout} s: {self._needed_for}"
+            of = f" of {self._oldest}" if self._oldest else ""
+            return f"no {self.needed}{of} for more than {self._timeout} s: {self._needed_for}"
         return None
 
     def now(self, now: float) -> tuple[Vector | None, Drift]:
         """(size,) as measured and how far it has moved since; None: it cannot be used."""
         if self._position is None or self.problem(now):
             return None, Drift((0.0,) * self._size, (0.0,) * self._size)
-        return self._position, self._reckoner.drift(self.received, now)
+        return self._position, self._extrapolator.drift(self.received, now)
 
     def sent(self, velocity: Vector, now: float) -> None:
-        """What the arm was told to do, from `now` on."""
-        self._reckoner.sent(velocity, now)
+        """The velocity (size,) per s that was commanded, in force from `now` on."""
+        self._extrapolator.sent(velocity, now)

@@ -7,21 +7,21 @@ import math
 import pytest
 
 from rlif_intervention.limits import Drift
-from rlif_intervention.reckoning import MeasuredPosition, Reckoner
+from rlif_intervention.pose_extrapolator import MeasuredPosition, PoseExtrapolator
 
 
 def test_drift_of_a_measurement_is_the_range_of_the_commands_since():
-    reckoner = Reckoner(2, latency=0.1, timeout=0.3)
-    assert reckoner.drift(0.0, 0.0) == Drift((0.0, 0.0), (0.0, 0.0))
-    reckoner.sent((1.0, -1.0), 1.0)
-    reckoner.sent((2.0, 0.0), 1.2)
-    drift = reckoner.drift(1.3, 1.4)  # measured between 1.2 and 1.3
+    extrapolator = PoseExtrapolator(2, latency=0.1, timeout=0.3)
+    assert extrapolator.drift(0.0, 0.0) == Drift((0.0, 0.0), (0.0, 0.0))
+    extrapolator.sent((1.0, -1.0), 1.0)
+    extrapolator.sent((2.0, 0.0), 1.2)
+    drift = extrapolator.drift(1.3, 1.4)  # measured between 1.2 and 1.3
     assert drift.least == pytest.approx((0.2, 0.0)) and drift.most == pytest.approx((0.4, 0.0))
-    drift = reckoner.drift(1.25, 1.4)  # between 1.15 and 1.25
+    drift = extrapolator.drift(1.25, 1.4)  # between 1.15 and 1.25
     assert drift.least == pytest.approx((0.3, -0.05)) and drift.most == pytest.approx((0.45, 0.0))
-    reckoner.sent((-1.0, 0.0), 1.4)  # the farthest is reached in between
-    assert reckoner.drift(1.45, 1.45).most == pytest.approx((0.05, 0.0))
-    assert reckoner.drift(1.45, 1.45).least == pytest.approx((-0.05, 0.0))
+    extrapolator.sent((-1.0, 0.0), 1.4)  # the farthest is reached in between
+    assert extrapolator.drift(1.45, 1.45).most == pytest.approx((0.05, 0.0))
+    assert extrapolator.drift(1.45, 1.45).least == pytest.approx((-0.05, 0.0))
 
 
 def test_measured_position_is_used_for_its_timeout_and_needed_only_by_a_limit():
