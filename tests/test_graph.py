@@ -83,7 +83,7 @@ class Graph:
         for kind, topic, qos in (
             (Step, "replay", REPLAY),
             (Decision, "decision", 1000),
-            (TwistStamped, COMMAND, 100),
+            (TwistStamped, COMMAND, 1000),
             (PolicyAction, "policy_action", 1000),
             (ControlState, "control_state", LATCHED_10),
             (LearnerStatus, "learner_status", LATCHED_10),
@@ -98,7 +98,7 @@ class Graph:
                 self.images[to_ns(m.header.stamp)][spec.name] = to_rgb(raw, spec)
 
             client.node.create_subscription(
-                Image, f"camera/{spec.name}/image", keep, QoSProfile(depth=50)
+                Image, f"camera/{spec.name}/image", keep, QoSProfile(depth=2000)
             )
 
 
@@ -307,17 +307,25 @@ def check_batch(buffer: ReplayBuffer, expected: dict[bytes, tuple[np.ndarray, ..
 def test_graph_images_in_a_batch_are_the_cameras_to_the_last_bit(graph: Graph) -> None:
     live = {step.sequence: step for step in graph.received["replay"]}
     stored = {r.sequence: r for r in StepReader(graph.bag) if r.sequence in live}
-    assert set(stored) == set(live) and len(live) > 20
+    assert set(stored) == set(live)
     names = [spec.name for spec in SPECS]
+    sent = {n: graph.images[to_ns(step.header.stamp)] for n, step in live.items()}
+    # A machine that stood still for a moment may have lost an image on its way to this test.
+    lost = {live[n].episode_id for n, images in sent.items() if set(images) != set(names)}
+    checked = [n for n in sorted(live) if live[n].episode_id not in lost]
+    assert len(checked) > len(live) / 2 and len(checked) > 20
     expected = {}
-    for sequence, record in stored.items():
-        sent = graph.images[to_ns(live[sequence].header.stamp)]
-        expected[record.state.tobytes()] = tuple(sent[name] for name in names)
+    for sequence in checked:
+        images, record = sent[sequence], stored[sequence]
+        expected[record.state.tobytes()] = tuple(images[name] for name in names)
         assert [i.header.frame_id for i in live[sequence].images] == names
         for name, image in zip(names, record.images, strict=True):
-            assert image.tobytes() == sent[name].tobytes(), f"{name}, step {sequence}"
-    assert len(expected) == len(stored), "two states are the same: a pair would not be checked"
+            assert image.tobytes() == images[name].tobytes(), f"{name}, step {sequence}"
+    assert len(expected) == len(checked), "two states are the same: a pair would not be checked"
     distinct = {images[0].tobytes() for images in expected.values()}
     assert len(distinct) > 10, "the images must differ, or any would do"
-    for records in (map(record_from_message, live.values()), stored.values()):
+    for records in (
+        [record_from_message(live[sequence]) for sequence in checked],
+        [stored[sequence] for sequence in checked],
+    ):
         assert check_batch(transitions(records), expected) > 15

@@ -56,7 +56,7 @@ def available() -> dict[str, tuple[str, str]]:
 def _overview(commands: dict[str, tuple[str, str]]) -> str:
     lines = [f"  {name:<10} {text}" for name, (_, text) in commands.items()]
     return "\n".join(
-        ["usage: rlif COMMAND [options]", "", *lines, "", "rlif COMMAND --help says more."]
+        ["usage: rlif COMMAND [options]", "", *lines, "", "rlif COMMAND --help: options."]
     )
 
 

@@ -139,7 +139,7 @@ class Demo:
 
     @property
     def values(self) -> dict[str, object]:
-        """Launch arguments of the run; those given by hand win."""
+        """Launch arguments of the run; those given on the command line win."""
         return {
             "seed": self._arguments.seed,
             "images": self._arguments.images,
@@ -151,15 +151,15 @@ class Demo:
         }
 
     def run(self, interrupt: Interrupt) -> None:
-        """Start the graph and lead it through all phases."""
+        """Start the graph and run all phases on it."""
         self._progress.say("starting the nodes")
         with (
             chosen_domain(self._arguments.domain_id) as domain_id,
             simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph,
         ):
-            self._lead(graph)
+            self._run_phases(graph)
 
-    def _lead(self, graph: GraphClient) -> None:
+    def _run_phases(self, graph: GraphClient) -> None:
         phases = phases_of(self._arguments)
         self._graph = graph
         session = Session(graph, self._progress.show, phases, True, self._on_record)
@@ -218,7 +218,7 @@ class Demo:
 
 
 def rate_line(name: str, summary: dict[str, Any], key: str) -> str:
-    """A success rate with its interval, in words."""
+    """A success rate with its interval, as a line."""
     if summary[key] is None:
         return f"  {name:<28} not evaluated"
     low, high = summary[f"{key}_interval"]
@@ -244,8 +244,8 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         "tensorboard/": f"tensorboard --logdir {shown}/tensorboard",
         "checkpoints/": f"rlif evaluate {shown}",
         "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
-        "config/": "what every node ran with",
-        "log/": "what every node said",
+        "config/": "the parameters of every node",
+        "log/": "what every node printed",
     }
     there = [(name, text) for name, text in files.items() if (directory / name).exists()]
     return "\n".join(
@@ -282,7 +282,7 @@ def run(arguments: argparse.Namespace) -> int:
                 demo.run(interrupt)
         except InterruptedByUserError:
             interrupted = True
-            progress.say("interrupted: everything was stopped; this is what there was")
+            progress.say("interrupted: all nodes were stopped; the results so far:")
         except (GraphError, LaunchFileError) as error:
             problem = str(error)
         summary = demo.finish(interrupted, problem)

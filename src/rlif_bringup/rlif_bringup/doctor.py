@@ -27,8 +27,10 @@ STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `rlif doctor`."""
-    parser.add_argument("--robot", help="set-up whose topic names are used; default: our own names")
-    parser.add_argument("--config-directory", type=Path, help="folder of the set-ups")
+    parser.add_argument(
+        "--robot", help="robot configuration whose topic names are used; default: our own names"
+    )
+    parser.add_argument("--config-directory", type=Path, help="folder of the robot configurations")
     parser.add_argument("--namespace", type=namespace, default="", help="of the graph")
     parser.add_argument("--domain-id", type=int, help="of DDS; default: ROS_DOMAIN_ID")
     parser.add_argument("--seconds", type=float, default=5.0, help="to listen; default 5")

@@ -1,6 +1,6 @@
 """What a live graph should look like before it is armed: one small check for each concern. No ROS.
 
-`check` turns a `Snapshot` of what was seen into findings; each says what was found and, unless all is
+`check` turns a `Snapshot` of what was seen into findings; each names what was found and, unless all is
 well, what to do.
 """
 
@@ -70,7 +70,9 @@ def check_observation(s: Snapshot) -> Iterator[Finding]:
                 yield passed(name, d.message)
             else:
                 yield failed(
-                    name, d.message, "is its driver running, and its topic remapped in the set-up?"
+                    name,
+                    d.message,
+                    "is its driver running, and its topic remapped in the robot configuration?",
                 )
 
 
@@ -123,7 +125,7 @@ def check_policy(s: Snapshot) -> Iterator[Finding]:
         yield failed(
             "action",
             f"{s.action_size} entries, the arbiter has the axes {' '.join(axes)}",
-            "give `axes` once, in the set-up's robot.yaml",
+            "give `axes` once, in the robot configuration's robot.yaml",
         )
     elif s.action_size:
         yield passed("action", f"{s.action_size} entries: {' '.join(axes)}")
@@ -145,7 +147,7 @@ def _weights(s: Snapshot) -> Iterator[Finding]:
             yield failed(
                 "weights",
                 f"{name} of the published weights is {spec.get(name)}, the graph has {found}",
-                "the weights are of another set-up: check features, axes, checkpoint",
+                "the weights are of another robot configuration: check features, axes, checkpoint",
             )
             return
     wanted = [(width, height) for height, width, _ in spec.get("images") or ()]
@@ -154,7 +156,7 @@ def _weights(s: Snapshot) -> Iterator[Finding]:
             "weights",
             f"the published weights are for cameras of {wanted}, an observation has "
             f"{list(s.images)}",
-            "the weights are of another set-up: check images, cameras, image_width, image_height",
+            "the weights are of another robot configuration: check images, cameras, image_width, image_height",
         )
         return
     if s.policy_action.count and s.policy_version != version:
@@ -182,9 +184,9 @@ def check_devices(s: Snapshot) -> Iterator[Finding]:
 
 def check_state(s: Snapshot) -> Iterator[Finding]:
     if s.stop:
-        yield failed("stop", "the stop topic says true", "publish false on stop when it is safe")
+        yield failed("stop", "the stop topic is true", "publish false on stop when it is safe")
     if s.control is None:
-        yield failed("control", "the arbiter has said nothing", "start it")
+        yield failed("control", "the arbiter has published nothing", "start it")
         return
     state, reason = s.state, s.control[1]
     if state == "FAULT":

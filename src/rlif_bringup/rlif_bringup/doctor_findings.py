@@ -1,4 +1,4 @@
-"""What a check of the doctor says. No ROS."""
+"""The result of a check of the doctor. No ROS."""
 
 from __future__ import annotations
 

@@ -50,19 +50,19 @@ OUTPUTS = {
     "joint_velocity": "joint_command",
     "joint_trajectory": "joint_trajectory",
 }
-CLOCK = 2.0  # s of wall time until /clock must have been heard
+CLOCK = 2.0  # s of wall time until /clock must have been received
 
 
 def remaps(directory: Path, robot: str) -> dict[str, str]:
-    """The `set_remap` entries of a set-up's topics.launch.yaml: our name to the robot's.
+    """The `set_remap` entries of a robot configuration's topics.launch.yaml: our name to the robot's.
 
-    Raises FileNotFoundError, naming the set-ups that are there.
+    Raises FileNotFoundError, naming the robot configurations that are there.
     """
     path = directory / robot / "topics.launch.yaml"
     if not path.is_file():
         known = sorted(p.parent.name for p in directory.glob("*/topics.launch.yaml"))
         raise FileNotFoundError(
-            f"no set-up {robot!r} in {directory}; there are: {', '.join(known) or 'none'}"
+            f"no robot configuration {robot!r} in {directory}; there are: {', '.join(known) or 'none'}"
         )
     entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("launch", [])
     found = (e["set_remap"] for e in entries if "set_remap" in e)
@@ -70,7 +70,7 @@ def remaps(directory: Path, robot: str) -> dict[str, str]:
 
 
 class Listener:
-    """A context manager around a node and what it has heard."""
+    """A context manager around a node and what it has received."""
 
     def __init__(self, namespace: str, domain_id: int | None, names: Mapping[str, str]) -> None:
         self._namespace = "/" + namespace.strip("/")
@@ -176,7 +176,7 @@ class Listener:
             self._spin(CLOCK, lambda: self._node.get_clock().now().nanoseconds > 0)
         self._forget()
         self._spin(seconds)
-        heard = {topic: self._traffic(topic) for topic in self._times}
+        received = {topic: self._traffic(topic) for topic in self._times}
         weights, pose = self._last.get("weights"), self._last.get("ee_pose")
         control, observation = self._last.get("control_state"), self._last.get("observation")
         action, hold, stop = (self._last.get(n) for n in ("policy_action", "hold", "stop"))
@@ -185,26 +185,26 @@ class Listener:
             seconds=seconds,
             moveit=moveit,
             parameters=parameters,
-            observation=heard["observation"],
+            observation=received["observation"],
             observation_age=self._age("observation"),
             state_size=len(observation.state) if observation else 0,
             images=tuple((i.width, i.height) for i in observation.images) if observation else (),
             image_problems=_image_problems(observation) if observation else (),
-            policy_action=heard["policy_action"],
+            policy_action=received["policy_action"],
             action_size=len(action.action) if action else 0,
             policy_version=action.policy_version if action else 0,
             weights=(weights.version, json.loads(weights.spec)) if weights else None,
-            command=self._without_adapter(heard[output], parameters),
-            command_publishers=self._publishers(heard[output].name),
+            command=self._without_adapter(received[output], parameters),
+            command_publishers=self._publishers(received[output].name),
             command_frames=frozenset(self._frames),
             command_moves=self._moves,
             control=(control.state, control.reason) if control else None,
             stop=bool(stop and stop.data),
             hold=hold.data if hold else None,
-            holds=heard["hold"],
-            alive=heard["arbiter_alive"],
+            holds=received["hold"],
+            alive=received["arbiter_alive"],
             ee_pose=_pose(pose) if pose else None,
-            pose=heard["ee_pose"],
+            pose=received["ee_pose"],
             pose_age=self._age("ee_pose"),
             diagnostics=tuple(self._diagnostics.values()),
         )

@@ -115,14 +115,14 @@ def _no_adapter(s: Snapshot) -> Iterator[Finding]:
     if s.moveit:
         yield failed(
             "servo",
-            "no servo_adapter, and this set-up is one with MoveIt",
+            "no servo_adapter, and this robot configuration is one with MoveIt",
             "start moveit.launch.yaml with the same robot and namespace",
         )
     elif not s.lock_step:
         yield warned(
             "servo",
             "no servo_adapter",
-            "with MoveIt Servo start it (rlif_moveit); without, nothing tells of its halts",
+            "with MoveIt Servo start it (rlif_moveit); without it, halts of Servo are not reported",
         )
 
 

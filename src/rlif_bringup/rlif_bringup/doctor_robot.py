@@ -45,7 +45,7 @@ def check_command(s: Snapshot) -> Iterator[Finding]:
     elif s.command.count or output == "joint_trajectory":
         yield failed(
             "robot",
-            f"nobody listens on {s.command.name}",
+            f"no node subscribes to {s.command.name}",
             "start Servo or the controller, or remap it in topics.launch.yaml",
         )
     yield from _others(s)
@@ -63,7 +63,7 @@ def _others(s: Snapshot) -> Iterator[Finding]:
         yield failed(
             "zeros",
             "commands that are not zero although the arbiter is not armed",
-            f"somebody else publishes on {s.command.name}: stop it",
+            f"another node publishes on {s.command.name}: stop it",
         )
 
 
@@ -93,7 +93,7 @@ def check_frames(s: Snapshot) -> Iterator[Finding]:
 def check_pose(s: Snapshot) -> Iterator[Finding]:
     """What the box goes by: there, often, fresh, from one publisher."""
     if not s.boxed or s.ee_pose is None:
-        return  # the box says so
+        return  # check_limits reports it
     yield from one_publisher(s.pose)
     if s.lock_step:
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Traffic:
-    """One topic: messages heard, over how many seconds, and who is connected."""
+    """One topic: messages received, over how many seconds, and who is connected."""
 
     name: str = ""
     count: int = 0
@@ -19,7 +19,7 @@ class Traffic:
 
     @property
     def rate(self) -> float:
-        """Hz; 0 where it cannot be said."""
+        """Hz; 0 with fewer than two messages."""
         return (self.count - 1) / self.span if self.count > 1 and self.span > 0.0 else 0.0
 
 
@@ -54,11 +54,11 @@ class Snapshot:
     parameters: by node; a node that did not answer is not in it
     weights: version and spec of the last set that was published; None: none
     images: (width, height) of those in an observation
-    ee_pose: position in m and frame_id; hold: of servo_adapter; None: nothing was said
+    ee_pose: position in m and frame_id; hold: of servo_adapter; None: no message
     pose, holds, alive: the traffic on ee_pose, hold and arbiter_alive
     image_problems: what is wrong with those of an observation, besides their size
     command: of the arbiter's output; command_publishers: names of the nodes on its topic
-    moveit: the set-up has a moveit.yaml
+    moveit: the robot configuration has a moveit.yaml
     """
 
     seconds: float
@@ -89,7 +89,7 @@ class Snapshot:
 
     @property
     def lock_step(self) -> bool:
-        """A simulation that waits for answers: rates say nothing there."""
+        """A simulation that waits for answers: rates mean nothing there."""
         return bool(self.parameters.get("arbiter", {}).get("lock_step"))
 
     @property
@@ -99,7 +99,7 @@ class Snapshot:
 
     @property
     def state(self) -> str:
-        """Of the arbiter; empty: it has said nothing."""
+        """Of the arbiter; empty: it has published nothing."""
         return CONTROL_STATES[self.control[0]] if self.control else ""
 
     @property
@@ -108,7 +108,7 @@ class Snapshot:
 
     @property
     def waits_for_arm(self) -> bool:
-        """Servo is paused until somebody arms: as it should be."""
+        """Servo is paused because the arbiter is not armed."""
         return self.hold is not None and "not armed" in self.hold
 
     def parameter(self, node: str, name: str, default: Any) -> Any:

@@ -1,6 +1,6 @@
 """Evaluates a checkpoint on the simulated arm: the policy alone, deterministic, nothing learned.
 
-CHECKPOINT is what a run has left under runs/<time>/checkpoints. The set-up and the cameras are those
+CHECKPOINT is what a run has left under runs/<time>/checkpoints. The robot configuration and the cameras are those
 of that run, unless you name others. With cameras there is a bag, and a film of some of the episodes.
 """
 

@@ -40,7 +40,7 @@ def plan_film(
     graph: GraphClient,
     say: Callable[[str], None],
 ) -> FilmPlan | None:
-    """Called while the graph runs. None: no film; `say` tells why, where one was to be expected.
+    """Called while the graph runs. None: no film; `say` gets the reason, where one was expected.
 
     asked: what --film says; None: nothing
     """
@@ -65,7 +65,7 @@ def make_film(
 ) -> None:
     """Write episodes.gif, and episodes.mp4 where PyAV is installed, of the policy's evaluation.
 
-    What cannot be done is said in a line: no run fails for want of its film. `checkpoint`: one, or
+    What cannot be done is reported in a line: no run fails for want of its film. `checkpoint`: one, or
     the folder of a run.
     """
     if plan is None:

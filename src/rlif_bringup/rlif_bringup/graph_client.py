@@ -151,11 +151,11 @@ class GraphClient:
             self.turn()
 
     def situation(self) -> str:
-        """Where the graph stands, in words."""
+        """The state of the graph, for a message."""
         phases = ("resetting", "ready", "running", "ended")
         episode = f"Episode {self.episode.id} is {phases[self.episode.phase]}"
         if self.control is None:
-            return f"{episode}; the arbiter has said nothing."
+            return f"{episode}; the arbiter has published nothing."
         names = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
         reason = f" ({self.control.reason})" if self.control.reason else ""
         return f"{episode}; the arbiter is in {names[self.control.state]}{reason}."
@@ -236,7 +236,7 @@ class GraphClient:
         """Call a std_srvs/Trigger service.
 
         Raises:
-            GraphError: nobody answers, or the answer is no.
+            GraphError: no answer, or a refusal.
         """
         client = self.node.create_client(Trigger, service)
         name = f"{self._namespace}/{service}"
@@ -257,7 +257,7 @@ class GraphClient:
             The message.
 
         Raises:
-            GraphError: nobody answers, or the answer is no.
+            GraphError: no answer, or a refusal.
         """
         client = self.node.create_client(kind, service)
         name = f"{self._namespace}/{service}"

@@ -123,7 +123,7 @@ def _load(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        # A robot set-up is a folder beside others: say which there are.
+        # A robot configuration is a folder beside others: say which there are.
         there = sorted(p.parent.name for p in path.parent.parent.glob(f"*/{path.name}"))
         hint = f"; {path.name} is there for: {', '.join(there)}" if there else ""
         raise LaunchFileError(f"no launch file {path} ({error.strerror}){hint}") from error

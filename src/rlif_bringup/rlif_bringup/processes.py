@@ -187,7 +187,7 @@ class Processes:
         """Interrupt all, then SIGTERM, then SIGKILL, each after its time-out.
 
         Returns:
-            What had to be forced, in words.
+            What had to be forced, a line each.
         """
         forced: list[str] = []
         alive = [running for running in self._running if running.code() is None]

@@ -21,7 +21,7 @@ class Snapshot:
     phase_number: int
     phases: int
     episode: int
-    driver: str
+    control_source: str
     operator_share: float | None
     interventions: float | None
     success: float | None
@@ -38,7 +38,7 @@ class Snapshot:
         return [
             ("phase", f"{self.phase}  ({self.phase_number} of {self.phases})"),
             ("episode", str(self.episode)),
-            ("who drives", self.driver),
+            ("control source", self.control_source),
             ("operator's share of steps", _percent(self.operator_share)),
             ("take-overs per episode", _number(self.interventions)),
             ("success, last 20 episodes", _percent(self.success)),
@@ -78,7 +78,7 @@ def clock(seconds: float | None) -> str:
 
 
 class Progress:
-    """Shows snapshots; a context manager. Lines said in between stay above the table."""
+    """Shows snapshots; a context manager. Lines printed in between stay above the table."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self._title = title

@@ -1,4 +1,4 @@
-"""Leads a running graph through phases: who drives, for how long, to be learned from or not.
+"""Runs the phases of a run on a running graph: control source, length, learned from or not.
 
 Between two phases the graph stands still: the last episode has ended, no next one is asked for, and
 the learner has worked through what it was sent. Then the nodes are told about the next phase.
@@ -24,7 +24,7 @@ from rlif_msgs.msg import ControlState, Episode
 START = 180.0  # s of wall time until every node has started, on a slow and busy machine
 EPISODE = 180.0  # s of wall time within which an episode has to end
 LEARN = 300.0  # s of wall time for the learner to work through the last steps
-_DRIVERS = {ControlState.POLICY: "POLICY", ControlState.OPERATOR: "OPERATOR"}
+_SOURCES = {ControlState.POLICY: "POLICY", ControlState.OPERATOR: "OPERATOR"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Session:
         graph.set_parameters("episode", auto_start=False)
         still = (Episode.READY, Episode.ENDED)
         graph.wait(lambda: graph.episode.phase in still, "the last episode to end", EPISODE)
-        # One more may have begun before the node heard that it should not.
+        # One more may have begun before the node received the parameter.
         self._collect(phase)
         if self._learner and not phase.evaluation:
             graph.wait(self._learned, "the learner to work through the last steps", LEARN)
@@ -189,7 +189,7 @@ class Session:
     def _snapshot(self, phase: Phase) -> Snapshot:
         graph, recent = self._graph, of_phase(self.records, phase.name)[-WINDOW:]
         state = graph.control.state if graph.control else ControlState.DISARMED
-        reason = graph.control.reason if graph.control and state not in _DRIVERS else ""
+        reason = graph.control.reason if graph.control and state not in _SOURCES else ""
         running = graph.episode.phase == Episode.RUNNING
         learner = graph.learner
         return Snapshot(
@@ -197,7 +197,7 @@ class Session:
             phase_number=self._phases.index(phase) + 1,
             phases=len(self._phases),
             episode=graph.episode.id,
-            driver=_DRIVERS.get(state, "nobody"),
+            control_source=_SOURCES.get(state, "none"),
             operator_share=operator_share(recent),
             interventions=sum(r.interventions for r in recent) / len(recent) if recent else None,
             success=success_rate(recent),
@@ -211,7 +211,7 @@ class Session:
         )
 
     def _left(self, phase: Phase) -> float | None:
-        """Seconds until the end of the run, by the pace so far; None: too early to say."""
+        """Seconds until the end of the run, by the pace so far; None: not known yet."""
         spent = time.monotonic() - self._phase_started
         done = of_phase(self.records, phase.name)
         if not done:

@@ -28,7 +28,7 @@ def test_show_of_findings_ends_with_whether_to_arm():
     out = io.StringIO()
     doctor.show(check(changed(stop=True)), Console(file=out, width=200))
     text = out.getvalue()
-    assert "Do not arm yet." in text and "the stop topic says true" in text
+    assert "Do not arm yet." in text and "the stop topic is true" in text
     assert "the end effector is inside" in text
     rows = json.loads(doctor.as_json(check(HEALTHY)))
     assert {r["verdict"] for r in rows} == {"pass"}

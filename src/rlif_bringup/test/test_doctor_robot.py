@@ -12,8 +12,8 @@ from rlif_bringup.doctor_snapshot import Traffic
 FAILS = [
     ("command", {"command": Traffic("/command", 100, 4.9, 1, 1)}, "overloaded"),
     ("command_rate", {"ARBITER_command_rate": 20.0}, "30 Hz"),
-    ("robot", {"command": Traffic("/command", 250, 4.98, 1, 0)}, "nobody listens"),
-    ("zeros", {"command_moves": True}, "somebody else"),
+    ("robot", {"command": Traffic("/command", 250, 4.98, 1, 0)}, "no node subscribes"),
+    ("zeros", {"command_moves": True}, "another node"),
     ("frames", {"ARBITER_command_frame": "tool0"}, "base frame"),
     ("frames", {"ee_pose": ((0.5, 0.0, 0.2), "world")}, "'world'"),
     ("frames", {"command_frames": frozenset({"base", "tool"})}, "tool"),

@@ -1,4 +1,4 @@
-"""The launch files of the suite and the set-ups that come with it, read as `rlif launch` reads them."""
+"""The launch files of the suite and the robot configurations that come with it, read as `rlif launch` reads them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def test_clock_of_seconds_is(seconds: float | None, text: str) -> None:
 
 def test_line_of_a_snapshot_has_what_is_known_and_dashes_for_the_rest() -> None:
     snapshot = Snapshot(
-        phase="training", phase_number=2, phases=4, episode=7, driver="policy",
+        phase="training", phase_number=2, phases=4, episode=7, control_source="policy",
         operator_share=0.25, interventions=None, success=None, env_steps=120, env_steps_goal=8000,
         critic_steps_per_s=41.6, updates=10, elapsed=65.0, left=None,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """The interfaces of MoveIt that the nodes use. Imported here only, and only when a node asks.
 
-moveit_msgs and control_msgs are optional: without them this package builds, installs, and says which
-one is missing when a node needs it. Tests hand in stand-ins of the same shape.
+moveit_msgs and control_msgs are optional: without them this package builds and installs; a node that needs one
+names it. Tests hand in stand-ins of the same shape.
 """
 
 from __future__ import annotations

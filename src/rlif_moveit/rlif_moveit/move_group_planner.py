@@ -14,7 +14,7 @@ from .reset_procedure import Outcome
 from .srdf import NamedStateError, named_state
 from .waiting import within
 
-ANSWER = 5.0  # s; until move_group has accepted a goal, or told its SRDF
+ANSWER = 5.0  # s; until move_group has accepted a goal, or returned its SRDF
 
 
 class MoveGroupPlanner:
@@ -98,7 +98,7 @@ class MoveGroupPlanner:
             )
         call = self._parameters.get_parameters(["robot_description_semantic"])
         if not await within(self._node, call, ANSWER):
-            raise NamedStateError(f"{self._name} did not tell its robot_description_semantic")
+            raise NamedStateError(f"{self._name} did not return its robot_description_semantic")
         values = call.result().values
         self._srdf = values[0].string_value if values else ""
         return self._srdf

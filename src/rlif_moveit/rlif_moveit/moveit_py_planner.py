@@ -1,4 +1,4 @@
-"""Planner through moveit_py, in a process of its own that is told and answers in lines of JSON."""
+"""Planner through moveit_py, in a process of its own; requests and answers are lines of JSON."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class MoveItPyPlanner:
         try:
             print(json.dumps(message), file=pipe, flush=True)
         except (BrokenPipeError, ValueError) as error:
-            # The reader sees the same end, and answers whoever waits.
+            # The reader sees the same end, and answers the waiting call.
             self._node.get_logger().error(f"the worker of moveit_py does not listen: {error}")
 
     def _read(self) -> None:
@@ -81,7 +81,9 @@ class MoveItPyPlanner:
             try:
                 message = json.loads(line)
             except json.JSONDecodeError:
-                self._node.get_logger().error(f"the worker said what is no answer: {line.strip()}")
+                self._node.get_logger().error(
+                    f"the worker printed a line that is no answer: {line.strip()}"
+                )
                 continue
             if "ready" in message:
                 with self._lock:
@@ -91,7 +93,7 @@ class MoveItPyPlanner:
         status = self._process.wait()
         words = f"the worker of moveit_py has ended with status {status}: start this node again"
         with self._lock:
-            # What it said last, e.g. that moveit_py is not installed, says more than its status.
+            # Its last message, e.g. that moveit_py is not installed, is more specific than its status.
             self._state = self._state or words
         self._finish(Outcome(words, still=False))
 

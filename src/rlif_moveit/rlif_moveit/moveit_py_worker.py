@@ -25,7 +25,7 @@ from .wire import goal_from_wire
 
 
 class GoalRefusedError(ValueError):
-    """MoveIt does not take the goal; the message says which, and what to do."""
+    """MoveIt does not take the goal; the message names it and the remedy."""
 
 
 class Arm(Protocol):
@@ -67,7 +67,7 @@ class MoveItArm:
 
 
 def set_parameters(parameters: Any, c: PlanConfig) -> None:
-    """moveit_py's PlanRequestParameters; an empty id leaves what MoveIt's files say."""
+    """moveit_py's PlanRequestParameters; an empty id leaves what MoveIt's files have."""
     parameters.planning_attempts = 1
     parameters.planning_time = c.planning_time
     parameters.max_velocity_scaling_factor = c.velocity_scale
@@ -99,7 +99,7 @@ def set_goal(
 
 
 def move(arm: Arm, goal: JointGoal | NamedGoal | PoseGoal, cancelled: threading.Event) -> str:
-    """Plan and execute; the problem in words, empty: done."""
+    """Plan and execute; the reason of a failure, empty: done."""
     try:
         trajectory = arm.plan(goal)
     except GoalRefusedError as error:
@@ -115,7 +115,7 @@ def move(arm: Arm, goal: JointGoal | NamedGoal | PoseGoal, cancelled: threading.
 
 
 def serve(arm: Arm, lines: Iterable[str], answer: Callable[[dict[str, str]], None]) -> None:
-    """Until the input ends; then the arm is stopped. Cancels are heard while it moves."""
+    """Until the input ends; then the arm is stopped. Cancels are received while it moves."""
     goals: queue.Queue[Any] = queue.Queue()
     cancelled = threading.Event()
 
@@ -129,7 +129,7 @@ def serve(arm: Arm, lines: Iterable[str], answer: Callable[[dict[str, str]], Non
                 else:
                     cancelled.clear()
                     goals.put(message["go"])
-        finally:  # also after a line that is none: nobody is there any more who could stop the arm
+        finally:  # also after a line that is none: nothing else could stop the arm any more
             cancelled.set()
             arm.stop()
             goals.put(None)

@@ -1,4 +1,4 @@
-"""A reset's goal as move_group takes it, and its answers in words."""
+"""A reset's goal as move_group's messages, and its error codes as messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ERRORS: Mapping[int, str] = {
     -4: "CONTROL_FAILED: is the trajectory controller active, and Servo's not?",
     -5: "UNABLE_TO_AQUIRE_SENSOR_DATA",
     -6: "TIMED_OUT: allow more planning_time",
-    -7: "PREEMPTED: somebody cancelled it",
+    -7: "PREEMPTED: it was cancelled",
     -10: "START_STATE_IN_COLLISION: move the arm free by hand",
     -11: "START_STATE_VIOLATES_PATH_CONSTRAINTS",
     -12: "GOAL_IN_COLLISION: look at the goal in the planning scene",

@@ -128,7 +128,7 @@ class ResetNode(Node):
         self._state: State | None = None
         self._heartbeat = Heartbeat(p["arbiter_timeout"])
         self._stops: set[str] = set()  # topics on which a stop stands
-        self._arbiter_says = self._said = ""
+        self._control_reason = self._published_reason = ""
         self._require_hold: bool = p["require_hold"]
         self._pause_timeout: float = p["pause_timeout"]
         self._pause = self.create_client(SetBool, "pause_servo") if p["use_servo"] else None
@@ -159,15 +159,15 @@ class ResetNode(Node):
     # ---- the arbiter
 
     def _on_control(self, m: ControlState) -> None:
-        self._state, self._arbiter_says = State(m.state), m.reason
+        self._state, self._control_reason = State(m.state), m.reason
         self._watch()
 
     def _on_alive(self, _: Header) -> None:
-        self._watch()  # first: this sign may be another arbiter's
+        self._watch()  # first: this heartbeat may be another arbiter's
         self._heartbeat.received(time.monotonic())
 
     def _on_stop(self, topic: str, m: Bool) -> None:
-        """Among several publishers nobody takes a stop back, as in the arbiter."""
+        """With several publishers a false releases nothing, as in the arbiter."""
         if m.data:
             self._stops.add(topic)
         elif self.count_publishers(self.resolve_topic_name(topic)) <= 1:
@@ -177,7 +177,7 @@ class ResetNode(Node):
     def _watch(self) -> None:
         """Nothing but this stops a planned motion: not Servo's pause, not the arbiter's zeros."""
         if self._heartbeat.ever and self._heartbeat.problem(time.monotonic()):
-            self._state = None  # what it said last is no longer true
+            self._state = None  # its last state no longer holds
         problem = self._may_move()
         if problem:
             self._core.stop(problem)
@@ -185,7 +185,7 @@ class ResetNode(Node):
     def _may_move(self) -> str:
         if self._stops:
             names = ", ".join(sorted(self._stops))
-            return f"the stop signal on {names} is on: let its only publisher say false when it is safe"
+            return f"the stop signal on {names} is on: its only publisher must publish false when it is safe"
         if not self._require_hold:
             return ""
         dead = self._heartbeat.problem(time.monotonic())
@@ -194,10 +194,10 @@ class ResetNode(Node):
         if self._state is State.HOLD:
             return ""
         if self._state is None:
-            return "the arbiter has not told its state, or was silent meanwhile: disarm and arm it"
+            return "the arbiter has not published its state since its heartbeat was lost: disarm and arm it"
         if self._state in (State.POLICY, State.OPERATOR):
-            return f"{self._state.name} drives the arm: end the episode first"
-        return f"the arbiter is in {self._state.name} ({self._arbiter_says}): arm first"
+            return f"{self._state.name} controls the arm: end the episode first"
+        return f"the arbiter is in {self._state.name} ({self._control_reason}): arm first"
 
     # ---- Servo
 
@@ -218,8 +218,8 @@ class ResetNode(Node):
 
     async def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = await self._core.reset()
-        if response.message != self._said:  # the episode node asks again every second
-            self._said = response.message
+        if response.message != self._published_reason:  # the episode node asks again every second
+            self._published_reason = response.message
             if response.success:
                 self.get_logger().info(f"reset: {response.message}")
             else:
@@ -247,7 +247,7 @@ class ResetNode(Node):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def last_words(self) -> None:
+    def shut_down(self) -> None:
         """Stop a motion that is going on."""
         self._core.stop("the node reset_by_planning ends")
         close = getattr(self._planner, "close", None)
@@ -257,4 +257,4 @@ class ResetNode(Node):
 
 def main() -> int:
     """Console script `reset_by_planning`."""
-    return run("reset_by_planning", ResetNode, at_end=ResetNode.last_words, events=False)
+    return run("reset_by_planning", ResetNode, at_end=ResetNode.shut_down, events=False)

@@ -2,8 +2,8 @@
 
 A coroutine over two things that are awaited, so that nothing blocks: the planner and Servo's pause.
 It never moves the arm unless the arbiter holds, and stops the motion when that changes. What fails
-`attempts` times is handed to a human: from then on the arm is not moved by itself until a human says
-so, since somebody may be standing at it.
+`attempts` times is handed to a human: from then on the arm moves by itself only after a human has called
+a service, since a person may be standing at it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .reset_goals import Goal, describe, sample
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one attempt. problem: in words, empty: the arm is there.
+    """Of one attempt. problem: the reason, empty: the arm is there.
 
     still: False: the arm may still be moving, so that nothing else may be tried
     """
@@ -44,7 +44,7 @@ BY_HAND = "put the arm to its start by hand, then call reset_by_hand; or clear t
 
 @dataclass
 class ResetProcedure:
-    """may_move: why the arm may not be moved now, empty: it may; say: a word to the log"""
+    """may_move: why the arm may not be moved now, empty: it may; say: logs a message"""
 
     planner: Planner
     pause: Pause
@@ -67,7 +67,7 @@ class ResetProcedure:
         return self._busy
 
     async def reset(self) -> tuple[bool, str]:
-        """(done, words). What is refused before anything moves is no attempt."""
+        """(done, message). What is refused before anything moves is no attempt."""
         if self._busy:
             return False, "a reset is going on already"
         if self._done_by_hand:

@@ -15,7 +15,7 @@ Publishes
     servo_joint_command  control_msgs/JointJog    with command_type joint_jog
     /diagnostics       diagnostic_msgs/DiagnosticArray  once a second
 Services
-    pause_servo        std_srvs/SetBool           true: Servo stays paused, whoever arms; answers
+    pause_servo        std_srvs/SetBool           true: Servo stays paused, armed or not; answers
                                                   when Servo has confirmed it
 Calls
     servo_node/switch_command_type, servo_node/pause_servo      servo_interface jazzy
@@ -63,7 +63,7 @@ DIALECTS = tuple(d.value for d in Dialect)
 PARAMETERS = (
     Param("servo_interface", "jazzy", "of the installed MoveIt; jazzy: and newer", choices=DIALECTS),
     Param("servo_node_name", "servo_node", "node name of Servo; its services are NAME/..."),
-    Param("command_type", "twist", "what Servo is told to take", choices=tuple(COMMAND_TYPES)),
+    Param("command_type", "twist", "command type that Servo is set to", choices=tuple(COMMAND_TYPES)),
     Param("joints", [], "with joint_jog: names for the entries of joint_command", items=str),
     Param("relay", False, "turn commands into Servo's frame, units and point, and pass them on"),
     Param("base_frame", "base", "frame of poses, and of the arbiter's commands unless in the tool's"),
@@ -85,7 +85,7 @@ PARAMETERS = (
     Param("standstill_after", 2.0, "s of commands in vain while Servo slows down until hold; 0: off", 0.0, 60.0),
     Param("standstill_share", 0.2, "of the commanded way; a slowed arm that moves less stands", 0.01, 0.9),
 )  # fmt: skip
-POLL = 0.1  # s between two looks at who is there, and between two words on `hold`
+POLL = 0.1  # s between two looks at the graph, and between two messages on `hold`
 
 
 def supervisor_config(p: dict[str, Any]) -> SupervisorConfig:
@@ -132,7 +132,7 @@ class ServoAdapterNode(Node):
         self._orientation: tuple[float, ...] | None = None
         self._posed = -np.inf
         self._problem = ""
-        self._said: str | None = None
+        self._published_reason: str | None = None
         self._pauses: list[Future] = []  # callers of pause_servo who wait
         self._status_topic = self.resolve_topic_name(f"{p['servo_node_name']}/status")
         self._version_problem = version_problem(installed_version())
@@ -179,7 +179,7 @@ class ServoAdapterNode(Node):
 
     def _on_status(self, m: Any) -> None:
         self._core.status(self._interfaces.read_code(m), time.monotonic())
-        self._say()
+        self._publish_hold()
 
     async def _on_pause(
         self, request: SetBool.Request, response: SetBool.Response
@@ -233,7 +233,7 @@ class ServoAdapterNode(Node):
         v, w = out.twist.linear, out.twist.angular
         v.x, v.y, v.z, w.x, w.y, w.z = made.twist.tolist()
         self._out.publish(out)
-        self._say()
+        self._publish_hold()
 
     def _on_joint_command(self, m: Float64MultiArray) -> None:
         """Zeros for what cannot be used: a velocity once sent must be taken back."""
@@ -260,7 +260,7 @@ class ServoAdapterNode(Node):
         now = time.monotonic()
         self._core.look(now)
         self._core.seen(ids, self._servo.ready, now)
-        self._said = None  # said again, changed or not
+        self._published_reason = None  # published again, changed or not
         self._follow()
         waiting, self._pauses = self._pauses, []
         for turn in waiting:
@@ -272,7 +272,7 @@ class ServoAdapterNode(Node):
         if request is not None:
             ticket = self._core.sent(request, now)
             self._servo.ask(request, lambda problem: self._on_answer(request, ticket, problem))
-        self._say()
+        self._publish_hold()
 
     def _on_answer(self, request: Request, ticket: int, problem: str) -> None:
         log = self.get_logger()
@@ -285,12 +285,12 @@ class ServoAdapterNode(Node):
 
     # ---- outputs
 
-    def _say(self) -> None:
+    def _publish_hold(self) -> None:
         """Publish `hold`, on change and with each poll."""
         reason = self._core.reason(time.monotonic()) or self._problem
-        if reason == self._said:
+        if reason == self._published_reason:
             return
-        self._said = reason
+        self._published_reason = reason
         self._hold.publish(String(data=reason))
 
     def _report(self) -> None:
@@ -303,11 +303,11 @@ class ServoAdapterNode(Node):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def last_words(self) -> None:
-        """Without this node nobody says when Servo halts: the policy must not go on unwatched."""
+    def shut_down(self) -> None:
+        """Hold the policy: without this node the halts of Servo are not reported."""
         self._hold.publish(String(data="the servo_adapter has ended: start it again"))
 
 
 def main() -> int:
     """Console script `servo_adapter`."""
-    return run("servo_adapter", ServoAdapterNode, at_end=ServoAdapterNode.last_words, events=False)
+    return run("servo_adapter", ServoAdapterNode, at_end=ServoAdapterNode.shut_down, events=False)

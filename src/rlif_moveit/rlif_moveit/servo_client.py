@@ -13,7 +13,7 @@ from .interfaces import ServoInterfaces
 from .servo_status import Dialect
 from .supervision import Request
 
-Done = Callable[[str], None]  # gets the problem in words; empty: done
+Done = Callable[[str], None]  # gets the reason of a failure; empty: done
 
 
 class ServoClient:
@@ -55,7 +55,7 @@ class ServoClient:
                 done(str(error))
                 return
             answer = call.result()
-            words = getattr(answer, "message", "") or "it answered no"
+            words = getattr(answer, "message", "") or "refused without a reason"
             done("" if answer.success else words)
 
         client.call_async(request).add_done_callback(finish)

@@ -1,7 +1,7 @@
 """What is to be asked of Servo, and why the policy must hold because of it. No ROS, no clock.
 
 Servo is selected (command type), paused and unpaused so that it follows the arbiter: it runs only
-while the arbiter lives, is armed, and nobody asks for a pause, as a reset does. `now` is in s of a
+while the arbiter lives, is armed, and no pause is asked for, as a reset does. `now` is in s of a
 steady clock. Feed what happens, then ask `next_request` and `reason`.
 
 A pause ends the commanded deceleration: Servo then stops the joints within a cycle. So after a disarm
@@ -91,7 +91,7 @@ class ServoSupervisor:
         self._ready = False
         self._heartbeat = Heartbeat(config.arbiter_timeout)
         self._armed = False
-        self._lost = False  # silent for a while: disarmed, although it had said that it is armed
+        self._lost = False  # no heartbeat for a while: disarmed, although its last state is armed
         self._operator = False
         self._inhibit = ""
         self._selected = False
@@ -222,7 +222,7 @@ class ServoSupervisor:
         return self._generation
 
     def answered(self, request: Request, ticket: int, problem: str, now: float) -> None:
-        """Servo's answer; `problem` in words, empty: done. One of an earlier Servo is nothing."""
+        """Servo's answer; `problem` is the reason of a failure, empty: done. Answers of an earlier Servo are ignored."""
         if ticket != self._generation:
             return
         if self._call and self._call.request is request:
@@ -251,7 +251,7 @@ class ServoSupervisor:
         if self.wants_pause(now):
             if self._paused is not True:
                 return Request.PAUSE
-            # At once, and not only when somebody arms: a type that Servo refuses is seen before.
+            # At once, and not only when it is armed: a type that Servo refuses is seen before.
             return None if self.selected else Request.SELECT
         again = self._select_again and self.dialect is not Dialect.HUMBLE
         if not self.selected or (again and self._paused is not False):
@@ -298,7 +298,7 @@ class ServoSupervisor:
         if self._stale(now):
             return (
                 f"no status from Servo for more than {self.config.status_timeout} s: it hangs, or "
-                "somebody has paused it; look at it, then disarm and arm"
+                "another node has paused it; look at it, then disarm and arm"
             )
         return self._latched_reason()
 

@@ -68,7 +68,7 @@ class WorkspaceBox:
     def walls(self, faces: tuple[str, ...], margin: float, thickness: float) -> list[Plate]:
         """Plates `margin` m outside of the named faces.
 
-        margin: at least what of the hand stands out beyond the end effector's origin
+        margin: at least what of the gripper stands out beyond the end effector's origin
         """
         unknown = [f for f in faces if f not in FACES]
         if unknown:

@@ -6,7 +6,7 @@ Calls
     apply_planning_scene  moveit_msgs/srv/ApplyPlanningScene  of move_group, with `walls`; again
                           whenever move_group was away
 
-Seeing only: it is the arbiter that keeps the box. Give this node the set-up's robot.yaml too.
+For display only: the arbiter keeps the box. Give this node the robot configuration's robot.yaml too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PARAMETERS = (
     Param("workspace_max", [], "m; as the arbiter's"),
     Param("base_frame", "base", "frame of the box"),
     Param("walls", [], "faces that planners keep out of: left right front back top bottom", items=str),
-    Param("wall_margin", 0.02, "m outside of the box; what the hand needs beyond its origin", 0.0, 1.0),
+    Param("wall_margin", 0.02, "m outside of the box; what the gripper needs beyond its origin", 0.0, 1.0),
     Param("wall_thickness", 0.01, "m", 0.001, 0.5),
     Param("line_width", 0.004, "m, of the lines in RViz", 0.0005, 0.1),
 )  # fmt: skip
@@ -133,7 +133,9 @@ class WorkspaceNode(Node):
         if self._applied:
             self.get_logger().info("the walls of the workspace are in the planning scene")
         else:
-            self.get_logger().error(f"move_group did not take the walls: {error or 'it said no'}")
+            self.get_logger().error(
+                f"move_group did not take the walls: {error or 'refused without a reason'}"
+            )
 
 
 def main() -> int:

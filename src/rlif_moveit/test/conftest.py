@@ -216,9 +216,9 @@ class Bench:
         self.listen(TwistStamped, "servo_command", RELIABLE_1)
 
     def listen(self, kind: type, topic: str, qos: Any) -> list[Any]:
-        heard = self.seen.setdefault(topic, [])
-        self.node.create_subscription(kind, topic, heard.append, qos)
-        return heard
+        received = self.seen.setdefault(topic, [])
+        self.node.create_subscription(kind, topic, received.append, qos)
+        return received
 
     def add(self, node: Any) -> Any:
         self.nodes.append(node)

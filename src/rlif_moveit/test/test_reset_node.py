@@ -251,7 +251,7 @@ def test_reset_by_move_group_is_cancelled_with_the_arbiter_or_the_node(
     if end == "arbiter":
         bench.lives = False
     else:
-        node.last_words()
+        node.shut_down()
     bench.until(done.done, "the answer", 5.0)
     assert client.cancels and not done.result().success
 

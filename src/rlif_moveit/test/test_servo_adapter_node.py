@@ -173,8 +173,8 @@ def test_adapter_whose_command_type_is_refused_reports_it_and_retries(
     make_adapter()
     bench.until(lambda: bench.hold and "did not select" in bench.hold, "the refusal, unarmed")
     bench.say(ControlState.HOLD)
-    heard = len(bench.seen["hold"])
-    bench.until(lambda: len(bench.seen["hold"]) > heard + 5, "some more words")
+    received = len(bench.seen["hold"])
+    bench.until(lambda: len(bench.seen["hold"]) > received + 5, "some more words")
     assert "did not select" in bench.hold and "unpause" not in servo.asked
     servo.refuses = False
     bench.until(lambda: bench.hold == "", "the next attempt")
@@ -182,8 +182,8 @@ def test_adapter_whose_command_type_is_refused_reports_it_and_retries(
 
 def test_hold_without_a_change_is_repeated(bench, driving):
     driving()
-    heard = len(bench.seen["hold"])
-    bench.until(lambda: len(bench.seen["hold"]) > heard + 10, "the same word again", 5.0)
+    received = len(bench.seen["hold"])
+    bench.until(lambda: len(bench.seen["hold"]) > received + 10, "the same word again", 5.0)
     assert bench.hold == ""
 
 
@@ -213,20 +213,20 @@ def test_adapter_beside_an_old_moveit_reports_its_version(bench, make_adapter, m
 
 def test_relay_of_a_command_converts_units_and_keeps_the_stamp(bench, driving):
     servo, _ = driving(relay=True, command_in_type="unitless", scale_linear=0.4)
-    heard = bench.seen["servo_command"]
+    received = bench.seen["servo_command"]
     command(bench, x=0.1)
-    bench.until(lambda: heard, "a relayed command")
-    assert heard[-1].twist.linear.x == pytest.approx(0.25)
-    assert heard[-1].header.frame_id == "base"
-    assert heard[-1].header.stamp.sec > 0
+    bench.until(lambda: received, "a relayed command")
+    assert received[-1].twist.linear.x == pytest.approx(0.25)
+    assert received[-1].header.frame_id == "base"
+    assert received[-1].header.stamp.sec > 0
 
 
 def test_relay_without_a_fresh_pose_sends_zeros_and_holds(bench, driving):
     driving(relay=True)
-    heard = bench.seen["servo_command"]
+    received = bench.seen["servo_command"]
     command(bench, frame="tool", x=0.1)
-    bench.until(lambda: heard, "a command")
-    assert heard[-1].twist.linear.x == 0.0
+    bench.until(lambda: received, "a command")
+    assert received[-1].twist.linear.x == 0.0
     bench.until(lambda: "ee_pose" in bench.hold, "the reason")
     half = math.sqrt(0.5)
     pose = PoseStamped()
@@ -235,11 +235,11 @@ def test_relay_without_a_fresh_pose_sends_zeros_and_holds(bench, driving):
     def turned():
         bench.pose.publish(pose)
         command(bench, frame="tool", x=0.1)
-        return heard[-1].twist.linear.y > 0.0
+        return received[-1].twist.linear.y > 0.0
 
     bench.until(turned, "a turned command")
-    assert heard[-1].twist.linear.y == pytest.approx(0.1)
-    assert heard[-1].twist.linear.x == pytest.approx(0.0)
+    assert received[-1].twist.linear.y == pytest.approx(0.1)
+    assert received[-1].twist.linear.x == pytest.approx(0.0)
 
 
 def test_adapter_beside_the_real_arbiter_has_its_commands_taken(
@@ -274,16 +274,16 @@ def test_joint_jog_is_stamped_and_named_and_zero_where_it_is_wrong(
 ):
     servo = bench.add(stand_in_servo())
     interfaces = interfaces_of(Dialect.JAZZY, True)
-    heard = bench.listen(interfaces.joint_jog_type, "servo_joint_command", 10)
+    received = bench.listen(interfaces.joint_jog_type, "servo_joint_command", 10)
     values = overrides(command_type="joint_jog", joints=["a", "b"], **patient)
     bench.add(ServoAdapterNode(values, interfaces))
     bench.say(ControlState.HOLD)
     bench.until(lambda: servo.kind == 0, "the command type")
 
     def send(*speeds):
-        count = len(heard)
+        count = len(received)
         bench.joints.publish(Float64MultiArray(data=list(speeds)))
-        return bench.until(lambda: len(heard) > count and heard[-1], "a jog")
+        return bench.until(lambda: len(received) > count and received[-1], "a jog")
 
     def speeds(m):  # a stand-in travels under its own names
         return list(getattr(m, "velocities", getattr(m, "velocity", None)))
@@ -312,11 +312,11 @@ def test_adapter_with_bad_parameters_is_refused_by_name(bench, interfaces_of, va
 
 def test_adapter_at_its_end_holds_the_policy(bench, driving, monkeypatch):
     _, adapter = driving()
-    adapter.last_words()
+    adapter.shut_down()
     bench.until(lambda: "has ended" in bench.hold, "the last reason")
     runs = []
     monkeypatch.setattr(servo_adapter_node, "run", lambda *a, **k: runs.append((a, k)))
     servo_adapter_node.main()
     ((arguments, options),) = runs
     assert arguments == ("servo_adapter", ServoAdapterNode)
-    assert options["at_end"] is ServoAdapterNode.last_words
+    assert options["at_end"] is ServoAdapterNode.shut_down

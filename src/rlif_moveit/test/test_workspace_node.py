@@ -26,9 +26,9 @@ def overrides(**values):
 
 def test_marker_of_the_box_is_latched_and_has_twelve_lines_in_the_base_frame(bench):
     bench.add(WorkspaceNode(overrides(**BOX, base_frame="link0")))
-    heard = bench.listen(Marker, "workspace_marker", LATCHED)
-    bench.until(lambda: heard, "the marker")
-    marker = heard[0]
+    received = bench.listen(Marker, "workspace_marker", LATCHED)
+    bench.until(lambda: received, "the marker")
+    marker = received[0]
     assert marker.type == Marker.LINE_LIST and len(marker.points) == 24
     assert marker.header.frame_id == "link0" and marker.scale.x > 0.0 and marker.color.a == 1.0
     assert {round(p.z, 6) for p in marker.points} == {0.0, 0.5}
