@@ -27,7 +27,7 @@ TOPICS = """launch:
 """
 # A loaded machine is no fault of the graph here: slow commands, long time-outs.
 ARBITER = {
-    "workspace_min": [-1.0] * 3, "workspace_max": [1.0] * 3, "command_rate": 30.0,
+    "workspace_min": [-1.0] * 3, "workspace_max": [1.0] * 3, "command_rate": 5.0,
     "stall_timeout": 10.0, "pose_timeout": 10.0,
 }  # fmt: skip
 REMAPPED = [

@@ -312,6 +312,7 @@ def test_adapter_with_bad_parameters_is_refused_by_name(bench, interfaces_of, va
 
 def test_adapter_at_its_end_holds_the_policy(bench, driving, monkeypatch):
     _, adapter = driving()
+    bench.executor.remove_node(adapter)  # it publishes nothing after its last message
     adapter.shut_down()
     bench.until(lambda: "has ended" in bench.hold, "the last reason")
     runs = []
