@@ -77,7 +77,7 @@ def recorded_steps(
 ) -> Iterator[tuple[int, bytes, bool]]:
     """Log time (ns), the bytes as recorded, and whether it is one of evaluation.
 
-    What is not whole is left out, and said in `notes`. BagError if the bag's Step is another
+    What cannot be decoded is left out, with a message in `notes`. BagError if the bag's Step is another
     message than the installed one: its bytes would lie.
     """
     store = step_typestore()

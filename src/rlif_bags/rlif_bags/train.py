@@ -137,7 +137,7 @@ def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
     return Trainer(algorithm, buffers, training, DATA[config.algorithm])
 
 
-def load(trainer: Trainer, data: Data, say: Callable[[str], None]) -> None:
+def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:
     """Fill the buffers: prior bags into the prior one, the others as the node would.
 
     BagError for labels of other Steps; ValueError for Steps of another robot, naming the bag.
@@ -145,16 +145,16 @@ def load(trainer: Trainer, data: Data, say: Callable[[str], None]) -> None:
     prior = trainer.buffers.prior
     assert prior is not None
     for bag in data.prior:
-        _load_bag(bag, data, say, trainer.add_to_prior, [prior])
+        _load_bag(bag, data, report, trainer.add_to_prior, [prior])
     for bag in data.bags:
-        _load_bag(bag, data, say, trainer.receive, [trainer.buffers.online, prior])
+        _load_bag(bag, data, report, trainer.receive, [trainer.buffers.online, prior])
         trainer.counts.last_sequence = None  # the next bag counts from anew
 
 
 def _load_bag(
     bag: Path,
     data: Data,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     add: Callable[[Any], None],
     buffers: Sequence[ReplayBuffer],
 ) -> None:
@@ -188,11 +188,11 @@ def _load_bag(
             buffer.columns["reward"][row] = labels.columns["reward"][entry]
             buffer.columns["terminal"][row] = np.float32(labels.columns["terminal"][entry])
     for note in reader.notes:
-        say(f"note: {note}")
+        report(f"note: {note}")
 
 
 def updates_due(trainer: Trainer, config: OfflineConfig) -> int:
     """As many as live: `updates_per_step` for each Step. ValueError where that is no number."""
     if config.updates_per_step == 0.0:
-        raise ValueError("updates_per_step is 0, without bound: say how many with --updates")
+        raise ValueError("updates_per_step is 0, without bound: give a number with --updates")
     return max(1, int(config.updates_per_step * trainer.counts.steps))

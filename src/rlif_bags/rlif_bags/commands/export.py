@@ -1,4 +1,4 @@
-"""Convert bags to other formats: each episode with its labels, images and who drove.
+"""Convert bags to other formats: each episode with its labels, images and control sources.
 
   rlif export BAG... -o OUT.npz                        plain arrays of transitions
   rlif export BAG... -o DIR --format lerobot           LeRobot dataset v3.0: parquet and mp4
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-images", action="store_true", help="leave the cameras out")
     add("--topic", default="", help="of the Steps, where there are several")
     lerobot = parser.add_argument_group("lerobot")
-    lerobot.add_argument("--task", default=LeRobotConfig.task, help="what was to be done, in words")
+    lerobot.add_argument("--task", default=LeRobotConfig.task, help="the task as text")
     lerobot.add_argument("--fps", type=float, default=0.0, help="default: the rate of the Steps")
     lerobot.add_argument("--robot", default=LeRobotConfig.robot, help="its type, for the metadata")
     lerobot.add_argument(

@@ -1,4 +1,4 @@
-"""Show episodes of bags as a film: the cameras, who drives, and what the critic thinks of it.
+"""Show episodes of bags as a film: the cameras, the control source and the critic's value.
 
   rlif film BAG... -o FILE.gif                          the first three episodes
   rlif film BAG... -o FILE.mp4 --episodes 1,4,10-12     these ones, of each bag

@@ -3,7 +3,7 @@
   rlif import FILE.npz... -o BAG     arrays of observations and actions; .hdf5 as D4RL has them
   rlif import DIR... -o BAG          LeRobot datasets v3.0, Minari datasets
 
-Rewards in the data count for nothing: the labels come from who drove. Actions must lie in [-1, 1]:
+Rewards in the data are not used: labels come from the control source. Actions must lie in [-1, 1]:
 --action-scale divides them. What is read beyond these, docs/bags.md lists.
 """
 
@@ -44,10 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE")
     add("-o", "--output", type=Path, required=True, help="the bag, which must not exist")
-    add("--driver", choices=DRIVERS, default="operator", help="where the file does not say")
-    add("--outcome", choices=OUTCOMES, default="truncated", help="where the file does not say")
+    add(
+        "--driver", choices=DRIVERS, default="operator",
+        help="the control source where the file does not tell it",
+    )  # fmt: skip
+    add(
+        "--outcome", choices=OUTCOMES, default="truncated",
+        help="of episodes where the file does not tell it",
+    )  # fmt: skip
     add("--action-scale", type=float, default=1.0, help="what is 1 in an action")
-    add("--one-episode", action="store_true", help="all rows of a file are one; else it must say")
+    add(
+        "--one-episode",
+        action="store_true",
+        help="all rows of a file are one episode; else it must tell them apart",
+    )
     add(
         "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
     )

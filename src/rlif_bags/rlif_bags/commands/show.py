@@ -1,4 +1,4 @@
-"""Draw the episodes of a bag: frames, who drove, labels, outcome.
+"""Draw the episodes of a bag: frames, control sources, labels, outcome.
 
   rlif show BAG... [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
 

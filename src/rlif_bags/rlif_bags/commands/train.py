@@ -6,7 +6,7 @@ DIR gets checkpoints, as those of a live run, and TensorBoard curves over update
 the Steps are read where the parameters name an encoder. Whatever ends the training early, a last
 checkpoint is written where there can be one.
 
-In several processes, whose gradients are averaged; the first one writes and speaks:
+In several processes, whose gradients are averaged; the first one writes files and messages:
 
   torchrun --standalone --nproc-per-node 2 --no-python rlif train BAG... -o DIR
 """
@@ -45,8 +45,8 @@ from rlif_learner.engines.memory import keep_freed_memory
 from rlif_learner.scalars import Scalars
 from rlif_learner.training import Trainer
 
-SAY_EVERY = 2.0  # s
-Say = Callable[[str], None]
+PRINT_PERIOD = 2.0  # s
+Print = Callable[[str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             store = CheckpointStore(arguments.output) if own.is_first else None
             path = _train(trainer, updates, arguments, own, store)
         except (BagError, ValueError, OSError, NonFiniteError, GroupError) as error:
-            _complain(error, own)
+            _print_error(error, own)
             return 1
     if store is None:
         return 0
@@ -108,27 +108,27 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
             raise ValueError(f"{arguments.output} is not empty; name a new directory")
         bags = bag_paths([*arguments.bags, *arguments.prior])
         refuse_inside(bags, arguments.output)
-        config, trainer, updates = _load(arguments, print if own.is_first else _keep_silent)
+        config, trainer, updates = _load(arguments, print if own.is_first else _print_nothing)
     except (BagError, ValueError, OSError) as error:
         problem = error
     failed = own.first_failed(problem is not None)
     if failed is not None:
         if problem is not None and failed == own.rank:
-            _complain(problem, own)
-        own.first_failed(False)  # nobody goes before it is said: torchrun would end all
+            _print_error(problem, own)
+        own.first_failed(False)  # no process ends before it is printed: torchrun would end all
         return None
     if own.count > 1:
         distributed.join(trainer.algorithm, config.seed)
     return trainer, updates
 
 
-def _complain(error: Exception, own: Processes) -> None:
+def _print_error(error: Exception, own: Processes) -> None:
     which = f" (process {own.rank} of {own.count})" if own.count > 1 else ""
     print(f"rlif train{which}: {error}", file=sys.stderr, flush=True)
 
 
-def _load(arguments: argparse.Namespace, say: Say) -> tuple[OfflineConfig, Trainer, int]:
-    config = _config(arguments, say)
+def _load(arguments: argparse.Namespace, report: Print) -> tuple[OfflineConfig, Trainer, int]:
+    config = _config(arguments, report)
     data = Data(
         bag_paths(arguments.bags), bag_paths(arguments.prior), arguments.topic, arguments.labels
     )
@@ -136,19 +136,19 @@ def _load(arguments: argparse.Namespace, say: Say) -> tuple[OfflineConfig, Train
     trainer = make_trainer(config, data)
     if trainer.algorithm.spec.encoder is not None:
         keep_freed_memory()
-    load(trainer, data, say)
+    load(trainer, data, report)
     updates = arguments.updates or updates_due(trainer, config)
     if not trainer.ready:
         raise ValueError(f"there is no transition for {config.algorithm} in these bags")
     prior = len(trainer.buffers.prior) if trainer.buffers.prior is not None else 0
-    say(
+    report(
         f"{trainer.counts.steps} steps, {len(trainer.buffers.online)} transitions, {prior} of "
         f"prior data; {updates} updates"
     )
     return config, trainer, updates
 
 
-def _keep_silent(_: str) -> None:
+def _print_nothing(_: str) -> None:
     """In the place of print, in all processes but the first."""
 
 
@@ -158,7 +158,7 @@ def _identifier(pair: str) -> str:
     return name.replace(".", "__", 1) + equals + value
 
 
-def _config(arguments: argparse.Namespace, say: Say) -> OfflineConfig:
+def _config(arguments: argparse.Namespace, report: Print) -> OfflineConfig:
     parameters = read_parameters(arguments.config) if arguments.config else {}
     over = parse_parameters([_identifier(p) for p in arguments.parameters])
     for name, value in over.items():
@@ -172,7 +172,7 @@ def _config(arguments: argparse.Namespace, say: Say) -> OfflineConfig:
     if wrong:
         raise ValueError(f"--set: found {sorted(wrong)}, which offline training has no use for")
     if unused:
-        say(f"not used offline: {', '.join(unused)}")
+        report(f"not used offline: {', '.join(unused)}")
     Relabelling(config.label_scheme).function()
     return config
 
@@ -187,15 +187,15 @@ def _train(
     """All updates, with lines on the way. With `store`, returns the last checkpoint."""
     curves = store is not None and not arguments.no_curves
     scalars = Scalars(arguments.output / "tensorboard") if curves else None
-    said = time.monotonic()
+    printed = time.monotonic()
     try:
         for done in range(1, updates + 1):
             trainer.update()
             if store is None:
                 continue
-            if time.monotonic() - said > SAY_EVERY or done == updates:
-                said = time.monotonic()
-                _say(trainer, done, updates, scalars)
+            if time.monotonic() - printed > PRINT_PERIOD or done == updates:
+                printed = time.monotonic()
+                _print_status(trainer, done, updates, scalars)
             if done % arguments.checkpoint_every == 0 and done < updates:
                 save(store, trainer)
         digest = distributed.common_digest(trainer.algorithm) if own.count > 1 else ""
@@ -229,7 +229,7 @@ def save(store: CheckpointStore, trainer: Trainer, score: float | None = None) -
     return store.save(trainer.algorithm, trainer.buffers, score=score, extra=extra)
 
 
-def _say(trainer: Trainer, done: int, updates: int, scalars: Scalars | None) -> None:
+def _print_status(trainer: Trainer, done: int, updates: int, scalars: Scalars | None) -> None:
     status = trainer.status()
     losses = "  ".join(f"{k} {v:.4g}" for k, v in status.metrics.items() if "loss" in k)
     print(f"  {done}/{updates} updates  {losses}", flush=True)

@@ -1,4 +1,4 @@
-"""Episodes as moving pictures: what the cameras saw, who drove, what the critic thought of it.
+"""Episodes as moving pictures: the cameras, the control source and the critic's value.
 
 A frame for each Step, in real time:
 
@@ -39,7 +39,7 @@ DRIVERS = {Source.POLICY: POLICY, Source.OPERATOR: OPERATOR, Source.NONE: GREY}
 DRIVER_WORDS = {
     Source.POLICY: "POLICY drives",
     Source.OPERATOR: "OPERATOR drives",
-    Source.NONE: "nobody drives",
+    Source.NONE: "no active source",
 }
 OUTCOMES = {
     Outcome.SUCCESS: ("SUCCESS", "#2e7d4f"),
@@ -297,7 +297,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, panel: Box, axes: Axes) -> None:
 
 
 def _draw_curve(picture: Image.Image, axes: Axes, take: Take, now: int, rate: float) -> None:
-    """The values up to step `now`, in the colours of who drove; it breaks where a step is missing."""
+    """The values up to step `now`, in the colours of the control source; it breaks where a step is missing."""
     assert take.values is not None
     first, plot = take.steps[0].step_index, axes.plot
     spare = 8  # around the plot, for the dot
@@ -449,7 +449,7 @@ class Film:
         draw.text((band.right - MARGIN, middle), words, PAPER, _font(16), "rm")
 
     def _draw_bar(self, draw: ImageDraw.ImageDraw, take: Take, now: int) -> None:
-        """Each period of the episode in the colour of who drove in it; what is to come, grey."""
+        """Each period of the episode in the colour of its control source; what is to come, grey."""
         bar, first = self.layout.bar, take.steps[0].step_index
         whole = max(1, take.periods)
         for step in take.steps[: now + 1]:

@@ -50,7 +50,7 @@ def plot_episodes(bag: Path, output: Path, work: Relabelling, anew: bool) -> Pat
 def draw_labels(
     steps: Sequence[StepRecord], before: np.ndarray, after: np.ndarray, path: Path
 ) -> None:
-    """Rewards of `onset` and the new ones over the steps, above who drove."""
+    """Rewards of `onset` and the new ones over the steps, above the control source."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])

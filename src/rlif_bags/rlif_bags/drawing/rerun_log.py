@@ -1,4 +1,4 @@
-"""Episodes in Rerun: images, states, actions, rewards and who drove, over the steps.
+"""Episodes in Rerun: images, states, actions, rewards and control source, over the steps.
 
 Rerun is an optional extra, imported only when it is asked for.
 """

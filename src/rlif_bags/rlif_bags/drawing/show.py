@@ -1,4 +1,4 @@
-"""Episodes of a bag to look at: frames, who drove, what was labelled, how it ended."""
+"""Episodes of a bag to look at: frames, control sources, labels and outcome."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ class ControlSource:
         )
 
     def notes(self) -> list[str]:
-        """What a person should check about the whole recording."""
+        """Notes on the whole recording that a user should check."""
         found = []
         if self._values:
             parts = (

@@ -32,7 +32,7 @@ MODES = (
 
 @dataclass
 class Facts:
-    """What the messages of a recording say.
+    """What was found in the messages of a recording.
 
     joints: names in its joint states, in their order; commanded: in its commands to joints
     frame: of its poses; pressed: how often each button of each Joy topic went down

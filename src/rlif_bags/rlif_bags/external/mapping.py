@@ -287,7 +287,7 @@ class TopicMapping:
 
     @property
     def driver_topic(self) -> str:
-        """Of what tells who drove; empty: nothing has to."""
+        """That of the control source; empty: it is always the same."""
         return next((self.driver[k] for k in _WITH_TOPIC if k in self.driver), "")
 
     @property

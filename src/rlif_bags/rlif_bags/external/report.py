@@ -26,20 +26,20 @@ class ConversionReport:
     gaps: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
-    def note(self, where: str, stamp: int, words: str) -> None:
+    def note(self, where: str, stamp: int, text: str) -> None:
         """A line that names file, topic and time."""
-        self.notes.append(f"{self.bag}: {where} at {stamp} ns: {words}")
+        self.notes.append(f"{self.bag}: {where} at {stamp} ns: {text}")
 
-    def refuse(self, topic: str, stamp: int, words: str) -> None:
+    def refuse(self, topic: str, stamp: int, text: str) -> None:
         """Count a message that cannot be used; the first of each topic is named."""
         if not self.refused[topic]:
-            self.note(topic, stamp, f"the first refused: {words}")
+            self.note(topic, stamp, f"the first refused: {text}")
         self.refused[topic] += 1
 
-    def gap(self, where: str, stamp: int, why: str, words: str) -> None:
+    def gap(self, where: str, stamp: int, why: str, text: str) -> None:
         """Count a tick that gives no step; the first of each kind is named."""
         if not self.gaps[why]:
-            self.note(where, stamp, f"no step, the first time: {words}")
+            self.note(where, stamp, f"no step, the first time: {text}")
         self.gaps[why] += 1
 
     def entry(self) -> dict[str, Any]:

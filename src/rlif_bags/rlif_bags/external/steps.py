@@ -35,8 +35,8 @@ _JOINTS = "joint_states"
 _NO_ACTION = np.zeros(0, np.float32)
 # What a message raises that is not as the mapping expects it.
 _UNUSABLE = (FeatureError, ImageError, ValueError, AttributeError, IndexError, TypeError)
-_Seen = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
-_Gap = tuple[str, str, str]  # where, what kind, in words
+_Observation = tuple[np.ndarray, tuple[np.ndarray, ...]]  # state and images
+_Gap = tuple[str, str, str]  # where, what kind, details
 
 
 def _reason(error: Exception, message: Any) -> str:
@@ -46,12 +46,12 @@ def _reason(error: Exception, message: Any) -> str:
     return str(error)
 
 
-class _Moment(NamedTuple):
+class _ControlEvent(NamedTuple):
     """Something by which an intervention begins, goes on or ends."""
 
     stamp: int  # ns
     engaged: bool  # the operator holds on
-    command: bool  # a command, or a change of the gripper; else the operator's hand alone
+    command: bool  # a command, or a change of the gripper; else only what the operator holds
 
 
 @dataclass
@@ -59,11 +59,11 @@ class _Tick:
     """An open tick: its observation, and what happened in it."""
 
     start: int  # ns
-    seen: _Seen | None  # None: it cannot be used, and gives no step
+    seen: _Observation | None  # None: it cannot be used, and gives no step
     gaps: tuple[_Gap, ...] = ()  # why it gives none; with an observation it may be the last one
     held: bool = False  # whether the operator drove when it began
     commands: list[np.ndarray] = field(default_factory=list)
-    moments: list[_Moment] = field(default_factory=list)
+    moments: list[_ControlEvent] = field(default_factory=list)
     gripper: float = 0.0  # what was commanded last when the tick ended
     grasped: bool = False  # whether that changed in it
 
@@ -148,7 +148,7 @@ class ExternalSteps:
             )
 
     def _watch_clock(self, topic: str, stamp: int) -> Iterator[tuple[int, StepRecord]]:
-        """Time that jumps ends the episode; what was seen before it says nothing any more."""
+        """Time that jumps ends the episode; samples from before a jump back are dropped."""
         passed = stamp + self._shift - self._newest
         if not self._newest or 0 <= passed <= self.mapping.episode_gap * 1e9:
             return
@@ -222,9 +222,9 @@ class ExternalSteps:
 
     def _take_source(self, stamp: int, message: Any) -> None:
         self._source.read(stamp, message)
-        # That the hand let go counts at once, as live; that it holds on, with the next command.
+        # A release counts at once, as live; a button that stays pressed, with the next command.
         if self._tick is not None and not self._source.by_command and not self._source.engaged:
-            self._tick.moments.append(_Moment(stamp, False, False))
+            self._tick.moments.append(_ControlEvent(stamp, False, False))
 
     def _take_command(self, stamp: int, message: Any) -> None:
         values = command_values(message, self.mapping)
@@ -239,7 +239,7 @@ class ExternalSteps:
             self._next = stamp
         if self._tick is not None:
             self._tick.commands.append(values)
-            self._tick.moments.append(_Moment(stamp, self._source.engaged, True))
+            self._tick.moments.append(_ControlEvent(stamp, self._source.engaged, True))
 
     def _same_frame(self, message: Any) -> None:
         """FeatureError for a command in another frame than the first one: another direction."""
@@ -255,7 +255,7 @@ class ExternalSteps:
     def _take_success(
         self, topic: str, stamp: int, succeeded: bool
     ) -> Iterator[tuple[int, StepRecord]]:
-        """What is said again within `episode_gap` is the same success; a Bool `false` ends that."""
+        """A repetition within `episode_gap` is the same success; a Bool `false` ends that."""
         again = self._success_lasts(stamp)
         self._success = stamp if succeeded else None
         if not succeeded or again:
@@ -280,7 +280,7 @@ class ExternalSteps:
         if self._tick is not None:
             self._tick.gripper, self._tick.grasped = target, True
             engaged = self._source.engaged and not self._source.by_command
-            self._tick.moments.append(_Moment(stamp, engaged, True))
+            self._tick.moments.append(_ControlEvent(stamp, engaged, True))
 
     def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
         """Close the open tick, and open the one at `start`."""
@@ -291,7 +291,7 @@ class ExternalSteps:
             return
         self._next = start + self._period
         began = self._command[0] == start
-        # What a difference to the policy said holds for the command that differed only.
+        # A difference to the policy's command holds for that command alone.
         holds = began or not self._source.by_command
         seen, gaps = self._observe(start)
         if unknown := self._source.unknown(start):
@@ -301,9 +301,9 @@ class ExternalSteps:
         self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
             self._tick.commands.append(self._command[1])
-            self._tick.moments.append(_Moment(start, held, True))
+            self._tick.moments.append(_ControlEvent(start, held, True))
 
-    def _observe(self, now: int) -> tuple[_Seen | None, list[_Gap]]:
+    def _observe(self, now: int) -> tuple[_Observation | None, list[_Gap]]:
         """State and images at `now`, or why there are none."""
         gaps: list[_Gap] = []
         for problem in self._samples.problems(now, now):
@@ -328,7 +328,7 @@ class ExternalSteps:
         return self.mapping.sources.get(source) or self.mapping.cameras[source]
 
     def _cameras_apart(self) -> str:
-        """How far the newest images are apart, in words; empty: not too far, or not known."""
+        """Message for images that are too far apart; empty: they are not, or it is not known."""
         taken = [stamp for stamp in self._taken.values() if stamp]
         apart = (max(taken) - min(taken)) / 1e9 if len(taken) > 1 else 0.0
         limit = self.mapping.max_camera_skew
@@ -362,7 +362,7 @@ class ExternalSteps:
             self.report.clipped += bool((clipped != action).any())
             if self.mapping.gripper:
                 clipped = np.append(clipped, tick.gripper)
-            source, onset, number = self._drive(tick)
+            source, onset, number = self._control_of(tick)
             yield tick.start, self._step(
                 tick.seen, source=int(source), onset=onset, intervention_id=number,
                 action=clipped.astype(np.float32), is_last=False, outcome=0,
@@ -375,10 +375,10 @@ class ExternalSteps:
         for moment in tick.moments:
             self._track(moment)
 
-    def _drive(self, tick: _Tick) -> tuple[Source, bool, int]:
+    def _control_of(self, tick: _Tick) -> tuple[Source, bool, int]:
         """Who drove, whether that begins an intervention, and its number; as the arbiter's Tick."""
         source, onset, number = Source.NONE, False, 0
-        idle = [] if tick.acted else [_Moment(tick.start, tick.held, False)]
+        idle = [] if tick.acted else [_ControlEvent(tick.start, tick.held, False)]
         for moment in (*idle, *tick.moments):
             current = self._track(moment)
             if moment.engaged:
@@ -389,7 +389,7 @@ class ExternalSteps:
                 source = max(source, Source.POLICY)
         return source, onset, number
 
-    def _track(self, moment: _Moment) -> int:
+    def _track(self, moment: _ControlEvent) -> int:
         """The number of the intervention that goes on then; 0: none does."""
         now = moment.stamp * 1e-9
         if moment.engaged:
@@ -422,7 +422,7 @@ class ExternalSteps:
                 is_last=True, outcome=int(outcome),
             )  # fmt: skip
 
-    def _step(self, seen: _Seen, **values: Any) -> StepRecord:
+    def _step(self, seen: _Observation, **values: Any) -> StepRecord:
         step = StepRecord(
             state=seen[0], images=seen[1],
             sequence=self._sequence, episode_id=self._episode, step_index=self._index,

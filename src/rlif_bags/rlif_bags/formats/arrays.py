@@ -6,7 +6,7 @@ episode ends where one is not the observation of the next row. Where there are, 
 `sources` (1 policy, 2 operator, 0 nobody) or `interventions`, `onsets`,
 `outcomes`, `evaluations`, `step_indices`, and images: see npz.py, which writes such arrays.
 
-`rewards` count for nothing: labels come from who drove.
+`rewards` are not used: labels come from the control source.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Images(Protocol):
 class ImportConfig:
     """How to read arrays that do not say.
 
-    driver: who drove, where there are no `sources`; outcome: of episodes without terminals and
+    driver: the control source, where there are no `sources`; outcome: of episodes without terminals and
     timeouts; action_scale: what is 1 in an action, to divide by
     """
 
@@ -137,11 +137,11 @@ def _check_rows(name: str, array: np.ndarray) -> None:
 
 def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[int, int]]:
     """Rows [start, stop) of each episode."""
-    stops = (np.flatnonzero(_told(arrays, count) | _elsewhere(arrays)) + 1).tolist()
+    stops = (np.flatnonzero(_marked_ends(arrays, count) | _elsewhere(arrays)) + 1).tolist()
     return zip([0, *stops[:-1]], stops, strict=True)
 
 
-def _told(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+def _marked_ends(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     """Rows [n] after which some array, or the end of them, says that an episode ends."""
     ends = np.zeros(count, np.bool_)
     for name in ENDS:
@@ -184,7 +184,7 @@ def columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list[str]:
-    """What a person should know of arrays that are to become Steps.
+    """Notes for the user on arrays that are to become Steps.
 
     one_episode: all rows are one. ValueError where that is not said and nothing tells episodes
     apart.
@@ -199,15 +199,15 @@ def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list
             f"{sorted(arrays)}; --one-episode if all rows are one"
         )
     notes = []
-    told = _told(arrays, count)
-    if new := int((_elsewhere(arrays) & ~told).sum()):
+    marked = _marked_ends(arrays, count)
+    if new := int((_elsewhere(arrays) & ~marked).sum()):
         notes.append(
             f"{new} rows have a next observation that is not the next row's, where nothing else "
             "ends an episode: one ends there"
         )
     if "next_observations" not in arrays:
         notes.append(
-            f"no next_observations: the last action of each of {told.sum()} episodes leads to nothing "
+            f"no next_observations: the last action of each of {marked.sum()} episodes leads to nothing "
             "that is known, and is left out"
         )
     if unused := sorted(set(arrays) - set(COLUMNS)):

@@ -153,7 +153,7 @@ class ExportReader:
                 yield run
 
     def lines(self) -> list[str]:
-        """For a person: what was left out, and the notes."""
+        """What was left out, and the notes, as lines of text."""
         lines = [f"left out, {why}: {count} episodes" for why, count in self.left_out.items()]
         if self.gaps:
             lines.append(f"{self.gaps} gaps: an episode goes on as another one behind each")

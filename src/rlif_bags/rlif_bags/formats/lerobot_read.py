@@ -156,7 +156,7 @@ class LeRobotReader:
         self.cameras = tuple(key.removeprefix(IMAGES) for key in self._keys)
 
     def notes(self, images: bool) -> list[str]:
-        """What a person should know of it."""
+        """Notes for the user."""
         found = []
         unused = [
             key for key in self._features

@@ -3,7 +3,7 @@
 A run of T transitions is an episode of T actions and T + 1 observations, as Minari has it. The
 observation is the state, or with cameras a dictionary of `state` and `images`. Where neither
 termination nor truncation is set at an episode's end, nothing is: a gap cut the episode off, and its
-last row is truncated. `infos` hold, for each of the T + 1 observations, who drove and the rest of
+last row is truncated. `infos` hold, for each of the T + 1 observations, the control source and the rest of
 what npz.py lists; in the last entry, which belongs to no action, they are 0, or NaN.
 """
 
@@ -217,7 +217,7 @@ class MinariReader:
         return (alone[0],)
 
     def notes(self, images: bool) -> list[str]:
-        """What a person should know of it."""
+        """Notes for the user."""
         unused = self._unused + (self._pictures if not images else [])
         found = []
         if len(self._state) > 1:

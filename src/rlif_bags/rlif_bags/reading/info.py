@@ -1,4 +1,4 @@
-"""What is in a bag, in lines for a person: topics, rates and gaps, episodes and take-overs."""
+"""Topics, rates and gaps of a bag, and the episodes and take-overs in its Steps, as lines of text."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StepSummary:
         return [
             f"  {self.episodes} episodes ({outcomes or 'none ended'}), {self.steps} steps, of them "
             f"{self.evaluation} in evaluation, {self.missing} missing",
-            f"  driven by: {shares or 'nobody'}",
+            f"  control source: {shares or 'none'}",
             f"  {self.interventions} interventions",
         ]
 

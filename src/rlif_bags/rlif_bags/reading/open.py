@@ -1,4 +1,9 @@
-"""Opening a bag and reading its messages: what is damaged in it is said, never silently dropped."""
+"""Opening a bag and reading its messages: damage is noted, never silently dropped.
+
+What rosbags lacks, and is added here: it refuses an MCAP file without its end and a bag whose
+metadata.yaml does not name its files; it ignores a SQLite file's write-ahead log; it reads a file
+without chunks only in the order of its messages; and it ends at damage without an error.
+"""
 
 from __future__ import annotations
 
@@ -43,19 +48,19 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
     """A reader of one bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
 
     An unfinished bag (a killed recorder) is read through a repaired copy in a temporary directory.
-    `notes` takes what a person should know. BagError names the file and what to do.
+    `notes` takes messages for the user. BagError names the file and what to do.
     """
     if not path.exists():
         raise BagError(f"{path}: there is no such bag")
     if not is_bag(path):
         raise BagError(f"{path}: is no bag; name one in it")
-    said = notes if notes is not None else []
+    noted = notes if notes is not None else []
     with ExitStack() as stack:
-        readable = _readable(path, said, stack)
+        readable = _readable(path, noted, stack)
         try:
             reader = stack.enter_context(open_reader(readable, path))
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            reader = _through_copy(path, readable, error, said, stack)
+            reader = _through_copy(path, readable, error, noted, stack)
         complete_types(reader, path)
         yield reader
 
@@ -64,15 +69,15 @@ def _through_copy(
     path: Path, readable: list[Path], error: Exception, notes: list[str], stack: ExitStack
 ) -> AnyReader:
     """A reader of the copy of a bag that the library cannot read as it is. BagError if it is none."""
-    refused = BagError(f"{path}: not a readable bag: {_words(error)}")
+    refused = BagError(f"{path}: not a readable bag: {_describe_error(error)}")
     if readable != [path] or not storage_files(path, MCAP):
         raise refused from error
     try:
         copy, report = _repaired(path, stack)
     except BagError:
         raise refused from error
-    words = "".join(f"; {line}" for line in report.lines())
-    notes.append(f"{path}: read through a copy, for {_words(error)}{words}")
+    details = "".join(f"; {line}" for line in report.lines())
+    notes.append(f"{path}: read through a copy, for {_describe_error(error)}{details}")
     return stack.enter_context(open_reader([copy], path))
 
 
@@ -90,13 +95,13 @@ def _readable(path: Path, notes: list[str], stack: ExitStack) -> list[Path]:
 def _renamed(path: Path, notes: list[str]) -> list[Path]:
     """The files of a bag whose metadata.yaml names others, since they were renamed; else none.
 
-    `ros2 bag` refuses such a bag; all that metadata.yaml says is in the files, too.
+    `ros2 bag` refuses such a bag; its content is in the files, too.
     """
     if not (path / METADATA).is_file():
         return []
     try:
         listed, _ = _listed(path)
-    except BagError:  # the reader says what is wrong with it
+    except BagError:  # the reader reports what is wrong with it
         return []
     files = [file for kind in (MCAP, SQLITE) for file in storage_files(path, kind)]
     if len(files) != len(listed) or not is_one_recording(files):
@@ -118,16 +123,16 @@ def _readable_mcap(path: Path, files: list[Path], notes: list[str], stack: ExitS
     if not why and not unordered:
         return path
     copy, report = _repaired(path, stack)
-    words = "; ".join(report.lines())
+    details = "; ".join(report.lines())
     if why:
         notes.append(
-            f"{path} was not finished ({words or why}); read{' up to there' * bool(report.cut)} "
+            f"{path} was not finished ({details or why}); read{' up to there' * bool(report.cut)} "
             "through a copy. `rlif bag repair` writes a finished bag"
         )
     else:
         notes.append(
             f"{path}: {', '.join(unordered)}: not in the order of time; read through a sorted copy"
-            f"{f' ({words})' * bool(words)}"
+            f"{f' ({details})' * bool(details)}"
         )
     return copy
 
@@ -138,7 +143,7 @@ def _readable_sqlite(
     logs, loose = _write_ahead_logs(path), path.is_dir() and not (path / METADATA).exists()
     parts: list[Path] = []
     if path.is_dir() and not loose:
-        with suppress(BagError):  # the library says what is wrong with metadata.yaml
+        with suppress(BagError):  # the library reports what is wrong with metadata.yaml
             parts = _unlisted(path, files, _listed(path)[0], notes)
     if logs or (loose and any(file.suffix == ZSTD for file in files)):
         path_of = _sqlite_copy(path, _temporary(stack), bool(loose or parts))
@@ -165,7 +170,7 @@ def _those_readable(path: Path, files: Sequence[Path], notes: list[str]) -> list
             with open_reader([file], path):
                 found.append(file)
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            problem = f"{file.name}: {_words(error)}"
+            problem = f"{file.name}: {_describe_error(error)}"
             notes.append(f"{path}: left out, not readable: {problem}")
     if not found:
         raise BagError(f"{path}: not a readable bag: {problem}")
@@ -193,17 +198,17 @@ def _no_room(path: Path, temporary: Path, error: Exception) -> BagError:
 
 
 def _listed(path: Path) -> tuple[set[str], int]:
-    """Files and number of messages by metadata.yaml. BagError says what is wrong with that."""
+    """Files and number of messages by metadata.yaml. BagError reports what is wrong with that."""
     try:
         content = load_yaml((path / METADATA).read_text(encoding="utf-8"))
         known = content["rosbag2_bagfile_information"]
         return {Path(p).name for p in known["relative_file_paths"]}, int(known["message_count"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise BagError(f"metadata.yaml is damaged: {_words(error)}") from error
+        raise BagError(f"metadata.yaml is damaged: {_describe_error(error)}") from error
 
 
 def _unlisted(path: Path, files: Sequence[Path], listed: set[str], notes: list[str]) -> list[Path]:
-    """Parts of the recording that metadata.yaml does not name; others are said, and not read."""
+    """Parts of the recording that metadata.yaml does not name; others are noted, and not read."""
     recordings = {part_of(Path(name))[0] for name in listed}
     others = [file for file in files if file.name not in listed]
     parts = [file for file in others if part_of(file)[0] in recordings]
@@ -230,7 +235,7 @@ def read_messages(
             problem = ""
             break
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            problem = _words(error)
+            problem = _describe_error(error)
             break
         found += 1
         yield connection, stamp, unpacked_message(data)
@@ -243,7 +248,7 @@ def read_messages(
         )
 
 
-def _words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 

@@ -1,4 +1,8 @@
-"""Bags that were not finished: what is whole in them becomes a whole bag."""
+"""Bags that were not finished: what is whole in them becomes a whole bag.
+
+The mcap package for Python has no `recover` (its command line, a program apart, has), rosbags and
+`ros2 bag convert` refuse a file that is cut inside a record.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,7 @@ class RepairReport:
     left_out: dict[str, str]
 
     def lines(self) -> list[str]:
-        """What a person should know of it."""
+        """What was cut off or left out, as lines of text."""
         return [
             f"{name}: {why}" for part in (self.cut, self.left_out) for name, why in part.items()
         ]
@@ -92,7 +96,7 @@ def _first_content(file: Path) -> McapRecord | None:
                 if isinstance(record, (Chunk, Message)):
                     return record
         except _CUT:
-            pass  # what is wrong with it, the copy says
+            pass  # the copy reports what is wrong with it
     return None
 
 

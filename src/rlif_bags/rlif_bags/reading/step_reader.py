@@ -74,7 +74,7 @@ class StepReader:
     images: bool = True
     notes: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
-    _said: Counter[str] = field(default_factory=Counter)
+    _noted: Counter[str] = field(default_factory=Counter)
     _topic: str = ""
     _left: dict[int, int] = field(default_factory=dict)  # see `_refuse_two_in_one`
     _doubtful: dict[int, int] = field(default_factory=dict)
@@ -102,12 +102,12 @@ class StepReader:
                     self._skip("not readable", stamp, str(error), connection.topic)
                     continue
                 if connection.msgtype == EPISODE_TYPE:
-                    self._hear(message)
+                    self._take_episode(message)
                 else:
                     yield stamp, message
 
-    def _hear(self, episode: Any) -> None:
-        """Episodes are numbered anew when their node is: the newest word on a number counts."""
+    def _take_episode(self, episode: Any) -> None:
+        """Episode numbers begin anew with their node: the newest message on a number counts."""
         if episode.outcome == Outcome.DISCARDED:
             self._discarded.add(episode.id)
         else:
@@ -133,7 +133,7 @@ class StepReader:
                 continue
             if record.is_first or previous is None or record.episode_id != previous.episode_id:
                 yield from self._lost_end(previous, stamp)
-            self._look(record, previous, stamp)
+            self._check_order(record, previous, stamp)
             previous = record
             yield record
         yield from self._lost_end(previous, stamp)
@@ -142,9 +142,9 @@ class StepReader:
         """The last Step of a discarded episode, if it is missing after `last`."""
         if last is None or last.is_last or last.episode_id not in self._discarded:
             return
-        self._say(
+        self._note(
             "discarded", stamp,
-            f"episode {last.episode_id} was discarded, says the Episode topic; its last Step is "
+            f"episode {last.episode_id} was discarded by the Episode topic; its last Step is "
             "missing",
         )  # fmt: skip
         yield replace(
@@ -153,12 +153,12 @@ class StepReader:
             action=np.zeros(0, np.float32),
         )  # fmt: skip
 
-    def _look(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
-        """Say what is odd about a Step that is used all the same."""
+    def _check_order(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
+        """Note what is odd about a Step that is used all the same."""
         if previous is not None:
             self._refuse_two_in_one(record, previous, stamp)
         if previous is not None and record.sequence <= previous.sequence:
-            self._say(
+            self._note(
                 "order", stamp,
                 f"the sequence goes from {previous.sequence} to {record.sequence}: the clock was "
                 "set back while it was recorded, or by more than one recorder; nothing is learned "
@@ -166,7 +166,7 @@ class StepReader:
             )  # fmt: skip
         begins = record.is_first or previous is None or record.episode_id != previous.episode_id
         if record.is_last and begins:
-            self._say("empty", stamp, f"episode {record.episode_id} is empty: nothing but its end")
+            self._note("empty", stamp, f"episode {record.episode_id} is empty: nothing but its end")
 
     def _refuse_two_in_one(self, record: StepRecord, previous: StepRecord, stamp: int) -> None:
         """BagError where the Steps of two recordings lie between each other.
@@ -183,7 +183,7 @@ class StepReader:
         elif record.sequence in self._doubtful:
             raise BagError(
                 f"{self.path}: {self._topic} at {stamp} ns: Step {record.sequence} came twice, with "
-                "others between: two recordings in one, whose order cannot be told. Name their "
+                "others between: two recordings in one, whose order is not known. Name their "
                 "files one by one"
             )
         if record.sequence <= previous.sequence:
@@ -191,14 +191,14 @@ class StepReader:
 
     def _skip(self, why: str, stamp: int, detail: str, topic: str = "") -> None:
         self.skipped[why] += 1
-        self._say(why, stamp, f"left out, {why}: {detail}", topic)
+        self._note(why, stamp, f"left out, {why}: {detail}", topic)
 
-    def _say(self, kind: str, stamp: int, words: str, topic: str = "") -> None:
+    def _note(self, kind: str, stamp: int, text: str, topic: str = "") -> None:
         """A note, unless there are many of its kind already: a bag may be full of them."""
-        self._said[kind] += 1
-        if self._said[kind] <= MAX_NOTES:
-            self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {words}")
-        if self._said[kind] == MAX_NOTES:
+        self._noted[kind] += 1
+        if self._noted[kind] <= MAX_NOTES:
+            self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {text}")
+        if self._noted[kind] == MAX_NOTES:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
 
 

@@ -46,7 +46,7 @@ class JobResult:
     def entry(self) -> dict[str, Any]:
         """Of report.json."""
         values: dict[str, Any] = vars(self.report) if self.report is not None else {}
-        # A report on a foreign bag names what it was converted to.
+        # The report of an external recording names the bag that it became.
         values = {**values, "bag": self.bag}
         values |= {"error": self.error} if self.error else {}
         if self.conversion is not None:
@@ -55,7 +55,7 @@ class JobResult:
 
 
 def run_job(job: Job) -> JobResult:
-    """Never raises for what is wrong with the bag, the scheme or the disk: the result says it."""
+    """Never raises for what is wrong with the bag, the scheme or the disk: the result holds the reason."""
     conversion = None
     try:
         bag = job.bag
@@ -90,7 +90,7 @@ def run_jobs(
     if ray_address is not None:
         from rlif_bags.relabelling.ray_jobs import run_on_ray
 
-        yield from run_on_ray(run_job, lost, jobs, ray_address)
+        yield from run_on_ray(run_job, lost_job, jobs, ray_address)
     elif workers <= 1 or len(jobs) <= 1:
         yield from map(run_job, jobs)
     else:
@@ -108,7 +108,9 @@ def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
                 try:
                     yield future.result()
                 except BrokenProcessPool:
-                    yield lost(job, "a worker process died; is there memory for so many --jobs?")
+                    yield lost_job(
+                        job, "a worker process died; is there memory for so many --jobs?"
+                    )
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -125,6 +127,6 @@ def _ctrl_c_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def lost(job: Job, why: str) -> JobResult:
+def lost_job(job: Job, why: str) -> JobResult:
     """Of a job whose worker is gone."""
     return JobResult(str(job.bag), f"{job.bag}: {why} Run it again: what is done stays done")
