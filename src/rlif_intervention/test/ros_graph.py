@@ -223,7 +223,7 @@ class Graph:
         node.destroy_node()
 
     def until(
-        self, condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 15.0
+        self, condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = 30.0
     ) -> Any:
         """Spin until the condition holds; fails at the deadline."""
         return wait_until(condition, what, seconds, lambda: self.executor.spin_once(0.05))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import itertools
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -296,37 +298,55 @@ def test_recorder_with_wrong_parameters_is_refused_before_it_records(
     assert not graph.world.count_publishers("replay")
 
 
-def played(graph: Any, start_node: Callable[..., Any], directory: Path) -> Any:
-    """A recorder's process that has recorded six Steps, and was received all of them."""
+def played(graph: Any, start_node: Callable[..., Any], directory: Path) -> tuple[Any, list[Step]]:
+    """A recorder's process, and the six Steps of an episode that have come back from it.
+
+    DDS matches the topics of two processes one by one and in each direction for itself: episodes
+    are played until one has gone all the way.
+    """
     process = start_node("rlif_intervention", "recorder", bag_directory=directory)
     graph.until(graph.driver.linked, "the recorder")
-    graph.driver.play_episode(1, 20, 5)
-    graph.until(lambda: len(graph.driver.steps) == 6, "6 steps")
-    return process
+    driver, numbers = graph.driver, itertools.count(1)
+
+    def complete() -> list[Step]:
+        number = next(numbers)
+        driver.play_episode(number, 20 * number, 5)
+        end = time.monotonic() + 5.0
+        while time.monotonic() < end:
+            graph.executor.spin_once(0.05)
+            steps = [s for s in driver.steps if s.episode_id == number]
+            if len(steps) == 6:
+                return steps
+        return []
+
+    return process, graph.until(complete, "the Steps of an episode", 60.0)
 
 
 def test_recorder_process_on_ctrl_c_finishes_the_bag(
     graph: Any, tmp_path: Path, start_node: Callable[..., Any]
 ) -> None:
-    process = played(graph, start_node, tmp_path / "bag")
+    process, steps = played(graph, start_node, tmp_path / "bag")
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=scaled(20))[0]
     assert process.returncode == 0, output
-    assert "bag closed: 6 messages, 0 lost" in output
-    assert len(read_bag(tmp_path / "bag")["/replay"]) == 6
+    found = read_bag(tmp_path / "bag")["/replay"]
+    assert f"bag closed: {len(found)} messages, 0 lost" in output
+    assert [s.sequence for s in found][-6:] == [s.sequence for s in steps]
 
 
 def test_recorder_process_killed_leaves_what_it_had_flushed(
     graph: Any, tmp_path: Path, start_node: Callable[..., Any]
 ) -> None:
-    process = played(graph, start_node, tmp_path / "bag")
-    file = tmp_path / "bag/bag_0.mcap"
-    graph.until(lambda: len(messages_of_unfinished(file)) == 6, "the flush after a second")
+    process, steps = played(graph, start_node, tmp_path / "bag")
+
+    def flushed() -> list[Step]:
+        data = messages_of_unfinished(tmp_path / "bag/bag_0.mcap")
+        return [deserialize_message(d, Step) for d in data][-6:]
+
+    graph.until(lambda: flushed() == steps, "the flush after a second")
     process.kill()
     process.wait(10)
-    assert [deserialize_message(d, Step) for d in messages_of_unfinished(file)] == (
-        graph.driver.steps
-    )
+    assert flushed() == steps
 
 
 def test_recorder_process_with_wrong_parameters_ends_with_status_2(
