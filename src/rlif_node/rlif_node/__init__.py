@@ -1,1 +1,1 @@
-"""What every node of the suite shares: parameters as a table, QoS, enums, graceful shutdown."""
+"""Shared by all nodes of the suite: parameters as a table, their checks, QoS, graceful shutdown."""
