@@ -6,7 +6,9 @@ half done. What goes wrong, and what happens then:
     a Step cannot be taken in     it is dropped, counted as lost, and named in the status
     an update is not finite       no more updates; the last good weights stay, and are saved; Steps
                                   are still taken in, and saved at the end
-    a checkpoint is not written   it is said, and tried again
+    a checkpoint is not written   it is reported, and tried again
+    buffers have no room          Steps are dropped; the buffers are tried again
+    updates fall behind           what is due beyond `longest_backlog` is dropped, and reported
     anything else                 ends the thread after a last checkpoint, and is kept for whoever
                                   asks `failure`: never swallowed
 
@@ -36,7 +38,9 @@ from rlif_policy.networks import PolicySpec
 from rlif_policy.weights import WeightsError, check_tensors, pack_weights
 
 STATUS_PERIOD = 1.0  # s of wall time
-REMIND = 10.0  # s of wall time between two words on dropped Steps
+REMIND = 10.0  # s of wall time between two reports of dropped Steps
+PUBLISH_PERIOD = 5.0  # s of wall time after which weights are published whatever the backlog
+RETRY = 10.0  # s of wall time until buffers that found no room are tried again
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,32 @@ class Weights:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """publish_every, checkpoint_every: in updates; 0: at the end of episodes, at the end only."""
+    """When to publish and to save. ValueError names the field.
+
+    Attributes:
+        publish_every: updates between two sets of weights; 0: at the end of episodes only. Where the
+            learner is behind at an episode's end, and with any other number than 0, there are new
+            ones at least every PUBLISH_PERIOD too.
+        checkpoint_every: updates between two checkpoints; 0: none by updates.
+        checkpoint_period: s between two checkpoints; 0: none by time.
+        longest_backlog: s that the updates due may take when an episode begins; those of a longer
+            backlog are dropped. 0: none ever is.
+        torch_threads: of the training.
+    """
 
     publish_every: int = 50
     checkpoint_every: int = 0
+    checkpoint_period: float = 0.0
+    longest_backlog: float = 0.0
     torch_threads: int = 1
 
     def __post_init__(self) -> None:
-        for name, lowest in (("publish_every", 0), ("checkpoint_every", 0), ("torch_threads", 1)):
-            if getattr(self, name) < lowest:
+        lowest_values = {
+            "publish_every": 0, "checkpoint_every": 0, "checkpoint_period": 0.0,
+            "longest_backlog": 0.0, "torch_threads": 1,
+        }  # fmt: skip
+        for name, lowest in lowest_values.items():
+            if not lowest <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected >= {lowest}")
 
 
@@ -99,6 +120,31 @@ class DroppedSteps:
             self._said, self._say_at = self._count, now + REMIND
 
 
+class Behind:
+    """Reports that updates do not keep up with the Steps, anew when twice as many were dropped."""
+
+    def __init__(self) -> None:
+        self.note = ""
+        self._reported = 0
+
+    def add(self, trainer: Trainer) -> None:
+        """Updates of `trainer` were dropped."""
+        dropped = trainer.dropped_updates
+        if self.note and dropped < 2 * self._reported:
+            return
+        self._reported = dropped
+        self.note = (
+            f"behind: {dropped} updates dropped, since the machine makes "
+            f"{1.0 / trainer.update_seconds:.2g} updates per second and updates_per_step asks for "
+            f"{trainer.config.updates_per_step:g} per Step; lower updates_per_step, utd, batch_size "
+            "or the size of images"
+        )
+
+    def clear(self) -> None:
+        """The updates have caught up."""
+        self.note = ""
+
+
 class LearnerLoop:
     """Runs a Trainer in a thread of its own.
 
@@ -123,7 +169,14 @@ class LearnerLoop:
         self._inbox: queue.SimpleQueue[StepRecord | _Dropped | _Save | _Stop] = queue.SimpleQueue()
         self._version = version  # of the weights published last
         self._published_at = -1  # updates then
+        self._publish_by = 0.0  # wall time of the next publication that does not wait for anything
         self._announced = False
+        self._episode_waits = False  # the updates of an episode that has ended are not all done
+        self._behind = Behind()
+        self._make_at = -math.inf  # wall time of the next try to make the trainer
+        self._unmade = ""  # why there is none
+        self._save_by = math.inf  # wall time of the next checkpoint by time
+        self._saved_at: tuple[int, int] | None = None  # steps and updates then
         self._early = StepCounts()  # of what comes before the size of the state is known
         self._dropped = DroppedSteps()
         self._stopped = ""  # why there are no more updates
@@ -181,6 +234,7 @@ class LearnerLoop:
 
     def _run(self) -> None:
         torch.set_num_threads(self._config.torch_threads)  # holds for the calling thread
+        self._set_save_by()
         try:
             if self._trainer is not None:
                 self._publish_weights(self._trainer)
@@ -217,8 +271,11 @@ class LearnerLoop:
         trainer = self._trainer
         if trainer is not None and trainer.due:
             self._update(trainer)
-        if trainer is not None and trainer.caught_up and not self._announced:
-            self._announce(trainer)
+        if trainer is not None:
+            if trainer.caught_up and not self._announced:
+                self._announce(trainer)
+            self._publish_overdue(trainer)
+            self._save_overdue(trainer)
         if time.monotonic() >= self._next_status:
             self._publish_status()
         return False
@@ -249,13 +306,24 @@ class LearnerLoop:
             return
         if not step.evaluation:
             self._keep_evaluated(trainer)
+            if step.is_first and self._config.longest_backlog:
+                self._drop_backlog(trainer)
         try:
             trainer.receive(step)
         except ValueError as problem:
             self._drop(step, str(problem))
             return
         if not step.evaluation:
-            self._announced = False
+            self._expect_announcement(trainer)
+
+    def _drop_backlog(self, trainer: Trainer) -> None:
+        """An episode begins although updates of earlier ones are due: nobody waits for them."""
+        if trainer.drop_backlog(self._config.longest_backlog):
+            self._behind.add(trainer)
+
+    def _expect_announcement(self, trainer: Trainer | None) -> None:
+        self._announced = False
+        self._episode_waits |= trainer is not None and trainer.counts.at_episode_end
 
     def _first_trainer(self, step: StepRecord) -> Trainer | None:
         """Made for the state of the first Step that can be learned from."""
@@ -264,7 +332,15 @@ class LearnerLoop:
         if len(step.state) == 0:
             self._drop(step, f"step {step.step_index} of episode {step.episode_id}: no state")
             return None
-        self._trainer = self._make_trainer(len(step.state))
+        if time.monotonic() >= self._make_at:
+            try:
+                self._trainer = self._make_trainer(len(step.state))
+            except OSError as problem:  # no room for the images, which there may be later
+                self._make_at = time.monotonic() + RETRY
+                self._unmade = f"no buffers, tried again after {RETRY:g} s: {problem}"
+        if self._trainer is None:
+            self._drop(step, self._unmade)
+            return None
         self._trainer.counts = self._early
         self._publish_weights(self._trainer)
         return self._trainer
@@ -276,7 +352,7 @@ class LearnerLoop:
         else:
             self._trainer.drop(step)
         if not step.evaluation:
-            self._announced = False
+            self._expect_announcement(self._trainer)
         self._dropped.add(reason)
 
     def _update(self, trainer: Trainer) -> None:
@@ -310,12 +386,21 @@ class LearnerLoop:
         """At the end of an episode the next one may wait for this: weights first, then status."""
         if not trainer.counts.at_episode_end:
             return
-        self._announced = True
+        self._announced, self._episode_waits = True, False
+        self._behind.clear()
         if trainer.algorithm.updates > self._published_at:
             self._publish_weights(trainer)
         self._publish_status()
 
+    def _publish_overdue(self, trainer: Trainer) -> None:
+        """However far the learner is behind, the policy gets what it has learned so far."""
+        if trainer.algorithm.updates <= self._published_at or time.monotonic() < self._publish_by:
+            return
+        if self._config.publish_every or self._episode_waits:
+            self._publish_weights(trainer)
+
     def _publish_weights(self, trainer: Trainer) -> None:
+        self._publish_by = time.monotonic() + PUBLISH_PERIOD
         algorithm = trainer.algorithm
         data, sha256 = pack_weights(algorithm.actor, algorithm.spec)
         self._version += 1
@@ -330,7 +415,7 @@ class LearnerLoop:
             status = replace(NOTHING_YET, lost_steps=self._early.lost)
         else:
             status = self._trainer.status()
-        notes = (self._stopped, self._unsaved, self._dropped.note)
+        notes = (self._stopped, self._unsaved, self._behind.note, self._dropped.note)
         self._on_status(status, self._version, "; ".join(note for note in notes if note))
 
     # ---- checkpoints
@@ -353,8 +438,24 @@ class LearnerLoop:
             self._save_unasked("of the weights that were evaluated")
             trainer.evaluation.begin_anew()
 
+    def _save_overdue(self, trainer: Trainer) -> None:
+        """The checkpoint by time, if anything is new since the last one."""
+        if time.monotonic() < self._save_by:
+            return
+        self._set_save_by()
+        if self._progress(trainer) != self._saved_at:
+            period = self._config.checkpoint_period
+            self._save_unasked(f"by time, tried again {period:g} s later")
+
+    def _set_save_by(self) -> None:
+        if self._config.checkpoint_period and self._store is not None:
+            self._save_by = time.monotonic() + self._config.checkpoint_period
+
+    def _progress(self, trainer: Trainer) -> tuple[int, int]:
+        return trainer.counts.steps, trainer.algorithm.updates
+
     def _save_unasked(self, when: str) -> None:
-        """A full disk must not end the training: it is said."""
+        """A full disk must not end the training: it is reported."""
         if self._trainer is None or self._store is None:
             return
         try:
@@ -369,7 +470,8 @@ class LearnerLoop:
         extra: dict[str, Any] = {**trainer.counters(), "policy_version": self._version}
         score = trainer.evaluation.score
         path = store.save(algorithm, trainer.buffers, score=score, extra=extra)
-        self._unsaved = ""
+        self._unsaved, self._saved_at = "", self._progress(trainer)
+        self._set_save_by()
         return path
 
     def _save_at_end(self) -> None:

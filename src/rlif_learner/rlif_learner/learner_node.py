@@ -86,11 +86,29 @@ PARAMETERS = (
     Param("image_width", 128, "as the observer's", 8, 4096),
     Param("image_height", 128, "as the observer's", 8, 4096),
     Param("image_directory", "", "keep the images in files there; empty: in memory"),
-    Param("publish_every", 50, "updates; 0: at the ends of episodes only", 0, 10**6),
+    Param(
+        "publish_every",
+        50,
+        "updates between two sets of weights; 0: at the ends of episodes, and "
+        "at least every 5 s while updates of an ended episode are due",
+        0,
+        10**6,
+    ),
+    Param(
+        "longest_backlog",
+        60.0,
+        "s that the updates due may take when an episode begins; those of a "
+        "longer backlog are dropped and reported; 0: none ever is",
+        0.0,
+        1e6,
+    ),
     Param("run_directory", "", "checkpoints and curves, where the next two are empty"),
     Param("checkpoint_directory", "", "checkpoints; empty: run_directory, or none"),
     Param("tensorboard_directory", "", "curves; empty: tensorboard/ in run_directory, or none"),
-    Param("checkpoint_every", 5000, "updates; 0: at the end only", 0, 10**9),
+    Param(
+        "checkpoint_every", 5000, "updates between two checkpoints; 0: none by updates", 0, 10**9
+    ),
+    Param("checkpoint_period", 60.0, "s between two checkpoints; 0: none by time", 0.0, 1e6),
     Param("keep_checkpoints", 3, "the newest so many stay", 1, 1000),
     Param("resume", "", "checkpoint, or run, to go on from; empty: none"),
     Param("device", "cpu", "where RLPD computes; auto: a GPU if there is one", choices=DEVICES),
@@ -126,6 +144,8 @@ class LearnerNode(Node):
         config = LoopConfig(
             publish_every=value["publish_every"],
             checkpoint_every=value["checkpoint_every"],
+            checkpoint_period=value["checkpoint_period"],
+            longest_backlog=value["longest_backlog"],
             torch_threads=value["torch_threads"],
         )
         self._loop = LearnerLoop(
@@ -327,6 +347,9 @@ class LearnerNode(Node):
         self._weights.publish(message)
 
     def _publish_status(self, status: TrainingStatus, version: int, note: str) -> None:
+        if self._scalars is not None:
+            self._scalars.write(status)
+            note = "; ".join(text for text in (note, self._scalars.problem) if text)
         if note and note != self._message:
             self.get_logger().error(note)
         self._message = note
@@ -334,8 +357,6 @@ class LearnerNode(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(message)
         self._last_status = (status, version)
-        if self._scalars is not None:
-            self._scalars.write(status)
 
     # ---- the end
 
@@ -365,6 +386,8 @@ class LearnerNode(Node):
                     raise
         if self._scalars is not None:
             self._scalars.close()
+            if self._scalars.problem:
+                self.get_logger().error(self._scalars.problem)
 
 
 def step_record(message: Step, keep_images: bool) -> StepRecord:

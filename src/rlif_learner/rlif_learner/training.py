@@ -1,7 +1,9 @@
 """Steps in, updates out: what the learner does, in one thread and without ROS.
 
 The number of updates is held to a ratio of the Steps received, so that a result does not depend on
-how fast the machine is: `updates_per_step * (steps - warmup_steps)` of them are due.
+how fast the machine is: `updates_per_step * (steps - warmup_steps)` of them are due. Where Steps come
+faster than the machine updates and nobody waits for it, the backlog grows; `Trainer.drop_backlog`
+takes back updates that are due.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from rlif_learner.data.steps import Outcome, Place, Source, StepRecord, is_store
 from rlif_policy.networks import Actor, PolicySpec, camera_places
 
 RECENT_EPISODES = 20  # of which the intervention rate is
+SMOOTHING = 0.1  # weight of the newest update in the mean duration of updates
 SCORED_EPISODES = 10  # of evaluation, below which a success rate says too little to be a score
 # Transitions that an algorithm may draw from.
 SOURCES: dict[str, Callable[[Buffers], int]] = {
@@ -115,6 +118,8 @@ class StepCounts:
     last_sequence: int | None = None
     at_episode_end: bool = True
     _last: tuple[int, int] = (0, -1)  # episode and step index of the step before
+    # Before a jump: sequence, episode and step index, and how many steps it counted as lost.
+    _jump: tuple[int, int, int, int] | None = None
     _takeovers: int = 0
     _driven: int = 0
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
@@ -130,8 +135,7 @@ class StepCounts:
         self.lost += 1
 
     def _follow(self, step: StepFacts) -> None:
-        if self.last_sequence is not None:
-            self.lost += missing_before(step, self.last_sequence, *self._last)
+        self._count_missing(step)
         self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
         if step.evaluation:
             return
@@ -146,6 +150,31 @@ class StepCounts:
             return
         self._takeovers += step.onset
         self._driven += step.source != Source.NONE
+
+    def _count_missing(self, step: StepFacts) -> None:
+        """What is missing before `step`, at once: with `pace` the next episode waits for it.
+
+        A single Step of another recorder jumps to other numbers, and the next Step goes on from
+        before the jump: what the jump counted is then taken back.
+        """
+        if self._jump is not None:
+            sequence, episode, index, missing = self._jump
+            if self._goes_back(step, sequence):
+                self.lost -= missing
+                self.last_sequence, self._last = sequence, (episode, index)
+            self._jump = None
+        if self.last_sequence is None:
+            return
+        missing = missing_before(step, self.last_sequence, *self._last)
+        if missing or step.sequence <= self.last_sequence:
+            self._jump = (self.last_sequence, *self._last, missing)
+        self.lost += missing
+
+    def _goes_back(self, step: StepFacts, before: int) -> bool:
+        """Whether `step` goes on from the sequence before the jump and not from the one after it."""
+        after = self.last_sequence
+        assert after is not None
+        return before < step.sequence <= after or after < before < step.sequence
 
     @property
     def intervention_rate(self) -> float:
@@ -162,6 +191,7 @@ class StepCounts:
             "last_sequence": self.last_sequence,
             "at_episode_end": self.at_episode_end,
             "last": list(self._last),
+            "jump": None if self._jump is None else list(self._jump),
             "takeovers": self._takeovers,
             "driven": self._driven,
             "recent": [list(counts) for counts in self._recent],
@@ -177,6 +207,8 @@ class StepCounts:
         under_way = {**StepCounts().state(), **state}
         episode, index = under_way["last"]
         self.last_sequence, self._last = under_way["last_sequence"], (episode, index)
+        jump = under_way["jump"]
+        self._jump = None if jump is None else (jump[0], jump[1], jump[2], jump[3])
         self.at_episode_end = bool(under_way["at_episode_end"])
         self._takeovers, self._driven = int(under_way["takeovers"]), int(under_way["driven"])
         self._recent.clear()
@@ -234,6 +266,8 @@ class Trainer:
         self.evaluation = EvaluationCounts()
         self.stopped = False  # no update is ever due again
         self.metrics: dict[str, float] = {}
+        self.dropped_updates = 0  # that were due, and are not any more
+        self.update_seconds = 0.0  # mean duration of the last updates; 0: none yet
         self._speed = Speed()
 
     def receive(self, step: StepRecord) -> None:
@@ -278,8 +312,30 @@ class Trainer:
         after_warmup = self.counts.steps - self.config.warmup_steps
         if self.stopped or after_warmup <= 0 or not self.ready:
             return False
-        allowed = self.config.updates_per_step * after_warmup
-        return self.config.updates_per_step == 0.0 or self.algorithm.updates + 1 <= allowed
+        return self.config.updates_per_step == 0.0 or self._allowance >= 1.0
+
+    @property
+    def _allowance(self) -> float:
+        """How many more updates the ratio allows; without a ratio that says nothing."""
+        after_warmup = self.counts.steps - self.config.warmup_steps
+        done = self.algorithm.updates + self.dropped_updates
+        return self.config.updates_per_step * after_warmup - done
+
+    @property
+    def backlog(self) -> int:
+        """Updates that are due for the Steps received; without a ratio none are."""
+        return int(self._allowance) if self.due and self.config.updates_per_step else 0
+
+    def drop_backlog(self, longest: float) -> int:
+        """Take back all updates that are due if they would take longer than this, in s.
+
+        Returns how many these are. The Steps stay in the buffers.
+        """
+        backlog = self.backlog
+        if backlog * self.update_seconds <= longest:
+            return 0
+        self.dropped_updates += backlog
+        return backlog
 
     @property
     def caught_up(self) -> bool:
@@ -288,9 +344,13 @@ class Trainer:
 
     def update(self) -> None:
         """One update. NonFiniteError where a loss is not finite."""
+        begin = time.monotonic()
         self.metrics = self.algorithm.update(self.buffers)
         self.evaluation.begin_anew()
-        self._speed.add(self.algorithm.critic_steps, time.monotonic())
+        now = time.monotonic()
+        self._speed.add(self.algorithm.critic_steps, now)
+        change = now - begin - self.update_seconds
+        self.update_seconds += change * (SMOOTHING if self.update_seconds else 1.0)
 
     def status(self) -> TrainingStatus:
         buffers, counts = self.buffers, self.counts
@@ -309,11 +369,12 @@ class Trainer:
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint holds besides algorithm and buffers."""
-        return self.counts.state()
+        return {**self.counts.state(), "dropped_updates": self.dropped_updates}
 
     def restore(self, counters: dict[str, Any]) -> None:
         """The inverse of `counters`. KeyError for a checkpoint that holds none."""
         self.counts.load(counters)
+        self.dropped_updates = int(counters.get("dropped_updates", 0))  # not in earlier versions
 
 
 def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:

@@ -32,8 +32,9 @@ class Rig:
     """A loop and what came out of it, in order."""
 
     def __init__(
-        self, fails_at=None, error=ArithmeticError, store=None, known=True, **config
+        self, fails_at=None, error=ArithmeticError, store=None, known=True, no_room=(), **config
     ):  # fmt: skip
+        self.no_room = list(no_room)  # raised by the first tries to make buffers
         self.log, self.notes, self.changed = [], [], threading.Condition()
         self.algorithm = doubles.CountingAlgorithm(fails_at, error)
         self.trainer = None
@@ -44,6 +45,8 @@ class Rig:
         self.loop.start()
 
     def make(self, state_dim):
+        if self.no_room:
+            raise self.no_room.pop()
         buffers = Buffers(ReplayBuffer(1000, state_dim, doubles.ACTION_DIM))
         self.trainer = Trainer(self.algorithm, buffers, TrainingConfig())
         return self.trainer
@@ -79,6 +82,11 @@ class Rig:
 
     def failed(self):
         return wait_until(self.loop.failure, "the failure")
+
+    def progress(self, store):
+        """Steps and updates of the newest checkpoint."""
+        manifest = store.verify(store.paths()[-1])
+        return manifest["extra"]["steps"], manifest["values"]["updates"]
 
     def versions(self):
         return [value.version for kind, value in self.log if kind == "weights"]
@@ -141,6 +149,115 @@ def test_weights_are_published_every_so_many_updates(make_rig):
         rig.loop.receive(step)
     rig.wait(lambda: rig.algorithm.updates >= 20 and len(rig.versions()) >= 5, "weights")
     assert rig.versions() == [1, 2, 3, 4, 5]
+
+
+def slow(algorithm, gate):
+    """Its updates wait for `gate`, a semaphore."""
+    update = algorithm.update
+
+    def wait_and_update(buffers):
+        assert gate.acquire(timeout=DEADLINE)
+        return update(buffers)
+
+    algorithm.update = wait_and_update
+
+
+@pytest.mark.parametrize("publish_every", [0, 1000])
+def test_weights_are_published_by_time_while_the_learner_is_behind(
+    make_rig, monkeypatch, publish_every
+):
+    """Regression: version 2 for a quarter of an hour, since the backlog was never worked through."""
+    monkeypatch.setattr(learner_loop, "PUBLISH_PERIOD", 0.0)
+    rig, gate = make_rig(publish_every=publish_every), threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    rig.send([*episode(1, 4, 0), *episode(2, 40, 5)])
+    gate.release()  # after this one all Steps are taken in
+    wait_until(lambda: rig.algorithm.updates == 1, "an update")
+    for version in rig.versions()[-1] + np.arange(1, 4):
+        gate.release()
+        rig.wait(lambda v=version: rig.versions()[-1] >= v, f"version {version}")
+        assert not rig.trainer.caught_up
+    gate.release(100)
+
+
+def test_weights_do_not_change_within_an_episode_where_only_ends_publish(make_rig, monkeypatch):
+    """What the policy does in an episode must not depend on the machine's speed."""
+    monkeypatch.setattr(learner_loop, "PUBLISH_PERIOD", 0.0)
+    rig = make_rig(publish_every=0)
+    *running, end = episode(1, 20, 0)
+    rig.send(running)
+    rig.caught_up_with(20)
+    assert rig.versions() == [1]
+    rig.loop.receive(end)
+    rig.wait(lambda: len(rig.versions()) >= 2, "the episode's weights")
+
+
+def test_a_backlog_that_is_too_long_is_dropped_when_an_episode_begins_and_reported(make_rig):
+    rig, gate = make_rig(longest_backlog=1e-9), threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    gate.release()
+    rig.send(episode(1, 9, 0))
+    wait_until(lambda: rig.algorithm.updates == 1, "an update")
+    rig.loop.receive(episode(2, 9, 10)[0])
+    gate.release(2)  # the one that waits, and the one that is due for the new Step
+    rig.noted("behind: 8 updates dropped, since the machine makes ")
+    assert rig.trainer.buffers.online.total == 11, "the Steps stay"
+    gate.release(100)
+    rig.send(episode(2, 9, 10)[1:])
+    rig.caught_up_with(20)
+    rig.wait(lambda: rig.notes[-1] == "", "the note's end")
+    assert rig.trainer.status().updates == 12
+
+
+def test_a_backlog_is_not_dropped_unless_asked(make_rig):
+    rig = make_rig()
+    for number in range(1, 5):
+        rig.send(episode(number, 9, 10 * (number - 1)))
+    rig.caught_up_with(40)
+    assert rig.trainer.status().updates == 40
+
+
+def test_buffers_without_room_drop_steps_and_are_tried_again(make_rig, monkeypatch):
+    """Regression: a full disk at the first Step ended the training."""
+    full = OSError(28, "image_directory: needs 1.00 GB: No space left on device")
+    rig = make_rig(known=False, no_room=[full])
+    rig.send(episode(1, 3, 0))
+    rig.noted("no buffers, tried again after 10 s: [Errno 28] image_directory: needs 1.00 GB")
+    assert rig.trainer is None and rig.loop.failure() is None
+    rig.loop._make_at = 0.0
+    rig.send(episode(2, 3, 4))
+    rig.caught_up_with(4)
+    assert rig.trainer.counts.lost == 4
+
+
+def test_a_checkpoint_comes_by_time_where_anything_is_new(make_rig, tmp_path):
+    store = CheckpointStore(tmp_path)
+    rig = make_rig(store=store, checkpoint_period=0.05)
+    rig.send(episode(1, 6, 0))
+    rig.wait(lambda: store.paths() and rig.progress(store) == (7, 7), "a checkpoint of all of it")
+    saved = len(store.paths())
+    statuses = len(rig.log)
+    rig.wait(lambda: len(rig.log) >= statuses + 4, "more statuses, 0.05 s apart")
+    assert len(store.paths()) == saved, "nothing was new"
+
+
+def test_a_checkpoint_by_time_that_fails_is_reported_and_tried_again(
+    make_rig, tmp_path, monkeypatch
+):
+    store = CheckpointStore(tmp_path)
+    whole, problems = store.save, [OSError("No space left on device")]
+
+    def save(*args, **kwargs):
+        if problems:
+            raise problems.pop()
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(store, "save", save)
+    rig = make_rig(store=store, checkpoint_period=0.05)
+    rig.send(episode(1, 6, 0))
+    rig.noted("no checkpoint by time, tried again 0.05 s later: No space left on device")
+    rig.wait(lambda: store.paths() and rig.progress(store) == (7, 7), "the next one")
+    rig.wait(lambda: rig.notes[-1] == "", "the note's end")
 
 
 def test_a_status_comes_although_nothing_happens(make_rig):
@@ -409,7 +526,14 @@ def test_without_a_directory_a_checkpoint_is_refused_in_words(make_rig):
 
 
 @pytest.mark.parametrize(
-    "values", [{"publish_every": -1}, {"checkpoint_every": -1}, {"torch_threads": 0}]
+    "values",
+    [
+        {"publish_every": -1},
+        {"checkpoint_every": -1},
+        {"checkpoint_period": -1.0},
+        {"longest_backlog": float("nan")},
+        {"torch_threads": 0},
+    ],
 )
 def test_a_wrong_setting_is_refused_by_name(values):
     with pytest.raises(ValueError, match=next(iter(values))):

@@ -154,6 +154,37 @@ def test_a_step_lost_on_the_way_is_not_counted_twice():
     assert counts.lost == 5, "2 of episode 2, and 3 of a sequence in between"
 
 
+def counted(steps, foreign=(), drop=False):
+    """Counts after the steps, each of `foreign`, a Step by the place that it comes before, among them."""
+    counts = StepCounts()
+    for i, step in enumerate(steps):
+        if i in foreign:
+            (counts.drop if drop else counts.add)(foreign[i])
+        counts.add(step)
+    return counts
+
+
+@pytest.mark.parametrize("drop", [True, False])
+@pytest.mark.parametrize(("sequence", "number", "index"), [(700, 9, 600), (2, 9, 600), (2, 1, 600)])
+@pytest.mark.parametrize("place", [1, 3, 10])
+def test_a_step_of_another_recorder_makes_no_others_lost(drop, sequence, number, index, place):
+    """Regression: one of them added 600 to the lost steps: the gap to it, or the gap back."""
+    steps = [*episode(1, 9, 100), *episode(2, 9, 110)]
+    other = replace(episode(number, 700, 0)[index], sequence=sequence)
+    found = counted(steps, {place: other}, drop)
+    assert (found.lost, found.steps) == (int(drop), len(steps) + (not drop))
+    gap = [*steps[:5], *steps[8:]]
+    assert counted(gap, {place: other}, drop).lost == 3 + drop, "what is missing still counts"
+
+
+def test_a_gap_counts_at_once_and_a_new_recorder_is_followed():
+    counts = counted([*episode(1, 9, 100), *episode(2, 9, 130)[:1]])
+    assert counts.lost == 20
+    for step in [*episode(2, 9, 130)[1:], *episode(1, 9, 0), *episode(2, 9, 12)]:
+        counts.add(step)
+    assert counts.lost == 22
+
+
 def test_a_dropped_step_counts_as_a_lost_one_and_ends_what_it_ends():
     for dropped in range(1, 8):
         lost, without = StepCounts(), StepCounts()
@@ -200,6 +231,34 @@ def test_counts_of_an_earlier_checkpoint_are_taken_and_missing_ones_named():
     assert trainer.counts == StepCounts(steps=7, episodes=2, lost=1)
     with pytest.raises(KeyError, match="steps"):
         trainer.restore({})
+
+
+def test_a_backlog_that_takes_too_long_is_dropped_and_stays_dropped():
+    trainer = make(updates_per_step=2.0, warmup_steps=1)
+    for step in episode(1, 10, 0):
+        trainer.receive(step)
+    assert (trainer.backlog, trainer.drop_backlog(0.0)) == (20, 0), "no update was timed yet"
+    trainer.update()
+    assert 0.0 < trainer.update_seconds < 10.0
+    trainer.update_seconds = 0.5
+    assert trainer.drop_backlog(9.5) == 0 and trainer.due
+    assert trainer.drop_backlog(9.4) == 19 and not trainer.due and trainer.caught_up
+    assert trainer.backlog == 0 and trainer.status().transitions == 10
+    resumed = make(updates_per_step=2.0, warmup_steps=1)
+    resumed.restore(json.loads(json.dumps(trainer.counters())))
+    resumed.algorithm.updates = trainer.algorithm.updates
+    for one in (trainer, resumed):
+        for step in episode(2, 10, 11):
+            one.receive(step)
+        assert one.backlog == 22
+
+
+def test_without_a_ratio_there_is_no_backlog():
+    trainer = make(updates_per_step=0.0)
+    for step in episode(1, 10, 0):
+        trainer.receive(step)
+    trainer.update_seconds = 100.0
+    assert (trainer.backlog, trainer.drop_backlog(1.0)) == (0, 0) and trainer.due
 
 
 def evaluated(counts, episodes, successes, **more):
