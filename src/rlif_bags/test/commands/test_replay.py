@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import learner_doubles
 import numpy as np
 import pytest
 import safetensors.numpy
-from replay_rig import SMALL, ReplayRig
+from learner_graph import LearnerGraph
 from step_bags import make_episodes, rlif, write_bag
 
-from rlif_bags.step_writer import StepWriter
 from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.step_messages import record_from_message
 
@@ -72,13 +72,13 @@ def test_replay_more_steps_than_a_queue_holds_fills_the_same_buffer(
     learner: Any, tmp_path: Path
 ) -> None:
     """Byte for byte, over the topic, more Steps than any queue holds."""
-    steps = make_episodes(400)
+    steps = make_episodes(220)
     bag = write_bag(tmp_path / "bag", steps)
     live = ReplayBuffer(4000, 3, 2)
     for step in steps:
         live.add_step(step)
     assert rlif("replay", bag, "--as-fast-as-possible") == 0
-    assert learner.steps == len(steps) == 2400
+    assert learner.steps == len(steps) == 1320
     for name, column in live.columns.items():
         assert np.array_equal(learner.buffer.columns[name], column), name
 
@@ -109,9 +109,6 @@ def test_replay_missing_bag_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "none" in capsys.readouterr().err
 
 
-PERIOD = 100_000_000  # ns
-
-
 def stored_rows(run: Path) -> dict[str, np.ndarray]:
     """The rows of all buffers in the checkpoints of a run, by buffer and column, in order."""
     found: dict[str, list[np.ndarray]] = {}
@@ -125,11 +122,9 @@ def stored_rows(run: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.ros
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_replay_to_a_real_learner_gives_the_buffers_of_live(
-    ros_node: Any, start_node: Any, spin_until: Any, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("compiled_critics")
+def test_replay_to_a_real_learner_gives_the_buffers_of_live(tmp_path: Path) -> None:
     """Byte for byte: rewards, terminals, states, actions, in both buffers."""
     episode = learner_doubles.episode
     steps = [
@@ -137,23 +132,23 @@ def test_replay_to_a_real_learner_gives_the_buffers_of_live(
         *episode(4, 9, 33)[2:], *episode(5, 9, 43, takeover=0), *episode(6, 9, 53, takeover=7),
     ]  # fmt: skip
     counted = sum(not step.evaluation for step in steps)
-    with StepWriter(tmp_path / "bag") as writer:
-        for step in steps:
-            writer.write(step, step.sequence * PERIOD)
+    bag = write_bag(tmp_path / "bag", steps)
     rows = {}
     for name in ("live", "replayed"):
-        settings = {**SMALL, "rlpd.utd": 2, "run_directory": tmp_path / name, "prior_episodes": 1}
-        rig = ReplayRig(ros_node, start_node, spin_until, **settings)
-        if name == "live":
-            rig.send(steps)
-        else:
-            words = (tmp_path / "bag", "--as-fast-as-possible", "--namespace")
-            assert rlif("replay", *words, ros_node.get_namespace()) == 0
-        rig.wait_for(counted)
-        code, output = rig.end()
-        assert code == 0, output
+        graph = LearnerGraph()  # each its own: what was published live is latched
+        try:
+            graph.start_learner(run_directory=str(tmp_path / name), prior_episodes=1)
+            if name == "live":
+                graph.send(steps)
+            else:
+                with ThreadPoolExecutor(1) as pool:
+                    replay = pool.submit(rlif, "replay", bag, "--as-fast-as-possible")
+                    graph.until(replay.done, "the replay", 60.0)
+                    assert replay.result() == 0
+            graph.wait_for(counted)
+        finally:
+            graph.close()
         rows[name] = stored_rows(tmp_path / name)
-        ros_node.destroy_publisher(rig.replay)
     live, replayed = rows["live"], rows["replayed"]
     assert set(live) == set(replayed) and any("reward" in name for name in live)
     assert {name.split()[0] for name in live} == {"online", "prior"}

@@ -16,6 +16,7 @@ from rlif_learner.data.steps import Outcome, StepRecord
 HINT = "is not installed: pip install --group export"
 minari = pytest.importorskip("minari", reason=f"minari {HINT}")
 pytest.importorskip("h5py", reason=f"h5py {HINT}")
+spaces = pytest.importorskip("gymnasium.spaces", reason=f"gymnasium {HINT}")
 
 
 def export(tmp_path: Path, steps: list[StepRecord], *options: object) -> Path:
@@ -95,15 +96,14 @@ def test_write_minari_name_that_is_no_id_is_refused(
 
 def dataset_of(path: Path, entries: dict[str, int]) -> Path:
     """A dataset of two episodes of four actions whose observations are a dictionary of vectors."""
-    from gymnasium.spaces import Box, Dict
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
     def box(size: int) -> Any:
-        return Box(-np.inf, np.inf, (size,), np.float64)
+        return spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
     (path / "data").mkdir(parents=True)
-    space = Dict({name: box(size) for name, size in entries.items()})
+    space = spaces.Dict({name: box(size) for name, size in entries.items()})
     storage = MinariStorage.new(path / "data", observation_space=space, action_space=box(2))
     storage.update_metadata({"dataset_id": path.name, "minari_version": minari.__version__})
     for episode in range(2):
