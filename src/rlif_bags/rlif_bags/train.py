@@ -13,32 +13,22 @@ import yaml
 from rlif_bags.reading.files import BagError
 from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.relabelling.relabel import StepDigest, labels_path, read_labels
-from rlif_learner.algorithms.registry import DATA, make_algorithm
+from rlif_learner import making
 from rlif_learner.config import checked
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.making import BufferSettings, TrainerSettings
 from rlif_learner.training import Trainer, TrainingConfig
-from rlif_learner.vision import VisionConfig, make_buffer, make_vision
-from rlif_policy.networks import PolicySpec
+from rlif_learner.vision import VisionConfig, make_vision
 
 
 @dataclass(frozen=True)
-class OfflineConfig:
+class OfflineConfig(TrainerSettings):
     """Those parameters of the learner node that matter without a graph, with its defaults."""
 
-    algorithm: str = "rlpd"
-    preset: str = "rlpd"
-    label_scheme: str = "onset"
-    state_offset: tuple[float, ...] = ()
-    state_scale: tuple[float, ...] = ()
-    hidden: tuple[int, ...] = (256, 256)
-    layer_norm: bool = False
     updates_per_step: float = 1.0
     prior_episodes: int = 0
     prior_into_online: bool = False
-    seed: int = 0
-    device: str = "cpu"
     torch_threads: int = 1
-    settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
     vision: VisionConfig = field(default_factory=VisionConfig)  # encoder*, cameras, image_*
 
     def __post_init__(self) -> None:
@@ -114,27 +104,15 @@ def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
     """A Trainer of the right sizes with empty buffers. ValueError names a wrong setting."""
     state_dim, action_dim = _sizes(data.bags[0], data.topic)
     vision = make_vision(config.vision)
-    spec = PolicySpec(
-        state_dim, action_dim, tuple(config.hidden), config.layer_norm, vision.images,
-        config.state_offset, config.state_scale, vision.encoder, vision.cameras,
-    )  # fmt: skip
-    algorithm = make_algorithm(
-        config.algorithm, config.settings, config.preset, spec, config.seed, config.device,
-        vision.trunk,
-    )  # fmt: skip
     steps, prior = (max(2, count_steps(bags, data.topic)) for bags in (data.bags, data.prior))
-
-    def buffer(capacity: int) -> ReplayBuffer:
-        return make_buffer(capacity, algorithm.actor, scheme=config.label_scheme)
-
-    buffers = Buffers(buffer(steps), buffer(prior + steps))
     training = TrainingConfig(
         updates_per_step=config.updates_per_step,
         # Behavioural cloning has no other data: all of the bags are demonstrations.
         prior_episodes=2**62 if config.algorithm == "bc" else config.prior_episodes,
         prior_into_online=config.prior_into_online,
     )
-    return Trainer(algorithm, buffers, training, DATA[config.algorithm])
+    sizes = BufferSettings(steps, prior + steps)
+    return making.make_trainer(config, vision, state_dim, action_dim, sizes, training)
 
 
 def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:

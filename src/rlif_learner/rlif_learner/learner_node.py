@@ -19,7 +19,7 @@ import array
 import sys
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ from rlif_node.qos import LATCHED, REPLAY
 from rlif_node.running import run
 from std_srvs.srv import Trigger
 
-from rlif_learner.algorithms.registry import ALGORITHMS, DATA, DEVICES, find_device, make_algorithm
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.algorithms.registry import ALGORITHMS, DEVICES, find_device, make_algorithm
+from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.data.labels import SCHEMES
 from rlif_learner.data.prior import open_prior
@@ -42,10 +42,11 @@ from rlif_learner.data.step_messages import record_from_message
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.memory import free_memory, keep_freed_memory
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
+from rlif_learner.making import BufferSettings, TrainerSettings, make_trainer
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
-from rlif_learner.vision import NAMES, VisionConfig, make_buffer, make_vision
+from rlif_learner.vision import NAMES, VisionConfig, make_vision
 from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
 from rlif_policy.encoders import POOLINGS
 from rlif_policy.features import StateLayout
@@ -221,39 +222,28 @@ class LearnerNode(Node):
 
     def _make_trainer(self, state_dim: int) -> Trainer:
         value, action_dim = self._value, len(self._value["axes"])
-        spec = PolicySpec(
-            state_dim, action_dim, tuple(value["hidden"]), value["layer_norm"],
-            state_offset=tuple(value["state_offset"]), state_scale=tuple(value["state_scale"]),
-            images=self._vision.images, encoder=self._vision.encoder,
-            cameras=self._vision.cameras,
-        )  # fmt: skip
-        name = value["algorithm"]
-        algorithm = make_algorithm(
-            name, self._settings, value["preset"], spec, value["seed"], value["device"],
-            self._vision.trunk,
-        )  # fmt: skip
-        kept = self._vision_config.images if value["keep_images"] else ()
-        scheme, images = value["label_scheme"], value["image_directory"]
-
-        def buffer(name: str, capacity: int) -> ReplayBuffer:
-            directory = str(Path(images, name)) if images else None
-            return make_buffer(capacity, algorithm.actor, kept, directory, scheme)
-
-        buffers = Buffers(
-            buffer("online", value["capacity"]), buffer("prior", value["prior_capacity"])
+        settings = TrainerSettings(
+            **{f.name: value[f.name] for f in fields(TrainerSettings) if f.name in value},
+            settings=self._settings,
         )
+        sizes = BufferSettings(
+            value["capacity"], value["prior_capacity"],
+            self._vision_config.images if value["keep_images"] else (), value["image_directory"],
+        )  # fmt: skip
         config = TrainingConfig(
             updates_per_step=value["updates_per_step"],
             warmup_steps=value["warmup_steps"],
             prior_episodes=value["prior_episodes"],
             prior_into_online=value["prior_into_online"],
         )
+        trainer = make_trainer(settings, self._vision, state_dim, action_dim, sizes, config)
         self.get_logger().info(
-            f"{name}: state of {state_dim}, action of {action_dim}, hidden {list(spec.hidden)}, "
-            f"encoder {self._vision_config.encoder}, on {find_device(value['device'])}"
+            f"{settings.algorithm}: state of {state_dim}, action of {action_dim}, hidden "
+            f"{settings.hidden}, encoder {self._vision_config.encoder}, on "
+            f"{find_device(settings.device)}"
         )
-        self._warn_of_size(spec, buffers)
-        return Trainer(algorithm, buffers, config, DATA[name])
+        self._warn_of_size(trainer.algorithm.spec, trainer.buffers)
+        return trainer
 
     def _warn_of_size(self, spec: PolicySpec, buffers: Buffers) -> None:
         """Of what would go wrong hours later, or in mid-episode."""
