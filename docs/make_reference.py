@@ -1,4 +1,5 @@
-"""Writes docs/reference.md (nodes, topics) and the tables in the packages' READMEs, out of the code.
+"""Writes docs/reference.md (nodes, topics), the tables in the packages' READMEs and the names that
+rlif_node checks parameters against, out of the code.
 
 python docs/make_reference.py          (or make docs); tests/test_docs.py checks that it was done
 """
@@ -11,11 +12,13 @@ import importlib.metadata
 import importlib.util
 import inspect
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).with_name("reference.md")
 SOURCE = Path(__file__).parents[1] / "src"
+KNOWN = SOURCE / "rlif_node" / "rlif_node" / "known_parameters.py"
 MARK = "<!-- Below: written by docs/make_reference.py (make docs) out of the code; do not edit. -->"
 ORDER = ("observer", "policy", "arbiter", "episode", "recorder", "learner", "watchdog", "gripper")
 _HEADING = re.compile(r"(Subscribes|Publishes|Services|Calls)\b(.*)")
@@ -219,7 +222,55 @@ def content() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def parameter_names() -> dict[str, list[str]]:
+    """Of each node the names of its parameters; <device>, <lock> and <camera> stand for any name."""
+    from rlif_intervention.device_inputs import device_parameters, lock_parameters
+    from rlif_intervention.presets import PRESETS
+    from rlif_learner.config import ImitationConfig, named_preset
+    from rlif_policy.observer_node import camera_parameters
+
+    devices = [
+        row.name for row in device_parameters("<device>", "generic", PRESETS["generic"], 0.5)
+    ]
+    devices += ["<device>.preset", *(row.name for row in lock_parameters("<lock>"))]
+    more = {
+        "observer": [row.name for row in camera_parameters("<camera>")],
+        "arbiter": devices,
+        "episode": devices,
+        "learner": [
+            f"{prefix}.{field.name}"
+            for prefix, config in (("rlpd", named_preset("rlpd")), ("imitation", ImitationConfig()))
+            for field in dataclasses.fields(config)
+        ],
+    }
+    return {
+        node.name: [*(row.name for row in node.parameters), *more.get(node.name, ())]
+        for node in node_references()
+    }
+
+
+def known_parameters() -> str:
+    """rlif_node/known_parameters.py: with it a node tells a misspelled name from another node's."""
+    lines = [
+        '"""Names of the parameters of all nodes of the suite: written by docs/make_reference.py.',
+        "",
+        "A robot's YAML file is given to every node; only with the names of all can each of them tell a",
+        "misspelled one. <device>, <lock> and <camera> stand for any name.",
+        '"""',
+        "",
+        "_TEXT = {",
+    ]
+    for node, names in sorted(parameter_names().items()):
+        text = " ".join(sorted(set(names)))
+        lines.append(f'    "{node}": """')
+        lines += textwrap.wrap(text, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        lines.append('    """,')
+    lines += ["}", "NAMES = {node: tuple(text.split()) for node, text in _TEXT.items()}"]
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
+    KNOWN.write_text(known_parameters(), encoding="utf-8")
     TARGET.write_text(content(), encoding="utf-8")
     for readme, text in readmes().items():
         readme.write_text(text, encoding="utf-8")

@@ -33,6 +33,7 @@ def launch(name: str, **arguments: str) -> Launch:
 def test_reference_is_up_to_date(reference: ModuleType) -> None:
     written = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert written == reference.content(), "run: make docs"
+    assert reference.KNOWN.read_text(encoding="utf-8") == reference.known_parameters(), "make docs"
     packages = {path.parent.name for path in reference.readmes()}
     assert packages == {path.parent.name for path in (ROOT / "src").glob("*/package.xml")}
     for path, text in reference.readmes().items():

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from rlif_node.parameter_files import locate
+
+_EXPECTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a point, such as 1.0",
+    str: "a text, in quotes where YAML takes it for something else",
+}
 _LISTS = {
     float: Parameter.Type.DOUBLE_ARRAY,
     int: Parameter.Type.INTEGER_ARRAY,
@@ -56,10 +66,28 @@ def _declare_one(node: Node, p: Param) -> Any:
         ]
     if p.default == []:
         descriptor.type = _LISTS[p.items].value
-        return list(node.declare_parameter(p.name, _LISTS[p.items], descriptor).value or [])
-    value = node.declare_parameter(p.name, p.default, descriptor).value
+    default: Any = _LISTS[p.items] if p.default == [] else p.default
+    try:
+        value = node.declare_parameter(p.name, default, descriptor).value
+    except InvalidParameterTypeException as error:
+        raise ValueError(_wrong_type(node, p)) from error
+    if p.default == []:
+        return list(value or [])
     check_choice(p, value)
     return list(value) if isinstance(p.default, list) else value
+
+
+def _wrong_type(node: Node, p: Param) -> str:
+    """The place where the parameter is set, what was found, and what to write."""
+    place = locate(sys.argv[1:], node.get_name(), p.name)
+    found = node._parameter_overrides[p.name].value
+    if isinstance(p.default, list):
+        entry = p.items if not p.default else type(p.default[0])
+        expected = f"a list, each entry {_EXPECTED[entry]}"
+    else:
+        expected = _EXPECTED[type(p.default)]
+    shown = list(found) if hasattr(found, "tolist") else found
+    return f"{place + ': ' if place else ''}{p.name}: found {shown!r}, expected {expected}"
 
 
 def check_choice(p: Param, value: Any) -> None:

@@ -1,17 +1,21 @@
-"""Runs a node until it is told to stop, with time for a last word."""
+"""Runs a node until it is told to stop, with time for a graceful shutdown."""
 
 from __future__ import annotations
 
 import gc
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
+
+from rlif_node.parameter_files import check_arguments
 
 
 def make_executor(events: bool = True) -> Any:
@@ -28,8 +32,19 @@ def make_executor(events: bool = True) -> Any:
     return SingleThreadedExecutor()
 
 
-# What creating a node raises for what it was told, with words for the one who told it.
+# What creating a node raises for a wrong configuration, with a message for the user.
 MISCONFIGURED = (ValueError, OSError, MemoryError, ParameterException, NameValidationException)
+
+
+def _initialise(name: str) -> str:
+    """Read the command line and initialise rclpy; what is wrong with it, in one line, or nothing."""
+    if faults := check_arguments(sys.argv[1:], name):
+        return "; ".join(map(str, faults))
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:
+        return str(error).partition(", at /")[0]
+    return ""
 
 
 def run(
@@ -41,10 +56,12 @@ def run(
 ) -> int:
     """Create the node and spin it until SIGINT, SIGTERM, a shutdown, or until it has `failed`.
 
-    The signals are handled here and not by rclpy, which would take the publishers away before
-    `at_end` could say a last word. Returns the exit status: 0, or 1 failed, or 2 misconfigured.
+    The signals are handled here and not by rclpy, which would destroy the publishers before `at_end`
+    could publish. Returns the exit status: 0, or 1 failed, or 2 misconfigured.
     """
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    if problem := _initialise(name):
+        get_logger(name).fatal(problem)
+        return 2
     executor = make_executor(events)
     asked_to_end: list[int] = []
 
@@ -77,7 +94,7 @@ def run(
             executor.shutdown()
             node.destroy_node()
         rclpy.try_shutdown()
-        # A second signal, as `ros2 launch` sends, must not turn an orderly end into a crash.
+        # A second signal, as `ros2 launch` sends, must not turn a graceful shutdown into a crash.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     return 1 if failure or (failed is not None and failed(node)) else 0

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from rclpy.node import Node
+from rlif_node.parameters import Param, declare
 from rlif_node.running import run
 from std_msgs.msg import String
 from waiting import scaled
@@ -88,9 +89,69 @@ def test_run_of_a_node_that_is_signalled_can_publish_once_more_and_returns_0(num
     assert ended == [1]
 
 
+class Configured(Node):
+    def __init__(self):
+        super().__init__("observer")
+        declare(self, [Param("control_rate", 10.0, "Hz", 0.1, 200.0)])
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("axes: [x, y, z]", "robot.yaml:3: axes: entries of several types: y is a truth value"),
+        (
+            "state_scale: [1, 0.5]",
+            "robot.yaml:3: state_scale: entries of several types: 1 is a whole",
+        ),
+        (
+            "control_rate: 10",
+            "robot.yaml:3: control_rate: found 10, expected a number with a point",
+        ),
+        (
+            "control_rat: 10.0",
+            "robot.yaml:3: control_rat: unknown parameter; did you mean control_rate?",
+        ),
+        ("control_rate: [", "robot.yaml:4: is not YAML"),
+    ],
+)
+def test_run_with_a_wrong_parameter_file_logs_one_line_and_returns_2(
+    tmp_path, monkeypatch, capfd, line, text
+):
+    """Regression: rcl's error was a traceback, and a misspelled name was ignored."""
+    path = tmp_path / "robot.yaml"
+    path.write_text(f"/**:\n  ros__parameters:\n    {line}\n")
+    monkeypatch.setattr("sys.argv", ["observer", "--ros-args", "--params-file", str(path)])
+    assert run("observer", Configured) == 2
+    log = capfd.readouterr().err.strip()
+    assert "[FATAL]" in log and text in log and len(log.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["-p", "control_rat:=1.0"], "command line: control_rat: unknown parameter; did you mean"),
+        (["-p", "axes:=[x, y]"], "command line: axes: entries of several types"),
+        (["--params-file", "/nowhere.yaml"], "/nowhere.yaml: cannot be read: No such file"),
+    ],
+)
+def test_run_with_wrong_arguments_logs_one_line_and_returns_2(monkeypatch, capfd, arguments, text):
+    monkeypatch.setattr("sys.argv", ["observer", "--ros-args", *arguments])
+    assert run("observer", Configured) == 2
+    log = capfd.readouterr().err.strip()
+    assert "[FATAL]" in log and text in log and len(log.splitlines()) == 1
+
+
+def test_run_with_arguments_that_rcl_refuses_logs_its_reason_and_returns_2(monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["observer", "--ros-args", "-r", "no rule"])
+    assert run("observer", Configured) == 2
+    (fatal,) = (line for line in capfd.readouterr().err.splitlines() if "[FATAL]" in line)
+    assert "Couldn't parse remap rule: '-r no rule'" in fatal and " at /" not in fatal
+
+
 def test_run_in_a_process_exits_with_the_status():
     script = """
 import sys
+from rlif_node.parameters import Param, declare
 from rlif_node.running import run
 def create():
     raise ValueError("cameras: found none")

@@ -207,8 +207,92 @@ class PoseTrack:
         return (x, y, z)
 
 
+@dataclass(frozen=True)
+class JointReading:
+    """What was last received of one joint; times in ns, as of `sampling.Sample`."""
+
+    position: float
+    velocity: float  # nan: its messages have none
+    stamp: int
+    received: int
+
+
+@dataclass(frozen=True)
+class JointSample:
+    """All joints, as old as the oldest of them. oldest: their names, unless all are of one age."""
+
+    joints: Joints
+    stamp: int
+    received: int
+    oldest: tuple[str, ...] = ()
+
+
+class JointMerger:
+    """The newest reading of each wanted joint, whatever message it came in.
+
+    Drivers of an arm and of a gripper publish on one topic, each its own joints, at rates of their
+    own. Each joint has its own age; a message without wanted joints changes nothing.
+    """
+
+    def __init__(self, joints: Sequence[str]) -> None:
+        self.joints = tuple(joints)
+        self._readings: dict[str, JointReading] = {}
+        self._faults: dict[str, str] = {}  # of joints whose last message could not be used
+        self._names: tuple[str, ...] = ()
+        self._picked: tuple[tuple[str, int], ...] = ()  # wanted joint, place in such a message
+
+    def update(
+        self, names: Sequence[str], positions: Vector, velocities: Vector, stamp: int, received: int
+    ) -> JointSample | None:
+        """Take a message, stamped and received at ns; None: none of its joints is wanted.
+
+        FeatureError while a joint is missing, or its last message could not be used.
+        """
+        if tuple(names) != self._names:
+            self._names = tuple(names)
+            self._picked = tuple((j, self._names.index(j)) for j in self.joints if j in names)
+        if not self._picked:
+            return None
+        if len(positions) != len(names) or len(velocities) not in (0, len(names)):
+            self._refuse(
+                f"found {len(positions)} positions and {len(velocities)} velocities for "
+                f"{len(names)} joints"
+            )
+        else:
+            for joint, place in self._picked:
+                speed = float(velocities[place]) if len(velocities) else math.nan
+                reading = JointReading(float(positions[place]), speed, stamp, received)
+                self._readings[joint] = reading
+                self._faults.pop(joint, None)
+        return self._sample()
+
+    def _refuse(self, reason: str) -> None:
+        for joint, _ in self._picked:
+            self._readings.pop(joint, None)
+            self._faults[joint] = reason
+
+    def _sample(self) -> JointSample:
+        if self._faults:
+            reasons = dict.fromkeys(self._faults.values())
+            raise FeatureError(f"joints {list(self._faults)}: {'; '.join(reasons)}")
+        if missing := [joint for joint in self.joints if joint not in self._readings]:
+            raise FeatureError(f"joints {missing} are missing, found {list(self._readings)}")
+        readings = [self._readings[joint] for joint in self.joints]
+        # One stamp of 0, which is none, makes the age of all that since reception.
+        stamp, received = min(r.stamp for r in readings), min(r.received for r in readings)
+        oldest = [
+            joint
+            for joint, r in zip(self.joints, readings, strict=True)
+            if (r.stamp == stamp if stamp else r.received == received)
+        ]
+        return JointSample(
+            Joints(tuple(r.position for r in readings), tuple(r.velocity for r in readings)),
+            stamp, received, () if len(oldest) == len(readings) else tuple(oldest),
+        )  # fmt: skip
+
+
 class JointOrder:
-    """Picks the configured joints out of a message's names: drivers order them as they like."""
+    """Picks the configured joints out of one message that has all of them, in any order."""
 
     def __init__(self, joints: Sequence[str]) -> None:
         self.joints = tuple(joints)

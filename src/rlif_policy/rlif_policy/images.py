@@ -16,6 +16,7 @@ from rlif_policy.image_encodings import (
     ImageError,
     RawImage,
     check_bytes,
+    pixel_bytes,
     to_pillow,
 )
 
@@ -95,15 +96,32 @@ class PackedImage:
                 f"format is {form!r}, expected JPEG or PNG: take a depth image with transport raw"
             )
         picture = _opened(form, data)
-        if picture.format == "JPEG" and form.partition(";")[0].strip() in DEPTHS:
+        wanted = declared_encoding(form)
+        bits = _bits(picture)
+        if wanted in DEPTHS and bits != 8 * pixel_bytes(wanted):
             raise ImageError(
-                f"format is {form!r}, a depth image as JPEG, whose 8 bits hold no distances: take it "
-                "with transport raw"
+                f"format is {form!r}, a depth image, in a {picture.format} file of {picture.mode} "
+                f"pixels, expected grey pixels of {8 * pixel_bytes(wanted)} bits: distances are lost "
+                "in it; publish PNG, or take the camera with transport raw"
             )
-        return cls(*picture.size, form, data)
+        return cls(picture.width, picture.height, form, data)
 
 
 Picture = RawImage | PackedImage
+
+
+def declared_encoding(form: str) -> str:
+    """Encoding that the image had before it was packed, out of `format`; empty: it does not say."""
+    encoding = form.partition(";")[0].strip()
+    known = {name.lower(): name for name in ENCODINGS}
+    return known.get(encoding.lower(), "")
+
+
+def _bits(picture: PillowImage.Image) -> int:
+    """Of a grey pixel; 0: the picture has colours."""
+    if picture.mode.startswith("I;16"):
+        return 16
+    return 8 if picture.mode == "L" else 0
 
 
 def _opened(form: str, data: np.ndarray) -> PillowImage.Image:
@@ -120,7 +138,7 @@ def _opened(form: str, data: np.ndarray) -> PillowImage.Image:
 def unpack(image: PackedImage) -> RawImage:
     """The pixels of the file; ImageError if it is broken."""
     picture = _opened(image.form, image.data)
-    wanted, _, rest = (part.strip() for part in image.form.partition(";"))
+    wanted, rest = declared_encoding(image.form), image.form.partition(";")[2]
     try:
         if picture.mode.startswith("I;16"):
             pixels, encoding = np.asarray(picture, "<u2"), "mono16"
@@ -172,10 +190,11 @@ def check_image(image: Picture, camera: CameraSpec) -> None:
         check_bytes(image)
     except ImageError as error:
         raise ImageError(f"camera {camera.name}: {error}") from error
-    if image.encoding not in DEPTHS and camera.depth_range:
+    if camera.depth_range and image.encoding not in DEPTHS:
         raise ImageError(
             f"camera {camera.name} sends {image.encoding}, expected a depth image "
-            f"({' or '.join(DEPTHS)}) for its depth_range {list(camera.depth_range)}"
+            f"({', '.join(DEPTHS)}), as camera.{camera.name}.depth_range is set: leave that out, or "
+            "take the driver's depth topic, raw or as PNG"
         )
     if image.encoding in DEPTHS and not camera.depth_range:
         raise ImageError(

@@ -30,6 +30,7 @@ from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rlif_node.endpoints import why_unmatched
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import RELIABLE, SENSOR
 from rlif_node.running import run
@@ -40,7 +41,7 @@ from rlif_msgs.msg import Observation
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
 from rlif_policy.features import (
     FeatureError,
-    JointOrder,
+    JointMerger,
     Pose,
     PoseTrack,
     StateLayout,
@@ -117,7 +118,7 @@ class ObserverNode(Node):
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
-        self._joints = JointOrder(value["joints"])
+        self._joints = JointMerger(value["joints"])
         self._problems: list[Problem] = []
         self._said, self._said_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
@@ -149,21 +150,23 @@ class ObserverNode(Node):
         return cameras
 
     def _subscribe(self) -> None:
-        kinds: dict[str, tuple[type, Callable[[Any], Any]]] = {
-            "joint_states": (JointState, self._read_joints),
-            "ee_pose": (PoseStamped, self._read_end_effector),
-            "object_pose": (PoseStamped, self._read_pose),
-            "wrench": (WrenchStamped, read_wrench),
-        }
-        # Best effort hears reliable senders too. In lock-step a lost sample would stop the world.
+        # Best effort accepts any publisher. In lock-step a lost sample would stop the world.
         qos = RELIABLE if self._lock_step else SENSOR
+        receivers: dict[str, tuple[type, Callable[[Any], None]]] = {
+            "joint_states": (JointState, self._on_joints),
+            "ee_pose": (PoseStamped, self._receiver("ee_pose", self._read_end_effector)),
+            "object_pose": (PoseStamped, self._receiver("object_pose", self._read_pose)),
+            "wrench": (WrenchStamped, self._receiver("wrench", read_wrench)),
+        }
+        self._types: dict[str, type] = {}
         for source in self._layout.sources:
-            kind, read = kinds[source]
-            self.create_subscription(kind, source, self._receiver(source, read), qos)
+            self._types[source], receive = receivers[source]
+            self.create_subscription(self._types[source], source, receive, qos)
         for topic, camera in self._cameras.items():
             packed = topic.endswith(COMPRESSED)
+            self._types[topic] = CompressedImage if packed else Image
             receive = self._receiver(topic, (read_packed if packed else read_raw)(camera.spec))
-            self.create_subscription(CompressedImage if packed else Image, topic, receive, qos)
+            self.create_subscription(self._types[topic], topic, receive, qos)
 
     def _receiver(self, source: str, read: Callable[[Any], Any]) -> Callable[[Any], None]:
         camera = self._cameras.get(source)
@@ -180,10 +183,27 @@ class ObserverNode(Node):
             self._samples.put(source, value, stamp, received)
             if camera is not None:
                 camera.watch.arrived(stamp, received, value.data)
-            if self._lock_step and self._ticks.due(self._samples.common_stamp()):
-                self._tick()
+            self._tick_in_lock_step()
 
         return receive
+
+    def _on_joints(self, message: JointState) -> None:
+        stamp, received = to_ns(message.header.stamp), time.monotonic_ns()
+        try:
+            sample = self._joints.update(
+                message.name, message.position, message.velocity, stamp, received
+            )
+        except FeatureError as problem:
+            self._samples.refuse("joint_states", str(problem))
+            return
+        if sample is not None:
+            part = f"joints {list(sample.oldest)}" if sample.oldest else ""
+            self._samples.put("joint_states", sample.joints, sample.stamp, sample.received, part)
+            self._tick_in_lock_step()
+
+    def _tick_in_lock_step(self) -> None:
+        if self._lock_step and self._ticks.due(self._samples.common_stamp()):
+            self._tick()
 
     # ---- readings of messages
 
@@ -202,9 +222,6 @@ class ObserverNode(Node):
         stamp = to_ns(message.header.stamp) or self.get_clock().now().nanoseconds
         velocity = self._track.velocity(stamp, pose.position)
         return Pose(pose.position, pose.orientation, velocity)
-
-    def _read_joints(self, message: JointState) -> Any:
-        return self._joints.pick(message.name, message.position, message.velocity)
 
     # ---- ticks
 
@@ -234,7 +251,16 @@ class ObserverNode(Node):
             return [Problem("/clock", "nothing received yet, and use_sim_time is true")]
         else:
             found = self._samples.problems(now, steady_now)
-        return merged(found + self._camera_problems(now, steady_now))
+        explained = [self._explain(problem) for problem in found]
+        return merged(explained + self._camera_problems(now, steady_now))
+
+    def _explain(self, problem: Problem) -> Problem:
+        """Of a source that was never received, why: its publisher may be of another type."""
+        if problem.age is not None or problem.source not in self._samples.never_received:
+            return problem
+        kind = self._types[problem.source]
+        reason = why_unmatched(self, problem.source, kind, reliable=self._lock_step)
+        return Problem(problem.source, f"nothing received yet: {reason}") if reason else problem
 
     def _camera_problems(self, now: int, steady_now: int) -> list[Problem]:
         found = [

@@ -13,11 +13,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """stamp: when it was measured, ROS time in ns; received: when it came, steady time in ns."""
+    """stamp: when it was measured, ROS time in ns; received: when it came, steady time in ns.
+
+    part: what in it is that old, where it was put together out of several messages
+    """
 
     value: Any
     stamp: int
     received: int
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class LatestSamples:
         self._samples: dict[str, Sample] = {}
         self._broken: dict[str, Problem] = {}
 
-    def put(self, source: str, value: Any, stamp: int, received: int) -> None:
-        """A newer sample. A stamp of 0 means that the sender set none."""
-        self._samples[source] = Sample(value, stamp, received)
+    def put(self, source: str, value: Any, stamp: int, received: int, part: str = "") -> None:
+        """A newer sample, as `Sample` has it. A stamp of 0 means that the sender set none."""
+        self._samples[source] = Sample(value, stamp, received, part)
         self._broken.pop(source, None)
 
     def refuse(self, source: str, reason: str) -> None:
@@ -60,6 +64,13 @@ class LatestSamples:
     def values(self) -> dict[str, Any]:
         """The newest value of each source that has one."""
         return {name: sample.value for name, sample in self._samples.items()}
+
+    @property
+    def never_received(self) -> tuple[str, ...]:
+        """Sources without a sample, none of whose messages was refused either."""
+        return tuple(
+            name for name in self._max_age if name not in self._samples and name not in self._broken
+        )
 
     def stamp(self, source: str) -> int:
         """Of the newest sample, ROS time in ns; 0: there is none, or its sender set none."""
@@ -89,11 +100,9 @@ class LatestSamples:
             elif age is None:
                 found.append(Problem(name, "nothing received yet"))
             elif age > limit:
-                found.append(
-                    Problem(
-                        name, f"{age / 1e9:.3f} s old, expected at most {limit / 1e9:.3f} s", age
-                    )
-                )
+                part = self._samples[name].part
+                reason = f"{age / 1e9:.3f} s old, expected at most {limit / 1e9:.3f} s"
+                found.append(Problem(name, f"{part}: {reason}" if part else reason, age))
             elif age < -limit:
                 found.append(
                     Problem(

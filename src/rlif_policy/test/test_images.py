@@ -163,6 +163,32 @@ def test_to_rgb_of_a_packed_depth_image_is_that_of_the_raw_one():
         to_rgb(image, LARGE)
 
 
+GREY = np.ascontiguousarray(NOISE[:, :, 0])
+WITH_DEPTH = CameraSpec("wrist", 16, 12, 16, 12, (), (0.5, 2.0))
+
+
+@pytest.mark.parametrize("pixels", [GREY, NOISE], ids=["grey", "colour"])
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1", " 16uc1 "])
+def test_packed_depth_image_of_8_bits_is_refused_with_the_reason(pixels, kind, encoding):
+    """Regression: a JPEG of a 16UC1 stream was taken for a grey image, its distances lost."""
+    for rest in ("; jpeg compressed ", ";jpeg compressed mono8", "; png compressed"):
+        with pytest.raises(ImageError, match="a depth image, in a .* distances are lost"):
+            packed(pixels, kind, encoding + rest)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "mono8; jpeg compressed ", "mono16; jpeg compressed "])
+def test_to_rgb_of_a_jpeg_where_a_depth_range_is_set_is_refused(form):
+    with pytest.raises(ImageError, match=r"camera wrist sends mono8, .*wrist\.depth_range is set"):
+        to_rgb(packed(GREY, "jpeg", form), WITH_DEPTH)
+
+
+@pytest.mark.parametrize(("pixels", "encoding"), [(NOISE, "rgb8"), (GREY, "mono8")])
+def test_check_image_without_depth_where_a_depth_range_is_set_is_refused(pixels, encoding):
+    with pytest.raises(ImageError, match=f"camera wrist sends {encoding}, expected a depth image"):
+        check_image(raw(pixels, encoding), WITH_DEPTH)
+
+
 def test_to_rgb_of_a_packed_mosaic_is_that_of_the_raw_one():
     mosaic = np.ascontiguousarray(NOISE[:, :, 0])
     image = packed(mosaic, form="bayer_rggb8; png compressed ")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import array
 import io
+import itertools
 import math
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped, WrenchStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Wrench, WrenchStamped
 from PIL import Image as PillowImage
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from rlif_msgs.msg import Observation
 from rlif_policy import observer_node
@@ -267,6 +269,108 @@ def test_observer_with_an_unusable_sample_reports_it_until_a_good_one_comes(
     rig.send_rest(2 * PERIOD)
     rig.send_tip(2 * PERIOD)
     graph.until(lambda: rig.observed, "an observation of good samples")
+
+
+# ---- joints of several publishers, and publishers of another kind
+
+
+def joint_states(stamp, **positions):
+    message = JointState(name=list(positions), position=list(positions.values()))
+    message.header.stamp = to_msg(stamp)
+    return message
+
+
+JOINTS = {"features": ["joint_positions"], "joints": ["a1", "a2", "finger"]}
+
+
+def test_observer_with_arm_and_gripper_on_one_topic_merges_them(graph):
+    """Regression: each message of the gripper stopped the observations, or all of them did."""
+    rig = Rig(graph, **JOINTS, max_age=LONG)
+    arm = graph.publisher(JointState, "joint_states")
+    gripper = graph.publisher(JointState, "joint_states")
+    count = itertools.count()
+
+    def send():
+        now, number = rig.now(), next(count)
+        arm.publish(joint_states(now, a2=2.0, a1=1.0))
+        if number % 3 == 0:
+            gripper.publish(joint_states(now, finger=0.04, other=9.0))
+        gripper.publish(joint_states(now, wheel=5.0))
+        return len(rig.observed) >= 10
+
+    graph.until(send, "ten observations")
+    assert rig.observed[-1].state.tolist() == pytest.approx([1.0, 2.0, 0.04])
+    ticks = [m.tick for m in rig.observed]
+    assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "one is missing"
+
+
+def test_observer_with_a_gripper_that_stops_names_its_joints(graph):
+    rig = Rig(graph, **JOINTS, max_age=0.3)
+    publisher = graph.publisher(JointState, "joint_states")
+    publisher.publish(joint_states(rig.now(), finger=0.04))
+
+    def stale():
+        publisher.publish(joint_states(rig.now(), a1=1.0, a2=2.0))
+        return rig.find_report("/joint_states", False, "joints ['finger']: ")
+
+    graph.until(stale, "a diagnostic of the gripper")
+
+
+def test_observer_without_a_gripper_names_the_missing_joints(graph):
+    rig = Rig(graph, **JOINTS)
+    rig.publish("joint_states", joint_states(rig.now(), a1=1.0, a2=2.0))
+    rig.report("/joint_states", "joints ['finger'] are missing, found ['a1', 'a2']")
+
+
+def test_observer_in_lock_step_waits_for_all_joints_of_a_stamp(graph):
+    rig = Rig(graph, **JOINTS, lock_step=True)
+    for number in (1, 2):
+        rig.publish("joint_states", joint_states(number * PERIOD, finger=0.04))
+        rig.publish("joint_states", joint_states(number * PERIOD, a1=number, a2=2.0))
+        graph.until(lambda n=number: len(rig.observed) == n, f"observation {number}")
+        assert to_ns(rig.observed[-1].header.stamp) == number * PERIOD
+        assert rig.observed[-1].state[0] == number
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind", "parameters"),
+    [
+        ("ee_pose", PoseWithCovarianceStamped, {}),
+        ("wrench", Wrench, {"features": ["wrench_force"]}),
+        ("camera/wrist/image", CompressedImage, {"cameras": ["wrist"]}),
+        ("joint_states", PoseStamped, JOINTS),
+    ],
+)
+def test_observer_with_a_source_of_another_type_reports_both_types(
+    graph, ros_node, topic, kind, parameters
+):
+    """Regression: the types do not match, so nothing is received, and nobody knew why."""
+    rig = Rig(graph, **parameters)
+    ros_node.create_publisher(kind, topic, 1)  # a participant has one type for each topic
+    text = f"published as {kind.__module__.partition('.')[0]}/msg/{kind.__name__}, expected "
+    assert rig.report(f"/{topic}", text).level == DiagnosticStatus.ERROR
+
+
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+@pytest.mark.parametrize("durability", list(DurabilityPolicy)[1:3])
+def test_observer_receives_best_effort_publishers(graph, durability):
+    rig = Rig(graph, max_age=LONG)
+    qos = QoSProfile(depth=1, reliability=BEST_EFFORT.reliability, durability=durability)
+    tip = graph.publisher(PoseStamped, "ee_pose", qos)
+
+    def send():
+        tip.publish(pose(rig.now()))
+        return rig.observed
+
+    graph.until(send, "an observation")
+
+
+def test_observer_in_lock_step_reports_a_best_effort_publisher(graph):
+    rig = Rig(graph, lock_step=True)
+    graph.node.create_publisher(PoseStamped, "ee_pose", BEST_EFFORT)
+    rig.report("/ee_pose", "published as best effort, expected reliable")
 
 
 # ---- cameras

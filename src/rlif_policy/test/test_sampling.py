@@ -29,6 +29,20 @@ def test_samples_with_a_stale_source_give_age_and_limit():
     assert "0.600 s old, expected at most 0.200 s" in problem.reason
 
 
+def test_samples_of_several_messages_name_the_part_that_is_stale():
+    samples = make("joint_states")
+    samples.put("joint_states", 1, 10 * SECOND, 0, "joints ['finger']")
+    (problem,) = samples.problems(10 * SECOND + 3 * LIMIT, 0)
+    assert problem.reason.startswith("joints ['finger']: 0.600 s old")
+
+
+def test_samples_never_received_are_those_without_any_message():
+    samples = make("a", "b", "c")
+    samples.put("a", 1, SECOND, 0)
+    samples.refuse("b", "broken")
+    assert samples.never_received == ("c",)
+
+
 def test_samples_at_the_limit_are_good_and_beyond_it_are_not():
     samples = make("ee_pose", steady=False)
     samples.put("ee_pose", 1, SECOND, 0)
