@@ -95,7 +95,7 @@ def measure(calls: int) -> dict[str, Any]:
     feed = CameraFeed(spec, CameraLimits())
 
     def tick(picture: Picture) -> None:
-        feed.look(picture)
+        feed.convert(picture)
         image_message(feed.pixels, "wrist", Time())
 
     stamps = itertools.count(1)

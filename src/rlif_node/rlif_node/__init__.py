@@ -1,1 +1,1 @@
-"""What every node of the suite shares: parameters as a table, QoS, enums, graceful shutdown."""
+"""Shared by all nodes: parameters as a table, their checks, QoS, enums, graceful shutdown."""

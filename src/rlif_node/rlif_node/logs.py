@@ -1,4 +1,4 @@
-"""What libraries log and warn of, in the log of the node that uses them."""
+"""Passes logs and warnings of libraries to the log of the node that uses them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class _NodeLog(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        words = record.getMessage()
+        text = record.getMessage()
         # A line for each: rclpy ties a level to the line that it is called from.
         if record.levelno >= logging.ERROR:
-            self._logger.error(words)
+            self._logger.error(text)
         elif record.levelno >= logging.WARNING:
-            self._logger.warning(words)
+            self._logger.warning(text)
         else:
-            self._logger.info(words)
+            self._logger.info(text)
 
 
 @contextmanager
 def logs_shown(node: str, *names: str) -> Iterator[None]:
-    """Within it, what the Python loggers of these names say from INFO on, and every warning, goes to
-    the log of `node`."""
+    """Within it, logs of the Python loggers of these names from INFO on, and all warnings, go to the
+    log of `node`."""
     handler, loggers = _NodeLog(get_logger(node)), [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     warned = logging.getLogger("py.warnings")

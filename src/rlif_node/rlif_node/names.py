@@ -13,6 +13,6 @@ def namespace(text: str) -> str:
     try:
         validate_namespace(f"/{text.removeprefix('/')}")
     except InvalidNamespaceException as error:
-        words = str(error).partition("\n")[0].removeprefix("Invalid namespace: ")
-        raise argparse.ArgumentTypeError(f"found {text!r}: {words.rstrip(':')}") from error
+        reason = str(error).partition("\n")[0].removeprefix("Invalid namespace: ")
+        raise argparse.ArgumentTypeError(f"found {text!r}: {reason.rstrip(':')}") from error
     return text

@@ -1,4 +1,4 @@
-"""Packages of messages that not everybody has: imported when a node asks, and missed in words."""
+"""Packages of messages that are not installed everywhere: imported when a node needs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class MissingInterfacesError(ValueError):
-    """A package of messages is not installed; the message says which, and how to get it."""
+    """A package of messages is not installed; the message names it and how to install it."""
 
 
 def require(package: str, module: str, needed_for: str) -> Any:
@@ -17,6 +17,6 @@ def require(package: str, module: str, needed_for: str) -> Any:
     except ImportError as error:
         debian = package.replace("_", "-")
         raise MissingInterfacesError(
-            f"{needed_for} needs the package {package}, which is not there ({error}): install it "
+            f"{needed_for} needs the package {package}, which is not installed ({error}): install it "
             f"with `sudo apt install ros-$ROS_DISTRO-{debian}`, or source the workspace that has it"
         ) from error

@@ -86,6 +86,8 @@ def _wrong_type(node: Node, p: Param) -> str:
         expected = f"a list, each entry {_EXPECTED[entry]}"
     else:
         expected = _EXPECTED[type(p.default)]
+        if isinstance(p.default, float) and isinstance(found, int):
+            expected = f"{float(found)}: a number with a point"
     shown = list(found) if hasattr(found, "tolist") else found
     return f"{place + ': ' if place else ''}{p.name}: found {shown!r}, expected {expected}"
 

@@ -1,4 +1,4 @@
-"""Runs a node until it is told to stop, with time for a graceful shutdown."""
+"""Runs a node until it is asked to stop, and shuts it down gracefully."""
 
 from __future__ import annotations
 
@@ -32,8 +32,15 @@ def make_executor(events: bool = True) -> Any:
     return SingleThreadedExecutor()
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What creating a node raises for a wrong configuration, with a message for the user.
 MISCONFIGURED = (ValueError, OSError, MemoryError, ParameterException, NameValidationException)
+
+
+def _ignore_signals() -> None:
+    """A second signal, as `ros2 launch` sends, must not turn a graceful shutdown into a crash."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _initialise(name: str) -> str:
@@ -68,7 +75,7 @@ def run(
     def end(number: int, _frame: object) -> None:
         asked_to_end.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, end)
     node = None
     failure = False
@@ -94,7 +101,5 @@ def run(
             executor.shutdown()
             node.destroy_node()
         rclpy.try_shutdown()
-        # A second signal, as `ros2 launch` sends, must not turn a graceful shutdown into a crash.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
     return 1 if failure or (failed is not None and failed(node)) else 0

@@ -105,7 +105,7 @@ class Configured(Node):
         ),
         (
             "control_rate: 10",
-            "robot.yaml:3: control_rate: found 10, expected a number with a point",
+            "robot.yaml:3: control_rate: found 10, expected 10.0: a number with a point",
         ),
         (
             "control_rat: 10.0",

@@ -1,7 +1,7 @@
 """What can be wrong with a camera that sends: frozen, black, out of step. No ROS, no clock.
 
-A camera that stops altogether shows by its age (sampling.py), another size or encoding when the
-image comes (images.py). What is here looks right to both, and nothing can be learned from it.
+A camera that stops is found by its age (sampling.py), another size or encoding when an image is
+received (images.py). The faults here pass both checks, and nothing can be learned from such images.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class CameraWatch:
         self.refused += 1
         self._broken = reason
 
-    def shown(self, pixels: np.ndarray) -> None:
-        """An image as it goes into an observation, once for each."""
+    def converted(self, pixels: np.ndarray) -> None:
+        """An image that was converted, as it goes into an observation: once for each."""
         self._broken = ""
-        # Of a depth image 1 is as near as can be told, and 0 alone is nothing.
+        # Of a depth image 1 is the nearest distance, and only 0 was not measured.
         dark = int(pixels.max()) < (1 if self._depth else self._limits.black_level)
         self._black = self._black + 1 if dark else 0
 
@@ -92,7 +92,7 @@ class CameraWatch:
 
     @property
     def fault(self) -> str:
-        """In words; empty: none."""
+        """The reason; empty: there is no fault."""
         limits = self._limits
         if self._broken:
             return self._broken
@@ -142,8 +142,8 @@ class CameraFeed:
         self._picture: Picture | None = None
         self._pixels: np.ndarray | None = None
 
-    def look(self, picture: Picture) -> None:
-        """Converts `picture`, the newest one. What is wrong with it is in `watch.fault`."""
+    def convert(self, picture: Picture) -> None:
+        """Convert `picture`, the newest one, unless it was. `watch.fault` has what is wrong with it."""
         if picture is self._picture:
             return
         self._picture, self._pixels = picture, None
@@ -152,11 +152,11 @@ class CameraFeed:
         except ImageError as error:
             self.watch.broken(str(error))
         else:
-            self.watch.shown(self._pixels)
+            self.watch.converted(self._pixels)
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 [out_height, out_width, 3] of the image looked at last. ImageError: it has none."""
+        """uint8 [out_height, out_width, 3] of the image converted last. ImageError: it has none."""
         if self._pixels is None:
             raise ImageError(f"camera {self.spec.name}: no image that could be converted")
         return self._pixels
@@ -171,9 +171,9 @@ def alike(data: np.ndarray, before: np.ndarray | None) -> bool:
 
 
 def out_of_step(stamps: Mapping[str, int], limit: int) -> tuple[str, str] | None:
-    """The camera that is behind, and how far in words; None: all are within `limit` ns.
+    """The camera that is behind, and the reason; None: all are within `limit` ns.
 
-    stamps: of the newest image of each camera; 0 (none was set) says nothing. limit 0: any
+    stamps: of the newest image of each camera; 0: none was set. limit 0: any
     """
     known = {name: stamp for name, stamp in stamps.items() if stamp}
     if not limit or len(known) < 2:
@@ -182,8 +182,8 @@ def out_of_step(stamps: Mapping[str, int], limit: int) -> tuple[str, str] | None
     apart = known[ahead] - known[behind]
     if apart <= limit:
         return None
-    words = (
+    reason = (
         f"out of step: its newest image is {apart / 1e9:.3f} s older than that of {ahead}, "
         f"expected at most {limit / 1e9:.3f} s (max_camera_skew)"
     )
-    return behind, words
+    return behind, reason

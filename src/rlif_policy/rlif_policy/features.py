@@ -1,4 +1,4 @@
-"""What the state is made of: one table of features, each with its sources and its size. No ROS.
+"""Features of the state: one table, each with its sources and its size. No ROS.
 
 A feature is a function of the newest readings of its sources. All values are SI units in the base
 frame unless the name says otherwise; quaternions are x, y, z, w.
@@ -80,7 +80,7 @@ NEAR = 0.005  # m: the range that `ee_position_in_object_near` magnifies
 
 
 def _near_object(values: Mapping[str, Any]) -> Vector:
-    # A network resolves a millimetre badly beside ten centimetres; this is the millimetre's eye.
+    # A network resolves a millimetre badly beside ten centimetres: this magnifies the millimetres.
     return [math.tanh(offset / NEAR) for offset in _in_object(values)]
 
 
@@ -158,8 +158,8 @@ class StateLayout:
                 broken = [
                     (n, v) for n, v in parts if not np.isfinite(np.asarray(v, np.float32)).all()
                 ]
-                words = "; ".join(f"{name} = {list(values)}" for name, values in broken)
-                raise FeatureError(f"not finite: {words}")
+                parts_text = "; ".join(f"{name} = {list(values)}" for name, values in broken)
+                raise FeatureError(f"not finite: {parts_text}")
         return state
 
 

@@ -267,20 +267,20 @@ def converter(encoding: str) -> Converter:
     Each is tried with a small grey picture: some versions of cv_bridge know fewer encodings than
     sensor_msgs, others do not load at all (built for another NumPy).
     """
-    words = []
+    reasons = []
     for name, load in LIBRARIES.items():
         try:
             convert = load()
             shape = np.asarray(_convert(convert, encoding, np.full((6, 4), 128, np.uint8))).shape
         except Exception as error:  # noqa: BLE001  whatever a library does, the next one is tried
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            words.append(f"{name}: {reason[0]}")
+            reasons.append(f"{name}: {reason[0]}")
             continue
         if len(shape) == 3 and shape[2] == 3:
             return convert
-        words.append(f"{name}: made {shape} of it")
+        reasons.append(f"{name}: made {shape} of it")
     raise ImageError(
-        f"no library here reads {encoding!r} ({'; '.join(words)}): install cv_bridge, or "
+        f"no library here reads {encoding!r} ({'; '.join(reasons)}): install cv_bridge, or "
         "opencv-python-headless for rosbags-image"
     )
 

@@ -1,4 +1,4 @@
-"""Camera images as the policy sees them: rgb8, a region of what came, resized. No ROS."""
+"""Camera images as observations have them: rgb8, a region of what was received, resized. No ROS."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ Picture = RawImage | PackedImage
 
 
 def declared_encoding(form: str) -> str:
-    """Encoding that the image had before it was packed, out of `format`; empty: it does not say."""
+    """Encoding that the image had before it was packed, out of `format`; empty: not given."""
     encoding = form.partition(";")[0].strip()
     known = {name.lower(): name for name in ENCODINGS}
     return known.get(encoding.lower(), "")

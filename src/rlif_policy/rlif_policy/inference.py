@@ -1,7 +1,7 @@
 """The actor's forward pass in NumPy: several times faster than torch for one small state.
 
-The weights are those of `networks.Actor`; a test holds the two together. What the policy sees is
-encoded by torch, where convolutions are fast.
+The weights are those of `networks.Actor`; a test compares the two. Images are encoded by torch, where
+convolutions are fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NORM_EPS = 1e-6
 
 
 class StateError(ValueError):
-    """A state, or an image, that the policy cannot answer; the message says why."""
+    """A state, or an image, that the policy cannot answer; the message has the reason."""
 
 
 class NumpyActor:
@@ -71,8 +71,8 @@ class NumpyActor:
         if self._encoder is not None:
             check_images(images, self.spec)
             with torch.inference_mode():
-                seen = self._encoder([torch.from_numpy(image) for image in images])
-            state = np.concatenate([state, seen.numpy()])
+                features = self._encoder([torch.from_numpy(image) for image in images])
+            state = np.concatenate([state, features.numpy()])
         hidden = (state - self._offset) / self._scale
         for i, (weight, bias) in enumerate(self._layers):
             hidden = weight @ hidden + bias
@@ -101,7 +101,7 @@ def load_encoder(
     trunk: Mapping[str, Tensor] | None,
     before: ImageEncoder | None = None,
 ) -> ImageEncoder | None:
-    """An encoder with these weights; None where the policy sees nothing. `before`: one of the same
+    """An encoder with these weights; None without images. `before`: one of the same
     spec, which stays as it is: copying it is faster than making another."""
     if spec.encoder is None:
         return None

@@ -146,18 +146,18 @@ class PolicySpec:
 
 
 def camera_places(expected: Sequence[str], found: Sequence[str]) -> tuple[int, ...]:
-    """Where each of the `expected` cameras is among those `found`: images are told apart by name, as
+    """Where each of the `expected` cameras is among those `found`: images are identified by name, as
     their sizes may be the same. ValueError names the one that is missing.
 
-    As they come, where either side does not say its names.
+    In their order, where either side gives no names.
     """
     if not expected or not found or not all(found):
         return tuple(range(len(found)))
     missing = [name for name in expected if name not in found]
     if missing:
         raise ValueError(
-            f"images: found cameras {', '.join(found)}, expected {', '.join(expected)}, by which the "
-            f"policy sees: {', '.join(missing)} is missing; give the observer's `cameras` these names"
+            f"images: found cameras {', '.join(found)}, expected {', '.join(expected)}, which the "
+            f"policy uses: {', '.join(missing)} is missing; give the observer's `cameras` these names"
         )
     return tuple(found.index(name) for name in expected)
 

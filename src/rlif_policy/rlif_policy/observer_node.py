@@ -1,7 +1,7 @@
 """Node `observer`: makes one Observation per control tick out of the newest sample of each source.
 
 Subscribes, as far as the configured features and cameras need them
-    joint_states           sensor_msgs/JointState
+    joint_states           sensor_msgs/JointState         of one publisher or several, merged by name
     ee_pose                geometry_msgs/PoseStamped      end effector, base frame
     object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
     wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
@@ -13,7 +13,7 @@ Publishes
                            of a camera also its rate, and counts of images received, refused, missed
 
 It ticks at `control_rate` on ROS time; in lock-step, when all sources have a sample of one stamp.
-docs/cameras.md says what a camera may send and which of its faults stop the observations.
+docs/cameras.md describes what a camera may send and which of its faults stop the observations.
 """
 
 from __future__ import annotations
@@ -61,18 +61,22 @@ from rlif_policy.sampling import LatestSamples, Problem, Ticks
 PARAMETERS = (
     Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
     Param("base_frame", "base", "frame of the poses; others are refused"),
-    Param("features", ["ee_position"], "what the state is made of, in this order: see features.py"),
+    Param(
+        "features",
+        ["ee_position"],
+        "features of the state, in this order; see rlif_policy/features.py",
+    ),
     Param("joints", [], "names of the joints of joint_*, in this order", items=str),
-    Param("images", False, "put the cameras into observations"),
+    Param("images", False, "observations have the cameras' images"),
     Param("cameras", [], "names of the cameras, in this order", items=str),
-    Param("image_width", 128, "pixels of the images in observations", 8, 4096),
-    Param("image_height", 128, "pixels of the images in observations", 8, 4096),
-    Param("max_age", 0.2, "s that a sample may be old", 0.001, 10.0),
-    Param("camera_max_age", 0.3, "s that an image may be old", 0.001, 10.0),
-    Param("max_camera_skew", 0.2, "s that the cameras' images may be apart; 0: any", 0.0, 10.0),
-    Param("frozen_frames", 5, "equal images in a row that are a fault; 0: never", 0, 1000),
+    Param("image_width", 128, "width of the images in observations, pixels", 8, 4096),
+    Param("image_height", 128, "height of the images in observations, pixels", 8, 4096),
+    Param("max_age", 0.2, "largest age of a sample, s", 0.001, 10.0),
+    Param("camera_max_age", 0.3, "largest age of an image, s", 0.001, 10.0),
+    Param("max_camera_skew", 0.2, "largest time between the cameras' images, s; 0: any", 0.0, 10.0),
+    Param("frozen_frames", 5, "number of equal images in a row that is a fault; 0: never", 0, 1000),
     Param("black_level", 8, "of 255; an image with all pixels below is black", 1, 255),
-    Param("black_frames", 5, "black images in a row that are a fault; 0: never", 0, 1000),
+    Param("black_frames", 5, "number of black images in a row that is a fault; 0: never", 0, 1000),
     Param("lock_step", False, "one tick per set of samples of one stamp (simulation)"),
 )
 
@@ -81,20 +85,25 @@ def camera_parameters(name: str) -> tuple[Param, ...]:
     """What is declared for each of `cameras`."""
     prefix = f"camera.{name}."
     return (
-        Param(prefix + "width", 128, "pixels that it sends", 8, 8192),
-        Param(prefix + "height", 128, "pixels that it sends", 8, 8192),
+        Param(prefix + "width", 128, "width of the images that it sends, pixels", 8, 8192),
+        Param(prefix + "height", 128, "height of the images that it sends, pixels", 8, 8192),
         Param(
             prefix + "transport", "raw", "Image or CompressedImage", choices=("raw", "compressed")
         ),
-        Param(prefix + "roi", [], "x, y, width, height that are used; empty: all", items=int),
-        Param(prefix + "depth_range", [], "nearest and farthest in m, of a depth camera"),
+        Param(
+            prefix + "roi",
+            [],
+            "region that is used: x, y, width, height, pixels; empty: all",
+            items=int,
+        ),
+        Param(prefix + "depth_range", [], "nearest and farthest distance of a depth camera, m"),
     )
 
 
 COMPRESSED = "/compressed"  # end of a topic of CompressedImage
 DIAGNOSTICS_PERIOD = 1.0  # s of wall time
-REMIND = 5.0  # s of wall time between two words on what is wrong
-PATIENCE = 3.0  # s of wall time after the start before the first one: others are starting too
+REMIND = 5.0  # s of wall time between two logs of the same problems
+PATIENCE = 3.0  # s of wall time after the start without logs of missing sources: others start too
 
 
 class ObserverNode(Node):
@@ -120,7 +129,7 @@ class ObserverNode(Node):
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
         self._joints = JointMerger(value["joints"])
         self._problems: list[Problem] = []
-        self._said, self._said_at = "", 0.0
+        self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
         self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
@@ -205,7 +214,7 @@ class ObserverNode(Node):
         if self._lock_step and self._ticks.due(self._samples.common_stamp()):
             self._tick()
 
-    # ---- readings of messages
+    # ---- reading messages
 
     def _read_pose(self, message: PoseStamped) -> Pose:
         frame = message.header.frame_id
@@ -235,14 +244,14 @@ class ObserverNode(Node):
                 self._publisher.publish(self._observation(tick, now))
             except (FeatureError, ImageError) as problem:
                 self._problems = [Problem("state", str(problem))]
-        self._say(self._problems)
+        self._log(self._problems)
 
     def _convert_images(self) -> None:
-        """The newest image of each camera, though something else may be missing: it is watched."""
+        """Convert the newest image of each camera, even while another source is missing: its faults count."""
         values = self._samples.values
         for topic, camera in self._cameras.items():
             if topic in values:
-                camera.look(values[topic])
+                camera.convert(values[topic])
 
     def _current_problems(self, now: int, steady_now: int) -> list[Problem]:
         if self._lock_step:
@@ -271,8 +280,8 @@ class ObserverNode(Node):
         stamps = {topic: self._samples.stamp(topic) for topic in self._cameras}
         apart = out_of_step(stamps, self._max_skew)
         if apart is not None:
-            topic, words = apart
-            found.append(Problem(topic, words, self._samples.age(topic, now, steady_now)))
+            topic, reason = apart
+            found.append(Problem(topic, reason, self._samples.age(topic, now, steady_now)))
         return found
 
     def _observation(self, tick: int, now: int) -> Observation:
@@ -289,27 +298,27 @@ class ObserverNode(Node):
             ]
         return message
 
-    def _say(self, problems: list[Problem]) -> None:
-        """What is wrong, when it changes and every few seconds."""
+    def _log(self, problems: list[Problem]) -> None:
+        """Log the problems when they change, and again every REMIND seconds."""
         sources = ", ".join(problem.source for problem in problems)
         wall = time.monotonic()
         if not problems:
-            if self._said and wall - self._said_at > DIAGNOSTICS_PERIOD:
-                self._said = ""
-                self.get_logger().info("all sources are there")
+            if self._logged and wall - self._logged_at > DIAGNOSTICS_PERIOD:
+                self._logged = ""
+                self.get_logger().info("all sources are received")
             return
         if wall < self._patient_until and all(p.age is None for p in problems):
             return
-        if sources != self._said or wall - self._said_at > REMIND:
-            self._said, self._said_at = sources, wall
-            words = "; ".join(f"{p.source}: {p.reason}" for p in problems)
-            self.get_logger().error(f"no observation: {words}")
+        if sources != self._logged or wall - self._logged_at > REMIND:
+            self._logged, self._logged_at = sources, wall
+            reasons = "; ".join(f"{p.source}: {p.reason}" for p in problems)
+            self.get_logger().error(f"no observation: {reasons}")
 
     def _diagnose(self) -> None:
         now, steady = self.get_clock().now().nanoseconds, time.monotonic_ns()
         current = self._current_problems(now, steady)
         current += [p for p in self._problems if p.source == "state"]
-        self._say(current)
+        self._log(current)
         found = {problem.source: problem for problem in current}
         names = (*self._layout.sources, *self._cameras)
         report = DiagnosticArray()

@@ -6,7 +6,7 @@ Subscribes
 Publishes
     policy_action  rlif_msgs/PolicyAction    of the same tick and stamp; none where it cannot answer
 
-Before any weights it does what `initial` says. Nothing here depends on the learner being alive. The
+Before any weights it acts as `initial` asks. It does not depend on the learner being alive. The
 weights of a frozen encoder are not sent: it loads them itself, from `encoder_weights`.
 """
 
@@ -38,19 +38,21 @@ from rlif_policy.weights import WeightsError, unpack_weights
 
 PARAMETERS = (
     Param("axes", ["x", "y", "z"], "entries of an action, as the arbiter's"),
-    Param("state_dim", 0, "entries of the state; 0: as the first weights say", 0, 10_000),
-    Param("hidden", [], "widths of the hidden layers; empty: as the first weights say", items=int),
+    Param("state_dim", 0, "entries of the state; 0: as in the first weights", 0, 10_000),
+    Param("hidden", [], "widths of the hidden layers; empty: as in the first weights", items=int),
     Param("checkpoint", "", "folder to start from: a checkpoint, or a run; empty: none"),
     Param(
-        "encoder_weights", "torchvision", "of a frozen encoder, as the learner's: see pretrained.py"
+        "encoder_weights",
+        "torchvision",
+        "pretrained weights of a frozen encoder, as the learner's; see rlif_policy/pretrained.py",
     ),
     Param("deterministic", False, "the mean instead of a sample: for evaluation", live=True),
-    Param("initial", "hold", "before any weights", choices=("hold", "random")),
+    Param("initial", "hold", "action before any weights", choices=("hold", "random")),
     Param("initial_scale", 0.3, "size of the random actions, in [-1, 1]", 0.0, 1.0),
     Param("learn", True, "take new weights from the topic; false: keep the checkpoint's"),
     Param("seed", 0, "of the sampled actions", 0, 2**31 - 1),
 )
-REMIND = 5.0  # s of wall time between two words on the same trouble
+REMIND = 5.0  # s of wall time between two logs of the same reason
 
 
 class PolicyNode(Node):
@@ -72,7 +74,7 @@ class PolicyNode(Node):
         self._actor: NumpyActor | None = None
         self._spec: PolicySpec | None = None
         self._version = 0
-        self._said, self._said_at = "", 0.0
+        self._logged, self._logged_at = "", 0.0
         if value["checkpoint"]:
             self._start_from(Path(value["checkpoint"]))
         self._publisher = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
@@ -106,7 +108,7 @@ class PolicyNode(Node):
         try:
             action = self._decide(state, message.images)
         except StateError as problem:
-            self._complain(str(problem))
+            self._log(str(problem))
             return
         answer = PolicyAction(header=message.header, tick=message.tick)
         answer.action = array.array("f", action.tobytes())
@@ -117,12 +119,12 @@ class PolicyNode(Node):
         """float32 [action_dim] in [-1, 1]. StateError for a state of another network."""
         if self._actor is not None:
             rng = None if self._deterministic else self._rng
-            return self._actor.act(state, rng, self._seen(self._actor.spec, images))
+            return self._actor.act(state, rng, self._select_images(self._actor.spec, images))
         if self._state_dim:
             check_state(state, self._state_dim)
         return self._initial()
 
-    def _seen(self, spec: PolicySpec, images: Sequence[Image]) -> list[np.ndarray]:
+    def _select_images(self, spec: PolicySpec, images: Sequence[Image]) -> list[np.ndarray]:
         """Pixels of the policy's cameras, in its order. StateError where one is missing."""
         if not spec.images:
             return []
@@ -167,11 +169,11 @@ class PolicyNode(Node):
             if found != want:
                 raise WeightsError(f"another network: {name} is {found}, expected {want}")
 
-    def _complain(self, words: str) -> None:
+    def _log(self, reason: str) -> None:
         now = time.monotonic()
-        if words != self._said or now - self._said_at > REMIND:
-            self._said, self._said_at = words, now
-            self.get_logger().error(f"no action: {words}")
+        if reason != self._logged or now - self._logged_at > REMIND:
+            self._logged, self._logged_at = reason, now
+            self.get_logger().error(f"no action: {reason}")
 
 
 def pixels(image: Image) -> np.ndarray:

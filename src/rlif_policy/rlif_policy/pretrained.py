@@ -29,11 +29,11 @@ UNUSED = ".num_batches_tracked"
 
 
 class PretrainedError(ValueError):
-    """Weights that cannot be had, or are of another network; the message says what to do."""
+    """Weights that cannot be had, or are of another network; the message has the remedy."""
 
 
 def load_trunk(spec: EncoderSpec, source: str) -> dict[str, Tensor]:
-    """The trunk's weights by name, for `ImageEncoder.load_trunk`. PretrainedError says what is wrong."""
+    """The trunk's weights by name, for `ImageEncoder.load_trunk`. PretrainedError has the reason."""
     if not spec.pretrained:
         raise PretrainedError(f"encoder {spec.name!r} is trained from scratch: it takes no weights")
     found = _from_torchvision(spec.name) if source == "torchvision" else _from_file(source)

@@ -15,7 +15,7 @@ from rlif_policy.networks import Actor, PolicySpec
 
 
 class WeightsError(ValueError):
-    """Weights that must not be used; the message says why and names the tensor."""
+    """Weights that must not be used; the message has the reason and names the tensor."""
 
 
 @lru_cache(maxsize=8)

@@ -83,17 +83,17 @@ def test_camera_watch_of_dark_images_is_black_until_a_pixel_reaches_the_level():
     spot = dark.copy()
     spot[2, 1, 2] = 8
     for image, fault in [(dark, ""), (dark, ""), (spot, ""), (dark, ""), (dark, ""), (dark, "b")]:
-        watched.shown(image)
+        watched.converted(image)
         assert watched.fault[:1] == fault
     assert "black: no pixel of its last 3 images reaches 8 of 255" in watched.fault
-    watched.shown(spot)
+    watched.converted(spot)
     assert not watched.fault
 
 
 def test_camera_watch_with_black_unchecked_has_no_fault():
     watched = watch(black_frames=0)
     for _ in range(50):
-        watched.shown(np.zeros((4, 4, 3), np.uint8))
+        watched.converted(np.zeros((4, 4, 3), np.uint8))
     assert not watched.fault
 
 
@@ -167,12 +167,12 @@ def test_camera_feed_of_near_depth_is_not_blind():
         return RawImage(8, 6, "16UC1", 16, data)
 
     for _ in range(4):
-        camera.look(depth(150))
+        camera.convert(depth(150))
         assert int(camera.pixels.max()) == 1 and not camera.watch.fault
     for _ in range(2):
-        camera.look(depth(0))
+        camera.convert(depth(0))
     assert camera.watch.fault == "blind: no pixel of its last 2 depth images was measured"
-    camera.look(depth(900))
+    camera.convert(depth(900))
     assert not camera.watch.fault
 
 
@@ -181,24 +181,24 @@ def test_camera_feed_converts_and_counts_an_image_once():
     with pytest.raises(ImageError, match="camera wrist: no image"):
         _ = camera.pixels
     black = picture(0)
-    camera.look(black)
+    camera.convert(black)
     first = camera.pixels
-    camera.look(black)
+    camera.convert(black)
     assert camera.pixels is first and not camera.watch.fault
-    camera.look(picture(0))
+    camera.convert(picture(0))
     assert camera.watch.fault
-    camera.look(picture())
+    camera.convert(picture())
     assert (camera.pixels == 200).all() and not camera.watch.fault
 
 
 def test_camera_feed_of_an_image_that_cannot_be_converted_has_a_fault():
     camera = CameraFeed(CameraSpec("wrist", 8, 6, 8, 6), CameraLimits())
-    camera.look(picture())
+    camera.convert(picture())
     bad = picture(width=9)
-    camera.look(bad)
-    camera.look(bad)
+    camera.convert(bad)
+    camera.convert(bad)
     assert "camera wrist sends 9x6" in camera.watch.fault and camera.watch.refused == 1
     with pytest.raises(ImageError, match="camera wrist: no image"):
         _ = camera.pixels
-    camera.look(picture())
+    camera.convert(picture())
     assert not camera.watch.fault and (camera.pixels == 200).all()

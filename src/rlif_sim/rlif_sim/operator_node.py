@@ -4,12 +4,12 @@ Subscribes
     policy_action  rlif_msgs/PolicyAction        what the policy is about to do
     ee_pose        geometry_msgs/PoseStamped     where the peg is
     object_pose    geometry_msgs/PoseStamped     where the hole is
-    episode        rlif_msgs/Episode             hands off between episodes
-    control_state  rlif_msgs/ControlState        arms what is disarmed, as a person would
+    episode        rlif_msgs/Episode             no take-over between episodes
+    control_state  rlif_msgs/ControlState        presses the arm button of a disarmed arbiter
 Publishes
     joy            sensor_msgs/Joy               axes: x, y, z; buttons: deadman, success, failure, arm
 
-It looks at every PolicyAction once; in lock-step its Joy carries the stamp of that action.
+It answers every PolicyAction once; in lock-step its Joy carries the stamp of that action.
 """
 
 from __future__ import annotations
@@ -45,22 +45,40 @@ from rlif_sim.strategies import (
 MODES = ("intervene", "always", "never")
 STRATEGIES = ("value", "random")
 PARAMETERS = (
-    Param("mode", "intervene", "when it drives; always: the actor alone", live=True, choices=MODES),
+    Param(
+        "mode",
+        "intervene",
+        "when the operator acts; always: at every step",
+        live=True,
+        choices=MODES,
+    ),
     Param("strategy", "value", "when to take over", choices=STRATEGIES),
     Param("beta", 0.95, "value: probability of taking over where the policy is worse", 0.5, 1.0),
-    Param("delta", 0.6, "value: by how many steps the policy must be worse", 0.0, 100.0),
+    Param("delta", 0.6, "value: steps by which the policy must be worse", 0.0, 100.0),
     Param("alpha", 0.0, "value: relative margin instead of delta; 0: delta", 0.0, 1.0),
     Param("probability", 0.3, "random: of taking over, per step", 0.0, 1.0),
     Param("take_over_length", 4, "steps of a take-over", 1, 1000),
-    Param("actor_bias", 0.0014, "m; how far off it sees the hole, per axis and episode", 0.0, 0.05),
-    Param("actor_noise", 0.15, "of its actions, which are in [-1, 1]", 0.0, 2.0),
+    Param(
+        "actor_bias",
+        0.0014,
+        "standard deviation of the error in the hole's position, per axis and episode, m",
+        0.0,
+        0.05,
+    ),
+    Param(
+        "actor_noise",
+        0.15,
+        "standard deviation of the error of an action, which is in [-1, 1]",
+        0.0,
+        2.0,
+    ),
     Param("actor_noise_memory", 0.7, "correlation of the noise from step to step", 0.0, 0.99),
     Param("linear_scale", 0.1, "m/s of an action of 1; as the arbiter's", 0.001, 1.0),
     Param("control_rate", 10.0, "Hz; as the observer's", 1.0, 100.0),
     Param("joy_rate", 20.0, "Hz of repeated Joy messages, as joy_node's autorepeat", 1.0, 100.0),
     Param("lock_step", False, "one Joy for each PolicyAction, with its stamp"),
-    Param("arms", True, "press the arm button of a disarmed arbiter; only with use_sim_time"),
-    Param("seed", 0, "of bias, noise and coin", 0, 2**31 - 1),
+    Param("arms", True, "press the arm button of a disarmed arbiter; with use_sim_time only"),
+    Param("seed", 0, "of bias, noise and take-overs", 0, 2**31 - 1),
 )
 Stamp = tuple[int, int]
 _KEPT = 50  # poses, until the PolicyAction of their stamp arrives
@@ -82,7 +100,7 @@ class OperatorNode(Node):
         self._episode = Episode()
         self._armed = False
         self._poses: OrderedDict[Stamp, dict[str, NDArray[np.float64]]] = OrderedDict()
-        self._asked: PolicyAction | None = None
+        self._pending: PolicyAction | None = None
         self._joy = self._message(None)
         self._publisher = self.create_publisher(Joy, "joy", RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_action, RELIABLE)
@@ -127,24 +145,24 @@ class OperatorNode(Node):
         poses[name] = np.array([position.x, position.y, position.z])
         if len(self._poses) > _KEPT:
             self._poses.popitem(last=False)
-        self._look()
+        self._answer()
 
     def _on_action(self, message: PolicyAction) -> None:
-        self._asked = message
-        self._look()
+        self._pending = message
+        self._answer()
 
-    def _look(self) -> None:
+    def _answer(self) -> None:
         """Answer the newest PolicyAction as soon as the poses that it was made from are known."""
-        if self._asked is None:
+        if self._pending is None:
             return
-        stamp = self._asked.header.stamp
+        stamp = self._pending.header.stamp
         poses = self._poses_at((stamp.sec, stamp.nanosec))
         if poses is None:
             return
-        action = np.asarray(self._asked.action, dtype=np.float64)
+        action = np.asarray(self._pending.action, dtype=np.float64)
         self._joy = self._message(self._choose(poses["end_effector"] - poses["object"], action))
         self._joy.header.stamp = stamp
-        self._asked = None
+        self._pending = None
         self._publisher.publish(self._joy)
 
     def _poses_at(self, stamp: Stamp) -> dict[str, NDArray[np.float64]] | None:
@@ -158,7 +176,7 @@ class OperatorNode(Node):
         self, position: NDArray[np.float64], policy_action: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
         if self._mode == "always":
-            return self._operator.drive(position)
+            return self._operator.act(position)
         if self._mode == "never" or self._episode.phase != Episode.RUNNING:
             return None
         return self._operator.decide(position, policy_action)

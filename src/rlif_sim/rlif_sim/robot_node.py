@@ -1,4 +1,4 @@
-"""Node `sim_robot`: the simulated arm, which behaves to the rest as a real stack with Servo does.
+"""Node `sim_robot`: the simulated arm, with the interface of a real stack with Servo.
 
 Subscribes
     servo_node/delta_twist_cmds  geometry_msgs/TwistStamped   by Servo's rules (rlif_sim.servo)
@@ -63,7 +63,7 @@ PARAMETERS = (
     ),
 )
 _WALL_PERIOD = 0.01  # s of simulated time per turn of the timer, where not in lock-step
-_RESET_PAUSE = 0.5  # s without samples: nobody shall take the jump to another start for a velocity
+_RESET_PAUSE = 0.5  # s without samples: no velocity may be taken from the jump to another start
 _REPEAT_PERIOD = 0.5  # s of wall time after which an idle lock-step world repeats its samples
 _START_TIME = 1.0  # s; a stamp of zero means "no stamp"
 

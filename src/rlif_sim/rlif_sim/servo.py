@@ -1,4 +1,4 @@
-"""MoveIt Servo's rules for an incoming twist, so that what works here works there. No ROS.
+"""MoveIt Servo's rules for an incoming twist. No ROS.
 
 Servo takes a twist only with a frame and a fresh stamp: a stamp of zero is always stale, and a command
 older than `incoming_command_timeout` is dropped. Unitless commands are scaled and must lie in [-1, 1].

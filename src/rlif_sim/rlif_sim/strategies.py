@@ -1,8 +1,8 @@
 """The scripted operator: who acts, who judges, and when to take over (PAPER: RLIF, section 5.1).
 
-The actor drives, imperfectly: it sees the hole in the wrong place, differently in each episode, and
-its hand shakes. The judge only compares; it may know better than the actor, as a person who cannot
-do a thing well may still see that it goes wrong. No ROS, no physics.
+The actor is imperfect: its estimate of the hole's position has an error that differs from episode to
+episode, and its actions have noise. The judge compares actions; it may know better than the actor, as
+a person may recognise a failure that they could not avoid themselves. No ROS, no physics.
 
 Positions are those of the peg's tip relative to the hole, [3] m; actions are [n] in [-1, 1].
 """
@@ -26,7 +26,7 @@ class Approach:
     period: float = 0.1  # s of an action
     aligned: float = 0.001  # m off the axis at which the peg goes down
     hover: float = 0.003  # m above the face that a peg which is off the axis keeps
-    depth: float = 0.025  # m below the face: where it is all over
+    depth: float = 0.025  # m below the face: the end of the approach
 
     def __post_init__(self) -> None:
         for name in ("speed", "period", "aligned", "hover", "depth"):
@@ -73,7 +73,7 @@ class Approach:
 
 
 class Judge(Protocol):
-    """Q_ref(s, a): the value of an action where the peg is, in the reference's eyes."""
+    """Q_ref(s, a): the value of an action at a position, by the reference."""
 
     def value(self, position: Array, action: Array) -> float: ...
 
@@ -95,9 +95,11 @@ class ReferenceJudge:
 
 @dataclass(frozen=True)
 class ActorConfig:
-    """How the operator's hand and eye err."""
+    """Errors of the operator."""
 
-    bias: float = 0.002  # m, standard deviation per axis of where it sees the hole, per episode
+    bias: float = (
+        0.002  # m, standard deviation of the error in the hole's position, per axis and episode
+    )
     noise: float = 0.15  # standard deviation of an action's error
     noise_memory: float = 0.7  # correlation of the error from step to step
 
@@ -110,7 +112,7 @@ class ActorConfig:
 
 
 class Actor:
-    """The operator's hand: the approach, to where it believes the hole to be, with a shaking hand."""
+    """The operator's actions: the approach, to a position with a bias, with noise."""
 
     def __init__(self, config: ActorConfig, approach: Approach, seed: int) -> None:
         self._config, self._approach = config, approach
@@ -118,7 +120,7 @@ class Actor:
         self.start_episode()
 
     def start_episode(self) -> None:
-        """Look anew: another bias."""
+        """Draw another bias."""
         self._bias = np.zeros(3)
         self._bias[:2] = self._rng.normal(0.0, self._config.bias, 2)
         self._error = np.zeros(3)
@@ -183,7 +185,7 @@ class ValueStrategy:
 
 
 class Operator:
-    """Watches, takes over for `length` steps, lets go."""
+    """Takes over for `length` steps where the strategy asks for it."""
 
     def __init__(
         self,
@@ -200,16 +202,16 @@ class Operator:
         self._left = 0
 
     def start_episode(self) -> None:
-        """Hands off, eyes open."""
+        """End a take-over, and draw another bias."""
         self._left = 0
         self._actor.start_episode()
 
-    def drive(self, position: Array) -> Array:
-        """The actor's action [3], whether the operator should or not."""
+    def act(self, position: Array) -> Array:
+        """The actor's action [3], whatever the strategy asks for."""
         return self._actor.action(position)
 
     def decide(self, position: Array, policy_action: Array) -> Array | None:
-        """The action [3] with which the operator takes or keeps control; None: the policy drives."""
+        """The action [3] with which the operator takes or keeps control; None: the policy keeps it."""
         if self._left == 0:
             chance = self._strategy.chance(self._judge, position, policy_action)
             if self._rng.random() >= chance:
