@@ -14,8 +14,9 @@ PUBLISHERS = [
 
 
 @pytest.mark.parametrize("publisher", PUBLISHERS)
-def test_sensor_subscription_accepts_every_publisher(publisher):
-    compatible, _ = check(publisher, qos.SENSOR)
+@pytest.mark.parametrize("name", ["SENSOR", "SENSOR_100"])
+def test_sensor_subscription_accepts_every_publisher(publisher, name):
+    compatible, _ = check(publisher, getattr(qos, name))
     assert compatible != QoSCompatibility.ERROR  # a warning is of policies that nobody set
 
 

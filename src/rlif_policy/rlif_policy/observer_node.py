@@ -32,7 +32,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.endpoints import why_unmatched
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import RELIABLE, SENSOR
+from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -170,7 +170,10 @@ class ObserverNode(Node):
         self._types: dict[str, type] = {}
         for source in self._layout.sources:
             self._types[source], receive = receivers[source]
-            self.create_subscription(self._types[source], source, receive, qos)
+            shared = source == "joint_states" and not self._lock_step
+            self.create_subscription(
+                self._types[source], source, receive, SENSOR_100 if shared else qos
+            )
         for topic, camera in self._cameras.items():
             packed = topic.endswith(COMPRESSED)
             self._types[topic] = CompressedImage if packed else Image

@@ -84,7 +84,7 @@ def test_numpy_actor_with_each_pooling_gives_the_actions_of_torch(pooling):
 @pytest.mark.parametrize(
     ("name", "pooling"),
     [
-        ("resnet18", "spatial_embedding"),
+        pytest.param("resnet18", "spatial_embedding", marks=pytest.mark.slow),
         pytest.param("efficientnet_b3", "spatial_softmax", marks=pytest.mark.slow),
     ],
 )

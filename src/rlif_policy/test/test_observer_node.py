@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import io
-import itertools
 import math
 
 import numpy as np
@@ -288,17 +287,14 @@ def test_observer_with_arm_and_gripper_on_one_topic_merges_them(graph):
     rig = Rig(graph, **JOINTS, max_age=LONG)
     arm = graph.publisher(JointState, "joint_states")
     gripper = graph.publisher(JointState, "joint_states")
-    count = itertools.count()
-
-    def send():
-        now, number = rig.now(), next(count)
+    gripper.publish(joint_states(rig.now(), finger=0.04, other=9.0))
+    for number in range(10):
+        now, before = rig.now(), len(rig.observed)
         arm.publish(joint_states(now, a2=2.0, a1=1.0))
+        gripper.publish(joint_states(now, wheel=5.0))
         if number % 3 == 0:
             gripper.publish(joint_states(now, finger=0.04, other=9.0))
-        gripper.publish(joint_states(now, wheel=5.0))
-        return len(rig.observed) >= 10
-
-    graph.until(send, "ten observations")
+        graph.until(lambda n=before: len(rig.observed) > n, f"observation {number}")
     assert rig.observed[-1].state.tolist() == pytest.approx([1.0, 2.0, 0.04])
     ticks = [m.tick for m in rig.observed]
     assert ticks == list(range(ticks[0], ticks[0] + len(ticks))), "one is missing"

@@ -110,7 +110,7 @@ def test_read_actor_without_a_checkpoint_names_the_folder(tmp_path):
         read_actor(tmp_path)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("frozen", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_read_actor_with_an_encoder_gives_the_same_actions(resnet_file, tmp_path, frozen):
     actor, trunk = seeing(4, resnet_file, frozen=frozen)
     write_state(tmp_path, actor)

@@ -95,7 +95,9 @@ def test_pack_weights_that_are_not_finite_raises():
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("trunk_is", ["small", "frozen", "fine-tuned"])
+@pytest.mark.parametrize(
+    "trunk_is", ["small", "frozen", pytest.param("fine-tuned", marks=pytest.mark.slow)]
+)
 def test_weights_with_an_encoder_are_restored_exactly(resnet_file, trunk_is, shared):
     frozen = trunk_is == "frozen"
     file = None if trunk_is == "small" else resnet_file
