@@ -1,1 +1,1 @@
-"""Shared by all nodes of the suite: parameters as a table, their checks, QoS, graceful shutdown."""
+"""Shared by all nodes: parameters as a table, their checks, QoS, enums, graceful shutdown."""
