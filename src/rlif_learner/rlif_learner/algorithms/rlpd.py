@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rlif_learner.algorithms.critics import EnsembleCritic, FlatParameters
-from rlif_learner.algorithms.noise import CriticNoise, UpdateNoise, draw_noise
+from rlif_learner.algorithms.noise import CriticNoise, UpdateNoise, draw_noise, independent_seeds
 from rlif_learner.algorithms.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.augmentation import shift_cameras
@@ -59,7 +59,8 @@ def device_precision(config: RLPDConfig, device: torch.device) -> bool:
 
 
 class RLPD:
-    """The algorithm and its state. All randomness comes from generators seeded by `seed`.
+    """The algorithm and its state. All randomness comes from generators of independent seeds,
+    derived from `seed`.
 
     `trunk`: pretrained weights of the image encoder's trunk (rlif_policy.pretrained), where it has some.
     `accelerate`: compiled passes of the critics where there can be some (see critic_kernel.py);
@@ -79,10 +80,11 @@ class RLPD:
         self.config, self.spec, self.device = config, spec, torch.device(device)
         # With images the convolutions alone are in 16 bits, on every device.
         self.autocast = device_precision(config, self.device) and spec.encoder is None
-        generator = torch.Generator().manual_seed(seed)  # the same weights on every device
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.rng = np.random.default_rng(seed)
-        self.actor = Actor(spec, seed, trunk).to(self.device)
+        critic_seed, actor_seed, noise_seed, batch_seed = independent_seeds(seed, 4)
+        generator = torch.Generator().manual_seed(critic_seed)  # the same weights on every device
+        self.generator = torch.Generator(self.device).manual_seed(noise_seed)
+        self.rng = np.random.default_rng(batch_seed)
+        self.actor = Actor(spec, actor_seed, trunk).to(self.device)
         self.critic = EnsembleCritic(spec, config, generator, self.device)
         self.target = EnsembleCritic(spec, config, generator, self.device)
         self.target.flat.values.copy_(self.critic.flat.values)

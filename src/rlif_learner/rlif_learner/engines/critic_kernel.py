@@ -66,7 +66,7 @@ def _structure(name: str, kind: object, names: str) -> type[ctypes.Structure]:
 _Sizes = _structure("_Sizes", ctypes.c_int64, "critics inputs layers width layer_norm threads")
 _Begins = _structure("_Begins", ctypes.c_void_p, "weights biases gains shifts")
 _State = _structure("_State", ctypes.c_void_p, "values gradients first second target decayed")
-_Rates = _structure("_Rates", ctypes.c_float, "eps beta1 beta2 shrink tau")
+_Rates = _structure("_Rates", ctypes.c_float, "eps beta1 beta2 rest1 rest2 shrink tau")
 _Counts = _structure("_Counts", ctypes.c_int64, "steps rows subset_size")
 _Data = _structure(
     "_Data", ctypes.c_void_p, "inputs next_inputs rewards discounts subset sizes corrections"
@@ -339,7 +339,8 @@ class CriticKernel:
 
     def _rates(self, optimiser: FlatAdam, tau: float) -> Any:
         shrink = optimiser.learning_rate * optimiser.weight_decay
-        return ctypes.byref(_Rates(optimiser.eps, *optimiser.betas, shrink, tau))
+        rests = (1.0 - beta for beta in optimiser.betas)
+        return ctypes.byref(_Rates(optimiser.eps, *optimiser.betas, *rests, shrink, tau))
 
     def _now(self) -> Any:
         self._shape.sizes.threads = torch.get_num_threads()

@@ -109,6 +109,8 @@ def test_adam_and_average_equals_pytorch(level, decay):
         kernel.adam_and_average(compiled, gradients, target, 0.1)
         torch.testing.assert_close(target, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(plain.values, compiled.values, atol=1e-6, rtol=1e-5)
+    # Regression: 1 - beta2 was formed in float32, 1.3e-5 off.
+    torch.testing.assert_close(compiled.second, plain.second, atol=0.0, rtol=2e-6)
     torch.testing.assert_close(plain.values[decayed > 0], parameters[0].detach(), atol=1e-6, rtol=0)
     torch.testing.assert_close(
         plain.values[decayed == 0], parameters[1].detach(), atol=1e-6, rtol=0
