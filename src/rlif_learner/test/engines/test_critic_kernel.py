@@ -22,6 +22,7 @@ from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Batch
 from rlif_learner.engines import critic_kernel
 from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
+from rlif_learner.engines.torch_engine import TorchEngine
 from rlif_policy.networks import PolicySpec
 from rlif_policy.processor import VARIABLE, processor
 
@@ -237,7 +238,7 @@ def test_learner_without_a_compiler_uses_pytorch_and_warns_of_the_cost(monkeypat
     spec = PolicySpec(3, 1, state_offset=(1.0, 2.0, 3.0))
     with pytest.warns(UserWarning, match=r"no C\+\+ compiler found.* ms for"):
         learner = RLPD(config, spec)
-    assert learner.kernel is None
+    assert type(learner.engine) is TorchEngine
 
 
 @pytest.fixture
