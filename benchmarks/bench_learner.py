@@ -30,6 +30,7 @@ from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.steps import StepRecord
+from rlif_learner.engines.compiled_engine import CompiledCriticEngine
 from rlif_policy.networks import PolicySpec
 
 RESULTS = Path(__file__).with_name("results") / "learner.json"
@@ -71,16 +72,16 @@ def steps_per_second(
 ) -> float:
     """Critic steps per second of whole updates. `where`: accelerate, device, as of RLPD."""
     learner = RLPD(replace(CONFIG, precision=precision), SPEC, seed=0, **where)
-    if learner.ahead is None:
+    if learner.device.type == "cpu":
         return CONFIG.utd / median_time(lambda: learner.update(buffers), repeats)
     for _ in range(10):
         learner.update(buffers)
     # Updates overlap on a GPU: the time of all of them, and no stop in between.
-    learner.ahead.finish()
+    learner.engine.finish()
     start = time.perf_counter()
     for _ in range(repeats):
         learner.update(buffers)
-    learner.ahead.finish()
+    learner.engine.finish()
     return repeats * CONFIG.utd / (time.perf_counter() - start)
 
 
@@ -97,8 +98,8 @@ def processor() -> str:
 def measure(repeats: int) -> dict[str, object]:
     """All numbers of the table."""
     buffers = Buffers(filled_buffer())
-    kernel = RLPD(CONFIG, SPEC).kernel
-    low_format = kernel.low_precision if kernel is not None else None
+    engine = RLPD(CONFIG, SPEC).engine
+    low_format = engine.kernel.low_precision if isinstance(engine, CompiledCriticEngine) else None
     float32 = steps_per_second(buffers, repeats)
     low = steps_per_second(buffers, repeats, low_format) if low_format else None
     plain = steps_per_second(buffers, max(5, repeats // 6), accelerate=False)

@@ -333,8 +333,7 @@ def updates_per_second(learner: RLPD, buffers: Buffers, seconds: float) -> dict[
         while time.perf_counter() - start < length or not count:
             learner.update(buffers)
             count += 1
-        if learner.ahead is not None:
-            learner.ahead.finish()  # updates overlap on a GPU: the time of all of them
+        learner.engine.finish()  # updates overlap on a GPU: the time of all of them
         return count / (time.perf_counter() - start)
 
     block(0.0)

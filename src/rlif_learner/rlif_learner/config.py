@@ -34,7 +34,7 @@ class RLPDConfig:
     actor_learning_rate: float = 3e-4
     critic_learning_rate: float = 3e-4
     temperature_learning_rate: float = 3e-4
-    critic_weight_decay: float = 0.0  # decoupled (AdamW), on the weight matrices only
+    critic_weight_decay: float = 0.0  # decoupled (AdamW), of all but the biases
     precision: str = "float32"  # of the matrix products; weights and optimisers stay float32
     # With images.
     encoder_learning_rate: float = 3e-4

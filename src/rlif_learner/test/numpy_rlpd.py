@@ -12,22 +12,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 EPS_NORM, EPS_ADAM = 1e-6, 1e-8
+ROUNDING = 5e-8  # of gradients in float32, and more
 
 
 @dataclass
 class Adam:
+    """Textbook Adam. `undecided`: entries whose first gradient was of the size of its own rounding in
+    float32, of which Adam makes a step of the size of the learning rate all the same."""
+
     rate: float
     steps: int = 0
     first: dict = field(default_factory=dict)
     second: dict = field(default_factory=dict)
+    undecided: dict = field(default_factory=dict)
 
     def step(self, values, gradients, decay=0.0):
         self.steps += 1
         for key, g in gradients.items():
+            self.undecided.setdefault(key, (g != 0.0) & (np.abs(g) < ROUNDING))
             m = self.first[key] = 0.9 * self.first.get(key, 0.0) + 0.1 * g
             v = self.second[key] = 0.999 * self.second.get(key, 0.0) + 0.001 * g * g
             m_hat, v_hat = m / (1 - 0.9**self.steps), v / (1 - 0.999**self.steps)
-            if decay and key[0] == "weight":
+            if decay and key[0] in (
+                "weight",
+                "gain",
+            ):  # all but biases, LayerNorm's "shift" among them
                 values[key] = values[key] * (1 - self.rate * decay)
             values[key] = values[key] - self.rate * m_hat / (np.sqrt(v_hat) + EPS_ADAM)
 
@@ -82,10 +91,10 @@ def actor_forward(p, state, noise, layers):
     out = x @ p["weight", layers].T + p["bias", layers]
     mean, log_std = np.split(out, 2, -1)
     log_std = np.clip(log_std, -20, 2)
-    action = np.tanh(mean + np.exp(log_std) * noise)
-    log_prob = (
-        -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - np.log(1 - action**2)
-    ).sum(-1)
+    raw = mean + np.exp(log_std) * noise
+    action = np.tanh(raw)
+    log_slope = -2 * np.log(np.cosh(raw))  # of tanh; 1 - action^2 has no digits left near 1
+    log_prob = (-0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - log_slope).sum(-1)
     return action, log_prob, (cache, x, out, noise)
 
 

@@ -61,8 +61,8 @@ class BC:
         return 0
 
     @property
-    def sees(self) -> bool:
-        """Whether the policy is one of images."""
+    def uses_images(self) -> bool:
+        """Whether the policy has an image encoder."""
         return self.actor.encoder is not None
 
     def draw(self, buffers: Buffers) -> Batch:
@@ -72,7 +72,7 @@ class BC:
                 "BC: found no prior data that anybody drove, expected demonstrations to imitate"
             )
         batch_size = self.config.batch_size
-        return buffers.prior.sample(batch_size, self.rng, sources=DRIVEN, images=self.sees)
+        return buffers.prior.sample(batch_size, self.rng, sources=DRIVEN, images=self.uses_images)
 
     def update(self, buffers: Buffers) -> dict[str, float]:
         """`utd` gradient steps. NonFiniteError names the quantity; that step is not taken."""
@@ -95,7 +95,7 @@ class BC:
             if not math.isfinite(metrics["imitation_loss"]):
                 self.flat.gradients.fill_(math.nan)  # so that no process takes this step
             self.average_gradients(self.flat.gradients)
-        quantities = {**metrics, "actor gradient norm": float(self.flat.gradients.norm())}
+        quantities = {**metrics, "actor_grad_norm": float(self.flat.gradients.norm())}
         refuse_non_finite(quantities, batch, f"update {self.updates}")
         self.optimiser.step(self.flat.gradients)
         return metrics
@@ -103,7 +103,7 @@ class BC:
     def _shifted(self, batch: Batch) -> tuple[Tensor, ...]:
         """The images, each moved at random; what a frozen trunk has seen already stays as it is."""
         most = self.config.random_shift
-        if not most or not self.sees or batch.images[0].is_floating_point():
+        if not most or not self.uses_images or batch.images[0].is_floating_point():
             return batch.images
         moves = self.rng.integers(-most, most + 1, (len(batch.images), len(batch.states), 2))
         return shift_cameras(batch.images, torch.from_numpy(moves).to(self.device))

@@ -69,10 +69,11 @@ class EnsembleCritic(nn.Module):
         self.flat = FlatParameters(self.parameters())
 
     def decayed(self) -> Tensor:
-        """1 for each entry of the flat vector that belongs to a weight matrix, 0 elsewhere."""
-        matrices = {id(weight) for weight in self.weights}
+        """1 for each entry of the flat vector that weight decay applies to, 0 elsewhere: all but the
+        biases, as in RLPD's reference code. A LayerNorm's shift is its bias, its gain is not."""
+        chosen = {id(parameter) for parameter in (*self.weights, *self.gains)}
         return torch.cat(
-            [torch.full_like(p.flatten(), float(id(p) in matrices)) for p in self.flat.parameters]
+            [torch.full_like(p.flatten(), float(id(p) in chosen)) for p in self.flat.parameters]
         ).detach()
 
     def inputs(self, states: Tensor, actions: Tensor) -> Tensor:

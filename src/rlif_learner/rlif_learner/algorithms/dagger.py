@@ -36,7 +36,7 @@ class DAgger(BC):
     def draw(self, buffers: Buffers) -> Batch:
         """A batch out of prior and online states, uniformly, relabelled by the expert."""
         parts = ((buffers.prior, tuple(Source)), (buffers.online, tuple(Source)))
-        batch = sample_union(parts, self.config.batch_size, self.rng, images=self.sees)
+        batch = sample_union(parts, self.config.batch_size, self.rng, images=self.uses_images)
         actions = np.asarray(self.expert(batch.states.numpy()), np.float32)
         if actions.shape != tuple(batch.actions.shape):
             raise ValueError(

@@ -20,4 +20,4 @@ class HGDAgger(BC):
                 "intervene first"
             )
         parts = ((buffers.prior, DRIVEN), (buffers.online, intervened))
-        return sample_union(parts, self.config.batch_size, self.rng, images=self.sees)
+        return sample_union(parts, self.config.batch_size, self.rng, images=self.uses_images)

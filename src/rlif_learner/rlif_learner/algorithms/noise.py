@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,12 @@ class UpdateNoise:
     masks: list[Tensor] | None = None  # dropout of the critics in the actor's step
     # int64 [utd, 2, cameras, batch, 2]: by how much the images before and after the action move
     shifts: Tensor | None = None
+
+
+def independent_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of generators whose streams have nothing in common, all out of one number."""
+    children = np.random.SeedSequence(seed).spawn(count)
+    return [int(child.generate_state(1, np.uint64)[0]) for child in children]
 
 
 def draw_noise(config: RLPDConfig, spec: PolicySpec, generator: torch.Generator) -> UpdateNoise:

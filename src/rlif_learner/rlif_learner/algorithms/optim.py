@@ -40,7 +40,8 @@ def _not_finite(batch: Batch) -> str:
 class FlatAdam:
     """Adam (and, with `weight_decay`, AdamW) on a flat vector of parameters, in place.
 
-    `decayed`: 1 where weight decay applies, 0 elsewhere; same length as the parameters. All of it is
+    Not torch.optim.Adam, whose step can be refused on the device by private means only, and whose
+    moments the compiled critics could not share. `decayed`: 1 where weight decay applies, 0 elsewhere; same length as the parameters. All of it is
     tensors on the parameters' device, the number of steps too: a step never waits for the device.
     """
 

@@ -1,1 +1,1 @@
-"""What executes the update of an algorithm faster: compiled critics, CUDA graphs, several processes."""
+"""What executes the updates of an algorithm: PyTorch, compiled critics, CUDA graphs, several processes."""

@@ -28,9 +28,10 @@ struct State {
   const float* decayed;
 };
 
-// Adam (AdamW where `decayed` is given), then target += tau (values - target).
+// Adam (AdamW where `decayed` is given), then target += tau (values - target). The rests are 1 - beta,
+// formed in double: in float32 that of 0.999 would be 1.3e-5 off.
 struct Rates {
-  float eps, beta1, beta2, shrink, tau;
+  float eps, beta1, beta2, rest1, rest2, shrink, tau;
 };
 
 // [steps, ...] of each: all that the critic steps of one update need.
@@ -488,8 +489,8 @@ void adam_part(long begin, long length, State v, Rates rates, float size, float 
   const float eps = rates.eps * correction;
   for (long i = 0; i < length; i++) {
     const float g = gradients[i];
-    first[i] += (1.0f - rates.beta1) * (g - first[i]);
-    second[i] = rates.beta2 * second[i] + (1.0f - rates.beta2) * g * g;
+    first[i] += rates.rest1 * (g - first[i]);
+    second[i] = rates.beta2 * second[i] + rates.rest2 * g * g;
     values[i] -= size * first[i] / (std::sqrt(second[i]) + eps);
     target[i] += rates.tau * (values[i] - target[i]);
   }

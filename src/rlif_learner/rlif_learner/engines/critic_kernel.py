@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ def _structure(name: str, kind: object, names: str) -> type[ctypes.Structure]:
 _Sizes = _structure("_Sizes", ctypes.c_int64, "critics inputs layers width layer_norm threads")
 _Begins = _structure("_Begins", ctypes.c_void_p, "weights biases gains shifts")
 _State = _structure("_State", ctypes.c_void_p, "values gradients first second target decayed")
-_Rates = _structure("_Rates", ctypes.c_float, "eps beta1 beta2 shrink tau")
+_Rates = _structure("_Rates", ctypes.c_float, "eps beta1 beta2 rest1 rest2 shrink tau")
 _Counts = _structure("_Counts", ctypes.c_int64, "steps rows subset_size")
 _Data = _structure(
     "_Data", ctypes.c_void_p, "inputs next_inputs rewards discounts subset sizes corrections"
@@ -163,43 +162,6 @@ def load_library(directory: Path | None = None) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
     except OSError as error:
         raise KernelUnavailableError(f"cannot load {library}: {error}") from error
-
-
-def make_kernel(critic: EnsembleCritic, config: RLPDConfig) -> CriticKernel | None:
-    """The compiled passes; or None, with a warning that says why and what it costs. On a GPU there
-    is nothing to compile."""
-    if critic.flat.values.device.type != "cpu":
-        return None
-    try:
-        kernel = CriticKernel(critic, config)
-    except KernelUnavailableError as error:
-        warnings.warn(
-            f"no compiled critics: {error}. PyTorch does the same more slowly: "
-            f"{1e3 * measured_step(critic, config):.0f} ms for the gradients of one critic step",
-            stacklevel=3,
-        )
-        return None
-    if config.precision not in (kernel.precision, "auto"):
-        warnings.warn(
-            f"precision: found {config.precision!r}, of which this processor has no products at level "
-            f"{processor().level.name}; {kernel.precision} is used",
-            stacklevel=3,
-        )
-    return kernel
-
-
-def measured_step(critic: EnsembleCritic, config: RLPDConfig) -> float:
-    """Seconds that PyTorch takes on this machine for the gradients of a critic step, the best of
-    three."""
-    actions = torch.zeros(config.batch_size, critic.action_dim)
-    states = torch.zeros(config.batch_size, critic.weights[0].shape[1] - critic.action_dim)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        critic(states, actions).sum().backward()
-        times.append(time.perf_counter() - start)
-    critic.flat.gradients.zero_()
-    return min(times)
 
 
 class CriticKernel:
@@ -339,7 +301,8 @@ class CriticKernel:
 
     def _rates(self, optimiser: FlatAdam, tau: float) -> Any:
         shrink = optimiser.learning_rate * optimiser.weight_decay
-        return ctypes.byref(_Rates(optimiser.eps, *optimiser.betas, shrink, tau))
+        rests = (1.0 - beta for beta in optimiser.betas)
+        return ctypes.byref(_Rates(optimiser.eps, *optimiser.betas, *rests, shrink, tau))
 
     def _now(self) -> Any:
         self._shape.sizes.threads = torch.get_num_threads()

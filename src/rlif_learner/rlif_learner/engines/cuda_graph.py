@@ -18,6 +18,7 @@ from torch import Tensor
 from rlif_learner.algorithms.noise import UpdateNoise
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.data.buffer import Batch, Buffers
+from rlif_learner.engines.torch_engine import TorchEngine
 
 if TYPE_CHECKING:  # which imports this module
     from rlif_learner.algorithms.rlpd import RLPD, Record
@@ -25,21 +26,25 @@ if TYPE_CHECKING:  # which imports this module
 WARM_UPS = 3  # eager updates before the recording, as CUDA graphs ask for
 
 
-class DeviceUpdates:
+class CudaGraphEngine(TorchEngine):
     """The updates of one learner. Batches are drawn one update ahead of their use."""
 
     def __init__(self, learner: RLPD) -> None:
-        self.learner, self.device = learner, learner.device
-        self._on_gpu = self.device.type == "cuda"
+        super().__init__(learner)
+        self.device = learner.device
+        on_gpu = self.device.type == "cuda"
         self._staged: tuple[Batch, Batch, Mapping[str, Any]] | None = (
             None  # host, device, rng before
         )
         self._pending: tuple[Record, Batch, tuple[int, int]] | None = (
             None  # of the update that runs
         )
-        self._copies = torch.cuda.Stream(self.device) if self._on_gpu else None
+        self._copies = torch.cuda.Stream(self.device) if on_gpu else None
         self._graph: torch.cuda.CUDAGraph | None = None
-        if self._on_gpu and not learner.config.dropout:
+
+    def prepare(self) -> None:
+        """Record the graph; dropout, whose masks are many, is left to separate calls."""
+        if self.device.type == "cuda" and not self.learner.config.dropout:
             self._record_graph()
 
     def update(self, buffers: Buffers) -> dict[str, float]:

@@ -17,7 +17,7 @@ from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointStore, MismatchError
 from rlif_learner.data.steps import Source
-from rlif_learner.engines.cuda_graph import DeviceUpdates
+from rlif_learner.engines.cuda_graph import CudaGraphEngine
 from rlif_learner.vision import low_precision, make_buffer
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
@@ -133,7 +133,7 @@ def test_the_critics_loss_trains_the_encoder_and_the_actors_only_if_both(gradien
     buffers = doubles.filled(learner.actor)
     batch, noise = learner.draw_batches(buffers)[0], learner.draw_noise()
     before = copied(learner)
-    seen = learner.see(batch, noise.shifts[0])
+    seen = learner.encode(batch, noise.shifts[0])
     ahead = learner.next_actions(seen.next_states, noise.critics.next_action[0])
     learner.critic_step(seen, ahead, noise.critics.step(0))
     slopes = learner.encoder_flat.gradients.clone()
@@ -144,7 +144,7 @@ def test_the_critics_loss_trains_the_encoder_and_the_actors_only_if_both(gradien
 
     learner.encoder_flat.gradients.zero_()
     critic_slopes = learner.critic.flat.gradients.clone()
-    seen = learner.see(batch, noise.shifts[0])
+    seen = learner.encode(batch, noise.shifts[0])
     if gradients == "critic":
         seen = replace(seen, states=seen.states.detach())
     learner.actor_step(seen, noise.action)
@@ -168,7 +168,7 @@ def test_the_encoders_gradients_count_in_the_norm():
     squares = sum(
         float(flat.gradients.square().sum()) for flat in (learner.critic.flat, learner.encoder_flat)
     )
-    assert metrics["critic gradient norm"] == pytest.approx(squares**0.5, rel=1e-5)
+    assert metrics["critic_grad_norm"] == pytest.approx(squares**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("gradients", ["critic", "both"])
@@ -243,7 +243,7 @@ def test_same_shift_moves_both_images_of_a_pair_alike():
                 buffer.columns[f"image_{i}"][:] = buffer.columns[f"image_{i}"][:1]
             buffer.columns["state"][:] = buffer.columns["state"][:1]
         batch, noise = learner.draw_batches(buffers)[0], learner.draw_noise()
-        seen = learner.see(batch, noise.shifts[0])
+        seen = learner.encode(batch, noise.shifts[0])
         assert torch.equal(seen.states, seen.next_states) == same
         assert not seen.next_states.requires_grad and seen.states.requires_grad
 
@@ -288,15 +288,15 @@ def test_what_is_not_finite_in_the_encoder_alone_stops_the_step_too(resnet):
     learner = make_learner(spec=resnet.spec, trunk=resnet.trunk)
     buffers = doubles.filled(learner.actor)
     kept = copied(learner)
-    step = learner._critic_loss
+    step = learner.engine.critic_gradients
 
     def spoil(*arguments):
         losses = step(*arguments)
         learner.encoder_flat.gradients[3] = np.inf
         return losses
 
-    learner._critic_loss = spoil
-    with pytest.raises(NonFiniteError, match="critic gradient norm"):
+    learner.engine.critic_gradients = spoil
+    with pytest.raises(NonFiniteError, match="critic_grad_norm"):
         learner.update(buffers)
     assert_same(learner, kept)
 
@@ -379,11 +379,11 @@ def test_updates_as_on_a_gpu_are_the_same(resnet, frozen, gradients):
     spec, trunk = (resnet.spec, resnet.trunk) if frozen else (SPEC, None)
     plain, ahead = (make_learner(config, spec, 1, trunk) for _ in range(2))
     buffers = doubles.filled(plain.actor)
-    ahead.ahead = DeviceUpdates(ahead)
+    ahead.engine = CudaGraphEngine(ahead)
     expected = [plain.update(buffers) for _ in range(3)]
     found = [ahead.update(buffers) for _ in range(3)]
     assert found == [{}, *expected[:2]]
-    assert ahead.ahead.finish() == expected[2]
+    assert ahead.engine.finish() == expected[2]
     assert_same(ahead, copied(plain))
     assert ahead.state_values() == plain.state_values()
 
@@ -395,7 +395,7 @@ def test_what_a_graph_reads_is_what_a_batch_holds(resnet, frozen):
     learner = make_learner(spec=spec, trunk=trunk)
     buffers = doubles.filled(learner.actor, episodes=1)
     batch = learner.draw_batches(buffers)
-    empty = DeviceUpdates(learner)._empty_images((CONFIG.utd, CONFIG.batch_size))
+    empty = CudaGraphEngine(learner)._empty_images((CONFIG.utd, CONFIG.batch_size))
     expected = [(t.shape, t.dtype) for t in (*batch.images, *batch.next_images)]
     assert [(t.shape, t.dtype) for t in empty] == expected
 

@@ -22,6 +22,7 @@ from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Batch
 from rlif_learner.engines import critic_kernel
 from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
+from rlif_learner.engines.torch_engine import TorchEngine
 from rlif_policy.networks import PolicySpec
 from rlif_policy.processor import VARIABLE, processor
 
@@ -109,6 +110,8 @@ def test_adam_and_average_equals_pytorch(level, decay):
         kernel.adam_and_average(compiled, gradients, target, 0.1)
         torch.testing.assert_close(target, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(plain.values, compiled.values, atol=1e-6, rtol=1e-5)
+    # Regression: 1 - beta2 was formed in float32, 1.3e-5 off.
+    torch.testing.assert_close(compiled.second, plain.second, atol=0.0, rtol=2e-6)
     torch.testing.assert_close(plain.values[decayed > 0], parameters[0].detach(), atol=1e-6, rtol=0)
     torch.testing.assert_close(
         plain.values[decayed == 0], parameters[1].detach(), atol=1e-6, rtol=0
@@ -235,7 +238,7 @@ def test_learner_without_a_compiler_uses_pytorch_and_warns_of_the_cost(monkeypat
     spec = PolicySpec(3, 1, state_offset=(1.0, 2.0, 3.0))
     with pytest.warns(UserWarning, match=r"no C\+\+ compiler found.* ms for"):
         learner = RLPD(config, spec)
-    assert learner.kernel is None
+    assert type(learner.engine) is TorchEngine
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from rlif_learner.algorithms.rlpd import RLPD, NonFiniteError
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.steps import StepRecord
-from rlif_learner.engines.cuda_graph import DeviceUpdates
+from rlif_learner.engines.cuda_graph import CudaGraphEngine
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(3, 2, hidden=(16, 16))
@@ -36,7 +36,7 @@ def make_buffers():
 def make_pair(config=CONFIG):
     """Two equal learners; the second one updates as on a GPU."""
     plain, ahead = (RLPD(config, SPEC, seed=1, accelerate=False) for _ in range(2))
-    ahead.ahead = DeviceUpdates(ahead)
+    ahead.engine = CudaGraphEngine(ahead)
     return plain, ahead
 
 
@@ -51,8 +51,8 @@ def test_same_numbers_and_the_metrics_of_the_update_before():
     expected = [plain.update(buffers) for _ in range(4)]
     found = [ahead.update(buffers) for _ in range(4)]
     assert found == [{}, *expected[:3]]
-    assert ahead.ahead.finish() == expected[3]
-    assert ahead.ahead.finish() == {}
+    assert ahead.engine.finish() == expected[3]
+    assert ahead.engine.finish() == {}
     assert_equal(plain, ahead)  # what was drawn ahead does not count
 
 
@@ -82,8 +82,8 @@ def test_from_a_step_that_is_not_finite_on_nothing_changes():
     (_, ahead), buffers = make_pair(), make_buffers()
     for _ in range(3):
         ahead.update(buffers)
-    ahead.ahead.finish()
-    ahead.ahead.forget()
+    ahead.engine.finish()
+    ahead.engine.forget()
     kept = {k: v.clone() for k, v in ahead.state_tensors().items() if "generator" not in k}
     good = buffers.online.columns["reward"].copy()
     buffers.online.columns["reward"][:] = np.inf
@@ -96,14 +96,14 @@ def test_from_a_step_that_is_not_finite_on_nothing_changes():
     for name, tensor in kept.items():
         assert torch.equal(ahead.state_tensors()[name], tensor), name
     assert (ahead.updates, ahead.critic_steps) == (3, 6)
-    ahead.ahead.forget()
+    ahead.engine.forget()
     ahead.update(buffers)  # and learning can go on
-    assert ahead.ahead.finish()["critic_loss"] > 0.0
+    assert ahead.engine.finish()["critic_loss"] > 0.0
 
 
 def test_bfloat16_is_close():
     plain, low = (RLPD(CONFIG, SPEC, seed=1, accelerate=False) for _ in range(2))
-    low.autocast = True
+    low.engine.autocast = True
     buffers = make_buffers()
     expected, found = plain.update(buffers), low.update(buffers)
     assert found["critic_loss"] == pytest.approx(expected["critic_loss"], rel=0.05)

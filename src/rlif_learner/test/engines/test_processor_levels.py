@@ -22,7 +22,7 @@ TESTS = (
     "rlif_learner/test/algorithms/test_rlpd.py::test_whole_updates_equal_numpy_float64[rlif-True]",
     "rlif_learner/test/algorithms/test_rlpd_images.py::test_an_update_equals_a_slow_one_in_float64[both]",
     "rlif_learner/test/algorithms/test_rlpd_images.py::test_low_precision_is_of_the_convolutions_alone_and_close",
-    "rlif_policy/test/test_encoders.py::test_low_precision_is_close_and_its_result_float32[small]",
+    "rlif_policy/test/test_encoders.py::test_encoder_in_low_precision_gives_close_float32[small]",
 )
 
 
