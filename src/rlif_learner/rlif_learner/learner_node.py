@@ -54,39 +54,60 @@ from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import find_checkpoint
 
 PARAMETERS = (
-    Param("algorithm", "rlpd", "what learns", choices=(*ALGORITHMS, "dagger")),
-    Param("preset", "rlpd", "defaults of rlpd.*: rlpd (the reference) or rlif (the authors)"),
-    Param("label_scheme", "onset", "what is labelled -1", choices=SCHEMES),
-    Param("axes", ["x", "y", "z"], "entries of an action, as the arbiter's"),
-    Param("features", [], "as the observer's; empty: state_dim", items=str),
-    Param("joints", [], "as the observer's", items=str),
-    Param("state_dim", 0, "entries of the state; 0: by features, or as the first Step", 0, 10_000),
-    Param("state_offset", [], "subtracted from the state, per entry; empty: 0"),
-    Param("state_scale", [], "what is 1 to the networks, per entry; empty: 1"),
+    Param(
+        "algorithm",
+        "rlpd",
+        "learning algorithm: rlpd, bc or hg_dagger",
+        choices=(*ALGORITHMS, "dagger"),
+    ),
+    Param(
+        "preset",
+        "rlpd",
+        "defaults of rlpd.*: rlpd (of the RLPD reference) or rlif (of the RLIF authors)",
+    ),
+    Param("label_scheme", "onset", "which policy steps are labelled -1", choices=SCHEMES),
+    Param("axes", ["x", "y", "z"], "entries of an action, as of the arbiter"),
+    Param(
+        "features",
+        [],
+        "features of the state, as of the observer; empty: state_dim says the size",
+        items=str,
+    ),
+    Param("joints", [], "names of the joints in the state, as of the observer", items=str),
+    Param("state_dim", 0, "entries of the state; 0: of features, or of the first Step", 0, 10_000),
+    Param("state_offset", [], "offset subtracted from each state entry; empty: 0"),
+    Param("state_scale", [], "scale that normalises each state entry; empty: 1"),
     Param("hidden", [256, 256], "widths of the policy's hidden layers"),
-    Param("layer_norm", False, "in the policy"),
+    Param("layer_norm", False, "layer normalisation in the policy"),
     Param("updates_per_step", 1.0, "updates per Step received; 0: as fast as possible", 0.0, 1e3),
     Param("warmup_steps", 100, "Steps received before the first update is due", 0, 10**7),
-    Param("prior_episodes", 0, "the first so many episodes are demonstrations", 0, 10**6),
-    Param("prior_bags", [], "bags, or folders of bags, of demonstrations", items=str),
+    Param("prior_episodes", 0, "how many of the first episodes are demonstrations", 0, 10**6),
+    Param("prior_bags", [], "bags of demonstrations, or folders of such bags", items=str),
     Param("prior_into_online", False, "demonstrations go into the online buffer"),
     Param("capacity", 100_000, "steps that the online buffer holds", 2, 10**8),
     Param("prior_capacity", 20_000, "steps that the prior buffer holds", 2, 10**8),
+    Param("encoder", "none", "image encoder; none: the policy uses no images", choices=NAMES),
     Param(
-        "encoder", "none", "of the cameras' images; none: the policy sees nothing", choices=NAMES
+        "encoder_pooling",
+        "spatial_softmax",
+        "pooling of the encoder's feature maps",
+        choices=tuple(POOLINGS),
     ),
-    Param("encoder_pooling", "spatial_softmax", "of its maps", choices=tuple(POOLINGS)),
-    Param("encoder_features", 64, "numbers that it makes of an image", 1, 4096),
-    Param("encoder_channels", 32, "of the small network's layers", 1, 1024),
-    Param("encoder_embeddings", 8, "of each channel, with spatial_embedding", 1, 256),
-    Param("encoder_shared", False, "one encoder for all cameras; else one for each"),
-    Param("encoder_frozen", False, "of a pretrained one: its trunk stays as it is"),
-    Param("encoder_weights", "torchvision", "of a pretrained one: see rlif_policy/pretrained.py"),
-    Param("keep_images", False, "keep images in the buffers though no encoder looks at them"),
-    Param("cameras", [], "as the observer's", items=str),
-    Param("image_width", 128, "as the observer's", 8, 4096),
-    Param("image_height", 128, "as the observer's", 8, 4096),
-    Param("image_directory", "", "keep the images in files there; empty: in memory"),
+    Param("encoder_features", 64, "features of an image", 1, 4096),
+    Param("encoder_channels", 32, "channels of the small encoder's layers", 1, 1024),
+    Param("encoder_embeddings", 8, "embeddings of each channel, with spatial_embedding", 1, 256),
+    Param("encoder_shared", False, "one encoder for all cameras; false: one for each"),
+    Param("encoder_frozen", False, "keep the trunk of a pretrained encoder as it is"),
+    Param(
+        "encoder_weights",
+        "torchvision",
+        "weights of a pretrained encoder: see rlif_policy/pretrained.py",
+    ),
+    Param("keep_images", False, "keep images in the buffers although no encoder uses them"),
+    Param("cameras", [], "names of the cameras, as of the observer", items=str),
+    Param("image_width", 128, "pixels, as of the observer", 8, 4096),
+    Param("image_height", 128, "pixels, as of the observer", 8, 4096),
+    Param("image_directory", "", "directory of files for the buffers' images; empty: in memory"),
     Param(
         "publish_every",
         50,
@@ -103,18 +124,18 @@ PARAMETERS = (
         0.0,
         1e6,
     ),
-    Param("run_directory", "", "checkpoints and curves, where the next two are empty"),
-    Param("checkpoint_directory", "", "checkpoints; empty: run_directory, or none"),
-    Param("tensorboard_directory", "", "curves; empty: tensorboard/ in run_directory, or none"),
+    Param("run_directory", "", "directory of checkpoints and curves, where the next two are empty"),
+    Param("checkpoint_directory", "", "directory of checkpoints; empty: run_directory"),
+    Param("tensorboard_directory", "", "directory of curves; empty: tensorboard/ in run_directory"),
     Param(
         "checkpoint_every", 5000, "updates between two checkpoints; 0: none by updates", 0, 10**9
     ),
     Param("checkpoint_period", 60.0, "s between two checkpoints; 0: none by time", 0.0, 1e6),
-    Param("keep_checkpoints", 3, "the newest so many stay", 1, 1000),
-    Param("resume", "", "checkpoint, or run, to go on from; empty: none"),
-    Param("device", "cpu", "where RLPD computes; auto: a GPU if there is one", choices=DEVICES),
-    Param("torch_threads", 1, "of the training, on the processor", 1, 256),
-    Param("seed", 0, "of networks, batches and noise", 0, 2**31 - 1),
+    Param("keep_checkpoints", 3, "how many of the newest checkpoints are kept", 1, 1000),
+    Param("resume", "", "checkpoint, or run, to resume from; empty: none"),
+    Param("device", "cpu", "device of the training; auto: a GPU if there is one", choices=DEVICES),
+    Param("torch_threads", 1, "threads of the training on the CPU", 1, 256),
+    Param("seed", 0, "seed of networks, batches and noise", 0, 2**31 - 1),
 )
 # The recorder keeps what it sent before this node was discovered. A resumed learner has had that.
 REPLAY_RESUMED = QoSProfile(depth=1000)
@@ -138,7 +159,7 @@ class LearnerNode(Node):
         self._store = self._make_store()
         self._scalars = self._make_scalars()
         self._message = ""
-        self._said_failure = False
+        self._failure_logged = False
         self._weights = self.create_publisher(PolicyWeights, "weights", LATCHED)
         self._status = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
         trainer, version = self._first_trainer()
@@ -217,7 +238,7 @@ class LearnerNode(Node):
             value["algorithm"], self._settings, value["preset"],
             PolicySpec(1, len(value["axes"])), value["seed"],
         )  # fmt: skip
-        self.get_logger().info("waits for the first Step to know the size of the state")
+        self.get_logger().info("waiting for the first Step: it tells the size of the state")
         return None, 0
 
     def _make_trainer(self, state_dim: int) -> Trainer:
@@ -351,21 +372,21 @@ class LearnerNode(Node):
     # ---- the end
 
     def failed(self) -> bool:
-        """Whether the training has failed; says so, once."""
+        """Whether the training has failed; logs the reason once."""
         error = self._loop.failure()
         if error is None:
             return False
-        if not self._said_failure:
-            self._said_failure = True
-            words = f"training ended: {type(error).__name__}: {error}"
-            self.get_logger().fatal(words)
+        if not self._failure_logged:
+            self._failure_logged = True
+            reason = f"training ended: {type(error).__name__}: {error}"
+            self.get_logger().fatal(reason)
             status, version = getattr(self, "_last_status", (None, 0))
             if status is not None:
-                self._publish_status(replace(status, caught_up=False), version, words)
+                self._publish_status(replace(status, caught_up=False), version, reason)
         return True
 
     def close(self) -> None:
-        """A last checkpoint, and the end of the thread; what goes wrong with it is said."""
+        """Save a last checkpoint and end the thread; errors are logged."""
         if not self.failed():
             try:
                 self._loop.stop(STOP_TIMEOUT)

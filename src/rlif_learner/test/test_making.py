@@ -1,0 +1,50 @@
+"""A Trainer out of settings: each of them arrives where it acts."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlif_learner.making import BufferSettings, TrainerSettings, make_trainer
+from rlif_learner.training import TrainingConfig
+from rlif_learner.vision import Vision
+
+SMALL = {"hidden": (8,), "settings": {"utd": 2}}
+
+
+def make(sizes=BufferSettings(20, 10), training=TrainingConfig(), **settings):  # noqa: B008
+    return make_trainer(TrainerSettings(**{**SMALL, **settings}), Vision(), 4, 2, sizes, training)
+
+
+def test_trainer_has_the_networks_buffers_and_ratio_of_its_settings():
+    training = TrainingConfig(updates_per_step=3.0)
+    trainer = make(
+        training=training, algorithm="bc", state_scale=(1.0, 2.0, 3.0, 4.0), layer_norm=True,
+        label_scheme="every_step",
+    )  # fmt: skip
+    spec, buffers = trainer.algorithm.spec, trainer.buffers
+    assert (spec.state_dim, spec.action_dim, spec.hidden, spec.layer_norm) == (4, 2, (8,), True)
+    assert spec.state_scale == (1.0, 2.0, 3.0, 4.0)
+    assert trainer.algorithm.config.utd == 2 and trainer.config is training
+    assert (buffers.online.capacity, buffers.prior.capacity) == (20, 10)
+    assert buffers.online.state()["labels"]["scheme"] == "every_step"
+    assert not trainer.ready, "BC draws from demonstrations"
+
+
+def test_trainer_keeps_images_of_each_buffer_in_its_own_folder(tmp_path):
+    shapes = ((4, 5, 3),)
+    trainer = make(BufferSettings(20, 10, shapes, str(tmp_path)), algorithm="bc")
+    assert trainer.buffers.online.image_shapes == shapes
+    assert {path.name for path in tmp_path.iterdir()} == {"online", "prior"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"algorithm": "ppo"}, "found 'ppo'"),
+        ({"state_scale": (1.0,)}, "state_scale: found 1 entries, expected 4"),
+        ({"settings": {"utdd": 2}}, "utdd"),
+    ],
+)
+def test_trainer_of_a_wrong_setting_is_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        make(**settings)
