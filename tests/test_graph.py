@@ -51,7 +51,7 @@ SPECS = (
 )
 SMALL = {  # what the robot's file says otherwise
     "max_steps": 15, "lock_step_timeout": 3.0, "camera_width": 64, "camera_height": 48,
-    "image_width": 64, "image_height": 48, "warmup_steps": 10, "hidden": [16], "batch_size": 16,
+    "image_width": 64, "image_height": 48, "warmup_steps": 10, "hidden": [16],
 }  # fmt: skip
 
 

@@ -155,11 +155,6 @@ def unpack(image: PackedImage) -> RawImage:
         ) from error
     if encoding.startswith("mono") and _is_mosaic_or_depth(wanted, pixels.itemsize):
         encoding = wanted
-    elif wanted in DEPTHS:
-        raise ImageError(
-            f"format is {image.form!r}, the file holds {encoding}, expected one distance of "
-            f"{wanted[:2]} bits per pixel"
-        )
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(image.height, -1)
     return RawImage(image.width, image.height, encoding, rows.shape[1], rows.reshape(-1))
 

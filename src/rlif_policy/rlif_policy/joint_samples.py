@@ -28,12 +28,16 @@ class JointSample:
 
 @dataclass(frozen=True)
 class MergedJoints:
-    """All wanted joints in their order; stamp and received are those of the oldest of them."""
+    """All wanted joints in their order; stamp and received are those of the oldest of them.
+
+    several: they were received at different times
+    """
 
     joints: Joints
     stamp: int
     received: int
     oldest: str
+    several: bool = False
 
 
 class JointSamples:
@@ -46,6 +50,7 @@ class JointSamples:
         self.joints = tuple(joints)
         self._wanted = frozenset(joints)
         self._samples: dict[str, JointSample] = {}
+        self._broken: dict[str, str] = {}  # why a joint's last message could not be used
         self._others: dict[str, None] = {}  # names received and not wanted, in their order
 
     def put(
@@ -61,22 +66,27 @@ class JointSamples:
             self._others |= dict.fromkeys(names)
             return False
         if len(positions) != len(names) or len(velocities) not in (0, len(names)):
-            for name in wanted:
-                self._samples.pop(name, None)
-            raise FeatureError(
+            reason = (
                 f"found {len(positions)} positions and {len(velocities)} velocities for "
                 f"{len(names)} joints"
             )
+            for name in wanted:
+                self._samples.pop(name, None)
+            self._broken |= dict.fromkeys(wanted, reason)
+            raise FeatureError(reason)
         speeds = velocities if len(velocities) else [math.nan] * len(names)
         for name, position, speed in zip(names, positions, speeds, strict=True):
             if name in self._wanted:
                 self._samples[name] = JointSample(float(position), float(speed), stamp, received)
+                self._broken.pop(name, None)
             else:
                 self._others[name] = None
         return True
 
     def missing(self) -> str:
-        """Which wanted joints have no sample; empty: all have one."""
+        """Which wanted joints have no sample, and why; empty: all have one."""
+        if self._broken:
+            return f"joints {list(self._broken)}: {'; '.join(dict.fromkeys(self._broken.values()))}"
         missing = [name for name in self.joints if name not in self._samples]
         if not missing:
             return ""
@@ -88,11 +98,12 @@ class JointSamples:
         if missing := self.missing():
             raise FeatureError(missing)
         samples = [self._samples[name] for name in self.joints]
-        # A stamp of 0 means that the sender set none: then the time of reception counts.
+        # A stamp of 0 means that the sender set none: then the age of all is that since reception.
         oldest = min(self.joints, key=lambda name: self._samples[name].received)
         return MergedJoints(
             Joints(tuple(s.position for s in samples), tuple(s.velocity for s in samples)),
-            min((s.stamp for s in samples if s.stamp), default=0),
+            min(s.stamp for s in samples),
             self._samples[oldest].received,
             oldest,
+            len({s.received for s in samples}) > 1,
         )

@@ -41,7 +41,6 @@ from rlif_msgs.msg import Observation
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
 from rlif_policy.features import (
     FeatureError,
-    JointMerger,
     Pose,
     PoseTrack,
     StateLayout,
@@ -56,6 +55,7 @@ from rlif_policy.images import (
     RawImage,
     check_image,
 )
+from rlif_policy.joint_samples import JointSamples
 from rlif_policy.sampling import LatestSamples, Problem, Ticks
 
 PARAMETERS = (
@@ -127,7 +127,7 @@ class ObserverNode(Node):
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
-        self._joints = JointMerger(value["joints"])
+        self._joints = JointSamples(value["joints"])
         self._problems: list[Problem] = []
         self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
@@ -201,17 +201,17 @@ class ObserverNode(Node):
 
     def _on_joints(self, message: JointState) -> None:
         stamp, received = to_ns(message.header.stamp), time.monotonic_ns()
+        joints = self._joints
         try:
-            sample = self._joints.update(
-                message.name, message.position, message.velocity, stamp, received
-            )
+            if not joints.put(message.name, message.position, message.velocity, stamp, received):
+                return
+            merged = joints.merged()
         except FeatureError as problem:
             self._samples.refuse("joint_states", str(problem))
             return
-        if sample is not None:
-            part = f"joints {list(sample.oldest)}" if sample.oldest else ""
-            self._samples.put("joint_states", sample.joints, sample.stamp, sample.received, part)
-            self._tick_in_lock_step()
+        part = f"joint {merged.oldest}" if merged.several else ""
+        self._samples.put("joint_states", merged.joints, merged.stamp, merged.received, part)
+        self._tick_in_lock_step()
 
     def _tick_in_lock_step(self) -> None:
         if self._lock_step and self._ticks.due(self._samples.common_stamp()):

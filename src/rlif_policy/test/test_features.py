@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from rlif_policy.features import (
     FEATURES,
     FeatureError,
-    JointMerger,
-    JointOrder,
     Joints,
     Pose,
     PoseTrack,
@@ -93,18 +91,6 @@ def test_state_layout_that_cannot_be_names_what_is_wrong(features, joints, words
         StateLayout(features, joints)
 
 
-def test_joint_order_picks_by_name_whatever_the_order():
-    order = JointOrder(("j1", "j2"))
-    assert order.pick(["j2", "finger", "j1"], [2.0, 9.0, 1.0], [0.2, 0.9, 0.1]) == Joints(
-        (1.0, 2.0), (0.1, 0.2)
-    )
-    assert order.pick(["j1", "j2"], [1.0, 2.0], [0.1, 0.2]).positions == (1.0, 2.0)
-    with pytest.raises(FeatureError, match=r"\['j2'\] are missing, found \['j1'\]"):
-        order.pick(["j1"], [1.0], [])
-    with pytest.raises(FeatureError, match="1 positions and 0 velocities for 2 joints"):
-        order.pick(["j1", "j2"], [1.0], [])
-
-
 def test_unit_quaternion_of_one_orientation_is_one():
     assert unit_quaternion(0.0, 0.0, 0.0, -1.0) == (0.0, 0.0, 0.0, 1.0)
     with pytest.raises(FeatureError, match="length 0"):
@@ -135,70 +121,3 @@ def test_pose_track_across_a_gap_or_back_in_time_gives_zero():
     assert track.velocity(10 * PERIOD, (1.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)
     assert track.velocity(PERIOD, (0.0, 0.0, 0.0)) == (0.0, 0.0, 0.0)
     assert track.velocity(2 * PERIOD, (0.01, 0.0, 0.0)) == pytest.approx((0.1, 0.0, 0.0))
-
-
-# ---- joints of several publishers
-
-ARM, GRIPPER = ("a1", "a2", "a3"), ("g1", "g2")
-
-
-def test_joint_merger_of_arm_and_gripper_takes_each_from_its_own_messages():
-    merger = JointMerger(("a1", "a2", "g1"))
-    with pytest.raises(FeatureError, match=r"joints \['g1'\] are missing, found \['a1', 'a2'\]"):
-        merger.update(("a2", "a1"), [2.0, 1.0], [0.2, 0.1], 100, 10)
-    sample = merger.update(GRIPPER, [9.0, 8.0], [], 90, 11)
-    assert sample.joints.positions == (1.0, 2.0, 9.0)
-    assert sample.joints.velocities[:2] == (0.1, 0.2) and math.isnan(sample.joints.velocities[2])
-    assert (sample.stamp, sample.received, sample.oldest) == (90, 10, ("g1",))
-    sample = merger.update(GRIPPER, [9.5, 8.0], [], 200, 21)
-    assert (sample.stamp, sample.received, sample.oldest) == (100, 10, ("a1", "a2"))
-    assert sample.joints.positions == (1.0, 2.0, 9.5)
-
-
-def test_joint_merger_of_messages_without_wanted_joints_changes_nothing():
-    merger = JointMerger(ARM)
-    assert merger.update(GRIPPER, [1.0], [1.0, 2.0, 3.0], 1, 1) is None  # broken, and not ours
-    assert merger.update(ARM, [1.0, 2.0, 3.0], [], 5, 5).oldest == ()
-    assert merger.update(("wheel",), [1.0], [], 6, 6) is None
-    assert merger.update((), [], [], 7, 7) is None
-
-
-def test_joint_merger_with_a_broken_message_raises_until_these_joints_come_again():
-    merger = JointMerger(("a1", "g1"))
-    with pytest.raises(FeatureError, match="missing"):
-        merger.update(("a1",), [1.0], [], 1, 1)
-    for _ in range(2):
-        with pytest.raises(FeatureError, match=r"joints \['g1'\]: found 1 positions .* 2 joints"):
-            merger.update(GRIPPER, [1.0], [], 2, 2)
-        with pytest.raises(FeatureError, match=r"joints \['g1'\]: found 1 positions"):
-            merger.update(("a1",), [3.0], [], 3, 3)
-    assert merger.update(GRIPPER, [1.0, 2.0], [], 4, 4).joints.positions == (3.0, 1.0)
-
-
-def test_joint_merger_with_one_unstamped_publisher_ages_all_from_reception():
-    merger = JointMerger(("a1", "g1"))
-    with pytest.raises(FeatureError):
-        merger.update(("a1",), [1.0], [], 100, 10)
-    sample = merger.update(("g1",), [1.0], [], 0, 20)
-    assert (sample.stamp, sample.received, sample.oldest) == (0, 10, ("a1",))
-
-
-@given(st.lists(st.sets(st.sampled_from([*ARM, *GRIPPER, "wheel"]), min_size=1), max_size=30))
-def test_joint_merger_of_any_messages_has_the_newest_of_each_joint(messages):
-    wanted = (*ARM, "g1")
-    merger, newest = JointMerger(wanted), {}
-    for number, names in enumerate(messages, 1):
-        order = sorted(names, reverse=number % 2 == 0)
-        newest |= {name: number for name in names if name in wanted}
-        try:
-            sample = merger.update(order, [float(number)] * len(order), [], number, number)
-        except FeatureError:
-            assert len(newest) < len(wanted)
-            continue
-        if not names & set(wanted):
-            assert sample is None
-            continue
-        assert sample.joints.positions == tuple(float(newest[name]) for name in wanted)
-        assert sample.stamp == sample.received == min(newest.values())
-        oldest = tuple(n for n in wanted if newest[n] == sample.stamp)
-        assert sample.oldest == (() if len(oldest) == len(wanted) else oldest)

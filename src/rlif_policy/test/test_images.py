@@ -15,7 +15,6 @@ from rlif_policy.images import (
     RawImage,
     check_image,
     to_rgb,
-    unpack,
 )
 
 CAMERA = CameraSpec("wrist", 4, 2, 4, 2)
@@ -219,21 +218,3 @@ def test_to_rgb_of_any_bytes_raises_nothing_but_an_image_error(junk, kind, at):
     except ImageError:
         return
     assert out.shape == (12, 16, 3)
-
-
-@pytest.mark.parametrize("form", ["16UC1; jpeg compressed ", "32FC1; jpeg compressed mono8"])
-def test_packed_image_depth_as_jpeg_is_refused(form):
-    """Regression: it was taken for a grey picture, and its depth range ignored."""
-    with pytest.raises(ImageError, match="a depth image as JPEG"):
-        packed(NOISE[:, :, 0], "jpeg", form)
-
-
-def test_unpack_depth_in_a_file_of_8_bits_is_refused():
-    with pytest.raises(ImageError, match="expected one distance of 16 bits per pixel"):
-        unpack(packed(NOISE[:, :, 0], "png", "16UC1; png compressed "))
-
-
-def test_check_image_colours_with_a_depth_range_are_refused():
-    spec = CameraSpec("wrist", 16, 12, 16, 12, depth_range=(0.2, 1.5))
-    with pytest.raises(ImageError, match=r"sends mono8, expected a depth image .* depth_range"):
-        to_rgb(raw(NOISE[:, :, :1], "mono8"), spec)

@@ -307,7 +307,7 @@ def test_observer_with_a_gripper_that_stops_names_its_joints(graph):
 
     def stale():
         publisher.publish(joint_states(rig.now(), a1=1.0, a2=2.0))
-        return rig.find_report("/joint_states", False, "joints ['finger']: ")
+        return rig.find_report("/joint_states", False, "joint finger: ")
 
     graph.until(stale, "a diagnostic of the gripper")
 

@@ -31,9 +31,9 @@ def test_samples_with_a_stale_source_give_age_and_limit():
 
 def test_samples_of_several_messages_name_the_part_that_is_stale():
     samples = make("joint_states")
-    samples.put("joint_states", 1, 10 * SECOND, 0, "joints ['finger']")
+    samples.put("joint_states", 1, 10 * SECOND, 0, "joint finger")
     (problem,) = samples.problems(10 * SECOND + 3 * LIMIT, 0)
-    assert problem.reason.startswith("joints ['finger']: 0.600 s old")
+    assert problem.reason.startswith("joint finger: 0.600 s old")
 
 
 def test_samples_never_received_are_those_without_any_message():
