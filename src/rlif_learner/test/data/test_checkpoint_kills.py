@@ -24,7 +24,9 @@ CLOCK_KILLS = 5
 def children():
     """Starts processes that have imported everything: what is killed is the run, not the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rlif_learner", "pytest"])
+    context.set_forkserver_preload(
+        ["rlif_learner.algorithms.rlpd", "rlif_learner.data.checkpoint", "pytest"]
+    )
     return context
 
 
