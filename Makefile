@@ -20,7 +20,7 @@ help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 18
 	@for name in $(BENCHMARKS); do \
-	    printf "  %s\t%s\n" "$$name" "$$(sed -nE '1s/^"""(.*)$$/\1/p' benchmarks/bench_$${name#bench-}.py)"; \
+	    printf "  %s\t%s\n" "$$name" "$$(sed -nE '/^"""/{s/^"""//p;q}' benchmarks/bench_$${name#bench-}.py)"; \
 	done | expand -t 18
 
 setup:  ## install what is missing, build the workspace

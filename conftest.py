@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures for every test: a DDS domain of its own, processes that end, waiting on conditions."""
 
 from __future__ import annotations

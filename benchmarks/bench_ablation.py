@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What learning from cameras owes to what: state or pixels, random shifts, a frozen trunk or one's own.
 
 make bench-ablation                              all rows, one after the other, 4,000 steps each

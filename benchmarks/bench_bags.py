@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the recorder keeps up, and how fast bags are read back to be relabelled.
 
     python benchmarks/bench_bags.py                # five minutes

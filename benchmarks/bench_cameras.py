@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a camera costs the observer: from 640x480 in any encoding to 128x128, and its checks.
 
     python benchmarks/bench_cameras.py               # some ten seconds

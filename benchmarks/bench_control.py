@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How quickly the arm hears: observation and joystick to command, while the learner trains.
 
     python benchmarks/bench_control.py                # ten minutes each at 10 and at 50 Hz

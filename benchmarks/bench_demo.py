@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main job over five seeds: a table, and benchmarks/results/demo.json.
 
 make bench-demo                       seeds 0 to 4, one after the other

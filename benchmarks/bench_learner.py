@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast the learner is: critic steps per second, everything of an update included.
 
     python benchmarks/bench_learner.py            # the table, and benchmarks/results/learner.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long the tests take: all of them, and those of `make test-fast`.
 
 make bench-tests      writes benchmarks/results/tests.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What seeing costs: from images to an action, updates per second, the buffer, where time goes.
 
     python benchmarks/bench_vision.py              # some three minutes; benchmarks/results/vision.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RLPD with the task's own reward on Gymnasium: does the engine learn where others do?
 
     python benchmarks/sanity_gym.py --env Pendulum-v1 --steps 8000 --utd 2 --seeds 3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws docs/pictures/graph.png, the graph of README:  python docs/draw_graph.py"""
 
 from pathlib import Path

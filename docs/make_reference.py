@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes docs/reference.md (nodes, topics), the tables in the packages' READMEs and the names that
 rlif_node checks parameters against, out of the code.
 

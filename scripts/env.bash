@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Source this to use the suite from a shell:  source scripts/env.bash
 # It puts .venv and the built workspace on the paths, on top of a sourced ROS 2 if there is one.
 _rlif_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

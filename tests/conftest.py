@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of the whole suite share: the generator of docs/reference.md, and launch files."""
 
 from __future__ import annotations

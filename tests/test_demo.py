@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif demo` and `rlif evaluate` as a user runs them: what a run leaves, and what Ctrl-C leaves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the messages of a device to the labels that are learned from: traces through both packages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation says what the code does: nodes, topics, types, parameters, launch arguments."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated graph over DDS, in lock-step, started once from its launch file and driven to its end.
 
 `graph` runs it; each test checks one thing of what it left: the interfaces of the nodes, the Steps,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif launch` starts what `ros2 launch` starts: compared process by process, where launch is there."""
 
 from __future__ import annotations

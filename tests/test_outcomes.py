@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every outcome reaches the learner, however old the samples of an observation are.
 
 Arbiter, episode node, recorder and labels without ROS, as they run on a robot: ticks at 10 Hz,

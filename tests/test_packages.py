@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every package.xml declares what the package imports, and nothing else, by the keys of rosdep."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The robot configurations that are shipped: every node starts with them, and their values fit."""
 
 from __future__ import annotations

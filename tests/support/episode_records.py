@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episode records of a run, made up."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the doctor sees of a graph in which nothing is wrong, and of one that differs in one thing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plugin: nodes under test and the test's own node, in one process and one executor."""
 
 from __future__ import annotations

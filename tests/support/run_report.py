@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pytest plugin: limits of the run, marks, and what the closing lines say of skips and reruns."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting in tests: on conditions, with deadlines that one factor stretches on slow machines."""
 
 from __future__ import annotations

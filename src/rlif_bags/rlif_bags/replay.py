@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When to publish the next recorded Step: at a rate, and never more than the learner can take."""
 
 from __future__ import annotations

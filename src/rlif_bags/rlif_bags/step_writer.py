@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags of Steps, written with the rosbags library: for imports and for tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offline training: the learner's Trainer, fed from bags instead of from the replay topic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Assertions in the shared modules are explained like those of the tests; fixtures of several."""
 
 from __future__ import annotations

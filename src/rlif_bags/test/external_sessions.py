@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Made-up teleoperation sessions of other systems and their bags: shared by the tests."""
 
 from __future__ import annotations

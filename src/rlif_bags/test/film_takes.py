@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes with images, their films and checkpoints: shared by the tests of films and critics."""
 
 from __future__ import annotations

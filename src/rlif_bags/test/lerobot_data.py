@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LeRobot datasets of made-up episodes: shared by the tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags of made-up Steps, their exports, and commands run as from a shell: shared by the tests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learner node reads demonstrations with this package, which it does not import."""
 
 from __future__ import annotations

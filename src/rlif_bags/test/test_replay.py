@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pace, window and bytes of a replay."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags of Steps as rosbag2 of Jazzy asks for them, whatever writes them.
 
 The tables are what its reader requires, found by reading bags with it; `ros2 bag` is not needed here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offline training: the buffer is the one that a live run would have had."""
 
 from __future__ import annotations

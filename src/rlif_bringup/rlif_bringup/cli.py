@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `rlif` command: a thin dispatch to one module per subcommand.
 
 A command is a module with `add_arguments(parser)` and `run(arguments) -> int`. Modules are imported

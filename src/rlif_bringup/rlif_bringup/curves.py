@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorBoard events of a run, without importing torch into the process that shows it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trains a policy on the simulated arm out of a scripted operator's take-overs, and evaluates it.
 
 Phases: a few demonstrations, training with interventions until the given number of environment

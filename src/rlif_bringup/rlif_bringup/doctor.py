@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check a live system before arming: what is there, how fast, how old, and whether it fits.
 
 Listens only; nothing is moved, set or armed. Exit code: 0 all is well (warnings allowed), 1 something

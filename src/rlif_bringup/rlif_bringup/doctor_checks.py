@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a live graph should look like before it is armed: one small check for each concern. No ROS.
 
 `check` turns a `Snapshot` of what was seen into findings; each names what was found and, unless all is

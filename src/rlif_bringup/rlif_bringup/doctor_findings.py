@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of a check of the doctor. No ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Listens to a live graph for some seconds: a node that only reads."""
 
 from __future__ import annotations

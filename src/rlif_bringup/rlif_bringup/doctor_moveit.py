@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's checks of Servo, its settings, its adapter, and resets. No ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's checks of what is between the arbiter and the arm: commands, pose, limits, Servo. No ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the doctor has seen of a graph. No ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prints the messages of a topic as YAML, until Ctrl-C or as many as asked for.
 
     rlif echo control_state --count 1

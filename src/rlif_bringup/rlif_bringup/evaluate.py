@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluates a checkpoint on the simulated arm: the policy alone, deterministic, nothing learned.
 
 CHECKPOINT is what a run has left under runs/<time>/checkpoints. The robot configuration and the cameras are those

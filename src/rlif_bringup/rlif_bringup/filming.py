@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The film of a run: some episodes of its evaluation, out of its own bag, with its own critic."""
 
 from __future__ import annotations

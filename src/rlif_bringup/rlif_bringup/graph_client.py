@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that watches a running graph and sets its parameters, with a deadline for every answer."""
 
 from __future__ import annotations

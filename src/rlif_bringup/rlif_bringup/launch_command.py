@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a launch file: with `ros2 launch` where there is one, with our own interpreter otherwise.
 
 FILE is a path, or the name of a file that rlif_bringup has installed (sim.launch.yaml, or just sim).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads YAML launch files, the subset of ROS 2's that this suite uses, into a list of processes.
 
 The same files run under `ros2 launch`; here is what runs them where that is not installed. It is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arms and disarms the arbiter, starts and ends episodes, by a call of the node's service.
 
 Prints the answer in one line. Exit code: 0 done, 1 refused or no answer, 2 asked wrongly.

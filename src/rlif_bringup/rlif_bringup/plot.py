@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture of a run: success and the operator's share over environment steps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the processes of a launch file, looks after them, and ends them without a remainder.
 
 Each process leads a group of its own, so that a Ctrl-C in the terminal reaches only the caller, who

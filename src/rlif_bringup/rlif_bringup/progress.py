@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run shows while it goes: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong with a robot configuration that no node alone can see."""
 
 from __future__ import annotations

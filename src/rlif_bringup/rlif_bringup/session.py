@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the phases of a run on a running graph: control source, length, learned from or not.
 
 Between two phases the graph stands still: the last episode has ended, no next one is asked for, and

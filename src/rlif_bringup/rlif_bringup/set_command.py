@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sets a parameter of a running node, until that node ends.
 
     rlif set arbiter speed_scale 1.0

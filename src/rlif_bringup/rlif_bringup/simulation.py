@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the simulated graph as child processes and hands out a client to it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shows the state of a live system on one screen: control, episode, rates, learner, disk, problems.
 
 Listens only. Exit code: 0 there is a graph, 1 there is none.

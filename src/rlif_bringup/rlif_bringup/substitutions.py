@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Substitutions of launch files, `$(var name)` and its like, by the rules of ROS 2's launch.
 
     text          = (characters | substitution)*

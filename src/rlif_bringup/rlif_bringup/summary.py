@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run came to: episodes as records, rates with intervals, the keys of summary.json."""
 
 from __future__ import annotations

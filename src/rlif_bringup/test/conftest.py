@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A graph that is quick to drive: nodes `episode`, `policy`, `sim_operator`, `sim_robot` in a thread.
 
 Episodes of ten steps follow each other as the parameters ask for; each start is recorded with

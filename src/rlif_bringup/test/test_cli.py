@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `rlif` command: what a person gets who asks wrongly or changes their mind."""
 
 from __future__ import annotations

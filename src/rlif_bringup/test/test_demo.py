@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif demo` without its nodes: phases, files, exit codes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif doctor`: its arguments, its table, its exit code."""
 
 from __future__ import annotations

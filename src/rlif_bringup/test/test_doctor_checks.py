@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checks of nodes, observations, policy, devices and state."""
 
 from __future__ import annotations

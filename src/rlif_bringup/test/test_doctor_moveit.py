@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checks of Servo, its settings, its adapter, and resets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checks of what moves the robot: commands, frames, limits, watchdog."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is computed of what the doctor has received."""
 
 from __future__ import annotations

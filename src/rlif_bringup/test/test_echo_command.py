@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif echo`: messages as YAML, without the `ros2` command."""
 
 from __future__ import annotations

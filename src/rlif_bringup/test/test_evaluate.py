@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `rlif evaluate` takes over from the run of a checkpoint."""
 
 from __future__ import annotations

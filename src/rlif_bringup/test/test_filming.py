@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The film of a run: made where it can be, and a line where it cannot; never the end of the run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The client of a graph: every request has a deadline, and a failure names the node."""
 
 from __future__ import annotations

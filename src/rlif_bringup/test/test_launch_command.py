@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif launch`: what it finds, and when it hands over to `ros2 launch`."""
 
 from __future__ import annotations

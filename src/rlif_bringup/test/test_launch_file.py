@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch interpreter: what it understands, and that it refuses the rest by name."""
 
 from __future__ import annotations

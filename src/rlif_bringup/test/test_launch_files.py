@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch files of the suite and the robot configurations that come with it, read as `rlif launch` reads them."""
 
 from __future__ import annotations

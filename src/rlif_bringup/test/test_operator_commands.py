@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif arm` and its like: a service call, one line, an exit code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starting and ending processes: signals are passed on, failures named, nothing is left."""
 
 from __future__ import annotations

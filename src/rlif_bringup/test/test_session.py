@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Driving a graph through phases, over DDS, with a graph that is quick to drive."""
 
 from __future__ import annotations

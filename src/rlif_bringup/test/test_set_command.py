@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif set`: the value in the type that the parameter has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs on one host share no DDS domain (one would command the other's arm), and end with their nodes."""
 
 import os

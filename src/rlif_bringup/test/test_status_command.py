@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif status`: one screen of what a live system does."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Substitutions of launch files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The numbers of summary.json, by hand and as properties."""
 
 from __future__ import annotations

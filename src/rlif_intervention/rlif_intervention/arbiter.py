@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter without ROS: inputs go in with the time of their receipt, commands come out.
 
 It has no clock. `now` is in seconds, of any clock that does not go back: ROS time in simulation,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decisions and interventions of the arbiter's core as ROS messages."""
 
 from __future__ import annotations

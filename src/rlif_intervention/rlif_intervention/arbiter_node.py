@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `arbiter`: selects the control source and limits its commands.
 
 Subscribes

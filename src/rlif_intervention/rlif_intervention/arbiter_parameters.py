@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter's parameters, and the configuration of its core made out of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration, inputs and outputs of the arbiter's core."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who has control: one table of (state, event) -> state, and the small class that owns the state.
 
     DISARMED --arm--> HOLD --inputs back--> POLICY --take over--> OPERATOR

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A thread around BagWriter: the caller is never kept waiting by a disk.
 
 The queue is bounded; what does not fit is lost, counted and reported. An error, of the disk or any

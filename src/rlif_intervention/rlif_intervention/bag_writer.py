@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serialised messages into a rosbag2 bag (MCAP) that survives a crash; free of ROS.
 
 A bag is a directory: `NAME_0.mcap`, `NAME_1.mcap` … and metadata.yaml. Once a second everything

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The buttons of the operator devices, for a node that does not drive with them.
 
 It reads the same parameters as the arbiter (`devices`, `locks`, NAME.*), so one table in a robot's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the arbiter's timer fires: regularly, and shortly after the policy's actions arrive.
 
 Policy and arbiter have clocks of their own. Left to chance, an action waits for the next command for

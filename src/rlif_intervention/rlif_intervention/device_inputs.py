@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operator devices as ROS topics: parameters and subscriptions per device, and per lock.
 
 A device NAME out of the parameter `devices` has the parameters NAME.kind, NAME.topic, and so on:

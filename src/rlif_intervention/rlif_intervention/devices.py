@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operator devices: messages reduced to "engaged" and an action.
 
 A device is fed with each of its messages exactly once, at receipt; flag and action always come

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Statuses of the cores as the message of /diagnostics."""
 
 from __future__ import annotations

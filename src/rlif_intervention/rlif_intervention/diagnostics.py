@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Diagnostics of the arbiter: one status for each concern."""
 
 from __future__ import annotations

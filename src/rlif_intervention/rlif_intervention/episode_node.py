@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `episode`: begins and ends episodes, calls the reset, counts.
 
 Subscribes

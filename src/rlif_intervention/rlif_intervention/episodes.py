@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the current episode stands: phases, outcome, counts, and whether the next may start.
 
     READY --wanted--> RESETTING --reset done--> READY --armed, learner caught up--> RUNNING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The action axis `gripper`: when it opens and closes. No ROS, no clock.
 
 An action entry is what is asked for: 1 open, -1 close, in between as it is. What comes out is the

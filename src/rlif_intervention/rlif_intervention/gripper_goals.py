@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One goal at a time for a gripper, the newest wins, and no call waits for it.
 
 No ROS and no clock: `now` in s of a steady clock. What is commanded comes again and again (1 open,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `gripper`: does what the arbiter commands of the gripper. A process of its own.
 
 Subscribes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What counts as one intervention: begin, flicker, dwell, minimum length.
 
 Each take-over becomes one label, so this decides what is learned:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps out of Observations, Decisions and Episodes: the join by tick, free of ROS.
 
 The three topics arrive in any order relative to each other, each of them in its own order; the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may come out of the arbiter for joints: velocity, acceleration, position limits, each per joint.
 
 `JointLimiter` has the interface of `limits.Limiter`, and its promises, each with a property-based test:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may come out of the arbiter: clamp, acceleration and jerk, workspace box, in this order.
 
 `Limiter.drive` takes an action in [-1, 1] and `Limiter.brake` none at all; both return the twist

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lock-step: one command per set of samples, when everything of that set has been answered.
 
 Knows stamps (ns) and ticks only. The node asks `ready` after each message, and `overdue` on a

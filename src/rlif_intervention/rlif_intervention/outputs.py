@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter's commands as ROS messages: one class for each value of the parameter `output`.
 
     twist             geometry_msgs/TwistStamped on `command`: MoveIt Servo, or the simulated arm

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why the robot's side keeps the policy from acting.
 
 No ROS and no clock. Messages on `hold` are repeated several times a second: the node that monitors

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far an arm has moved since it was measured: extrapolated with the commands sent since.
 
 A measured position is old when it is used: its sensor, its way to the arbiter and the way of a

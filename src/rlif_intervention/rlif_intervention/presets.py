@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layouts of common devices, as joy_node and spacenav_node report them.
 
 Axes point as a person in front of the robot expects: stick up is +x (away from the base), stick to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `recorder`: joins Observations and Decisions to Steps, and writes the bag.
 
 Subscribes

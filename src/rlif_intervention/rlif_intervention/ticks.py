@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One control tick: requested and executed actions, summed up in a Decision."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Is the arbiter alive? Its commands are its heartbeat; without one the watchdog takes over.
 
 No clock and no ROS: `now` in s of a steady clock. The watchdog receives its own zeros on the

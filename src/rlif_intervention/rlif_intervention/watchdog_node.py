@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `watchdog`: zeros to the robot when the arbiter has died or hangs. A process of its own.
 
 Subscribes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter's core in simulated time, with its inputs: what the tests of the arbiter share."""
 
 from __future__ import annotations

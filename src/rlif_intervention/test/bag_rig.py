@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics, messages and readers that the tests of bags share."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures: a graph of nodes in this process, and the clock that they measure time-outs with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for the rest of the graph, in one process with the nodes under test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter's core in simulated time: take-overs, time-outs, faults, locks, the executed action."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter as a node, over DDS, with a stand-in world. As a process: test_watchdog_node.py."""
 
 from __future__ import annotations

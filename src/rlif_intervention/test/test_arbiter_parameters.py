@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configurations of the arbiter that make no sense are refused, by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of control: complete, and safe in every pair."""
 
 from __future__ import annotations

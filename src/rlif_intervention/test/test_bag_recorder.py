@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thread that writes: what a slow or full disk, an error or a kill costs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags: readable by others, split, and as rosbag2 expects them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Success, failure and discard buttons of every device, out of the arbiter's table."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands stay regular and settle shortly behind the policy's actions, whatever their phase."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Devices by parameter: take-over by deadman, motion or topic, locks, buttons; recorded timings.
 
 Traces are replayed through the real inputs and the arbiter's core (trace_rig); the labels that come

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Operator devices: layouts, edges, thresholds, priorities, locks."""
 
 from __future__ import annotations

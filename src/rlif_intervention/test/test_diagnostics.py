@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One status per concern, in words that name the concern."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The episode node with the arbiter, over DDS, in a stand-in world in lock-step."""
 
 from __future__ import annotations

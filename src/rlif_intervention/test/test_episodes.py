@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episode bookkeeping without ROS: phases, counts, stamps, pacing."""
 
 from __future__ import annotations

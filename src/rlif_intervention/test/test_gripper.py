@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the gripper opens and closes: hysteresis, the interval, whose wish counts, what is recorded."""
 
 from __future__ import annotations

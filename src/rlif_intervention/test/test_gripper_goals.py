@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gripper's goals: nobody waits, the newest wins, a stop cancels, a grasp is kept."""
 
 from __future__ import annotations

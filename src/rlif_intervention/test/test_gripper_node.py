@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gripper node: what it sends to an action server or a topic, and when it cancels."""
 
 from __future__ import annotations

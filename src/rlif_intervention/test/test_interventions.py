@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When an intervention begins, goes on and ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps out of Observations, Decisions and Episodes, in whatever order they arrive."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The joint limits: what holds for any input, and what is refused at start."""
 
 from __future__ import annotations

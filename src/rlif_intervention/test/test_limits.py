@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The promises of the limits, for any sequence of inputs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which set of samples is complete, and which has its command already."""
 
 from __future__ import annotations

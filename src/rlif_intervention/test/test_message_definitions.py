@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Definitions and hashes of message types, out of the installed packages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter with joints and a gripper, over DDS, against what the controllers would do."""
 
 from __future__ import annotations

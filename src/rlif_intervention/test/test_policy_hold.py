@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`hold` has to be repeated: whoever says it may die."""
 
 from __future__ import annotations

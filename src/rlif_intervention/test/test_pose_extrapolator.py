@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far an arm may have moved since it was measured, and which measurements can be used."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder over DDS: Steps on `replay`, the bag beside it, an orderly end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one control tick adds up to."""
 
 from __future__ import annotations

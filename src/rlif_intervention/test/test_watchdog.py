@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the watchdog sends zeros, and how it asks for the pause of the robot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The watchdog over DDS, and an arbiter that is hung, killed or ended as a process of its own."""
 
 from __future__ import annotations

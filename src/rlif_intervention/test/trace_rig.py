@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replays traces of operator devices through the real inputs and the arbiter's core.
 
 A trace is a CSV under traces/: comments, then rows of time in s, topic, axes and buttons, each with

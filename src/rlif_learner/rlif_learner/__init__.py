@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learner node: RLPD on interventions, replay buffer, labels.
 
 A public name is imported when it is first used: what needs Steps and labels alone, such as the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings of RLPD in one validated place, with the presets `rlpd` and `rlif`."""
 
 from __future__ import annotations

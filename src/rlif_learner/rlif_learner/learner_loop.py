@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learner's own thread: Steps go in through a queue, weights and statuses come out.
 
 Everything of the training belongs to this thread alone, so nothing is locked and nothing can be

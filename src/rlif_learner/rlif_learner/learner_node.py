@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `learner`: turns the Steps that the recorder sends into better weights, while all runs.
 
 Subscribes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Trainer out of settings: the networks, the buffers and the algorithm, online and offline alike."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training's curves as TensorBoard events."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of the algorithms as parameters of a node: `rlpd.*` and `imitation.*`, by name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps in, updates out: what the learner does, in one thread and without ROS.
 
 The number of updates is held to a ratio of the Steps received, so that a result does not depend on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image encoder as the learner's parameters describe it: its spec, its pretrained weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small run that is a function of its seed alone, and all of its state as comparable bytes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One of the processes that torchrun starts for test_distributed.py: DIRECTORY, words for `rlif train`.
 Writes what it has seen into the directory.
 

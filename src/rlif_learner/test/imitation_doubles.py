@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes in which it is known who drove, and what each of them does, for the imitation algorithms."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for the learner's surroundings: Steps of made-up episodes, an algorithm that counts."""
 
 from __future__ import annotations

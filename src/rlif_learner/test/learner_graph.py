@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recorder and an observer for a learner and a policy, all nodes in the test's own process."""
 
 from __future__ import annotations

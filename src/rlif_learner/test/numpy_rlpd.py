@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RLPD once more, in NumPy and float64, with derivatives by hand: what the learner is checked with.
 
 Written from the equations, sharing nothing with the learner: one critic at a time, no batched

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RLPD with images once more, slowly and in float64: what the learner is checked with.
 
 Written from the equations: pixels moved one by one, one critic after the other, PyTorch's own Adam,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of RLPD: presets, and what is refused by name."""
 
 from __future__ import annotations

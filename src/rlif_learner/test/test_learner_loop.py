@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learner's thread: what it says in which order, and that it never dies silently."""
 
 import threading

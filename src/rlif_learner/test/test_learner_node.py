@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learner node: Steps in, weights, status and checkpoints out, and what it reports and refuses."""
 
 import array

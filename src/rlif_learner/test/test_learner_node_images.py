@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Learner and policy nodes with images: what is sent is what the policy acts on."""
 
 from __future__ import annotations

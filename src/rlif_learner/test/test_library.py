@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The learner as a plain library: where there is no ROS at all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Trainer out of settings: each of them arrives where it acts."""
 
 from __future__ import annotations

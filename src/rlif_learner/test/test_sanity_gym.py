@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sanity benchmark stores what the environment paid, not the labels of RLIF."""
 
 from __future__ import annotations

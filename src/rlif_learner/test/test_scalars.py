@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Curves: what is written, and that a full disk ends neither them nor the training."""
 
 from __future__ import annotations

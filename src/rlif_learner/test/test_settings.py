@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The algorithms' settings as parameters of a node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many updates are due, what counts, and where Steps go."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is learned from images besides RLPD: settings, the frozen trunk's features, imitation, bags."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes with images of a bright dot, and frozen trunks of random weights."""
 
 from __future__ import annotations

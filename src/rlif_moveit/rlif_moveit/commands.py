@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arbiter's twist as Servo wants it: frame, controlled point, units. No ROS, no clock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the arbiter is alive: it publishes `arbiter_alive` twenty times a second. No ROS, no clock.
 
 The last `control_state` stays latched for ever: an arbiter that was killed while it was armed still

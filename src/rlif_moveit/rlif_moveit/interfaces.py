@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interfaces of MoveIt that the nodes use. Imported here only, and only when a node asks.
 
 moveit_msgs and control_msgs are optional: without them this package builds and installs; a node that needs one

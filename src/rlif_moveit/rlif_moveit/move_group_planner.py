@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planner through the running move_group: its action `move_action`, no second planning scene."""
 
 from __future__ import annotations

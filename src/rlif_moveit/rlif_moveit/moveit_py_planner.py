@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planner through moveit_py, in a process of its own; requests and answers are lines of JSON."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process around moveit_py: reads goals from standard input, moves the arm, answers.
 
 In a process of its own because `plan()` holds Python's lock, which would stop the node's timers, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The version of the installed MoveIt, where it can be read, and what is wrong with it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reset's goal as move_group's messages, and its error codes as messages."""
 
 from __future__ import annotations

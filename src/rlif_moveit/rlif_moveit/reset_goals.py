@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the arm goes between episodes: a named state, joint values, or a pose. No ROS.
 
 A pose may be scattered: episodes that all start at one point teach a policy only what happens there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `reset_by_planning`: brings the arm to its start between episodes, with MoveIt.
 
 Subscribes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One reset, step by step: Servo pauses, the arm is planned to its goal, Servo is released. No ROS.
 
 A coroutine over two things that are awaited, so that nothing blocks: the planner and Servo's pause.

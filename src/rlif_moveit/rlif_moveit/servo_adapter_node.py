@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `servo_adapter`: keeps an existing MoveIt Servo in step with the arbiter.
 
 Subscribes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servo's services, in both interfaces, as one call that never blocks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Servo's status codes mean: one table per interface, and which of them hold the policy.
 
 Humble numbers its codes differently from Jazzy and newer: a 4 is a halt there and a slow-down here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Named states out of an SRDF: move_group's actions take joint values, people remember names."""
 
 from __future__ import annotations

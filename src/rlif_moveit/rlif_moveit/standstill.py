@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether an arm that is commanded to move does not. No ROS, no clock.
 
 Servo near a collision or a singularity scales every direction, down to zero, and reports no halt: an

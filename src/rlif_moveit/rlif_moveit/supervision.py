@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is to be asked of Servo, and why the policy must hold because of it. No ROS, no clock.
 
 Servo is selected (command type), paused and unpaused so that it follows the arbiter: it runs only

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Twists in other frames and of other points. Twists are [6]: linear m/s, then angular rad/s.
 
 Two changes that are often confused:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a future in a coroutine of rclpy, with a deadline and without blocking."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Goals as JSON, between the reset node and its worker."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workspace box as something to look at, and as walls that a planner keeps out of. No ROS.
 
 The box bounds the end effector, not the arm: a planner that took the whole box for a wall could never

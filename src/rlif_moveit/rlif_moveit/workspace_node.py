@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `show_workspace`: the arbiter's workspace box in RViz, and its walls in the planning scene.
 
 Publishes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for MoveIt, by the rules of the real one; with the real types where they are installed."""
 
 from __future__ import annotations

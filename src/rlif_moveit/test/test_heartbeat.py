@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The heartbeat of the arbiter."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The planner through move_group, against a stand-in of its action."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The planner through moveit_py, with a stand-in worker."""
 
 from __future__ import annotations

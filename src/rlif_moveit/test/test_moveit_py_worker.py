@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worker around moveit_py, with a stand-in arm."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Goals as move_group takes them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Goals of resets: checked where they are made, scattered within their spread."""
 
 from __future__ import annotations

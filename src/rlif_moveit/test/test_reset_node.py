@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reset over DDS: adapter, Servo and a planner that succeeds, fails and hangs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reset step by step, with a planner that fails, hangs and is cancelled."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The adapter over DDS, against a stand-in Servo that halts, goes silent and restarts."""
 
 from __future__ import annotations

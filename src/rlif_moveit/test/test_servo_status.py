@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servo's codes: complete for both interfaces, and halts hold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Named states of the SRDF."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An arm that is commanded to move and does not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servo follows the arbiter: selected, paused, unpaused; and what holds the policy."""
 
 from __future__ import annotations

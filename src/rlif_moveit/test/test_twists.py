@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frame changes of twists, against cases worked by hand."""
 
 from __future__ import annotations

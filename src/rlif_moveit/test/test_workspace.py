@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workspace box, seen."""
 
 from __future__ import annotations

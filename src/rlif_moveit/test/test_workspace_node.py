@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The box as a marker, and its walls in the planning scene."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by all nodes: parameters as a table, their checks, QoS, enums, graceful shutdown."""

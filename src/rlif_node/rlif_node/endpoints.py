@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why a subscription receives nothing although its topic is published: another type, or another QoS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joints out of JointState messages, of which each may hold only some: no ROS in here.
 
 Arm and gripper often have a driver each, and both publish on one /joint_states.

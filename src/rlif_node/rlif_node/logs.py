@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Passes logs and warnings of libraries to the log of the node that uses them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages of messages that are not installed everywhere: imported when a node needs them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter files and command lines, checked before a node exists: by rcl's rules, and for names that
 no node has. No ROS.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node's parameters as a table: one row each, declared and checked in one call."""
 
 from __future__ import annotations

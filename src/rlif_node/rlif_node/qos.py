@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The qualities of service of the suite's topics, by what they are for."""
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a node until it is asked to stop, and shuts it down gracefully."""
 
 from __future__ import annotations

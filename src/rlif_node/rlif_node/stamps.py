@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stamps as whole nanoseconds, and the clock that ages are measured with."""
 
 from __future__ import annotations

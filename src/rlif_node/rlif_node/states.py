@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What messages hold as numbers, as enums: control source, episode phase, outcome. Without ROS.
 
 The numbers are those of the constants in rlif_msgs.

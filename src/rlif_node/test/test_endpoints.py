@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why nothing is received although a topic is published."""
 
 from __future__ import annotations

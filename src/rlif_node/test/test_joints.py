@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joints of several drivers on one topic are merged by name, each with its own age."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What libraries say while a node runs is in its log, and nowhere else afterwards."""
 
 from __future__ import annotations

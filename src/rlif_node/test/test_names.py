@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names on a command line: what is none is said before anything is started."""
 
 import argparse

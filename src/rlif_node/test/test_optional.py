@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages of messages that are not everywhere."""
 
 import pytest

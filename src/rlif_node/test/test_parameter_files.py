@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parameter files: what rcl refuses is explained, and a misspelled name is found before a node starts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The profiles of topics: what a late subscriber gets, and what a sensor's subscription accepts."""
 
 import pytest

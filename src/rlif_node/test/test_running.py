@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ends a node: a wrong configuration, a failure, a signal; and with what status."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stamps as whole nanoseconds, and the clock of ages."""
 
 from types import SimpleNamespace

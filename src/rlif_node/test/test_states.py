@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The enums have the numbers of the messages' constants."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be wrong with a camera that sends: frozen, black, out of step. No ROS, no clock.
 
 A camera that stops is found by its age (sampling.py), another size or encoding when an image is

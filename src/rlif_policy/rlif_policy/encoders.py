@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image encoders by name: from the cameras' pixels to a few numbers for the policy and the critics.
 
 An encoder is a trunk, which turns an image into a map of channels, and a head, which pools that map

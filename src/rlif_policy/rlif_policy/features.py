@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Features of the state: one table, each with its sources and its size. No ROS.
 
 A feature is a function of the newest readings of its sources. All values are SI units in the base

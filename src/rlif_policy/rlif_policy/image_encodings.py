@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the encodings of sensor_msgs/Image mean: from bytes to 8-bit pixels. No ROS.
 
 Three kinds, one table each:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera images as observations have them: rgb8, a region of what was received, resized. No ROS."""
 
 from __future__ import annotations

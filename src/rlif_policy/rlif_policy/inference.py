@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The actor's forward pass in NumPy: several times faster than torch for one small state.
 
 The weights are those of `networks.Actor`; a test compares the two. Images are encoded by torch, where

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The newest reading of each joint, by name and with its own age. No ROS; times are passed in, in ns.
 
 One topic of joint states may have several publishers, such as an arm and its gripper, each with its

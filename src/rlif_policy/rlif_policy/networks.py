@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy: what it is made of (`PolicySpec`) and the network itself (`Actor`).
 
 The actor is a tanh-Gaussian multi-layer perceptron, as in SAC and RLPD. It carries its own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `observer`: makes one Observation per control tick out of the newest sample of each source.
 
 Subscribes, as far as the configured features and cameras need them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `policy`: answers each Observation with the action of the newest weights.
 
 Subscribes

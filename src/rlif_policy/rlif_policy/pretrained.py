@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pretrained weights for an encoder's trunk: torchvision's own, a file, or one in an installed package.
 
 `source` is one of

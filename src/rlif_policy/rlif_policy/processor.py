@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What this processor can do: the one place that decides which of its instructions are used.
 
 The compiled critics, the precision of the encoders' convolutions and the tests all ask here. Imports

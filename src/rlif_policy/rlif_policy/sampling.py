@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Latest samples of several sources, with their ages. No ROS, no clock: times are passed in, in ns.
 
 Each source keeps its newest sample only: for control, the latest sample with a maximum age is

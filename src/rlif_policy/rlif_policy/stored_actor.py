@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The actor out of a checkpoint of the learner, without the learner: for a policy that only acts.
 
 Of a checkpoint (rlif_learner.data.checkpoint) it reads and checks the manifest and the state; the

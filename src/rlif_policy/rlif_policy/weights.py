@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policy weights as bytes: safetensors with a hash, checked in full before a network takes them."""
 
 from __future__ import annotations

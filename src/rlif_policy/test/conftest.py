@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fixtures of this package: one graph of nodes for a test, one file of pretrained weights for all."""
 
 from __future__ import annotations

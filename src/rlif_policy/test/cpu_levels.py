@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests at each level of the processor: `@pytest.mark.parametrize("name", PARAMETERS)` and `enter(name)`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies for tests: actors with and without images, their weights as messages, and a policy node
 that is asked."""
 

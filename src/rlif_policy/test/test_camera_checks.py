@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frozen, black and out of step; rates and counts."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image encoders: shapes, gradients, what never moves, and the random shift against a plain loop."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state: sizes, values, and what is refused."""
 
 import math

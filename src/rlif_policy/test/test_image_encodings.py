@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each encoding against a known picture, with padding, both orders of bytes, and odd sizes."""
 
 import importlib

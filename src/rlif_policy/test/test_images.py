@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images: sizes, regions, refusals, files. The encodings are in test_image_encodings.py."""
 
 import io

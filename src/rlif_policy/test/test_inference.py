@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The forward pass in NumPy is that of the network, with images and without."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joint states of several publishers, merged by name."""
 
 from __future__ import annotations

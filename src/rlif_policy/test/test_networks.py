@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy's spec and actor."""
 
 from __future__ import annotations

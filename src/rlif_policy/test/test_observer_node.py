@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The observer over DDS: lock-step, real and simulated time, what it refuses, and faults of cameras."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy over DDS: one answer per observation, weights whole or not at all, cameras by name."""
 
 from __future__ import annotations

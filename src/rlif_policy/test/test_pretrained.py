@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pretrained trunks: from wherever they come, they are torchvision's, or refused in words."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a processor can do, out of made-up texts of /proc/cpuinfo, and on this machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Newest samples and their ages; ticks of lock-step."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stored actors are read as they were saved, or refused: never another one in their place."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights on the wire: nothing but a complete, intact set of the right network gets through."""
 
 from __future__ import annotations

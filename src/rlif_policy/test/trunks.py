@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for pretrained weights: torchvision's models with random ones, and their files.
 
 Each is made once per process: tests take copies of what they change.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an end effector twist to joint velocities. No ROS, no physics."""
 
 from __future__ import annotations

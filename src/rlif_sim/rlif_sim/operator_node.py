@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `sim_operator`: a scripted, imperfect person with a joystick.
 
 Subscribes

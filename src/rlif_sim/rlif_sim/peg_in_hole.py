@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated world: a 7-DoF arm, a peg in its gripper, a board with a hole. No ROS.
 
 The arm is driven as MoveIt Servo drives one: an end effector twist in the base frame becomes joint

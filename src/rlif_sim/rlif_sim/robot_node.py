@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node `sim_robot`: the simulated arm, with the interface of a real stack with Servo.
 
 Subscribes

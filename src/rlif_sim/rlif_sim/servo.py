@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MoveIt Servo's rules for an incoming twist. No ROS.
 
 Servo takes a twist only with a frame and a fresh stamp: a stamp of zero is always stale, and a command

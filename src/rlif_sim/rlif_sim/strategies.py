@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scripted operator: who acts, who judges, and when to take over (PAPER: RLIF, section 5.1).
 
 The actor is imperfect: its estimate of the hole's position has an error that differs from episode to

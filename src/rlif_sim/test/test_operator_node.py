@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scripted operator over DDS: when it arms, and its answer to each action."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated robot over DDS, as the rest of the graph sees it."""
 
 from __future__ import annotations

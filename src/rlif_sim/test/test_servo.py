@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated arm takes a twist exactly when MoveIt Servo would."""
 
 import numpy as np

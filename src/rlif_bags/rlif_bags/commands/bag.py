@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Look into bags and make unfinished ones whole.
 
 rlif bag info BAG...            topics, counts, rates, gaps; what is in the Steps

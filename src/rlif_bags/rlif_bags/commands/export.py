@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert bags to other formats: each episode with its labels, images and control sources.
 
   rlif export BAG... -o OUT.npz                        plain arrays of transitions

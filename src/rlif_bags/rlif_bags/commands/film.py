@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Show episodes of bags as a film: the cameras, the control source and the critic's value.
 
   rlif film BAG... -o FILE.gif                          the first three episodes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert other formats to a bag of Steps, as prior data.
 
   rlif import FILE.npz... -o BAG     arrays of observations and actions; .hdf5 as D4RL has them

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write new labels for bags, derived from what was recorded. The bags stay as they are.
 
   rlif relabel BAG... -o OUT [--scheme onset|every_step|module:function] [--set name=value]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publish the recorded Steps of bags, so that a learner learns from them as it did live.
 
   rlif replay BAG... [--rate R | --as-fast-as-possible] [--namespace NS]

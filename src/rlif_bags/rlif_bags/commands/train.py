@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train from bags, without a graph: what the learner does, on Steps that were recorded.
 
   rlif train BAG... -o DIR [--config config/learner.yaml] [--prior BAG...] [--updates N]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The critic out of a checkpoint, to be asked what it thinks of recorded Steps. No ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes as moving pictures: the cameras, the control source and the critic's value.
 
 A frame for each Step, in real time:

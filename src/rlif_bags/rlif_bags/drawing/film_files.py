@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A film as a file: an animated GIF through Pillow, an mp4 through PyAV, of the same frames."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels before and after, as one picture for each episode.
 
 OUT/<bag>.plots/episode_<id>.png

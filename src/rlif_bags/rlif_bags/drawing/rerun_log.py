@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes in Rerun: images, states, actions, rewards and control source, over the steps.
 
 Rerun is an optional extra, imported only when it is asked for.

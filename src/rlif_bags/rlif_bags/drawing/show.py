@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes of a bag to look at: frames, control sources, labels and outcome."""
 
 from __future__ import annotations

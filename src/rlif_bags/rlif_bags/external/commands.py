@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The actions in the command messages of an external recording: twists, joint velocities, grippers. No ROS.
 
 A message is known by its fields, so that any definition of it does.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """External recordings converted to bags of Steps, each once, and known by what it was made of.
 
 OUT/<bag>/                   the Steps

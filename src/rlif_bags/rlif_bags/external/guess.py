@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A mapping file to begin with, guessed from what is in an external recording."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the topics of an external recording mean: a YAML file, checked in full before anything is read.
 
 control_rate: 10.0                      # Hz of the Steps

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sensor messages of an external recording, read as the observer reads them.
 
 A message is known by its fields, so that any definition of it does.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What became of an external recording: counted, and the first of each kind named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps out of external recordings, by a mapping of their topics.
 
 The same code as live makes them: the observer's samples, ages and features, and the arbiter's rule

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other programs' formats: LeRobot, Minari, plain arrays."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays of observations and actions as Steps: prior data from wherever there are demonstrations.
 
 Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what tells the episodes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes of bags as other programs want them: labelled, unbroken, one at a time.
 
 An episode with a hole (a Step that was lost, or left out) becomes one run on each side of it: in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs as a LeRobot dataset, format v3.0, written with pyarrow and PyAV: LeRobot is not needed.
 
     meta/info.json, stats.json, tasks.parquet, episodes/chunk-…/file-….parquet

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A LeRobot dataset, format v3.0, as arrays for `steps_from_arrays`: an episode at a time.
 
 Of a dataset that `rlif export` wrote, all comes back but the actions that were asked for and not

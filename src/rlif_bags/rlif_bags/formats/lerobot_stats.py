@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The statistics that a LeRobot dataset carries, per episode and of all: what its policies
 normalise with. Names, shapes and the way of joining are LeRobot's.
 """

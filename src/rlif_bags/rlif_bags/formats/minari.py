@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs as a Minari dataset (HDF5), and such a dataset as arrays for `steps_from_arrays`.
 
 A run of T transitions is an episode of T actions and T + 1 observations, as Minari has it. The

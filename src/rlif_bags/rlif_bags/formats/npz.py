@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs as plain arrays in one npz file, one row for each transition.
 
 observations, next_observations  float32 [n, state_dim]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images to mp4 and back, with PyAV: one file per camera, episodes one after another.
 
 h264      yuv420p (yuv444p for odd sizes), crf 18: every player reads it; colours and fine

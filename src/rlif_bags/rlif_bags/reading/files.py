@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The files of a bag: which there are, which of them are finished; names, locks and left-overs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics, rates and gaps of a bag, and the episodes and take-overs in its Steps, as lines of text."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opening a bag and reading its messages: damage is noted, never silently dropped.
 
 What rosbags lacks, and is added here: it refuses an MCAP file without its end and a bag whose

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags that were not finished: what is whole in them becomes a whole bag.
 
 The mcap package for Python has no `recover` (its command line, a program apart, has), rosbags and

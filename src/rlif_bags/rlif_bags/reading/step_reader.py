@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps out of bags, with nothing but the bag: definitions come from the bag itself, no ROS.
 
 What cannot be used of a bag is left out, named with file, topic and time, and counted.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The library's reader, for bags that are not quite as it expects them."""
 
 from __future__ import annotations

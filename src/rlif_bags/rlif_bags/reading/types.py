@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Definitions of messages that a bag does not bring along.
 
 SQLite bags up to Humble have none: they are those of the distribution that recorded the bag, and of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Relabelling many bags: one after another, in processes side by side, or on a Ray cluster.
 
 A job is one bag, and knows all it needs: wherever it runs, the files and the report are the same.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Jobs on a Ray cluster. Ray is an optional extra, imported only when it is asked for.
 
 On each node the workspace must be sourced before `ray start`, and bags and output must lie under

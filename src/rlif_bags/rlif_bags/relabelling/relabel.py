@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """New labels from recorded facts. A bag is never changed: its labels lie in a file beside.
 
     OUT/<bag>.labels.npz   sequence, episode_id, step_index, reward, terminal, transition; `about`

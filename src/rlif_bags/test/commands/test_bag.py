@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`rlif bag`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values of a checkpoint's critic."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames of films show what is in the Steps, when it was."""
 
 from __future__ import annotations

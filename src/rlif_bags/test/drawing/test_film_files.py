@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Films as GIF and MP4 files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of labels before and after."""
 
 from __future__ import annotations

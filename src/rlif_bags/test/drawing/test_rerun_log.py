@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes for Rerun."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of episodes and the HTML page."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Actions in command messages: joint velocities and grippers."""
 
 from __future__ import annotations

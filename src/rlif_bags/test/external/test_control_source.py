@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which source was in control of an external recording, and when that is unknown."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """External recordings converted to bags of Steps, once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mapping files to start from, as `--describe` prints them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mapping files: a wrong entry is refused by its field."""
 
 from __future__ import annotations

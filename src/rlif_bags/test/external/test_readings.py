@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sensor messages of external recordings, read as the observer reads them."""
 
 from __future__ import annotations

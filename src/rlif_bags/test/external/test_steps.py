@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps that a mapping makes of external recordings."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arrays of observations and actions as Steps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which transitions an export takes out of bags."""
 
 from __future__ import annotations

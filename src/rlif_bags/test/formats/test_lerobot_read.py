@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LeRobot datasets as read."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Minari datasets: written for Minari, read back as they were."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exported arrays: transitions of the buffer, and back again."""
 
 from __future__ import annotations

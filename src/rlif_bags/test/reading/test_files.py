@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files are a bag, their names and locks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `rlif bag info` counts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags of any storage, unfinished or damaged: read as far as they go, with a note."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Unfinished bags copied into finished ones."""
 
 from __future__ import annotations

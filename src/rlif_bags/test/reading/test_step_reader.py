@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps of a bag: equal to what was recorded; what cannot be used is left out and named."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags that the rosbags library would refuse or read in part for a detail."""
 
 from __future__ import annotations

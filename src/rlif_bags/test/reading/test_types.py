@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Message definitions that a bag does not bring along."""
 
 from __future__ import annotations

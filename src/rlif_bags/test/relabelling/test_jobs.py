@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many bags, in one process or several: the same files and report."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many bags on a Ray cluster."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """New labels from recorded facts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Behavioural cloning: the policy imitates the prior data, and nothing else.
 
 Each step: states and the actions taken there, and the mean squared error of the policy's own

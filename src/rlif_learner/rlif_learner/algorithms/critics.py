@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The critics: one ensemble, held in one flat vector, multiplied as batched matrices."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAgger: imitate what an expert would have done in every state that was visited."""
 
 from __future__ import annotations

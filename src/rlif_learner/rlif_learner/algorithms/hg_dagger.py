@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HG-DAgger: imitate the prior data and the steps that the operator drove, no others."""
 
 from __future__ import annotations

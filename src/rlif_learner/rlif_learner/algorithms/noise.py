@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that is random in an update of RLPD, drawn before it: what follows is arithmetic alone."""
 
 from __future__ import annotations

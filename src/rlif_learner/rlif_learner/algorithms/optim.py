@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adam over one flat vector, and the guard before each step."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The algorithms by name, with their settings and what they learn from."""
 
 from __future__ import annotations

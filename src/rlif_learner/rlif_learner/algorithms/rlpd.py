@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RLPD: off-policy reinforcement learning from prior and online data (Ball et al., 2023).
 
 For each update: `utd` times, a batch (partly from prior data), a target from the minimum of a

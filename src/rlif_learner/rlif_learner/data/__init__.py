@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is learned from: Steps, labels, the replay buffer, and checkpoints of all of it."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is done to images before they are learned from, so that fewer of them say as much."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Replay buffer: the steps of episodes, in order, each stored once.
 
 A row is a step; a transition is two neighbouring rows of the same episode with nothing lost

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints that survive a power cut: complete or absent, checked by hash, exact on resume.
 
     <root>/checkpoints/000042/manifest.json      what it is, and the sha256 of every file of it
@@ -23,7 +24,6 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reward of RLIF, derived from the facts of an episode: the one place where it is decided.
 
 `onset` (default)  -1 on the last policy step before an intervention of the same episode

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Demonstrations for the learner node, out of recordings.
 
 This package reads no bags itself, so that it does not depend on the one that does (rlif_bags). A

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """StepRecord out of an rlif_msgs/Step, whoever deserialised it: rclpy live, rosbags from a bag."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One step of an episode, free of ROS: what rlif_msgs/Step holds and the learner needs."""
 
 from __future__ import annotations

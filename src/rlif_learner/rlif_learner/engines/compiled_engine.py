@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Updates on the processor with compiled critics: the rest of RLPD stays in PyTorch."""
 
 from __future__ import annotations

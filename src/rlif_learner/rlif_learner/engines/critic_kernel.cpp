@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The critics' passes for the processor: matrix products, LayerNorm, ReLU, Adam and the moving
 // average. A critic is one thread's from its inputs to its gradients. Of the batch, a chunk at a time
 // goes forward and back, so that all that a critic needs stays in its core's second-level cache, and

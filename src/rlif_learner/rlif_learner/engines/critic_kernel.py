@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The critics' passes as compiled code for this processor; `critic_kernel.cpp` says how they work.
 
 Compiled once with the machine's C++ compiler (seconds) for the processor's level (rlif_policy.processor),

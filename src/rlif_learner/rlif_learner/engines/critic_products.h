@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Matrix products for critic_kernel.cpp: tiles that stay in registers, in one of three formats.
 //
 // A product is c = base + factor * (a b). The left operand is read as it lies, element by element,

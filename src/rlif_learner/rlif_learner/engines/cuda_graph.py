@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Updates on a GPU, with nothing that waits: the host draws the next batches while the device learns.
 
 The update is recorded once as a CUDA graph, before the first episode, and replayed from then on. The

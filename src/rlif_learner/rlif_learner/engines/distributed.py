@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One learner in several processes, one per GPU or socket, started by `torchrun`:
 
   torchrun --standalone --nproc-per-node 2 --no-python rlif train BAG... -o DIR

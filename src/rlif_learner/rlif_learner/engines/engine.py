@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What executes the updates of RLPD: one interface, behind which they are faster or not.
 
 The equations stand in algorithms/rlpd.py and do not know the engine. An engine decides when an update

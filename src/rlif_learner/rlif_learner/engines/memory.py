@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The machine's memory: what is free of it, and what becomes of it between two updates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which engine executes the updates of a learner: chosen here, once, when it is made."""
 
 from __future__ import annotations

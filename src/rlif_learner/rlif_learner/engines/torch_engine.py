@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Updates in PyTorch, each as it is written in algorithms/rlpd.py, one after the other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BC, and HG-DAgger and DAgger where they share it: what each imitates, settings, resuming."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """BC, HG-DAgger and DAgger with images: what they see, shift, store and resume."""
 
 from __future__ import annotations

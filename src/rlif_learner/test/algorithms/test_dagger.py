@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAgger: what it draws, and the expert that it asks. The rest of it: test_bc.py."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is random in an update of RLPD."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RLPD against an independent NumPy computation, and the rules of its updates."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RLPD that sees: whose loss trains the encoder, and one update against a slow one in float64."""
 
 from __future__ import annotations

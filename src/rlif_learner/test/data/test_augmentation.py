@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The random shift against a loop over pixels."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The replay buffer against a naive list of transitions, and its limits."""
 
 from __future__ import annotations

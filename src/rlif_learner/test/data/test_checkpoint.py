@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing is lost: resuming is exact, and no bad checkpoint gets in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints survive SIGKILL: whatever a run was doing, resuming finds its last complete state."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Labels: by hand for each rule and pitfall, and against a slow reading of the definition."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Demonstrations are read by whichever package registered a reader."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records out of Step messages, and images out of theirs."""
 
 from __future__ import annotations

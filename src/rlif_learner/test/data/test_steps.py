@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps: what joins two of them, what is missing between them, and which are refused."""
 
 from dataclasses import replace

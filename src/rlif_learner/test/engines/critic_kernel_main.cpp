@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The compiled critics as a program, for architectures that tests run in an emulator: reads one batch
 // from standard input and writes the gradients and sums of its loss.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compiled critics against PyTorch: at each level of the processor, of any sizes, with any number
 of threads, for arm64, and without a compiler."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Updates as on a GPU, on the processor: the same numbers, drawn ahead, reported one update later."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several processes learn together and end with the same weights: torchrun as a user starts it."""
 
 from __future__ import annotations

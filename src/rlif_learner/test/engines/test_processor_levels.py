@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's own paths: the learner's and the encoders' numbers at each level of the processor.
 
 PyTorch chooses its instructions when it is imported, so that each level is a process of its own: these

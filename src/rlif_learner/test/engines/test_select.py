@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which engine a learner gets, and that all of them run the loss that stands in rlpd.py."""
 
 from __future__ import annotations
