@@ -97,14 +97,22 @@ def test_process_learns_and_saves_when_it_is_interrupted(graph, start_node, tmp_
 @ros
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_process_whose_training_fails_reports_why_and_exits_with_1(graph, start_node):
+def test_process_whose_training_fails_logs_why_and_exits_with_1(graph, start_node):
     process = start_node("rlif_learner", "learner", **SMALL, state_scale=[1.0, 2.0])
     graph.listen()
     graph.send(doubles.episode(1, 3, 1))
-    graph.wait_for_message("state_scale: found 2 entries, expected 4")
-    assert not graph.statuses[-1].caught_up
     output, _ = process.communicate(timeout=scaled(60))
     assert process.returncode == 1, output
+    assert "training ended: ValueError: state_scale: found 2 entries, expected 4" in output
+
+
+@ros
+def test_training_that_fails_is_in_the_last_status(graph):
+    learner = graph.start_learner(state_scale=[1.0, 2.0])
+    graph.send(doubles.episode(1, 3, 1))
+    graph.until(learner.failed, "the failure")
+    graph.wait_for_message("training ended: ValueError: state_scale: found 2 entries, expected 4")
+    assert not graph.statuses[-1].caught_up
 
 
 @ros
