@@ -47,7 +47,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from rlif_node.joints import JointMerger
+from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100, SENSOR
 from rlif_node.running import run
@@ -227,9 +227,17 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_joints(self, message: JointState) -> None:
-        if self._joints.update(message.name, message.position, self._now()):
-            joint, received = self._joints.oldest
-            self._core.pose(self._joints.positions, received, joint)
+        now, joints = self._now(), self._joints
+        stamp, received = to_ns(message.header.stamp), round(now * 1e9)
+        try:
+            if not joints.put(message.name, message.position, message.velocity, stamp, received):
+                return
+            merged = joints.merged()
+        except JointError as problem:
+            self._core.refuse_pose(f"joint_states: {problem}", now)
+            return
+        oldest = merged.oldest if merged.several else ""
+        self._core.pose(merged.positions, merged.received * 1e-9, oldest)
 
     def _on_episode(self, message: Episode) -> None:
         stamp = to_ns(message.header.stamp)

@@ -101,6 +101,30 @@ def test_joint_states_of_two_best_effort_drivers_are_merged_each_with_its_age(jo
 
 
 @pytest.mark.ros
+def test_joint_states_that_do_not_fit_their_names_stop_the_arm_until_the_next_good_ones(joints):
+    graph, arm = joints(output="joint_velocity", pose_timeout=0.5)
+    graph.drive(lambda: arm.velocity == pytest.approx([0.25, -0.125]))
+    arm.position = [0.0]
+    graph.until(lambda: arm.velocity == [0.0, 0.0], "zeros without positions that fit")
+    reason = "joint_states: joints ['elbow', 'shoulder']: found 1 positions and 0 velocities for 2"
+    assert graph.control.state == ControlState.HOLD and graph.control.reason.startswith(reason)
+    arm.position = [0.0, 0.0]
+    graph.until_state(ControlState.POLICY)
+
+
+@pytest.mark.ros
+def test_joint_states_without_one_of_the_joints_name_it_in_the_reason(joints):
+    graph, arm = joints(output="joint_velocity", pose_timeout=0.5)
+    arm.connected = False
+    states = graph.world.create_publisher(JointState, "joint_states", RELIABLE)
+    message = JointState(name=["shoulder", "wheel"], position=[0.0, 0.0])
+    graph.world.create_timer(0.02, lambda: states.publish(message))
+    found = "joint_states: joints ['elbow'] are missing, found ['shoulder', 'wheel']"
+    graph.drive(lambda: found in graph.control.reason)
+    assert all(list(m.data) == [0.0, 0.0] for m in graph.more("joint_command", 5))
+
+
+@pytest.mark.ros
 def test_joint_velocity_output_stops_at_the_joint_limit(joints):
     graph, arm = joints(output="joint_velocity", position=(0.97, 0.0))
     graph.drive(lambda: arm.velocity[1] < -0.03)

@@ -2,7 +2,8 @@
 """Features of the state: one table, each with its sources and its size. No ROS.
 
 A feature is a function of the newest readings of its sources. All values are SI units in the base
-frame unless the name says otherwise; quaternions are x, y, z, w.
+frame unless the name says otherwise; quaternions are x, y, z, w. The reading of joint_states is a
+`rlif_node.joints.MergedJoints`.
 """
 
 from __future__ import annotations
@@ -38,14 +39,6 @@ class Wrench:
 
     force: tuple[float, float, float]
     torque: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Joints:
-    """In the configured order; rad, rad/s (m, m/s for linear joints)."""
-
-    positions: tuple[float, ...]
-    velocities: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.endpoints import why_unmatched
+from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
@@ -56,7 +57,6 @@ from rlif_policy.images import (
     RawImage,
     check_image,
 )
-from rlif_policy.joint_samples import JointSamples
 from rlif_policy.sampling import LatestSamples, Problem, Ticks
 
 PARAMETERS = (
@@ -128,7 +128,7 @@ class ObserverNode(Node):
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
-        self._joints = JointSamples(value["joints"])
+        self._joints = JointMerger(value["joints"])
         self._problems: list[Problem] = []
         self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
@@ -207,11 +207,11 @@ class ObserverNode(Node):
             if not joints.put(message.name, message.position, message.velocity, stamp, received):
                 return
             merged = joints.merged()
-        except FeatureError as problem:
+        except JointError as problem:
             self._samples.refuse("joint_states", str(problem))
             return
         part = f"joint {merged.oldest}" if merged.several else ""
-        self._samples.put("joint_states", merged.joints, merged.stamp, merged.received, part)
+        self._samples.put("joint_states", merged, merged.stamp, merged.received, part)
         self._tick_in_lock_step()
 
     def _tick_in_lock_step(self) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rlif_node.joints import MergedJoints
 
 from rlif_policy.features import (
     FEATURES,
     FeatureError,
-    Joints,
     Pose,
     PoseTrack,
     StateLayout,
@@ -23,7 +23,7 @@ from rlif_policy.features import (
 VALUES = {
     "ee_pose": Pose((0.5, 0.1, 0.2), (0.0, 0.0, 0.0, 1.0), (0.01, 0.02, 0.03)),
     "object_pose": Pose((0.4, 0.1, 0.1), (0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5))),
-    "joint_states": Joints((0.1, 0.2), (0.3, 0.4)),
+    "joint_states": MergedJoints((0.1, 0.2), (0.3, 0.4), stamp=0, received=0, oldest="a"),
     "wrench": Wrench((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
 }
 PERIOD = 100_000_000

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from rlif_node.joints import JointMerger
 
 from rlif_bags.external.mapping import TopicMapping
 from rlif_policy.features import FeatureError, Pose, PoseTrack, Wrench, unit_quaternion
 from rlif_policy.images import CameraSpec, PackedImage, Picture, RawImage, to_rgb
-from rlif_policy.joint_samples import JointSamples
 
 _POSES = "PoseStamped, PoseWithCovarianceStamped, TransformStamped or Odometry"
 
@@ -28,7 +28,7 @@ def wrong_type(message: Any, expected: str) -> FeatureError:
 
 
 class Readings:
-    """Messages of the sources as the observer reads them. FeatureError, ImageError.
+    """Messages of the sources as the observer reads them. FeatureError, ImageError, JointError.
 
     joints: the newest sample of each wanted joint
     """
@@ -36,7 +36,7 @@ class Readings:
     def __init__(self, mapping: TopicMapping) -> None:
         self._frame = mapping.base_frame
         self._track = PoseTrack(round(1e9 / mapping.control_rate))
-        self.joints = JointSamples(mapping.joints)
+        self.joints = JointMerger(mapping.joints)
         self._size = (mapping.image_width, mapping.image_height)
         self._rois, self._depth_ranges = mapping.rois, mapping.depth_ranges
         self._cameras: dict[str, CameraSpec] = {}

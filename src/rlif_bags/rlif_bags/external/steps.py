@@ -219,7 +219,7 @@ class ExternalSteps:
             self._samples.refuse(_JOINTS, missing)
             return
         merged = joints.merged()
-        self._samples.put(_JOINTS, merged.joints, 0, merged.received)
+        self._samples.put(_JOINTS, merged, 0, merged.received)
 
     def _take_source(self, stamp: int, message: Any) -> None:
         self._source.read(stamp, message)
