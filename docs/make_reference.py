@@ -253,6 +253,7 @@ def parameter_names() -> dict[str, list[str]]:
 def known_parameters() -> str:
     """rlif_node/known_parameters.py: with it a node tells a misspelled name from another node's."""
     lines = [
+        "# SPDX-License-Identifier: Apache-2.0",
         '"""Names of the parameters of all nodes of the suite: written by docs/make_reference.py.',
         "",
         "A robot's YAML file is given to every node; only with the names of all can each of them tell a",

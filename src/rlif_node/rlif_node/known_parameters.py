@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of the parameters of all nodes of the suite: written by docs/make_reference.py.
 
 A robot's YAML file is given to every node; only with the names of all can each of them tell a
