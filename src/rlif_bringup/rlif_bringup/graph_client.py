@@ -148,15 +148,17 @@ class GraphClient:
         end = time.monotonic() + deadline
         while not condition():
             if time.monotonic() > end:
-                raise GraphError(f"waited {deadline:.0f} s in vain for {what}. {self.situation()}")
+                raise GraphError(
+                    f"timed out after {deadline:.0f} s waiting for {what}. {self.situation()}"
+                )
             self.turn()
 
     def situation(self) -> str:
         """The state of the graph, for a message."""
         phases = ("resetting", "ready", "running", "ended")
-        episode = f"Episode {self.episode.id} is {phases[self.episode.phase]}"
         if self.control is None:
-            return f"{episode}; the arbiter has published nothing."
+            return "The arbiter has published nothing: is it running, in this namespace and domain?"
+        episode = f"Episode {self.episode.id} is {phases[self.episode.phase]}"
         names = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
         reason = f" ({self.control.reason})" if self.control.reason else ""
         return f"{episode}; the arbiter is in {names[self.control.state]}{reason}."

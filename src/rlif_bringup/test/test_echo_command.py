@@ -56,5 +56,5 @@ def test_echo_of_a_latched_topic_prints_its_message(
 @pytest.mark.ros
 def test_echo_without_a_topic_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["echo", "nothing", "--timeout", "0.2", *WITHIN[2:]]) == 1
-    assert "in vain for a publisher of /nothing" in capsys.readouterr().err
+    assert "waiting for a publisher of /nothing" in capsys.readouterr().err
     assert cli.main(["echo", "nothing", "--count", "-1"]) == 2

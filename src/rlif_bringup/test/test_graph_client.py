@@ -23,5 +23,5 @@ def test_graph_client_refusals_and_silence_are_named(
     client.trigger("reset")
     assert graph.board == 1
     monkeypatch.setattr(graph_client, "ANSWER", 0.3)
-    with pytest.raises(GraphError, match="0 s in vain for the service /nothing"):
+    with pytest.raises(GraphError, match="timed out after 0 s waiting for the service /nothing"):
         client.trigger("nothing")

@@ -82,7 +82,7 @@ def test_command_that_is_refused_prints_the_reason(
 
 def test_command_without_an_answer_names_the_service(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["arm", "--namespace", "nobody", "--timeout", "0.2"]) == 1
-    assert "in vain for the service /nobody/arm" in capsys.readouterr().err
+    assert "waiting for the service /nobody/arm" in capsys.readouterr().err
 
 
 def test_command_asked_wrongly_has_code_2(capsys: pytest.CaptureFixture[str]) -> None:

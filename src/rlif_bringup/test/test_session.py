@@ -70,7 +70,7 @@ def test_session_without_a_node_names_it(
     _, client = start_graph(without="policy")
     client.parameters("episode", scaled(20.0))  # discovered, so that only the policy is missing
     monkeypatch.setattr(session, "START", 0.3)
-    with pytest.raises(GraphError, match="in vain for the parameter services of /policy"):
+    with pytest.raises(GraphError, match="waiting for the parameter services of /policy"):
         Session(client, lambda _: None, PHASES, learner=True).wait_until_up()
 
 
