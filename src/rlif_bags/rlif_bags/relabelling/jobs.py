@@ -113,10 +113,8 @@ def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
                         job, "a worker process died; is there memory for so many --jobs?"
                     )
         except KeyboardInterrupt:
-            # Files get their names when they are whole, so a worker may end anywhere; SIGTERM might
-            # wait for one that is only starting.
             for process in multiprocessing.active_children():
-                process.kill()
+                process.terminate()
             raise
 
 
