@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ MARKERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts into the background with SIGINT ignored, and children inherit
+    # that: the processes under test could not be interrupted.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # An example that a loaded machine takes long for is no failure.
     hypothesis.settings.register_profile("rlif", deadline=None)
     hypothesis.settings.load_profile("rlif")

@@ -51,9 +51,10 @@ class Arm:
 def joints(make_graph):
     """`joints(output=…)`: graph and arm, in real time, with an arbiter that is disarmed."""
 
-    def make(position=(0.0, 0.0), **values):
+    def make(position=(0.0, 0.0), connected=True, **values):
         graph = make_graph(lock_step=False)
         arm = Arm(graph, position)
+        arm.connected = connected
         graph.add_arbiter(**(JOINT_LIMITS | {"release_dwell": 0.0} | values))
         graph.world.run_in_real_time()
         return graph, arm
@@ -114,8 +115,7 @@ def test_joint_states_that_do_not_fit_their_names_stop_the_arm_until_the_next_go
 
 @pytest.mark.ros
 def test_joint_states_without_one_of_the_joints_name_it_in_the_reason(joints):
-    graph, arm = joints(output="joint_velocity", pose_timeout=0.5)
-    arm.connected = False
+    graph, _ = joints(output="joint_velocity", pose_timeout=0.5, connected=False)
     states = graph.world.create_publisher(JointState, "joint_states", RELIABLE)
     message = JointState(name=["shoulder", "wheel"], position=[0.0, 0.0])
     graph.world.create_timer(0.02, lambda: states.publish(message))
