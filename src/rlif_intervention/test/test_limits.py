@@ -192,6 +192,7 @@ PUSHES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.data(), boxes(), PUSHES, st.sampled_from([0.0, 0.1, 0.3]))
 def test_box_with_poses_of_any_age_is_not_left(data, config, pushes, timeout):

@@ -268,6 +268,7 @@ def test_features_lie_in_files_where_asked_for(file, tmp_path):
 # ---- bags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("algorithm", ["rlpd", "bc"])
 def test_bags_are_learned_from_with_their_images(file, frozen, algorithm, tmp_path):

@@ -19,6 +19,7 @@ from rlif_learner.config import ImitationConfig
 pytestmark = pytest.mark.usefixtures("compiled_critics")
 
 
+@pytest.mark.slow
 def test_film_command_writes_the_named_episodes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

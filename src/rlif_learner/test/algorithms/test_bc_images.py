@@ -69,6 +69,7 @@ def mean_error(actor):
     return np.mean(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", [BC, HGDAgger])
 def test_the_place_of_a_dot_is_imitated(kind):

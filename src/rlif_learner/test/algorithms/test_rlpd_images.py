@@ -93,6 +93,7 @@ def test_an_update_equals_a_slow_one_in_float64(name):
     compare(make_learner(replace(CONFIG, **settings), spec))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", ["critic", "both"])
 def test_an_update_on_a_frozen_trunk_equals_a_slow_one(resnet, gradients):
     config = replace(CONFIG, encoder_gradients=gradients)
@@ -458,6 +459,7 @@ def take_over(number, rng, action_dim=1):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("gradients", ["critic", "both"])
 def test_it_learns_from_interventions_which_side_an_image_asks_for(gradients):

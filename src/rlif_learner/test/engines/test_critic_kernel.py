@@ -8,12 +8,13 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import cpu_levels
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rlif_learner.algorithms.critics import EnsembleCritic
@@ -51,6 +52,19 @@ def make_batch(generator, rows, state_dim=5, action_dim=2):
     return states, actions, torch.randn(rows, generator=generator)
 
 
+def nearest_to_a_kink(critic, states, actions):
+    """The least |input| of any ReLU: where it is a rounding error, its slope is anybody's guess."""
+    found, relu = [], torch.relu
+
+    def record(hidden):
+        found.append(float(hidden.detach().abs().min()))
+        return relu(hidden)
+
+    with patch.object(torch, "relu", record):
+        critic(states, actions)
+    return min(found)
+
+
 @settings(deadline=None, max_examples=10)
 @given(
     width=st.integers(1, 140), layers=st.integers(1, 3), critics=st.integers(1, 5),
@@ -62,6 +76,7 @@ def test_passes_of_any_size_equal_pytorch(level, width, layers, critics, rows, s
     )
     critic, kernel, generator = make(config, state_dim)
     states, actions, target = make_batch(generator, rows, state_dim)
+    assume(nearest_to_a_kink(critic, states, actions) > 2e-6)
     actions.requires_grad_()
     values = critic(states, actions)
     loss = (values - target).square().mean()
