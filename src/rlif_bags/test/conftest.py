@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,3 @@ def mapping_file(tmp_path: Path) -> Path:
     path = tmp_path / "mapping.yaml"
     path.write_text(yaml.safe_dump(MAPPING))
     return path
-
-
-@pytest.fixture(scope="session")
-def compiled_critics() -> None:
-    """The compiled critics are there: a test that is not marked `slow` may not compile them."""
-    from rlif_learner.engines.critic_kernel import KernelUnavailableError, compile_kernel
-
-    with suppress(KernelUnavailableError):
-        compile_kernel()

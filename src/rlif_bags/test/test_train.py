@@ -27,8 +27,6 @@ from rlif_bags.train import Data, OfflineConfig, load, make_trainer, read_parame
 from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.steps import Source
 
-pytestmark = pytest.mark.usefixtures("compiled_critics")
-
 SMALL = {"hidden": (8,), "settings": {"hidden": [8], "ensemble_size": 2, "utd": 1}}
 
 

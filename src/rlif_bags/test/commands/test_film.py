@@ -16,8 +16,6 @@ from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig
 
-pytestmark = pytest.mark.usefixtures("compiled_critics")
-
 
 @pytest.mark.slow
 def test_film_command_writes_the_named_episodes(

@@ -124,7 +124,6 @@ def stored_rows(run: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.ros
 @pytest.mark.timeout(300)
-@pytest.mark.usefixtures("compiled_critics")
 def test_replay_to_a_real_learner_gives_the_buffers_of_live(tmp_path: Path) -> None:
     """Byte for byte: rewards, terminals, states, actions, in both buffers."""
     episode = learner_doubles.episode

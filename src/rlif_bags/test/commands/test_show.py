@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import html.parser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_pages import Page
 from PIL import Image
 from step_bags import make_episodes, rlif, write_bag
 
@@ -47,28 +47,6 @@ def test_show_run_directory_stands_for_its_bag(
     assert "would both become other" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert rlif("show", bag, "-o", tmp_path / "file") == 1, "and no traceback"
-
-
-class Page(html.parser.HTMLParser):
-    """Tags of a page, with their attributes; fails where they do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 def test_show_writes_picture_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,8 +19,6 @@ from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_policy.stored_actor import read_actor
 
-pytestmark = pytest.mark.usefixtures("compiled_critics")
-
 
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:

@@ -27,8 +27,6 @@ from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec
 from rlif_policy.pretrained import PretrainedError, fingerprint, load_trunk
 
-pytestmark = pytest.mark.usefixtures("compiled_critics")
-
 
 @pytest.mark.parametrize("spec", [SPEC, SEEING], ids=["state", "images"])
 def test_load_critic_values_are_those_of_the_learner(tmp_path: Path, spec: PolicySpec) -> None:

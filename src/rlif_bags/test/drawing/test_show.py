@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import shutil
 import subprocess
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from html_pages import Page
 from PIL import Image
 from step_bags import make_episodes, rlif, write_bag
 from waiting import scaled
@@ -48,28 +48,6 @@ def test_view_of_missing_steps_are_in_the_caption() -> None:
 def test_views_of_some_episodes() -> None:
     steps = make_episodes(5)
     assert [v.id for v in views(steps, range(2, 4))] == [2, 3]
-
-
-class Page(html.parser.HTMLParser):
-    """Tags of a page, with their attributes; fails where they do not nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
 
 
 def test_html_page_holds_all_it_shows() -> None:
