@@ -70,7 +70,7 @@ from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
 from .arbitration import ControlState as State
 from .cadence import Cadence
-from .device_inputs import Handlers, make_rack
+from .device_inputs import Handlers, device_names, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, PeriodMeter, arbiter_statuses
@@ -100,7 +100,7 @@ class ArbiterNode(Node):
         if p["lock_step"]:
             if not self.get_parameter("use_sim_time").value:
                 raise ValueError("lock_step is true and use_sim_time false: set use_sim_time")
-            operator = (p["devices"][0],) if p["require_operator"] else ()
+            operator = (device_names(p)[0],) if p["require_operator"] else ()
             needs = operator + ("ee_pose",) * bool(config.limits.needs)
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
         self._output = make_output(self, p["output"], config.limits, p["command_frame"])
@@ -129,7 +129,7 @@ class ArbiterNode(Node):
             arrived=self._on_device_arrived,
         )
         axes, timeout = tuple(p["axes"]), p["device_timeout"]
-        return make_rack(self, p["devices"], p["locks"], axes, timeout, self._now, handlers)
+        return make_rack(self, device_names(p), p["locks"], axes, timeout, self._now, handlers)
 
     def _advertise(self, with_gripper: bool) -> None:
         self._gripper = (

@@ -9,6 +9,7 @@ from typing import Any
 from rlif_node.parameters import Param
 
 from .arbiter_types import ArbiterConfig
+from .device_inputs import CONSOLE_PARAMETER, device_names
 from .gripper import AXIS as GRIPPER
 from .gripper import GripperConfig
 from .interventions import InterventionConfig
@@ -96,6 +97,7 @@ PARAMETERS = (
     Param("lock_step", False, "answer instead of ticking; simulation only"),
     Param("lock_step_timeout", 2.0, "s of wall time that one step may take", 0.1, 60.0),
     Param("devices", ["joy"], "names of operator devices; each has parameters NAME.*"),
+    CONSOLE_PARAMETER,
     Param("locks", [], "names of locks; each has parameters NAME.*", items=str),
     Param("stop_topics", ["stop"], "std_msgs/Bool; one for each publisher that may stop the arm"),
     Param(
@@ -111,7 +113,7 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
         raise ValueError("command_frame is empty; Servo refuses commands without a frame")
     if not p["stop_topics"] or len(set(p["stop_topics"])) != len(p["stop_topics"]):
         raise ValueError(f"stop_topics is {p['stop_topics']}; expected one or more, each once")
-    if p["require_operator"] and not p["devices"]:
+    if p["require_operator"] and not device_names(p):
         raise ValueError("devices is empty and require_operator true: name a device, or set false")
     return ArbiterConfig(
         limits=limit_config(p, axes) if p["output"] == "twist" else joint_config(p, axes),

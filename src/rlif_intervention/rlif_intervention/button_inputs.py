@@ -15,7 +15,7 @@ from rlif_node.parameters import Param, declare
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Joy
 
-from .device_inputs import device_parameters, device_qos, preset_of, subscribe_lock
+from .device_inputs import CONSOLE_PARAMETER, device_parameters, device_qos, preset_of, subscribe_lock
 from .devices import (
     ButtonEdges,
     ButtonMemory,
@@ -27,6 +27,7 @@ from .devices import (
 
 PARAMETERS = (
     Param("devices", ["joy"], "names of operator devices, with NAME.* as the arbiter's", items=str),
+    CONSOLE_PARAMETER,
     Param("locks", [], "names of locks, with NAME.* as the arbiter's", items=str),
 )
 JOYSTICKS = ("joy", "motion")  # kinds that have buttons

@@ -14,7 +14,7 @@ Joy is subscribed to reliably: a tap of the stop button must not be lost. docs/d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,8 @@ from .gripper import AXIS as GRIPPER
 from .limits import AXES, Vector
 from .presets import PRESETS, Preset
 
+CONSOLE = "console"  # the device that the parameter `console` adds to `devices`
+CONSOLE_PARAMETER = Param(CONSOLE, False, "add the device `console`, the page of rlif_console")
 KINDS = ("joy", "motion", "twist", "twist_stamped")
 # Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node
 # may send 1000 messages a second, and a button that went down is in only one of them.
@@ -71,9 +73,9 @@ def device_parameters(
     kind = {"spacemouse": "motion", "twist": "twist_stamped"}.get(preset, "joy")
     rows = (
         Param("kind", kind, f"one of {', '.join(KINDS)}"),
-        Param("topic", name, "where its messages come from"),
+        Param("topic", p.topic or name, "where its messages come from"),
         Param("priority", 100, "of several engaged devices the highest drives", 0, 255),
-        Param("timeout", timeout, "s of silence until it is taken as gone", 0.01, 10.0),
+        Param("timeout", p.timeout or timeout, "s of silence until it is taken as gone", 0.01, 10.0),
         Param(
             "axes", list(p.axes), "index of x y z roll pitch yaw, or joints, in Joy.axes; -1: none"
         ),
@@ -120,13 +122,19 @@ def lock_parameters(name: str) -> tuple[Param, ...]:
     return tuple(_prefixed(name, row) for row in rows)
 
 
+def device_names(p: Mapping[str, Any]) -> list[str]:
+    """Names of all operator devices, out of the parameters `devices` and `console`."""
+    return [*p["devices"], *([CONSOLE] if p[CONSOLE] and CONSOLE not in p["devices"] else [])]
+
+
 def _prefixed(name: str, row: Param) -> Param:
     return replace(row, name=f"{name}.{row.name}")
 
 
 def preset_of(node: Node, name: str) -> tuple[str, Preset]:
     """Declare NAME.preset. Returns its name and its values."""
-    found = declare(node, [Param(f"{name}.preset", "generic", f"of {list(PRESETS)}")])
+    default = CONSOLE if name == CONSOLE else "generic"
+    found = declare(node, [Param(f"{name}.preset", default, f"of {list(PRESETS)}")])
     preset = next(iter(found.values()))
     if preset not in PRESETS:
         raise ValueError(f"{name}.preset is {preset!r}; expected one of {', '.join(PRESETS)}")

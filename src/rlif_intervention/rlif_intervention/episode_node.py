@@ -43,6 +43,7 @@ from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Policy
 from .arbitration import ControlState as State
 from .button_inputs import PARAMETERS as BUTTON_PARAMETERS
 from .button_inputs import ButtonInputs
+from .device_inputs import device_names
 from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .ticks import Source
 
@@ -120,7 +121,7 @@ class EpisodeNode(Node):
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
         self._subscribe()
-        devices, locks = self._values["devices"], self._values["locks"]
+        devices, locks = device_names(self._values), self._values["locks"]
         self._buttons = ButtonInputs(
             self, devices, locks, BUTTONS, time.monotonic, self._on_pressed, self._warn
         )

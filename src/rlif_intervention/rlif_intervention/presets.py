@@ -36,6 +36,8 @@ class Preset:
     stop: int = -1
     gripper_open: int = -1
     gripper_close: int = -1
+    topic: str = ""  # empty: the device's name
+    timeout: float = 0.0  # s; 0: the arbiter's device_timeout
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -79,6 +81,18 @@ PRESETS: Mapping[str, Preset] = {
     ),
     # spacenav/joy: all six axes, two buttons; it takes over by motion.
     "spacemouse": Preset(deadman=-1, success=0, failure=1, arm=-1),
+    # The page of rlif_console, which lets go by itself when input of the page is late. Its other
+    # buttons are services; it repeats at 20 Hz and more, so silence means that the console is gone.
+    "console": Preset(
+        success=-1,
+        failure=-1,
+        arm=-1,
+        stop=1,
+        gripper_open=2,
+        gripper_close=3,
+        topic="console/joy",
+        timeout=0.3,
+    ),
     # geometry_msgs/Twist of a keyboard or a 3D mouse: no buttons at all.
     "twist": Preset(deadman=-1, success=-1, failure=-1, arm=-1),
 }

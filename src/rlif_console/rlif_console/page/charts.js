@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The time line of control, take-overs and outcomes, and curves.
+
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const SPAN = 300; // s
+const WINDOW = 20; // episodes
+
+export function drawTimeLine(canvas, history, now) {
+  const g = canvas.getContext("2d"), { width, height } = canvas;
+  const x = (time) => width * (1 - (now - time) / SPAN);
+  g.clearRect(0, 0, width, height);
+  const states = history.filter((entry) => entry.kind === "control");
+  states.forEach((entry, index) => {
+    const left = Math.max(0, x(entry.time)), right = x(states[index + 1]?.time ?? now);
+    if (right < 0) return;
+    g.fillStyle = css(`--${entry.state.toLowerCase()}`);
+    g.fillRect(left, 22, right - left, 26);
+  });
+  g.font = "bold 18px system-ui";
+  g.textAlign = "center";
+  for (const entry of history) {
+    const at = x(entry.time);
+    if (at < 0) continue;
+    if (entry.kind === "episode") {
+      const good = entry.outcome === "success";
+      g.fillStyle = css(good ? "--operator" : "--fault");
+      g.fillText(good ? "✓" : entry.outcome === "truncated" ? "…" : "✗", at, 16);
+    } else if (entry.kind === "take_over") {
+      g.fillStyle = css("--ink");
+      g.fillText("▲", at, 66);
+      if (entry.label !== null) {
+        g.fillStyle = css("--fault");
+        g.fillRect(at - 8, 22, 4, 26); // the step before: label -1
+      }
+    }
+  }
+  g.fillStyle = css("--quiet");
+  g.font = "15px system-ui";
+  for (const minute of [1, 2, 3, 4]) g.fillText(`−${minute} min`, x(now - 60 * minute), 82);
+  g.textAlign = "right";
+  g.fillText("now", width - 2, 82);
+}
+
+export function curves(history, metric) {
+  if (metric) {
+    const points = history.filter((e) => e.kind === "learner" && metric in e.metrics).map((e) => [e.updates, e.metrics[metric]]);
+    return [{ name: metric, colour: "--policy", points }];
+  }
+  const episodes = history.filter((e) => e.kind === "episode" && e.outcome !== "discarded" && !e.evaluation);
+  const over = (index, of) => {
+    const recent = episodes.slice(Math.max(0, index + 1 - WINDOW), index + 1);
+    return recent.reduce((sum, e) => sum + of(e), 0) / recent.length;
+  };
+  return [
+    { name: "success", colour: "--operator", points: episodes.map((e, i) => [i + 1, over(i, (e) => Number(e.outcome === "success"))]) },
+    { name: "operator share", colour: "--hold", points: episodes.map((e, i) => [i + 1, over(i, (e) => (e.steps ? e.operator_steps / e.steps : 0))]) },
+  ];
+}
+
+export function drawCurves(canvas, lines, isShare) {
+  const g = canvas.getContext("2d"), { width, height } = canvas;
+  g.clearRect(0, 0, width, height);
+  const all = lines.flatMap((line) => line.points);
+  const ink = css("--quiet");
+  g.font = "18px system-ui";
+  g.fillStyle = ink;
+  if (all.length < 2) {
+    g.textAlign = "center";
+    g.fillText("nothing yet", width / 2, height / 2);
+    return;
+  }
+  const xs = all.map((p) => p[0]), ys = isShare ? [0, 1] : all.map((p) => p[1]);
+  const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  const place = ([x, y]) => [70 + ((width - 80) * (x - x0)) / (x1 - x0 || 1), height - 30 - ((height - 60) * (y - y0)) / (y1 - y0 || 1)];
+  g.strokeStyle = css("--rule");
+  g.strokeRect(70, 30, width - 80, height - 60);
+  g.textAlign = "right";
+  const short = (v) => (isShare ? `${Math.round(v * 100)} %` : Number(v.toPrecision(3)).toString());
+  g.fillText(short(y1), 64, 38);
+  g.fillText(short(y0), 64, height - 26);
+  g.fillText(`${x1.toLocaleString()} ${isShare ? "episodes" : "updates"}`, width - 10, height - 6);
+  g.textAlign = "left";
+  let at = 70;
+  for (const line of lines) {
+    g.strokeStyle = g.fillStyle = css(line.colour);
+    g.lineWidth = 3;
+    g.beginPath();
+    line.points.map(place).forEach(([x, y], i) => (i ? g.lineTo(x, y) : g.moveTo(x, y)));
+    g.stroke();
+    g.fillRect(at, 10, 14, 6);
+    g.fillStyle = ink;
+    g.fillText(line.name, at + 20, 19);
+    at += g.measureText(line.name).width + 50;
+  }
+}

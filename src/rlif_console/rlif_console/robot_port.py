@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One robot's graph as ROS sees it: its topics into a RobotStatus, a page's wishes out to it.
+
+Callbacks of rclpy run in the executor's thread, the rest in the web server's event loop. What crosses
+over goes through `call`, which runs a function in the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100, SENSOR, SENSOR_100
+from rlif_policy.images import CameraSpec, PackedImage, to_rgb
+from rlif_policy.image_encodings import RawImage
+from sensor_msgs.msg import CompressedImage, Image, Joy
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from rlif_msgs.msg import (
+    ControlState,
+    Decision,
+    Episode,
+    InterventionEvent,
+    LearnerStatus,
+    Observation,
+)
+
+from .hub import Done
+from .inputs import REST
+from .pictures import Pictures
+from .status import RobotStatus
+
+ANSWER = 5.0  # s until a node must have answered
+CHECK = 60.0  # s until the doctor must have ended
+POSE_PERIOD = 0.05  # s between two poses that are taken
+SERVICES = {
+    "start": "start_episode",
+    "success": "end_episode_success",
+    "failure": "end_episode_failure",
+    "discard": "discard_episode",
+    "save": "save_checkpoint",
+}
+# What pages show of the nodes' parameters.
+SETTINGS = {
+    "arbiter": ("speed_scale", "workspace_min", "workspace_max", "axes", "linear_scale", "devices", "console"),
+    "episode": ("evaluation", "auto_start", "max_steps"),
+    "observer": ("cameras", "images"),
+    "recorder": ("bag_directory",),
+    "learner": ("run_directory", "label_scheme"),
+}  # fmt: skip
+Call = Callable[[Callable[[], None]], None]
+
+
+class RobotPort:
+    """Subscriptions, publishers and clients of one namespace.
+
+    Args:
+        namespace: as `/left`; empty: that of the root.
+        call: runs a function in the event loop; later, and from any thread.
+        later: runs a function in the event loop after so many seconds.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        namespace: str,
+        status: RobotStatus,
+        pictures: Pictures,
+        call: Call,
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self._node, self._namespace = node, namespace
+        self._status, self._pictures, self._call, self._later = status, pictures, call, later
+        self._pose_taken: dict[str, float] = {}
+        self._wanted: frozenset[str] = frozenset()
+        self._streams: dict[str, Subscription] = {}
+        self._joy = node.create_publisher(Joy, self._name("console/joy"), RELIABLE)
+        self._note = node.create_publisher(String, self._name("note"), RELIABLE)
+        self._arm = node.create_client(SetBool, self._name("arm"))
+        self._triggers = {
+            name: node.create_client(Trigger, self._name(service))
+            for name, service in SERVICES.items()
+        }
+        self._parameters = {
+            name: AsyncParameterClient(node, self._name(name)) for name in (*SETTINGS, "policy")
+        }
+        self._subscribe()
+
+    def _name(self, name: str) -> str:
+        return f"{self._namespace}/{name}"
+
+    def _subscribe(self) -> None:
+        make = self._node.create_subscription
+        make(ControlState, self._name("control_state"), self._on_control, LATCHED)
+        make(Episode, self._name("episode"), self._on_episode, LATCHED_10)
+        make(Decision, self._name("decision"), self._on_decision, RELIABLE_100)
+        make(InterventionEvent, self._name("intervention"), self._on_intervention, RELIABLE_100)
+        make(LearnerStatus, self._name("learner_status"), self._on_learner, LATCHED)
+        make(String, self._name("guide"), self._on_guide, LATCHED)
+        # Not unpacked before somebody looks: images make it large.
+        make(Observation, self._name("observation"), self._on_observation, SENSOR, raw=True)
+        for topic in ("ee_pose", "object_pose"):
+            make(PoseStamped, self._name(topic), partial(self._on_pose, topic), SENSOR)
+        make(DiagnosticArray, "/diagnostics", self._on_diagnostics, SENSOR_100)
+
+    # ---- from the graph
+
+    def _tell(self, function: Callable[..., None], *arguments: Any) -> None:
+        now = time.monotonic()
+        self._call(lambda: function(*arguments, now))
+
+    def _on_control(self, m: ControlState) -> None:
+        self._tell(self._status.on_control, m.state, m.reason, m.device)
+
+    def _on_episode(self, m: Episode) -> None:
+        names = ("id", "phase", "outcome", "reason", "max_steps", "steps", "interventions")
+        names = (*names, "operator_steps", "evaluation")
+        self._tell(self._status.on_episode, {name: getattr(m, name) for name in names})
+
+    def _on_decision(self, m: Decision) -> None:
+        action = list(m.executed_action)
+        self._tell(self._status.on_decision, m.source, m.step_index, action, m.limits)
+
+    def _on_intervention(self, m: InterventionEvent) -> None:
+        started = m.event == InterventionEvent.STARTED
+        fields = (m.intervention_id, m.step_index, m.device)
+        self._tell(self._status.on_intervention, started, *fields)
+
+    def _on_learner(self, m: LearnerStatus) -> None:
+        names = ("steps", "updates", "critic_steps_per_s", "updates_per_step", "caught_up")
+        names = (*names, "lost_steps", "policy_version", "message")
+        fields = {name: getattr(m, name) for name in names}
+        metrics = dict(zip(m.metric_names, m.metric_values, strict=False))
+        self._tell(self._status.on_learner, fields, metrics)
+
+    def _on_guide(self, m: String) -> None:
+        def show() -> None:
+            self._status.guide = m.data[:500]
+
+        self._call(show)
+
+    def _on_observation(self, serialized: bytes) -> None:
+        self._tell(self._take_observation, serialized)
+
+    def _take_observation(self, serialized: bytes, now: float) -> None:
+        self._status.on_observation(now)
+        unpacked: list[Observation] = []
+
+        def pixels(index: int) -> NDArray[np.uint8]:
+            if not unpacked:
+                unpacked.append(deserialize_message(serialized, Observation))
+            image = unpacked[0].images[index]
+            return np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
+
+        for index, camera in enumerate(self._status.cameras):
+            self._pictures.put(f"observation/{camera}", partial(pixels, index), now)
+
+    def _on_pose(self, topic: str, m: PoseStamped) -> None:
+        now = time.monotonic()
+        if now - self._pose_taken.get(topic, 0.0) < POSE_PERIOD:
+            return
+        self._pose_taken[topic] = now
+        p = m.pose.position
+        self._call(lambda: self._status.on_pose(topic, (p.x, p.y, p.z)))
+
+    def _on_diagnostics(self, m: DiagnosticArray) -> None:
+        prefix = f"{self._namespace.lstrip('/')}/" if self._namespace else ""
+        for s in m.status:
+            level = s.level[0] if isinstance(s.level, bytes) else int(s.level)
+            if s.name.startswith(prefix):
+                name = s.name.removeprefix(prefix)
+                self._tell(self._status.on_diagnostic, name, level, s.message)
+
+    # ---- pictures
+
+    def look(self, names: frozenset[str]) -> None:
+        """Which pictures are looked at; `update` subscribes to their topics."""
+        self._wanted = names
+
+    def update(self) -> None:
+        """In the executor's thread, a few times a second."""
+        cameras = [f"camera/{name}" for name in self._status.cameras]
+        topics = {name: self._name(f"{name}/image") for name in cameras}
+        topics = {name: topic for name, topic in topics.items() if self._publishers(topic)}
+        self._call(partial(setattr, self._status, "streams", tuple(topics)))
+        wanted = {name: topic for name, topic in topics.items() if name in self._wanted}
+        for name in set(self._streams) - set(wanted):
+            self._node.destroy_subscription(self._streams.pop(name))
+        for name in set(wanted) - set(self._streams):
+            topic, kind, take = wanted[name], Image, self._on_image
+            if not self._node.count_publishers(topic):
+                topic, kind, take = f"{topic}/compressed", CompressedImage, self._on_compressed
+            self._streams[name] = self._node.create_subscription(
+                kind, topic, partial(take, name), SENSOR
+            )
+
+    def _publishers(self, topic: str) -> int:
+        count = self._node.count_publishers
+        return count(topic) + count(f"{topic}/compressed")
+
+    def _on_image(self, name: str, m: Image) -> None:
+        def pixels() -> NDArray[np.uint8]:
+            data = np.frombuffer(m.data, np.uint8)
+            raw = RawImage(m.width, m.height, m.encoding, m.step, data, bool(m.is_bigendian))
+            return to_rgb(raw, _as_it_is(name, m.width, m.height))
+
+        self._tell(self._pictures.put, name, pixels)
+
+    def _on_compressed(self, name: str, m: CompressedImage) -> None:
+        def pixels() -> NDArray[np.uint8]:
+            packed = PackedImage.of(m.format, np.frombuffer(m.data, np.uint8))
+            return to_rgb(packed, _as_it_is(name, packed.width, packed.height))
+
+        self._tell(self._pictures.put, name, pixels)
+
+    # ---- settings
+
+    def ask_settings(self) -> None:
+        """Ask the nodes for their parameters, one by one: rclpy's answer stops at one without a value."""
+        for node, names in SETTINGS.items():
+            client = self._parameters[node]
+            if not client.services_are_ready():
+                continue
+            for name in names:
+                future = client.get_parameters([name])
+                future.add_done_callback(partial(self._on_setting, node, name))
+
+    def _on_setting(self, node: str, name: str, future: Future) -> None:
+        values = future.result().values if future.exception() is None else ()
+        if values:
+            value = parameter_value_to_python(values[0])
+            plain = value if value is None or isinstance(value, (bool, int, float, str)) else list(value)
+            self._call(lambda: self._take_setting(node, name, plain))
+
+    def _take_setting(self, node: str, name: str, value: Any) -> None:
+        self._status.settings[name] = value
+        if name == "cameras":
+            self._status.cameras = tuple(value or ())
+        elif name == "bag_directory" and value and Path(value).expanduser().exists():
+            free = shutil.disk_usage(Path(value).expanduser()).free
+            self._status.settings["free_gb"] = round(free / 1e9, 1)
+
+    # ---- to the graph
+
+    def drive(self, held: bool, axes: Sequence[float], gripper: int, stop: bool = False) -> None:
+        """A message of the operator device. Buttons: deadman, stop, gripper open, gripper close."""
+        message = Joy(axes=[float(v) for v in axes])
+        message.buttons = [int(held), int(stop), int(gripper > 0), int(gripper < 0)]
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._joy.publish(message)
+
+    def command(self, name: str, value: Any, done: Done) -> None:
+        """Carry out a command of a page; `done` gets the answer once."""
+        if name == "stop":
+            # A press is an edge: up, down, up. Disarming besides reaches an arbiter without our device.
+            for pressed in (False, True, False):
+                self.drive(False, REST, 0, stop=pressed)
+            self._ask(self._arm, SetBool.Request(data=False), done)
+        elif name in ("arm", "disarm"):
+            self._ask(self._arm, SetBool.Request(data=name == "arm"), done)
+        elif name in SERVICES:
+            self._ask(self._triggers[name], Trigger.Request(), done)
+        elif name == "speed":
+            self._set("arbiter", {"speed_scale": value}, done)
+        elif name == "evaluation":
+            self._set("episode", {"evaluation": value}, done)
+            self._set("policy", {"deterministic": value}, lambda ok, words: None)
+        elif name == "check":
+            threading.Thread(target=self._check, args=(done,), name="doctor", daemon=True).start()
+        elif name == "note":
+            self._note.publish(String(data=value))
+            done(True, "noted")
+        else:
+            done(False, f"the console cannot do {name}")
+
+    def _check(self, done: Done) -> None:
+        """Run the doctor, a process of its own: it listens for some seconds, and is in rlif_bringup."""
+        command = ["rlif", "doctor", "--json", "--seconds", "3", "--namespace", self._namespace]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=CHECK, check=False)
+            found = json.loads(ran.stdout)
+        except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+            done(False, f"rlif doctor gave no answer: {error}")
+            return
+        self._call(partial(setattr, self._status, "checks", found))
+        bad = sum(finding["verdict"] == "FAIL" for finding in found)
+        done(not bad, f"{bad} to mend" if bad else "all is well")
+
+    def _ask(self, client: Any, request: Any, done: Done) -> None:
+        if not client.service_is_ready():
+            done(False, f"the service {client.srv_name} is not there")
+            return
+        future = client.call_async(request)
+
+        def give_up() -> None:
+            if not future.done():
+                client.remove_pending_request(future)
+                done(False, f"no answer of {client.srv_name} within {ANSWER:.0f} s")
+
+        def answered(f: Future) -> None:
+            if f.exception() is None and f.result() is not None:
+                done(bool(f.result().success), f.result().message or "done")
+
+        future.add_done_callback(answered)
+        self._later(ANSWER, give_up)
+
+    def _set(self, node: str, values: Mapping[str, Any], done: Done) -> None:
+        client = self._parameters[node]
+        if not client.services_are_ready():
+            done(False, f"the node {self._name(node)} is not there")
+            return
+        future = client.set_parameters([Parameter(n, value=v) for n, v in values.items()])
+
+        def give_up() -> None:
+            if not future.done():
+                done(False, f"no answer of {self._name(node)} within {ANSWER:.0f} s")
+
+        def answered(f: Future) -> None:
+            if f.exception() is None and f.result() is not None:
+                result = f.result().results[0]
+                shown = ", ".join(f"{name} is {value}" for name, value in values.items())
+                done(result.successful, result.reason or shown)
+                if result.successful:
+                    self._call(lambda: self._status.settings.update(values))
+
+        future.add_done_callback(answered)
+        self._later(ANSWER, give_up)
+
+
+def _as_it_is(name: str, width: int, height: int) -> CameraSpec:
+    """A camera whose pictures are shown as they come; of depth cameras the nearest 2 m."""
+    return CameraSpec(name, width, height, width, height, depth_range=(0.0, 2.0))
