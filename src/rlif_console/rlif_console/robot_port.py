@@ -137,7 +137,8 @@ class RobotPort:
 
     def _on_decision(self, m: Decision) -> None:
         action = list(m.executed_action)
-        self._tell(self._status.on_decision, m.source, m.step_index, action, m.limits)
+        limits = ", ".join(m.limits)
+        self._tell(self._status.on_decision, m.source, m.step_index, action, limits)
 
     def _on_intervention(self, m: InterventionEvent) -> None:
         started = m.event == InterventionEvent.STARTED
