@@ -162,11 +162,12 @@ class Hub:
             page.send({"type": "refused", "text": "another page has the controls"})
             return
         frame = Frame.of(message)
-        was_held = robot.deadman.held
-        robot.deadman.receive(frame, now)
-        robot.heard = now
-        if robot.deadman.held or was_held:
-            self._drive(robot, now)
+        was_held, robot.heard = robot.deadman.held, now
+        try:
+            robot.deadman.receive(frame, now)
+        finally:  # a refused frame has let go
+            if robot.deadman.held or was_held:
+                self._drive(robot, now)
 
     def _drive(self, robot: Robot, now: float) -> None:
         robot.driven = now
