@@ -9,12 +9,13 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 SEED ?= 0
 STEPS ?=
 ROBOT ?= sim_vision
+OPERATOR ?= scripted
 ARGS ?=
 IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
 TYPED = $(wildcard src/rlif_*/rlif_*)
 
-.PHONY: help setup build demo demo-vision test test-fast lint docs clean
+.PHONY: help setup build demo demo-vision test test-fast test-browser lint docs clean
 
 help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -29,12 +30,17 @@ setup:  ## install what is missing, build the workspace
 build:  ## build the workspace again
 	@scripts/setup build
 
-demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=… ARGS="--eval-episodes 20"
-	@$(IN_WORKSPACE) exec rlif demo --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
+demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=…; OPERATOR=me: you take over
+	@$(IN_WORKSPACE) exec rlif demo --operator $(OPERATOR) --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
 demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
 	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),8000) \
 	    --eval-every 1000 $(ARGS) robot:=$(ROBOT)
+
+test-browser: setup  ## the tests of the operator console in Chromium, which this installs
+	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
+	@.venv/bin/python -m pip install -q --group browser
+	@$(IN_WORKSPACE) exec python -m pytest -n 0 src/rlif_console $(ARGS)
 
 lint: setup  ## ruff and mypy
 	@$(IN_WORKSPACE) ruff check . && ruff format --check . && mypy $(TYPED)

@@ -3,13 +3,16 @@
 
 Phases: a few demonstrations, training with interventions until the given number of environment
 steps, the policy alone, the operator's actor alone on the same boards. Ctrl-C ends it in order.
+With --operator me you are the operator: in real time, in the browser, in about ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import socket
 import sys
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from rlif_bringup import filming
 from rlif_bringup.curves import Curves
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
+from rlif_bringup.operators import PersonOperator, ScriptedOperator
 from rlif_bringup.plot import draw
 from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress, clock
@@ -44,7 +48,16 @@ from rlif_bringup.summary import (
 INTERMIXED = True
 EVALUATION_BOARDS = 1_000_000  # added to the seed: boards that training has not seen
 TRIAL_BOARDS = 2_000_000
-_NODES = ["sim_robot", "sim_operator", "observer", "policy", "arbiter", "episode", "recorder"]
+PERSON_TRIALS = 8  # of each evaluation: a person has to do them too
+# Launch arguments where a person operates: real time, and an arm that a person can put a peg in with.
+PERSON = {
+    "robot": "sim_person",
+    "operator": False,
+    "lock_step": False,
+    "console": True,
+    "cameras": True,
+}
+_NODES = ["sim_robot", "observer", "policy", "arbiter", "episode", "recorder"]
 
 
 def whole_number(text: str) -> int:
@@ -58,7 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif demo`."""
     add_common_arguments(parser)
     parser.add_argument(
-        "--steps", type=whole_number, default=8_000, help="environment steps (%(default)s)"
+        "--operator", choices=("scripted", "me"), default="scripted", help="who takes over"
+    )
+    parser.add_argument(
+        "--steps",
+        type=whole_number,
+        default=8_000,
+        help="environment steps (%(default)s); with --operator me --corrections counts instead",
+    )
+    parser.add_argument(
+        "--corrections",
+        type=whole_number,
+        default=15,
+        help="episodes of training with --operator me (%(default)s)",
     )
     parser.add_argument(
         "--demonstrations",
@@ -102,6 +127,16 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
     """The phases of a demo; those of length 0 are left out."""
     boards = arguments.seed + EVALUATION_BOARDS
     count = arguments.eval_episodes
+    if arguments.operator == "me":
+        count = min(count, PERSON_TRIALS)
+        judged = {"episodes": count, "evaluation": True, "boards": boards}
+        found = [
+            Phase("demonstrations", "always", episodes=arguments.demonstrations or 1),
+            Phase("training", "intervene", episodes=arguments.corrections or 1),
+        ]
+        if count:
+            found += [Phase("policy", "never", **judged), Phase("expert", "always", **judged)]
+        return found
     # Other boards than those of the evaluation at the end, the same ones each time.
     trial = Phase(
         *("", "never"),
@@ -137,11 +172,15 @@ class Demo:
         self._graph: GraphClient | None = None
         self._training: list[EpisodeRecord] = []
         self._film: filming.FilmPlan | None = None
+        self._person = arguments.operator == "me"
+        self._port = free_port() if self._person else 0
 
     @property
     def values(self) -> dict[str, object]:
         """Launch arguments of the run; those given on the command line win."""
+        person = PERSON | {"console_port": self._port} if self._person else {}
         return {
+            **person,
             "seed": self._arguments.seed,
             "images": self._arguments.images,
             "auto_start": False,
@@ -154,19 +193,23 @@ class Demo:
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and run all phases on it."""
         self._progress.say("starting the nodes")
+        values = self.values
         with (
             chosen_domain(self._arguments.domain_id) as domain_id,
-            simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph,
+            simulation(values, self.directory, self._progress, domain_id, interrupt) as graph,
         ):
             self._run_phases(graph)
 
     def _run_phases(self, graph: GraphClient) -> None:
         phases = phases_of(self._arguments)
         self._graph = graph
-        session = Session(graph, self._progress.show, phases, True, self._on_record)
+        person = PersonOperator(graph) if self._person else None
+        session = Session(graph, self._progress.show, phases, True, self._on_record, person)
         self._session = session
         session.wait_until_up()
-        nodes = [*_NODES, "learner"]
+        nodes = [*_NODES, "learner", *(person or ScriptedOperator(graph)).nodes]
+        if person:
+            self._open_page()
         write_configuration(graph, self.values, nodes, self.directory / "config")
         self._film = filming.plan_film(self._arguments.film, self.values, graph, self._progress.say)
         for phase in phases:
@@ -176,7 +219,20 @@ class Demo:
                 f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
                 f"{rate:.0%} successful"
             )
+        if person:
+            person.tell(person_result(session.records))
+            self._progress.say("the result stands on the page; Ctrl-C ends the demo")
+            graph.wait(lambda: False, "Ctrl-C", person.patience)
         self._progress.say("stopping the nodes")
+
+    def _open_page(self) -> None:
+        """The address is printed too: there may be no browser here."""
+        address = f"http://127.0.0.1:{self._port}/"
+        self._progress.say(
+            f"you operate: {address}\nFrom another machine: ssh -L {self._port}:127.0.0.1:{self._port} HOST, "
+            "and open the same address there. Take the controls, then arm."
+        )
+        webbrowser.open(address)
 
     def _on_record(self, record: EpisodeRecord) -> None:
         if record.phase != "training":
@@ -218,6 +274,26 @@ class Demo:
         filming.make_film(self._film, records, self.directory, self.directory, self._progress.say)
 
 
+def free_port() -> int:
+    """A TCP port of this host that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def person_result(records: Sequence[EpisodeRecord]) -> str:
+    """The last text on the page: the person beside the policy."""
+
+    def count(phase: str) -> str:
+        found = of_phase(records, phase)
+        return f"{sum(record.success for record in found)} of {len(found)}"
+
+    return (
+        f"Done. The policy alone: {count('policy')}. You, on the same boards: {count('expert')}. "
+        "It has learned from your demonstrations and your take-overs. Thank you!"
+    )
+
+
 def rate_line(name: str, summary: dict[str, Any], key: str) -> str:
     """A success rate with its interval, as a line."""
     if summary[key] is None:
@@ -253,7 +329,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         [
             "",
             rate_line("policy alone", summary, "policy_success"),
-            rate_line("operator's actor alone", summary, "expert_success"),
+            rate_line("operator alone", summary, "expert_success"),
             f"  {'operator share of steps':<28} {_share(first)} in the first, {_share(last)} in the "
             f"last {WINDOW} training episodes",
             f"  {'environment steps':<28} {summary['env_steps']:,} with "

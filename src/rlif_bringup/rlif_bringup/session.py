@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from rlif_bringup.graph_client import GraphClient
+from rlif_bringup.operators import Operator, ScriptedOperator
 from rlif_bringup.progress import Snapshot
 from rlif_bringup.summary import (
     WINDOW,
@@ -23,7 +24,6 @@ from rlif_bringup.summary import (
 from rlif_msgs.msg import ControlState, Episode
 
 START = 180.0  # s of wall time until every node has started, on a slow and busy machine
-EPISODE = 180.0  # s of wall time within which an episode has to end
 LEARN = 300.0  # s of wall time for the learner to work through the last steps
 _SOURCES = {ControlState.POLICY: "POLICY", ControlState.OPERATOR: "OPERATOR"}
 
@@ -67,6 +67,7 @@ class Session:
         phases: all phases of the run, for the display.
         learner: whether there is one to wait for.
         finished: called with every new record.
+        operator: who takes over; None: the scripted one.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Session:
         phases: Sequence[Phase],
         learner: bool,
         finished: Callable[[EpisodeRecord], None] = lambda record: None,
+        operator: Operator | None = None,
     ) -> None:
         self._graph, self._show, self._phases = graph, show, tuple(phases)
         self._learner = learner
         self._finished = finished
+        self._operator = operator or ScriptedOperator(graph)
         self._started = time.monotonic()
         self._phase_started = self._started
         self._seconds_per_episode: float | None = None
@@ -96,7 +99,7 @@ class Session:
     def wait_until_up(self) -> None:
         """Until every node that a phase needs has spoken."""
         graph = self._graph
-        for node in ("episode", "policy", "sim_operator", "sim_robot"):
+        for node in ("episode", "policy", *self._operator.nodes, "sim_robot"):
             graph.parameters(node, START)
         graph.wait(lambda: graph.control is not None, "control_state of the arbiter", START)
         if self._learner:
@@ -113,7 +116,7 @@ class Session:
         self._phase_started = time.monotonic()
         while not self._done(phase):
             what = f"the end of an episode ({phase.name})"
-            self._graph.wait(lambda: self._episode_ended(phase), what, EPISODE)
+            self._graph.wait(lambda: self._episode_ended(phase), what, self._operator.patience)
             self._collect(phase)
         self._stand_still(phase)
         done = of_phase(self.records, phase.name)
@@ -134,7 +137,7 @@ class Session:
 
     def _prepare(self, phase: Phase) -> None:
         graph = self._graph
-        graph.set_parameters("sim_operator", mode=phase.mode)
+        self._operator.prepare(phase.name, phase.mode, phase.episodes)
         graph.set_parameters("policy", deterministic=phase.evaluation)
         if phase.boards is not None:
             graph.set_parameters("sim_robot", seed=phase.boards)
@@ -154,7 +157,9 @@ class Session:
         graph = self._graph
         graph.set_parameters("episode", auto_start=False)
         still = (Episode.READY, Episode.ENDED)
-        graph.wait(lambda: graph.episode.phase in still, "the last episode to end", EPISODE)
+        graph.wait(
+            lambda: graph.episode.phase in still, "the last episode to end", self._operator.patience
+        )
         # One more may have begun before the node received the parameter.
         self._collect(phase)
         if self._learner and not phase.evaluation:
@@ -185,6 +190,7 @@ class Session:
                 wall_seconds=round(self.elapsed, 3),
             )
             self.records.append(record)
+            self._operator.finished(record)
             self._finished(record)
 
     def _snapshot(self, phase: Phase) -> Snapshot:

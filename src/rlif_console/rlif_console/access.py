@@ -56,7 +56,9 @@ class Access:
         for name in ("token", "watch_token"):
             value = getattr(self, name)
             if value and len(value) < MIN_TOKEN:
-                raise ValueError(f"{name} has {len(value)} characters; expected at least {MIN_TOKEN}")
+                raise ValueError(
+                    f"{name} has {len(value)} characters; expected at least {MIN_TOKEN}"
+                )
         if not self.token and (self.watch_token or not is_loopback(self.address)):
             raise ValueError(
                 f"address is {self.address} and token is empty; expected a token: anybody on the "

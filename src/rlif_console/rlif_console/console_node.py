@@ -53,11 +53,17 @@ PARAMETERS = (
     Param("address", "127.0.0.1", "to listen on; any other than loopback asks for a token"),
     Param("port", 8765, "to listen on; 0: any free one", 0, 65535),
     Param("hosts", [], "names under which a browser reaches this machine", items=str),
-    Param("token_file", "", "with the operators' and the watchers' token, a line each; empty: new ones"),
+    Param(
+        "token_file",
+        "",
+        "with the operators' and the watchers' token, a line each; empty: new ones",
+    ),
     Param("tls", False, "https with a certificate of our own"),
     Param("certificate_directory", "~/.ros/rlif_console", "of certificate.pem and key.pem"),
     Param("namespaces", [], "of the robots that are shown; empty: the console's own", items=str),
-    Param("input_gap", 0.15, "s without input of the page while driving, until a release", 0.05, 1.0),
+    Param(
+        "input_gap", 0.15, "s without input of the page while driving, until a release", 0.05, 1.0
+    ),
     Param("max_picture_age", 0.3, "s; a page that is further behind does not drive", 0.05, 2.0),
 )
 UPDATE_PERIOD = 0.2  # s
@@ -86,7 +92,9 @@ class ConsoleNode(Node):
         config = DeadmanConfig(gap=p["input_gap"], max_age=p["max_picture_age"])
         hub = Hub({key: (self._ports[key], statuses[key]) for key in statuses}, config, self._call)
         self._server = Server(hub, access, pictures, self._look)
-        certificate = make_certificate(Path(p["certificate_directory"]), p["hosts"]) if p["tls"] else None
+        certificate = (
+            make_certificate(Path(p["certificate_directory"]), p["hosts"]) if p["tls"] else None
+        )
         self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
         try:
@@ -111,7 +119,10 @@ class ConsoleNode(Node):
     def _print_addresses(self, access: Access, p: dict[str, Any], scheme: str) -> None:
         """On the terminal alone: /rosout is read by others."""
         hosts = reachable_hosts(p["address"], p["hosts"])
-        print(f"operator console: {addresses_text(scheme, hosts, self.port, access.token)}", flush=True)
+        print(
+            f"operator console: {addresses_text(scheme, hosts, self.port, access.token)}",
+            flush=True,
+        )
         if access.watch_token:
             watch = addresses_text(scheme, hosts, self.port, access.watch_token)
             print(f"to watch only: {watch}", flush=True)
@@ -123,7 +134,10 @@ class ConsoleNode(Node):
             self._loop.call_soon_threadsafe(function)
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
-        self._call(lambda: self._loop.call_later(seconds, function) and None)
+        def schedule() -> None:
+            self._loop.call_later(seconds, function)
+
+        self._call(schedule)
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(START_TIMEOUT)
@@ -185,7 +199,9 @@ def make_certificate(directory: Path, hosts: Sequence[str]) -> ssl.SSLContext:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", "") or str(error)
-            raise ValueError(f"openssl could not make a certificate in {folder}: {reason}") from error
+            raise ValueError(
+                f"openssl could not make a certificate in {folder}: {reason}"
+            ) from error
         finally:
             os.umask(previous)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -139,7 +139,9 @@ class Hub:
         }
         handler = handlers.get(message["type"])
         if handler is None:
-            raise MessageError(f"type: found {message['type']!r:.40}, expected one of {', '.join(handlers)}")
+            raise MessageError(
+                f"type: found {message['type']!r:.40}, expected one of {', '.join(handlers)}"
+            )
         try:
             handler(page, message, now)
         except MessageError as problem:
@@ -216,7 +218,11 @@ class Hub:
             new = robot.status.take_new()
             if not watching:
                 continue
-            state = {"type": "state", **robot.status.snapshot(now), "lease": self._lease(robot, now)}
+            state = {
+                "type": "state",
+                **robot.status.snapshot(now),
+                "lease": self._lease(robot, now),
+            }
             for page in watching:
                 page.send(state)
                 if new:

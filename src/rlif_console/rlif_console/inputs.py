@@ -80,7 +80,9 @@ class Frame:
         """Raises MessageError for anything else than a whole, finite, normal frame."""
         for name in ("present", "held"):
             if not isinstance(message.get(name), bool):
-                raise MessageError(f"{name}: found {message.get(name)!r:.40}, expected true or false")
+                raise MessageError(
+                    f"{name}: found {message.get(name)!r:.40}, expected true or false"
+                )
         axes = message.get("axes")
         if not isinstance(axes, list) or len(axes) != AXES:
             raise MessageError(f"axes: expected a list of {AXES} numbers")

@@ -28,8 +28,6 @@ from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100, SENSOR, SENSOR_100
-from rlif_policy.images import CameraSpec, PackedImage, to_rgb
-from rlif_policy.image_encodings import RawImage
 from sensor_msgs.msg import CompressedImage, Image, Joy
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -42,6 +40,8 @@ from rlif_msgs.msg import (
     LearnerStatus,
     Observation,
 )
+from rlif_policy.image_encodings import DEPTHS, RawImage
+from rlif_policy.images import CameraSpec, PackedImage, to_rgb
 
 from .hub import Done
 from .inputs import REST
@@ -49,6 +49,7 @@ from .pictures import Pictures
 from .status import RobotStatus
 
 ANSWER = 5.0  # s until a node must have answered
+ERROR = 2  # of diagnostic_msgs/DiagnosticStatus
 CHECK = 60.0  # s until the doctor must have ended
 POSE_PERIOD = 0.05  # s between two poses that are taken
 SERVICES = {
@@ -58,6 +59,10 @@ SERVICES = {
     "discard": "discard_episode",
     "save": "save_checkpoint",
 }
+EPISODE_FIELDS = ("id", "phase", "outcome", "reason", "max_steps", "steps", "interventions",
+                  "operator_steps", "evaluation")  # fmt: skip
+LEARNER_FIELDS = ("steps", "updates", "critic_steps_per_s", "updates_per_step", "caught_up",
+                  "lost_steps", "policy_version", "message")  # fmt: skip
 # What pages show of the nodes' parameters.
 SETTINGS = {
     "arbiter": ("speed_scale", "workspace_min", "workspace_max", "axes", "linear_scale", "devices", "console"),
@@ -131,9 +136,7 @@ class RobotPort:
         self._tell(self._status.on_control, m.state, m.reason, m.device)
 
     def _on_episode(self, m: Episode) -> None:
-        names = ("id", "phase", "outcome", "reason", "max_steps", "steps", "interventions")
-        names = (*names, "operator_steps", "evaluation")
-        self._tell(self._status.on_episode, {name: getattr(m, name) for name in names})
+        self._tell(self._status.on_episode, {name: getattr(m, name) for name in EPISODE_FIELDS})
 
     def _on_decision(self, m: Decision) -> None:
         action = list(m.executed_action)
@@ -146,9 +149,7 @@ class RobotPort:
         self._tell(self._status.on_intervention, started, *fields)
 
     def _on_learner(self, m: LearnerStatus) -> None:
-        names = ("steps", "updates", "critic_steps_per_s", "updates_per_step", "caught_up")
-        names = (*names, "lost_steps", "policy_version", "message")
-        fields = {name: getattr(m, name) for name in names}
+        fields = {name: getattr(m, name) for name in LEARNER_FIELDS}
         metrics = dict(zip(m.metric_names, m.metric_values, strict=False))
         self._tell(self._status.on_learner, fields, metrics)
 
@@ -218,19 +219,28 @@ class RobotPort:
         return count(topic) + count(f"{topic}/compressed")
 
     def _on_image(self, name: str, m: Image) -> None:
-        def pixels() -> NDArray[np.uint8]:
-            data = np.frombuffer(m.data, np.uint8)
-            raw = RawImage(m.width, m.height, m.encoding, m.step, data, bool(m.is_bigendian))
-            return to_rgb(raw, _as_it_is(name, m.width, m.height))
-
-        self._tell(self._pictures.put, name, pixels)
+        data = np.frombuffer(m.data, np.uint8)
+        raw = RawImage(m.width, m.height, m.encoding, m.step, data, bool(m.is_bigendian))
+        self._tell(self._pictures.put, name, partial(self._decode, name, lambda: raw))
 
     def _on_compressed(self, name: str, m: CompressedImage) -> None:
-        def pixels() -> NDArray[np.uint8]:
-            packed = PackedImage.of(m.format, np.frombuffer(m.data, np.uint8))
-            return to_rgb(packed, _as_it_is(name, packed.width, packed.height))
+        data = np.frombuffer(m.data, np.uint8)
+        self._tell(
+            self._pictures.put,
+            name,
+            partial(self._decode, name, lambda: PackedImage.of(m.format, data)),
+        )
 
-        self._tell(self._pictures.put, name, pixels)
+    def _decode(self, name: str, read: Callable[[], RawImage | PackedImage]) -> NDArray[np.uint8]:
+        """Pixels as they come; of a depth camera the nearest 2 m. A ValueError is shown on the page too."""
+        try:
+            image = read()
+            depth = (0.0, 2.0) if getattr(image, "encoding", "") in DEPTHS else ()
+            size = (image.width, image.height)
+            return to_rgb(image, CameraSpec(name, *size, *size, depth_range=depth))
+        except ValueError as problem:
+            self._tell(self._status.on_diagnostic, f"console: {name}", ERROR, str(problem))
+            raise
 
     # ---- settings
 
@@ -248,7 +258,11 @@ class RobotPort:
         values = future.result().values if future.exception() is None else ()
         if values:
             value = parameter_value_to_python(values[0])
-            plain = value if value is None or isinstance(value, (bool, int, float, str)) else list(value)
+            plain = (
+                value
+                if value is None or isinstance(value, (bool, int, float, str))
+                else list(value)
+            )
             self._call(lambda: self._take_setting(node, name, plain))
 
     def _take_setting(self, node: str, name: str, value: Any) -> None:
@@ -296,7 +310,9 @@ class RobotPort:
         """Run the doctor, a process of its own: it listens for some seconds, and is in rlif_bringup."""
         command = ["rlif", "doctor", "--json", "--seconds", "3", "--namespace", self._namespace]
         try:
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=CHECK, check=False)
+            ran = subprocess.run(
+                command, capture_output=True, text=True, timeout=CHECK, check=False
+            )
             found = json.loads(ran.stdout)
         except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError) as error:
             done(False, f"rlif doctor gave no answer: {error}")
@@ -344,8 +360,3 @@ class RobotPort:
 
         future.add_done_callback(answered)
         self._later(ANSWER, give_up)
-
-
-def _as_it_is(name: str, width: int, height: int) -> CameraSpec:
-    """A camera whose pictures are shown as they come; of depth cameras the nearest 2 m."""
-    return CameraSpec(name, width, height, width, height, depth_range=(0.0, 2.0))

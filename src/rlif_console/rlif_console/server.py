@@ -35,7 +35,12 @@ CONNECTIONS = 64
 FAILURES = (0.1, 5.0)  # wrong tokens a second, and at once, from one address
 OPENED = (5.0, 40.0)  # connections likewise
 MAX_LOOKS = 8  # pictures at once for one page
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 
 def page_files() -> dict[str, tuple[bytes, str]]:
@@ -173,7 +178,9 @@ class Server:
                 if outbox.full:
                     break
         except MessageError as problem:
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=str(problem).encode()[:100])
+            await socket.close(
+                code=WSCloseCode.POLICY_VIOLATION, message=str(problem).encode()[:100]
+            )
         finally:
             if page:
                 self._hub.close(page, self._now())
@@ -209,7 +216,9 @@ class Server:
                 elif message["type"] == "ack":
                     look.acknowledged.set()
         except MessageError as problem:
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=str(problem).encode()[:100])
+            await socket.close(
+                code=WSCloseCode.POLICY_VIOLATION, message=str(problem).encode()[:100]
+            )
         finally:
             if sender:
                 sender.cancel()

@@ -14,7 +14,8 @@ PHASES = ("resetting", "ready", "running", "ended")
 OUTCOMES = ("running", "success", "failure", "truncated", "discarded")
 SOURCES = ("none", "policy", "operator")
 WINDOW = 20  # episodes over which rates are taken
-KEPT = 600  # entries of the history
+KEPT = 2000  # entries of the history
+CURVE_PERIOD = 5.0  # s between two points of a curve
 FORGET = 5.0  # s after which a diagnostics status that is not repeated is forgotten
 OK_LEVEL = 0
 
@@ -84,7 +85,10 @@ class AxisDirections:
             verdict = "pass" if moved > self.ENOUGH else "FAIL" if moved < -self.ENOUGH else "warn"
             words = {
                 "pass": ("moves the way it is pushed", ""),
-                "FAIL": ("moves against the push", "turn the sign of the axis in the robot's driver"),
+                "FAIL": (
+                    "moves against the push",
+                    "turn the sign of the axis in the robot's driver",
+                ),
                 "warn": ("not pushed yet", f"take over and push {name} by a centimetre or two"),
             }[verdict]
             row = {"check": f"direction {name}", "verdict": verdict}
@@ -149,7 +153,9 @@ class RobotStatus:
         else:
             self.directions.forget()
 
-    def on_intervention(self, started: bool, number: int, step: int, device: str, now: float) -> None:
+    def on_intervention(
+        self, started: bool, number: int, step: int, device: str, now: float
+    ) -> None:
         """A take-over. The label of scheme `onset` falls on the step before its first one."""
         if started:
             label = step - 1 if step > 0 else None
@@ -157,9 +163,14 @@ class RobotStatus:
         else:
             self._add(now, "release", id=number, step=step)
 
-    def on_learner(self, status: Mapping[str, Any], metrics: Mapping[str, float], now: float) -> None:
-        self.learner = dict(status) | {"metrics": dict(zip(metrics, finite(list(metrics.values()))))}
-        self._add(now, "learner", updates=status["updates"], metrics=self.learner["metrics"])
+    def on_learner(
+        self, status: Mapping[str, Any], metrics: Mapping[str, float], now: float
+    ) -> None:
+        shown = {name: finite([value])[0] for name, value in metrics.items()}
+        self.learner = dict(status) | {"metrics": shown}
+        if now - self._times.get("learner", -math.inf) >= CURVE_PERIOD:
+            self._times["learner"] = now
+            self._add(now, "learner", updates=status["updates"], metrics=shown)
 
     def on_pose(self, name: str, position: Sequence[float]) -> None:
         self.poses[name] = finite(position)

@@ -63,7 +63,13 @@ class Client:
         self.sequence += 1
         beats = [m["number"] for m in self.received if m["type"] == "beat"]
         axes = [0.5, 0, 0, 0, 0, 0] if held else [0] * 6
-        message = {"sequence": self.sequence, "seen": (beats or [0])[-1], "present": True, "held": held, "axes": axes}
+        message = {
+            "sequence": self.sequence,
+            "seen": (beats or [0])[-1],
+            "present": True,
+            "held": held,
+            "axes": axes,
+        }
         self.say(type="input", **message | changes)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
@@ -148,7 +154,9 @@ def test_idle_operator_keeps_the_device_alive(bench):
     assert not any(held for held, _ in page.port.driven)
 
 
-@pytest.mark.parametrize("changes", [{"axes": [2.0, 0, 0, 0, 0, 0]}, {"sequence": 1}, {"held": "yes"}])
+@pytest.mark.parametrize(
+    "changes", [{"axes": [2.0, 0, 0, 0, 0, 0]}, {"sequence": 1}, {"held": "yes"}]
+)
 def test_bad_frame_while_held_releases(bench, changes):
     page = bench.page().take()
     page.push()

@@ -35,7 +35,9 @@ class FakePort:
 class Site:
     """A running server and a client of it."""
 
-    def __init__(self, server: Server, port: FakePort, pictures: Pictures, client: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, server: Server, port: FakePort, pictures: Pictures, client: aiohttp.ClientSession
+    ) -> None:
         self.server, self.port, self.pictures, self.client = server, port, pictures, client
         self.base = f"127.0.0.1:{server.port}"
 
@@ -128,7 +130,9 @@ def test_server_token_decides_who_may_operate():
     serve(test)
 
 
-@pytest.mark.parametrize("text", ["no json", '{"type":"input"}' + " " * LONGEST, '{"type":"nonsense"}', "[1]"])
+@pytest.mark.parametrize(
+    "text", ["no json", '{"type":"input"}' + " " * LONGEST, '{"type":"nonsense"}', "[1]"]
+)
 def test_server_malformed_message_closes_the_connection(text):
     async def test(site):
         socket = await site.socket()

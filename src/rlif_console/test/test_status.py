@@ -13,7 +13,14 @@ from rlif_console.status import FORGET, AxisDirections, RobotStatus
 
 def episode(id: int, outcome: int, phase: int = 3, evaluation: bool = False) -> dict:
     counts = {"max_steps": 60, "steps": 20, "interventions": 2, "operator_steps": 5}
-    return {"id": id, "phase": phase, "outcome": outcome, "reason": "", "evaluation": evaluation, **counts}
+    return {
+        "id": id,
+        "phase": phase,
+        "outcome": outcome,
+        "reason": "",
+        "evaluation": evaluation,
+        **counts,
+    }
 
 
 def test_snapshot_is_json_whatever_came():
@@ -61,13 +68,15 @@ def test_problem_has_advice_and_is_forgotten_when_it_is_over_or_silent():
 
 def test_history_is_bounded_and_new_entries_are_given_once():
     status = RobotStatus()
-    for n in range(1000):
+    for n in range(3000):
         status.on_control(n % 2, "", "", float(n))
-    assert len(status.take_new()) == 1000 and len(status.history) == 600
+    assert len(status.take_new()) == 3000 and len(status.history) == 2000
     assert not status.take_new()
 
 
-@pytest.mark.parametrize(("pushed", "step", "verdict"), [(1.0, 0.02, "pass"), (-1.0, 0.02, "FAIL"), (0.1, 0.02, "warn")])
+@pytest.mark.parametrize(
+    ("pushed", "step", "verdict"), [(1.0, 0.02, "pass"), (-1.0, 0.02, "FAIL"), (0.1, 0.02, "warn")]
+)
 def test_axis_directions_compare_push_and_motion(pushed, step, verdict):
     directions = AxisDirections()
     for n in range(3):

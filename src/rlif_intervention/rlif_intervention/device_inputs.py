@@ -75,7 +75,9 @@ def device_parameters(
         Param("kind", kind, f"one of {', '.join(KINDS)}"),
         Param("topic", p.topic or name, "where its messages come from"),
         Param("priority", 100, "of several engaged devices the highest drives", 0, 255),
-        Param("timeout", p.timeout or timeout, "s of silence until it is taken as gone", 0.01, 10.0),
+        Param(
+            "timeout", p.timeout or timeout, "s of silence until it is taken as gone", 0.01, 10.0
+        ),
         Param(
             "axes", list(p.axes), "index of x y z roll pitch yaw, or joints, in Joy.axes; -1: none"
         ),

@@ -89,9 +89,9 @@ _TEXT = {
         joy_rate linear_scale lock_step mode probability seed strategy take_over_length
     """,
     "sim_robot": """
-        base_frame board_spread camera_height camera_rate camera_width command_in_type
-        control_rate images incoming_command_timeout lock_step real_time_factor seed
-        start_spread state_rate success_depth
+        base_frame board_spread camera_height camera_rate camera_width clearance
+        command_in_type control_rate images incoming_command_timeout lock_step
+        real_time_factor seed start_spread state_rate success_depth
     """,
     "watchdog": """
         axes command_frame linger output pause_service rate start_timeout timeout

@@ -40,6 +40,7 @@ class WorldConfig:
     start_height: tuple[float, float] = (0.05, 0.09)  # of the peg's tip above the board's face
     start_spread: float = 0.04  # the peg starts up to this far from above the hole, in x and y
     success_depth: float = 0.02
+    clearance: float = 0.001  # between the peg's radius and the hole's
 
     def __post_init__(self) -> None:
         low, high = self.start_height
@@ -51,6 +52,8 @@ class WorldConfig:
             raise ValueError(f"board_spread: found {self.board_spread}, expected 0 to 0.1 m")
         if not 0.0 <= self.start_spread <= 0.1:
             raise ValueError(f"start_spread: found {self.start_spread}, expected 0 to 0.1 m")
+        if not 0.0 < self.clearance <= 0.005:
+            raise ValueError(f"clearance: found {self.clearance}, expected 0 to 0.005 m")
         if not 0.0 < self.success_depth <= 0.035:
             raise ValueError(f"success_depth: found {self.success_depth}, expected 0 to 0.035 m")
 
@@ -61,6 +64,7 @@ class PegInHole:
     def __init__(self, config: WorldConfig | None = None, seed: int = 0) -> None:
         self.config = config or WorldConfig()
         self._model = mujoco.MjModel.from_xml_path(str(MODEL))
+        self._model.geom("peg").size[0] = HOLE_RADIUS - self.config.clearance
         self._data = mujoco.MjData(self._model)
         self._end_effector = self._model.site("end_effector").id
         self._sensor_site = self._model.site("force_torque").id

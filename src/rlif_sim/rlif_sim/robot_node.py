@@ -59,6 +59,9 @@ PARAMETERS = (
     Param("incoming_command_timeout", 0.1, "s; a command older than this moves nothing", 0.01, 2.0),
     Param("board_spread", 0.04, "m; the board lies up to this far from its centre", 0.0, 0.1),
     Param("start_spread", 0.04, "m; the peg starts up to this far from the hole", 0.0, 0.1),
+    Param(
+        "clearance", 0.001, "m between the radius of the peg and that of the hole", 0.0005, 0.005
+    ),
     Param("success_depth", 0.02, "m below the face at which the peg is in", 0.001, 0.035),
     Param(
         "seed", 0, "of boards and starts; set, it counts from the next reset", 0, 2**31 - 1, True
@@ -99,6 +102,7 @@ class RobotNode(Node):
                 board_spread=value["board_spread"],
                 start_spread=value["start_spread"],
                 success_depth=value["success_depth"],
+                clearance=value["clearance"],
             ),
             seed=value["seed"],
         )

@@ -5,8 +5,20 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const SPAN = 300; // s
 const WINDOW = 20; // episodes
 
+// A context whose unit is a CSS pixel, and the canvas's size in it.
+export function fit(canvas) {
+  const ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return { g: context, width, height };
+}
+
 export function drawTimeLine(canvas, history, now) {
-  const g = canvas.getContext("2d"), { width, height } = canvas;
+  const { g, width, height } = fit(canvas);
   const x = (time) => width * (1 - (now - time) / SPAN);
   g.clearRect(0, 0, width, height);
   const states = history.filter((entry) => entry.kind === "control");
@@ -16,7 +28,7 @@ export function drawTimeLine(canvas, history, now) {
     g.fillStyle = css(`--${entry.state.toLowerCase()}`);
     g.fillRect(left, 22, right - left, 26);
   });
-  g.font = "bold 18px system-ui";
+  g.font = "bold 16px system-ui";
   g.textAlign = "center";
   for (const entry of history) {
     const at = x(entry.time);
@@ -35,7 +47,7 @@ export function drawTimeLine(canvas, history, now) {
     }
   }
   g.fillStyle = css("--quiet");
-  g.font = "15px system-ui";
+  g.font = "12px system-ui";
   for (const minute of [1, 2, 3, 4]) g.fillText(`−${minute} min`, x(now - 60 * minute), 82);
   g.textAlign = "right";
   g.fillText("now", width - 2, 82);
@@ -58,11 +70,11 @@ export function curves(history, metric) {
 }
 
 export function drawCurves(canvas, lines, isShare) {
-  const g = canvas.getContext("2d"), { width, height } = canvas;
+  const { g, width, height } = fit(canvas);
   g.clearRect(0, 0, width, height);
   const all = lines.flatMap((line) => line.points);
   const ink = css("--quiet");
-  g.font = "18px system-ui";
+  g.font = "13px system-ui";
   g.fillStyle = ink;
   if (all.length < 2) {
     g.textAlign = "center";
@@ -71,25 +83,25 @@ export function drawCurves(canvas, lines, isShare) {
   }
   const xs = all.map((p) => p[0]), ys = isShare ? [0, 1] : all.map((p) => p[1]);
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const place = ([x, y]) => [70 + ((width - 80) * (x - x0)) / (x1 - x0 || 1), height - 30 - ((height - 60) * (y - y0)) / (y1 - y0 || 1)];
+  const place = ([x, y]) => [48 + ((width - 56) * (x - x0)) / (x1 - x0 || 1), height - 30 - ((height - 60) * (y - y0)) / (y1 - y0 || 1)];
   g.strokeStyle = css("--rule");
-  g.strokeRect(70, 30, width - 80, height - 60);
+  g.strokeRect(48, 30, width - 56, height - 60);
   g.textAlign = "right";
   const short = (v) => (isShare ? `${Math.round(v * 100)} %` : Number(v.toPrecision(3)).toString());
-  g.fillText(short(y1), 64, 38);
-  g.fillText(short(y0), 64, height - 26);
-  g.fillText(`${x1.toLocaleString()} ${isShare ? "episodes" : "updates"}`, width - 10, height - 6);
+  g.fillText(short(y1), 43, 38);
+  g.fillText(short(y0), 43, height - 26);
+  g.fillText(`${x1.toLocaleString()} ${isShare ? "episodes" : "updates"}`, width - 10, height - 10);
   g.textAlign = "left";
-  let at = 70;
+  let at = 48;
   for (const line of lines) {
     g.strokeStyle = g.fillStyle = css(line.colour);
-    g.lineWidth = 3;
+    g.lineWidth = 2;
     g.beginPath();
     line.points.map(place).forEach(([x, y], i) => (i ? g.lineTo(x, y) : g.moveTo(x, y)));
     g.stroke();
     g.fillRect(at, 10, 14, 6);
     g.fillStyle = ink;
     g.fillText(line.name, at + 20, 19);
-    at += g.measureText(line.name).width + 50;
+    at += g.measureText(line.name).width + 40;
   }
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A simple 3D view seen from behind the robot's base: workspace box, end effector with its trail, object.
 
+import { fit } from "./charts.js";
+
 const TRAIL = 60;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Scene {
   constructor(canvas) {
-    Object.assign(this, { canvas, context: canvas.getContext("2d"), turn: 0.5, tilt: 0.6, trail: [], zoom: 0 });
+    Object.assign(this, { canvas, turn: 0.35, tilt: 0.6, trail: [], zoom: 0 });
     canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
     canvas.addEventListener("pointermove", (event) => {
       if (!canvas.hasPointerCapture(event.pointerId)) return;
@@ -34,7 +36,7 @@ export class Scene {
     const c = Math.cos(this.turn), s = Math.sin(this.turn);
     const right = -y * c + x * s, away = x * c + y * s;
     const up = z * Math.cos(this.tilt) + away * Math.sin(this.tilt);
-    const { width, height } = this.canvas;
+    const { width, height } = this;
     return [width / 2 + right * this.zoom, height / 2 - up * this.zoom];
   }
 
@@ -62,20 +64,21 @@ export class Scene {
 
   draw() {
     const { poses, settings } = this.state ?? { poses: {}, settings: {} };
-    const g = this.context, { width, height } = this.canvas;
+    const { g, width, height } = fit(this.canvas);
+    Object.assign(this, { context: g, width, height });
     g.clearRect(0, 0, width, height);
     const low = settings.workspace_min ?? [], high = settings.workspace_max ?? [], at = poses.ee_pose, object = poses.object_pose;
     const boxed = low.length === 3 && high.length === 3;
     const points = [...(boxed ? [low, high] : []), ...(at ? [at] : []), ...(object ? [object] : [])];
     if (!points.length) {
       g.fillStyle = css("--quiet");
-      g.font = "24px system-ui";
+      g.font = "16px system-ui";
       g.textAlign = "center";
       g.fillText("no ee_pose", width / 2, height / 2);
       return;
     }
     this.center = [0, 1, 2].map((axis) => (Math.min(...points.map((p) => p[axis])) + Math.max(...points.map((p) => p[axis]))) / 2);
-    const spread = Math.max(0.12, ...[0, 1, 2].map((axis) => Math.max(...points.map((p) => Math.abs(p[axis] - this.center[axis])) ) * 2.4));
+    const spread = Math.max(0.16, ...[0, 1, 2].map((axis) => Math.max(...points.map((p) => Math.abs(p[axis] - this.center[axis])) ) * 3.4));
     const wanted = Math.min(width, height) / spread;
     this.zoom = this.zoom ? this.zoom + 0.2 * (wanted - this.zoom) : wanted;
     const quiet = css("--quiet"), hot = css("--operator"), cold = css("--policy");
@@ -111,20 +114,20 @@ export class Scene {
   }
 
   compass(colour) {
-    const g = this.context, { height } = this.canvas, zero = this.place(this.center);
-    g.font = "20px system-ui";
+    const g = this.context, { height } = this, zero = this.place(this.center);
+    g.font = "13px system-ui";
     g.textAlign = "center";
     [["x", 0], ["y", 1], ["z", 2]].forEach(([name, axis]) => {
       const tip = [...this.center];
-      tip[axis] += 32 / this.zoom;
+      tip[axis] += 22 / this.zoom;
       const [x, y] = this.place(tip).map((v, i) => v - zero[i]);
       g.strokeStyle = g.fillStyle = colour;
       g.lineWidth = 2;
       g.beginPath();
-      g.moveTo(50, height - 45);
-      g.lineTo(50 + x, height - 45 + y);
+      g.moveTo(34, height - 30);
+      g.lineTo(34 + x, height - 30 + y);
       g.stroke();
-      g.fillText(name, 50 + x * 1.35, height - 45 + y * 1.35 + 6);
+      g.fillText(name, 34 + x * 1.4, height - 30 + y * 1.4 + 4);
     });
   }
 }

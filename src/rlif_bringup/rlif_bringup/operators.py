@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who takes over in a session: the scripted operator, or a person at the console."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import String
+
+from rlif_bringup.graph_client import GraphClient
+from rlif_bringup.summary import EpisodeRecord
+from rlif_msgs.msg import PolicyHold
+
+EPISODE = 180.0  # s of wall time within which an episode of the scripted operator has to end
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Operator(Protocol):
+    """nodes: that must be up; patience: s of wall time within which an episode has to end."""
+
+    nodes: tuple[str, ...]
+    patience: float
+
+    def prepare(self, phase: str, mode: str, episodes: int) -> None:
+        """A phase begins. mode: always, intervene or never."""
+
+    def finished(self, record: EpisodeRecord) -> None:
+        """An episode has ended."""
+
+
+class ScriptedOperator:
+    """The node sim_operator."""
+
+    nodes: tuple[str, ...] = ("sim_operator",)
+    patience = EPISODE
+
+    def __init__(self, graph: GraphClient) -> None:
+        self._graph = graph
+
+    def prepare(self, phase: str, mode: str, episodes: int) -> None:
+        self._graph.set_parameters("sim_operator", mode=mode)
+
+    def finished(self, record: EpisodeRecord) -> None:
+        pass
+
+
+# What a person should do in each mode.
+GUIDES = {
+    "always": "Put the orange peg into the hole. Hold W, A, S, D, Q, E or the sticks to drive; Shift is fine.",
+    "intervene": "The policy drives. Take over when it goes wrong, and let go when it is on its way again.",
+    "never": "Hands off: the policy alone is judged.",
+}
+
+
+class PersonOperator:
+    """A person at the console, who reads on the page what to do.
+
+    Where the person drives at every step, the policy is kept from acting.
+    """
+
+    nodes: tuple[str, ...] = ("console",)
+    patience = 3600.0  # they may have a coffee
+
+    def __init__(self, graph: GraphClient) -> None:
+        self._guide = graph.node.create_publisher(String, "guide", LATCHED)
+        self._hold = graph.node.create_publisher(PolicyHold, "policy_hold", LATCHED)
+        self._phase, self._mode, self._episodes = "", "", 0
+        self._records: list[EpisodeRecord] = []
+
+    def prepare(self, phase: str, mode: str, episodes: int) -> None:
+        self._phase, self._mode, self._episodes = phase, mode, episodes
+        self._records = []
+        hold = PolicyHold(source="rlif_session")
+        if mode == "always":
+            hold.reason_code, hold.reason = PolicyHold.OTHER, "this part is yours: drive"
+        self._hold.publish(hold)
+        self._show()
+
+    def finished(self, record: EpisodeRecord) -> None:
+        self._records.append(record)
+        self._show()
+
+    def _show(self) -> None:
+        done, of = len(self._records), f" of {self._episodes}" if self._episodes else ""
+        good = sum(record.success for record in self._records)
+        count = f"Episode {min(done + 1, self._episodes or done + 1)}{of}"
+        self.tell(f"{self._phase}: {GUIDES[self._mode]} {count}, {good} of {done} succeeded.")
+
+    def tell(self, text: str) -> None:
+        """Show a text on the page until the next one."""
+        self._guide.publish(String(data=text[:1].upper() + text[1:]))
