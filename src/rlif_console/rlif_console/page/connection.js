@@ -18,7 +18,7 @@ export function takeToken() {
 export class Connection extends EventTarget {
   constructor(token, robot) {
     super();
-    Object.assign(this, { token, robot, roundTrip: Infinity, looks: [], open: false, closed: false });
+    Object.assign(this, { token, robot, last: Infinity, pending: 0, looks: [], open: false, closed: false });
     this.connect();
     this.connectPictures();
     this.pinger = setInterval(() => this.ping(), PING);
@@ -34,12 +34,16 @@ export class Connection extends EventTarget {
     socket.onmessage = (event) => {
       const message = JSON.parse(event.data);
       if (message.type === "welcome") this.open = true;
-      if (message.type === "pong") this.roundTrip = performance.now() - message.t;
+      if (message.type === "pong") {
+        this.last = performance.now() - message.t;
+        if (message.t >= this.pending) this.pending = 0;
+      }
       this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
     };
     socket.onclose = (event) => {
       this.open = false;
-      this.roundTrip = Infinity;
+      this.last = Infinity;
+      this.pending = 0;
       if (this.closed) return;
       this.dispatchEvent(new CustomEvent("lost", { detail: event }));
       if (event.code !== WRONG_TOKEN) setTimeout(() => this.closed || this.connect(), RETRY);
@@ -53,8 +57,13 @@ export class Connection extends EventTarget {
   }
 
   ping() {
-    if (this.asked && performance.now() - this.asked > 2 * PING) this.roundTrip = Infinity;
-    if (this.send({ type: "ping", t: performance.now() })) this.asked = performance.now();
+    const t = performance.now();
+    if (this.send({ type: "ping", t })) this.pending ||= t;
+  }
+
+  // In ms; grows while an answer is missing.
+  get roundTrip() {
+    return this.pending ? Math.max(this.last, performance.now() - this.pending) : this.last;
   }
 
   // ---- pictures

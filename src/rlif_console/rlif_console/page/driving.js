@@ -145,7 +145,9 @@ export class Driving {
     const now = performance.now();
     const { held, axes } = this.read();
     const why = this.limit();
-    const drives = held && !why && !document.hidden;
+    // What has ended a hold goes, the key is still down: the person has to let go first.
+    this.blocked = held && (this.blocked || Boolean(why) || document.hidden);
+    const drives = held && !this.blocked;
     if (!changed && drives === this.held && now - this.sentAt < (drives ? HELD_PERIOD - 5 : IDLE_PERIOD)) return;
     this.sentAt = now;
     this.held = drives;
@@ -153,6 +155,6 @@ export class Driving {
       type: "input", sequence: ++this.sequence, seen: this.seen, present: !document.hidden, held: drives,
       axes: drives ? axes : [0, 0, 0, 0, 0, 0], gripper: drives ? this.gripper : 0,
     });
-    this.changed({ held, drives, axes, why });
+    this.changed();
   }
 }

@@ -127,7 +127,7 @@ driving.addPad($("pad-yaw"), (_, y) => [0, 0, 0, 0, 0, y]);
 function showDrive() {
   const why = whyNot();
   const wants = driving.keys.size || driving.pointers.size;
-  const text = why || (reason && wants ? `Released: ${reason}. Let go and take over again.` : driving.held ? "You drive." : "Hold a key, a stick or RB to drive.");
+  const text = why || (driving.blocked ? "Let go and take over again." : reason && wants ? `Released: ${reason}. Let go and take over again.` : driving.held ? "You drive." : "Hold a key, a stick or RB to drive.");
   put("drive", text);
 }
 

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console between a page and a real arbiter."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from geometry_msgs.msg import TwistStamped
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, SENSOR
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from waiting import scaled
+
+from rlif_console.console_node import ConsoleNode, make_certificate
+from rlif_intervention.arbiter_node import ArbiterNode
+from rlif_msgs.msg import ControlState, Episode, ObservationTick
+
+pytestmark = pytest.mark.ros
+
+
+class Page:
+    """A page without a browser, in a thread; `last` holds the newest message of each type."""
+
+    def __init__(self, port: int) -> None:
+        self.last: dict[str, Any] = {}
+        self.answers: list[dict[str, Any]] = []
+        self.picture = b""
+        self.held = False
+        self.silent = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._main = self._loop.create_task(self._run(f"http://127.0.0.1:{port}"))
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass
+
+    async def _run(self, base: str) -> None:
+        async with aiohttp.ClientSession() as client:
+            socket, pictures = [
+                await client.ws_connect(base + path, headers={"Origin": base})
+                for path in ("/ws", "/pictures")
+            ]
+            for each in (socket, pictures):
+                await each.send_json({"type": "hello", "token": ""})
+            tasks = [asyncio.create_task(f) for f in (self._read(socket), self._look(pictures))]
+            await socket.send_json({"type": "lease", "action": "take"})
+            for sequence in range(1_000_000):
+                while not self._commands.empty():
+                    await socket.send_json(self._commands.get_nowait())
+                if not self.silent.is_set():
+                    axes = [1.0, 0, 0, 0, 0, 0] if self.held else [0.0] * 6
+                    seen = self.last.get("beat", {}).get("number", 0)
+                    frame = {"sequence": sequence, "seen": seen, "present": True}
+                    await socket.send_json(
+                        {"type": "input", "held": self.held, "axes": axes, **frame}
+                    )
+                await asyncio.sleep(0.02)
+            await asyncio.gather(*tasks)
+
+    async def _read(self, socket: Any) -> None:
+        async for message in socket:
+            found = message.json()
+            self.last[found["type"]] = found
+            if found["type"] == "answer":
+                self.answers.append(found)
+
+    async def _look(self, socket: Any) -> None:
+        await socket.send_json({"type": "look", "names": ["camera/wrist"]})
+        await socket.send_json({"type": "ack"})
+        async for message in socket:
+            self.picture = message.data
+
+    def command(self, name: str, **more: Any) -> None:
+        message = {"type": "command", "id": 1, "name": name, **more}
+        self._loop.call_soon_threadsafe(self._commands.put_nowait, message)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._main.cancel)
+        self._thread.join(scaled(10.0))
+
+
+@pytest.fixture
+def console(graph) -> Iterator[tuple[Any, Page, Any]]:
+    """An arbiter that only the console drives, the console, a page, and the commands of the arbiter."""
+    arbiter = graph.add(
+        ArbiterNode, devices=["console"], console=True, arm_dwell=0.0, stall_timeout=10.0
+    )
+    node = graph.add(ConsoleNode, port=0, max_picture_age=2.0, input_gap=1.0)
+    commands = graph.collect(TwistStamped, "command", of=arbiter)
+    page = Page(node.port)
+    yield node, page, commands
+    page.close()
+
+
+def run_episode(graph: Any) -> None:
+    """One that runs, with ticks at 20 Hz."""
+    graph.publisher(Episode, "episode", LATCHED_10).publish(Episode(id=1, phase=Episode.RUNNING))
+    ticks, count = (
+        graph.publisher(ObservationTick, "observation_tick", RELIABLE),
+        itertools.count(1),
+    )
+
+    def tick() -> None:
+        message = ObservationTick(tick=next(count))
+        message.header.stamp = graph.node.get_clock().now().to_msg()
+        ticks.publish(message)
+
+    graph.node.create_timer(0.05, tick)
+
+
+def test_console_page_arms_drives_and_releases_the_arm(graph, console):
+    _, page, commands = console
+    states = graph.collect(ControlState, "control_state", LATCHED)
+    run_episode(graph)
+    graph.until(lambda: page.last.get("state", {}).get("control"), "the state of the arbiter")
+    page.command("arm")
+    graph.until(lambda: page.answers and page.answers[-1]["ok"], "an answer of arm")
+    page.held = True
+    graph.until(lambda: commands and commands[-1].twist.linear.x > 0.05, "motion along +x")
+    assert states[-1].device == "console"
+    page.silent.set()
+    graph.until(lambda: commands[-1].twist.linear.x == 0.0, "zeros after silence of the page")
+    graph.until(lambda: states[-1].state == ControlState.HOLD, "HOLD: nobody could take over")
+
+
+def test_console_stop_of_a_page_latches_a_fault_and_arming_clears_it(graph, console):
+    _, page, commands = console
+    states = graph.collect(ControlState, "control_state", LATCHED)
+    run_episode(graph)
+    graph.until(lambda: page.last.get("state", {}).get("control"), "the state of the arbiter")
+    page.command("arm")
+    graph.until(lambda: states[-1].state == ControlState.HOLD, "armed")
+    page.command("stop")
+    graph.until(lambda: states[-1].state == ControlState.FAULT, "FAULT")
+    assert states[-1].by_human and "stop button of console" in states[-1].reason
+    page.command("arm")
+    graph.until(lambda: states[-1].state == ControlState.HOLD, "armed again")
+
+
+def test_console_commands_without_a_node_are_answered(graph, console):
+    _, page, _ = console
+    notes = graph.collect(String, "note")
+    page.command("save")
+    graph.until(lambda: page.answers, "an answer")
+    assert page.answers[-1]["ok"] is False and "not there" in page.answers[-1]["text"]
+    page.command("note", value="slips")
+    graph.until(lambda: notes, "the note")
+    assert notes[0].data == "slips"
+    page.command("speed", value=0.5)
+    graph.until(lambda: page.answers[-1]["name"] == "speed", "an answer of speed")
+    assert page.answers[-1] == {
+        "type": "answer",
+        "id": 1,
+        "name": "speed",
+        "ok": True,
+        "text": "speed_scale is 0.5",
+    }
+
+
+def test_console_subscribes_to_a_camera_only_while_somebody_looks(graph, console):
+    node, page, _ = console
+    port = next(iter(node._ports.values()))
+    port._take_setting("observer", "cameras", ["wrist"])
+    publisher = graph.node.create_publisher(Image, "camera/wrist/image", SENSOR)
+    graph.until(publisher.get_subscription_count, "a subscription of the camera")
+    image = Image(
+        width=8, height=8, step=24, encoding="rgb8", data=np.full(192, 99, np.uint8).tobytes()
+    )
+
+    def shown() -> bytes:
+        publisher.publish(image)
+        return page.picture
+
+    assert b"JFIF" in graph.until(shown, "a picture")
+    page.close()
+    graph.until(lambda: not publisher.get_subscription_count(), "the end of the subscription")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"token_file": "/nowhere/token"}, "/nowhere/token"),
+        ({"address": "192.0.2.1"}, "192.0.2.1 cannot be listened on"),
+    ],
+)
+def test_console_misconfigured_names_what_is_wrong(graph, parameters, message):
+    with pytest.raises((OSError, ValueError), match=message):
+        graph.add(ConsoleNode, **parameters)
+
+
+def test_console_beyond_this_machine_prints_its_tokens_on_the_terminal_alone(graph, capfd):
+    node = graph.add(ConsoleNode, address="0.0.0.0", port=0)
+    out, err = capfd.readouterr()
+    operate, watch = (line.partition("#")[2] for line in out.splitlines() if "#" in line)
+    assert len(operate) > 20 and operate != watch and operate not in err
+    values = [str(parameter.value) for parameter in node._parameters.values()]
+    assert not any(operate in value for value in values), "parameters are read by anybody"
+
+
+def test_make_certificate_is_kept_and_readable_by_its_owner_alone(tmp_path):
+    make_certificate(tmp_path, ["robot.lab"])
+    key = (tmp_path / "key.pem").read_bytes()
+    assert (tmp_path / "key.pem").stat().st_mode & 0o077 == 0
+    make_certificate(tmp_path, [])
+    assert (tmp_path / "key.pem").read_bytes() == key
