@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 from collections.abc import Iterator
@@ -41,10 +42,8 @@ class Page:
         self._thread.start()
 
     def _follow(self) -> None:
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             self._loop.run_until_complete(self._main)
-        except asyncio.CancelledError:
-            pass
 
     async def _run(self, base: str) -> None:
         async with aiohttp.ClientSession() as client:
