@@ -128,7 +128,7 @@ def test_console_page_arms_drives_and_releases_the_arm(graph, console):
     graph.until(lambda: page.answers and page.answers[-1]["ok"], "an answer of arm")
     page.held = True
     graph.until(lambda: commands and commands[-1].twist.linear.x > 0.05, "motion along +x")
-    assert states[-1].device == "console"
+    graph.until(lambda: states[-1].device == "console", "a state that names the device")
     page.silent.set()
     graph.until(lambda: commands[-1].twist.linear.x == 0.0, "zeros after silence of the page")
     graph.until(lambda: states[-1].state == ControlState.HOLD, "HOLD: nobody could take over")

@@ -472,7 +472,7 @@ def test_picture_of_the_observation_is_drawn_with_its_age(visit, site):
         )
 
     site.loop.call_soon_threadsafe(feed)
-    page.wait_for_selector("figcaption:has-text(' s')")
+    page.wait_for_selector("figcaption >> text=/[0-9] s/")
     colour = page.evaluate(
         "[...document.querySelector('figure canvas').getContext('2d').getImageData(9, 9, 1, 1).data]"
     )
