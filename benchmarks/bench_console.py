@@ -25,6 +25,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from ament_index_python.packages import get_package_share_directory
 from geometry_msgs.msg import TwistStamped
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
@@ -55,19 +56,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def console_pid(port: int) -> int:
-    """Of the console that listens on `port`."""
+def console_pid(domain: int) -> int:
+    """Of the console in a DDS domain."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
+            here = f"ROS_DOMAIN_ID={domain}".encode() in path.with_name(
+                "environ"
+            ).read_bytes().split(b"\0")
         except OSError:
             continue
-        if (
-            any(w.endswith(b"rlif_console/console") for w in words)
-            and f"port:={port}".encode() in words
-        ):
+        if here and any(word.endswith(b"rlif_console/console") for word in words):
             return int(path.parent.name)
-    raise RuntimeError(f"no console listens on port {port}")
+    raise RuntimeError(f"no console is in DDS domain {domain}")
 
 
 class Arm:
@@ -147,14 +148,24 @@ async def _drain(socket: Any) -> None:
         pass
 
 
-def loaded(port: int, seconds: float, watchers: int) -> tuple[float, list[float]]:
+def loaded(pid: int, port: int, seconds: float, watchers: int) -> tuple[float, list[float]]:
     """CPU share of the console in percent of a core, and ages of pictures, with so many watchers."""
-    pid = console_pid(port)
     began, used = time.monotonic(), cpu_seconds(pid)
     ages = asyncio.run(watch(port, seconds, watchers)) if watchers else []
     if not watchers:
         time.sleep(seconds)
     return 100.0 * (cpu_seconds(pid) - used) / (time.monotonic() - began), ages
+
+
+def hard_learning(directory: Path) -> Path:
+    """The installed configurations, with a learner that does updates as fast as it can."""
+    shutil.copytree(Path(get_package_share_directory("rlif_bringup")) / "config", directory)
+    path = directory / "sim_person" / "robot.yaml"
+    text = path.read_text(encoding="utf-8").replace(
+        "updates_per_step: 3.0", "updates_per_step: 0.0"
+    )
+    path.write_text(text, encoding="utf-8")
+    return directory
 
 
 def measure(presses: int, seconds: float) -> dict[str, Any]:
@@ -167,7 +178,8 @@ def measure(presses: int, seconds: float) -> dict[str, Any]:
         reserve_domain() as domain,
         Interrupt() as interrupt,
     ):
-        values = {**PERSON, "console_port": port, "auto_start": True, "pace": False,
+        values = {**PERSON, "config_directory": hard_learning(Path(directory) / "config"),
+                  "learner_prefix": "chrt --idle 0", "console_port": port, "auto_start": True, "pace": False,
                   "run_directory": f"{directory}/run", "robot": "sim_person"}  # fmt: skip
         progress = Progress("bench-console")
         with simulation(values, Path(directory), progress, domain.id, interrupt) as graph:
@@ -187,12 +199,13 @@ def measure(presses: int, seconds: float) -> dict[str, Any]:
                 page.click("#arm")
                 graph.wait(lambda: graph.episode.phase == graph.episode.RUNNING, "an episode", 60.0)
                 delays = press(page, arm, presses)
-                with_page, _ = loaded(port, seconds, 0)
+                with_page, _ = loaded(console_pid(domain.id), port, seconds, 0)
                 browser.close()
-            with_watchers, ages = loaded(port, seconds, WATCHERS)
+            with_watchers, ages = loaded(console_pid(domain.id), port, seconds, WATCHERS)
             steps = graph.learner.critic_steps_per_s if graph.learner else 0.0
     return {
         "input_to_command_ms_p50": round(float(np.percentile(delays, 50)), 1),
+        "input_to_command_ms_p95": round(float(np.percentile(delays, 95)), 1),
         "input_to_command_ms_p99": round(float(np.percentile(delays, 99)), 1),
         "presses": presses,
         "cpu_percent_two_cameras": round(with_page, 1),

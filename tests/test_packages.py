@@ -18,6 +18,7 @@ PACKAGES = sorted(path.parent for path in SOURCE.glob("*/package.xml"))
 # Import: key of rosdep (rosdep/python.yaml of ros/rosdistro). Packages of ROS have their own name.
 KEYS = {
     "PIL": "python3-pil",
+    "aiohttp": "python3-aiohttp",
     "ament_index_python": "ament_index_python",
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
@@ -42,7 +43,7 @@ INDIRECT = {
     "rlif_policy": {"cv_bridge"},  # image_encodings.py imports it by name, where it is installed
     "rlif_bringup": {
         "launch_ros", "ros2launch",  # which run launch/
-        "rlif_intervention", "rlif_moveit", "rlif_policy", "rlif_sim",  # whose nodes that starts
+        "rlif_console", "rlif_intervention", "rlif_moveit", "rlif_policy", "rlif_sim",  # whose nodes that starts
     },
     "rlif_moveit": {"moveit_msgs", "control_msgs"},  # imported by name, see interfaces.py
     "rlif_intervention": {"control_msgs"},  # likewise, see gripper_node.py
@@ -95,6 +96,8 @@ def test_package_xml_declares_what_the_tests_import(package):
         "h5py",
         "pyarrow",
         "minari",
+        "axe_playwright_python",
+        "playwright",
     }  # skipped without them
     wanted = keys(imports((package / "test").rglob("*.py")) - shared - optional - {package.name})
     wanted -= TESTS_ONLY.get(package.name, set())
@@ -119,6 +122,6 @@ def test_package_has_what_a_release_asks_for(package):
 
 
 def test_versions_of_all_packages_are_the_same():
-    assert len({package.name for package in PACKAGES}) == 9
+    assert len({package.name for package in PACKAGES}) == 10
     roots = [ElementTree.parse(package / "package.xml").getroot() for package in PACKAGES]
     assert len({root.findtext("version") for root in roots}) == 1

@@ -45,6 +45,7 @@ class ScriptedOperator:
         pass
 
 
+TITLES = {"demonstrations": "Demonstrations", "training": "Corrections", "policy": "The policy alone", "expert": "Your turn, on the same boards"}  # fmt: skip
 # What a person should do in each mode.
 GUIDES = {
     "always": "Put the orange peg into the hole. Hold W, A, S, D, Q, E or the sticks to drive; Shift is fine.",
@@ -85,8 +86,10 @@ class PersonOperator:
         done, of = len(self._records), f" of {self._episodes}" if self._episodes else ""
         good = sum(record.success for record in self._records)
         count = f"Episode {min(done + 1, self._episodes or done + 1)}{of}"
-        self.tell(f"{self._phase}: {GUIDES[self._mode]} {count}, {good} of {done} succeeded.")
+        self.tell(
+            f"{TITLES.get(self._phase, self._phase)}. {GUIDES[self._mode]} {count}, {good} of {done} succeeded."
+        )
 
     def tell(self, text: str) -> None:
         """Show a text on the page until the next one."""
-        self._guide.publish(String(data=text[:1].upper() + text[1:]))
+        self._guide.publish(String(data=text))

@@ -308,7 +308,15 @@ class RobotPort:
 
     def _check(self, done: Done) -> None:
         """Run the doctor, a process of its own: it listens for some seconds, and is in rlif_bringup."""
-        command = ["rlif", "doctor", "--json", "--seconds", "3", "--namespace", self._namespace or "none"]
+        command = [
+            "rlif",
+            "doctor",
+            "--json",
+            "--seconds",
+            "3",
+            "--namespace",
+            self._namespace or "none",
+        ]
         try:
             ran = subprocess.run(
                 command, capture_output=True, text=True, timeout=CHECK, check=False

@@ -455,7 +455,7 @@ def test_state_episode_learner_problems_and_take_overs_are_shown(visit, site):
         "#problems:has-text('<b>nothing</b> received')"
     )  # as text, not as markup
     shown = page.inner_text("main")
-    for text in ("OPERATOR (console)", "taken over with console", "Episode 7", "1,234", "100 %", "1 ✓",
+    for text in ("OPERATOR", "taken over with console", "Episode 7", "1,234", "100 %", "1 ✓",
                  "label −1 on step 16", "Put the peg into the hole", "cable and the driver of the camera"):  # fmt: skip
         assert text in shown, text
     assert "critic_loss" in page.inner_text("#metric")

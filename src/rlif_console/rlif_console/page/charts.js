@@ -42,7 +42,7 @@ export function drawTimeLine(canvas, history, now) {
       g.fillText("▲", at, 66);
       if (entry.label !== null) {
         g.fillStyle = css("--fault");
-        g.fillRect(at - 8, 22, 4, 26); // the step before: label -1
+        g.fillRect(at - 6, 22, 3, 26); // the step before: label -1
       }
     }
   }

@@ -136,8 +136,7 @@ function show(message) {
   stateAt = performance.now();
   lease = state.lease;
   document.body.dataset.state = state.control?.state ?? "NONE";
-  const by = state.control?.device ? ` (${state.control.device})` : "";
-  put("state", state.control ? state.control.state + by : "no arbiter");
+  put("state", state.control?.state ?? "no arbiter");
   put("reason", state.control?.reason || (state.control ? "" : "Nothing has been received from the arbiter yet."));
   put("guide", state.guide);
   $("guide").hidden = !state.guide;
@@ -155,6 +154,8 @@ function show(message) {
 
 function showLease() {
   const others = lease.holder ? `${lease.holder.name} (page ${lease.holder.page}) operates${lease.present ? "" : ", but does not see the page"}.` : "Nobody operates from a page.";
+  document.body.toggleAttribute("data-operates", operates());
+  $("arm").hidden = !["DISARMED", "FAULT"].includes(state.control?.state);
   const mine = operates(), waiting = lease.asking.some((other) => other.page === page);
   put("operator", `${mine ? "You operate." : others} ${lease.watching - 1 ? `${lease.watching} pages are open.` : ""}`);
   put("lease", mine ? "Give up the controls" : waiting ? "Do not ask any more" : lease.holder ? "Ask for the controls" : "Take the controls");
