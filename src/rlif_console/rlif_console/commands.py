@@ -9,6 +9,7 @@ from typing import Any
 
 from .inputs import MessageError, number, text
 
+NEWEST = "newest"  # instead of a checkpoint: the learner's weights, as they come
 NOTE_LENGTH = 500  # characters
 
 
@@ -33,6 +34,16 @@ def _note(message: Mapping[str, Any]) -> str:
     return found
 
 
+def _checkpoint(message: Mapping[str, Any]) -> str:
+    """A number as folders of checkpoints have it, so that no path can be meant; or `newest`."""
+    found = text(message, "value", 20)
+    if found != NEWEST and not (found.isascii() and found.isdigit()):
+        raise MessageError(
+            f"value: found {found!r}, expected the number of a checkpoint, or {NEWEST}"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Command:
     """operator: only the holder of the lease may; value: reads and checks its argument."""
@@ -53,5 +64,6 @@ COMMANDS: Mapping[str, Command] = {
     "evaluation": Command(value=_switch),
     "save": Command(),
     "check": Command(),
+    "checkpoint": Command(value=_checkpoint),
     "note": Command(value=_note),
 }

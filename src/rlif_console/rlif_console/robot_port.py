@@ -43,6 +43,7 @@ from rlif_msgs.msg import (
 from rlif_policy.image_encodings import DEPTHS, RawImage
 from rlif_policy.images import CameraSpec, PackedImage, to_rgb
 
+from .commands import NEWEST
 from .hub import Done
 from .inputs import REST
 from .pictures import Pictures
@@ -269,6 +270,9 @@ class RobotPort:
         self._status.settings[name] = value
         if name == "cameras":
             self._status.cameras = tuple(value or ())
+        elif name == "run_directory" and value:
+            folders = Path(value).expanduser().glob("checkpoints/*/manifest.json")
+            self._status.settings["checkpoints"] = sorted(f.parent.name for f in folders)
         elif name == "bag_directory" and value and Path(value).expanduser().exists():
             free = shutil.disk_usage(Path(value).expanduser()).free
             self._status.settings["free_gb"] = round(free / 1e9, 1)
@@ -300,11 +304,27 @@ class RobotPort:
             self._set("policy", {"deterministic": value}, lambda ok, words: None)
         elif name == "check":
             threading.Thread(target=self._check, args=(done,), name="doctor", daemon=True).start()
+        elif name == "checkpoint":
+            self._act_from(value, done)
         elif name == "note":
             self._note.publish(String(data=value))
             done(True, "noted")
         else:
             done(False, f"the console cannot do {name}")
+
+    def _act_from(self, name: str, done: Done) -> None:
+        """The policy's weights: of a checkpoint of this run, or the learner's newest."""
+        control, run = self._status.control, self._status.settings.get("run_directory")
+        if control is None or control["state"] not in ("DISARMED", "FAULT"):
+            # The arbiter takes weights that go back for a policy that was restarted, and faults.
+            done(False, "disarm first: other weights mean another policy")
+        elif name == NEWEST:
+            self._set("policy", {"learn": True}, done)
+        elif not run:
+            done(False, "the learner keeps no checkpoints: set run_directory")
+        else:
+            path = str(Path(run) / "checkpoints" / name)
+            self._set("policy", {"learn": False, "checkpoint": path}, done)
 
     def _check(self, done: Done) -> None:
         """Run the doctor, a process of its own: it listens for some seconds, and is in rlif_bringup."""
@@ -352,7 +372,9 @@ class RobotPort:
         if not client.services_are_ready():
             done(False, f"the node {self._name(node)} is not there")
             return
-        future = client.set_parameters([Parameter(n, value=v) for n, v in values.items()])
+        future = client.set_parameters_atomically(
+            [Parameter(n, value=v) for n, v in values.items()]
+        )
 
         def give_up() -> None:
             if not future.done():
@@ -360,7 +382,7 @@ class RobotPort:
 
         def answered(f: Future) -> None:
             if f.exception() is None and f.result() is not None:
-                result = f.result().results[0]
+                result = f.result().result
                 shown = ", ".join(f"{name} is {value}" for name, value in values.items())
                 done(result.successful, result.reason or shown)
                 if result.successful:

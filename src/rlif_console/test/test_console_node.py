@@ -134,6 +134,26 @@ def test_console_page_arms_drives_and_releases_the_arm(graph, console):
     graph.until(lambda: states[-1].state == ControlState.HOLD, "HOLD: nobody could take over")
 
 
+@pytest.mark.slow
+def test_console_that_is_killed_while_driving_releases_the_arm(graph, start_node):
+    arbiter = graph.add(ArbiterNode, devices=["console"], arm_dwell=0.0, stall_timeout=10.0)
+    commands = graph.collect(TwistStamped, "command", of=arbiter)
+    states = graph.collect(ControlState, "control_state", LATCHED)
+    process = start_node("rlif_console", "console", port=0, max_picture_age=2.0, input_gap=1.0)
+    address = process.stdout.readline()
+    page = Page(int(address.rpartition(":")[2].strip().rstrip("/")))
+    run_episode(graph)
+    graph.until(lambda: page.last.get("state", {}).get("control"), "the state of the arbiter")
+    page.command("arm")
+    page.held = True
+    graph.until(lambda: commands and commands[-1].twist.linear.x > 0.05, "motion along +x")
+    process.kill()
+    graph.until(lambda: commands[-1].twist.linear.x == 0.0, "zeros")
+    graph.until(lambda: states[-1].state == ControlState.HOLD, "HOLD")
+    assert "console went silent" in states[-1].reason
+    page.close()
+
+
 def test_console_stop_of_a_page_latches_a_fault_and_arming_clears_it(graph, console):
     _, page, commands = console
     states = graph.collect(ControlState, "control_state", LATCHED)

@@ -164,6 +164,20 @@ def test_bad_frame_while_held_releases(bench, changes):
     assert page.port.driven[-1][0] is False and page.of("refused")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("checkpoint", "../000001"), ("checkpoint", "/etc"), ("checkpoint", ""), ("checkpoint", "٣"),
+        ("speed", 0.0), ("speed", 1.5), ("speed", "1"), ("speed", True), ("evaluation", 1),
+        ("note", ""), ("note", "x" * 501), ("note", "a\u0000b"), ("format_disk", None),
+    ],
+)  # fmt: skip
+def test_command_with_a_bad_value_is_refused(bench, name, value):
+    page = bench.page().take()
+    page.say(type="command", id=1, name=name, value=value)
+    assert page.of("refused") and not page.port.commands
+
+
 def test_stop_while_held_releases_before_it_stops(bench):
     page = bench.page().take()
     page.push()

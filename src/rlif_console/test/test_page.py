@@ -420,8 +420,12 @@ def test_settings_send_their_value(visit, site):
     page = operate(visit())
     page.fill("#speed", "30")
     page.check("#evaluation")
-    until(page, lambda: len(site.port.commands) == 2, "both")
-    assert site.port.commands == [("speed", 0.3), ("evaluation", True)]
+    site.status.settings["checkpoints"] = ["000003"]
+    page.wait_for_selector("#checkpoint option[value='000003']", state="attached")
+    page.select_option("#checkpoint", "000003")
+    until(page, lambda: len(site.port.commands) == 3, "all")
+    wanted = [("speed", 0.3), ("evaluation", True), ("checkpoint", "000003")]
+    assert site.port.commands == wanted
 
 
 def test_state_episode_learner_problems_and_take_overs_are_shown(visit, site):

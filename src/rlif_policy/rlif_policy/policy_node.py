@@ -42,7 +42,7 @@ PARAMETERS = (
     Param("axes", ["x", "y", "z"], "entries of an action, as the arbiter's"),
     Param("state_dim", 0, "entries of the state; 0: as in the first weights", 0, 10_000),
     Param("hidden", [], "widths of the hidden layers; empty: as in the first weights", items=int),
-    Param("checkpoint", "", "folder to start from: a checkpoint, or a run; empty: none"),
+    Param("checkpoint", "", "folder to act from: a checkpoint, or a run; empty: none", live=True),
     Param(
         "encoder_weights",
         "torchvision",
@@ -51,7 +51,9 @@ PARAMETERS = (
     Param("deterministic", False, "the mean instead of a sample: for evaluation", live=True),
     Param("initial", "hold", "action before any weights", choices=("hold", "random")),
     Param("initial_scale", 0.3, "size of the random actions, in [-1, 1]", 0.0, 1.0),
-    Param("learn", True, "take new weights from the topic; false: keep the checkpoint's"),
+    Param(
+        "learn", True, "take new weights from the topic; false: keep the checkpoint's", live=True
+    ),
     Param("seed", 0, "of the sampled actions", 0, 2**31 - 1),
 )
 REMIND = 5.0  # s of wall time between two logs of the same reason
@@ -76,12 +78,13 @@ class PolicyNode(Node):
         self._actor: NumpyActor | None = None
         self._spec: PolicySpec | None = None
         self._version = 0
+        self._learn: bool = value["learn"]
+        self._newest: PolicyWeights | None = None  # of the topic, while they are not taken
         self._logged, self._logged_at = "", 0.0
         if value["checkpoint"]:
             self._start_from(Path(value["checkpoint"]))
         self._publisher = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
-        if value["learn"]:
-            self.create_subscription(PolicyWeights, "weights", self._on_weights, LATCHED)
+        self.create_subscription(PolicyWeights, "weights", self._on_weights, LATCHED)
         # The newest alone: a policy slower than the control rate skips ticks and does not fall behind.
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE_1)
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -91,7 +94,7 @@ class PolicyNode(Node):
         self._check_spec(stored.spec)
         self._actor, self._spec = self._make_actor(stored.spec, stored.tensors), stored.spec
         self._version = stored.version
-        self.get_logger().info(f"starts from {stored.path}, version {stored.version}")
+        self.get_logger().info(f"acts from {stored.path}, version {stored.version}")
 
     def _make_actor(self, spec: PolicySpec, tensors: Mapping[str, Tensor]) -> NumpyActor:
         """ValueError for a frozen encoder whose weights cannot be had, or are others."""
@@ -100,9 +103,16 @@ class PolicyNode(Node):
         return NumpyActor(spec, tensors, load_frozen(spec.encoder, self._encoder_weights))
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name == "deterministic":
-                self._deterministic = parameter.value
+        new = {parameter.name: parameter.value for parameter in parameters}
+        if new.get("checkpoint"):
+            try:
+                self._start_from(Path(new["checkpoint"]))
+            except ValueError as problem:
+                return SetParametersResult(successful=False, reason=str(problem))
+        self._deterministic = new.get("deterministic", self._deterministic)
+        self._learn = new.get("learn", self._learn)
+        if self._learn and self._newest:
+            self._on_weights(self._newest)
         return SetParametersResult(successful=True)
 
     def _on_observation(self, message: Observation) -> None:
@@ -138,6 +148,9 @@ class PolicyNode(Node):
 
     def _on_weights(self, message: PolicyWeights) -> None:
         """Take the set as a whole, or keep the old one. Runs between two observations."""
+        self._newest = None if self._learn else message
+        if not self._learn:
+            return
         try:
             spec = PolicySpec.from_json(message.spec)
             if spec.hash() != message.spec_hash:

@@ -7,6 +7,7 @@ import array
 import contextlib
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from policies import (
     image_message,
     pictures,
     seeing,
+    transferred,
     weights_message,
 )
 from rclpy.parameter import Parameter
@@ -26,8 +28,10 @@ from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Image
 
 from rlif_msgs.msg import PolicyWeights
+from rlif_policy import policy_node
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.policy_node import PolicyNode
+from rlif_policy.stored_actor import StoredActor
 
 pytestmark = pytest.mark.ros
 
@@ -123,6 +127,34 @@ def test_policy_that_starts_after_the_weights_receives_them(graph):
     publisher = graph.node.create_publisher(PolicyWeights, "weights", LATCHED)
     publisher.publish(weights_message(9, Actor(SPEC)))
     PolicyRig(graph).ask_until(9)
+
+
+def test_policy_changes_to_a_checkpoint_and_back_to_the_newest_weights(graph, monkeypatch):
+    stored = StoredActor(SPEC, transferred(Actor(SPEC, 1)), 3, Path("checkpoints/000003"))
+    monkeypatch.setattr(policy_node, "read_actor", lambda path: stored)
+    rig = PolicyRig(graph, deterministic=True)
+    rig.load(7, Actor(SPEC, 2))
+
+    def change(**values):
+        parameters = [Parameter(name, value=value) for name, value in values.items()]
+        return rig.node.set_parameters_atomically(parameters)
+
+    assert change(learn=False, checkpoint="checkpoints/000003").successful
+    rig.weights.publish(weights_message(8, Actor(SPEC, 2)))
+    answer = rig.ask_until(3)
+    np.testing.assert_allclose(answer.action, Actor(SPEC, 1).act(STATE), atol=1e-5)
+    graph.until(lambda: rig.node._newest, "the weights that are not taken")
+    assert rig.ask().policy_version == 3
+    assert change(learn=True).successful
+    rig.ask_until(8)
+
+
+def test_policy_keeps_its_weights_where_a_checkpoint_cannot_be_read(graph):
+    rig = PolicyRig(graph)
+    rig.load(7, Actor(SPEC))
+    (result,) = rig.node.set_parameters([Parameter("checkpoint", value="/nowhere")])
+    assert not result.successful and "/nowhere" in result.reason
+    assert rig.ask().policy_version == 7
 
 
 # ---- observations

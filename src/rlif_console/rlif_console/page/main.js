@@ -99,6 +99,7 @@ $("lease").addEventListener("click", () => {
 });
 $("speed").addEventListener("change", () => ask("speed", $("speed").value / 100));
 $("speed").addEventListener("input", () => put("speed-out", `${$("speed").value} %`));
+$("checkpoint").addEventListener("change", () => ask("checkpoint", $("checkpoint").value));
 $("evaluation").addEventListener("change", () => ask("evaluation", $("evaluation").checked));
 $("note-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -163,7 +164,7 @@ function showLease() {
   $("lease").disabled = limits.role !== "operator";
   const only = ["arm", "start", "success", "failure", "discard", "save", "check"];
   for (const button of document.querySelectorAll("[data-command]")) if (only.includes(button.dataset.command)) button.disabled = !mine;
-  for (const id of ["speed", "evaluation"]) $(id).disabled = !mine;
+  for (const id of ["speed", "evaluation", "checkpoint"]) $(id).disabled = !mine;
   list("asking", mine ? lease.asking.map((other) => [other.page, () => {
     const item = document.createElement("li"), button = document.createElement("button");
     button.textContent = `Hand over to ${other.name} (page ${other.page})`;
@@ -218,6 +219,7 @@ function showLearner() {
   put("lag", l ? (l.caught_up ? "caught up" : "behind") : "none");
   for (const name of Object.keys(l?.metrics ?? {})) if (![...$("metric").options].some((o) => o.value === name)) $("metric").add(new Option(name, name));
   const s = state.settings;
+  for (const name of s.checkpoints ?? []) if (![...$("checkpoint").options].some((o) => o.value === name)) $("checkpoint").add(new Option(`checkpoint ${name}`, name));
   const parts = [l?.message, l?.lost_steps ? `${l.lost_steps} steps lost` : "", s.bag_directory ? `Bag: ${s.bag_directory}${s.free_gb == null ? "" : `, ${s.free_gb} GB free`}.` : "No bag is written.",
     s.run_directory ? `Checkpoints: ${s.run_directory}/checkpoints.` : "No checkpoints are kept."];
   put("files", parts.filter(Boolean).join(" "));
