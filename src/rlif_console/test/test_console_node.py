@@ -42,7 +42,7 @@ class Page:
         self._thread.start()
 
     def _follow(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             self._loop.run_until_complete(self._main)
 
     async def _run(self, base: str) -> None:
@@ -150,7 +150,7 @@ def test_console_that_is_killed_while_driving_releases_the_arm(graph, start_node
     process.kill()
     graph.until(lambda: commands[-1].twist.linear.x == 0.0, "zeros")
     graph.until(lambda: states[-1].state == ControlState.HOLD, "HOLD")
-    assert "console went silent" in states[-1].reason
+    assert any("console went silent" in state.reason for state in states)
     page.close()
 
 
