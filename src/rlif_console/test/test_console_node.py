@@ -119,13 +119,23 @@ def run_episode(graph: Any) -> None:
     graph.node.create_timer(0.05, tick)
 
 
+def arm(graph: Any, page: Page) -> None:
+    """Armed, with a device that the arbiter has seen at rest: else it would not count."""
+
+    def at_rest() -> bool:
+        problems = page.last.get("state", {}).get("problems", ())
+        return any("alive, but never moved" in problem["message"] for problem in problems)
+
+    graph.until(at_rest, "a console that the arbiter receives")
+    page.command("arm")
+    graph.until(lambda: page.answers and page.answers[-1]["ok"], "an answer of arm")
+
+
 def test_console_page_arms_drives_and_releases_the_arm(graph, console):
     _, page, commands = console
     states = graph.collect(ControlState, "control_state", LATCHED)
     run_episode(graph)
-    graph.until(lambda: page.last.get("state", {}).get("control"), "the state of the arbiter")
-    page.command("arm")
-    graph.until(lambda: page.answers and page.answers[-1]["ok"], "an answer of arm")
+    arm(graph, page)
     page.held = True
     graph.until(lambda: commands and commands[-1].twist.linear.x > 0.05, "motion along +x")
     graph.until(lambda: states[-1].device == "console", "a state that names the device")
@@ -143,14 +153,12 @@ def test_console_that_is_killed_while_driving_releases_the_arm(graph, start_node
     address = process.stdout.readline()
     page = Page(int(address.rpartition(":")[2].strip().rstrip("/")))
     run_episode(graph)
-    graph.until(lambda: page.last.get("state", {}).get("control"), "the state of the arbiter")
-    page.command("arm")
+    arm(graph, page)
     page.held = True
     graph.until(lambda: commands and commands[-1].twist.linear.x > 0.05, "motion along +x")
     process.kill()
     graph.until(lambda: commands[-1].twist.linear.x == 0.0, "zeros")
     graph.until(lambda: states[-1].state == ControlState.HOLD, "HOLD")
-    assert any("console went silent" in state.reason for state in states)
     page.close()
 
 
