@@ -467,7 +467,7 @@ class LearnerLoop:
 
     def _save(self, trainer: Trainer, store: CheckpointStore) -> Path:
         algorithm = trainer.algorithm
-        check_tensors(algorithm.actor.carried(), algorithm.spec)  # none over a good one
+        check_tensors(algorithm.actor.export_state_dict(), algorithm.spec)  # none over a good one
         extra: dict[str, Any] = {**trainer.counters(), "policy_version": self._version}
         score = trainer.evaluation.score
         path = store.save(algorithm, trainer.buffers, score=score, extra=extra)
