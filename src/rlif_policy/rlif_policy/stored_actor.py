@@ -40,7 +40,7 @@ class StoredActor:
 def find_checkpoint(path: Path) -> Path:
     """`path` itself if it is a checkpoint, else the newest one in it. WeightsError if none.
 
-    Intact or not: an older one in place of a damaged one would be found out by nobody.
+    Intact or not: an older one must not silently replace a damaged one.
     """
     if _is_checkpoint(path):
         return path
