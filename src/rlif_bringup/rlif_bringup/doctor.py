@@ -109,9 +109,9 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         table.add_row(f"[{style}]{f.verdict.value}[/]", f.name, _plain(f.found), _plain(f.advice))
     console.print(table)
     counts = Counter(f.verdict for f in findings)
-    words = ", ".join(f"{counts[v]} {v.value}" for v in Verdict)
+    summary = ", ".join(f"{counts[v]} {v.value}" for v in Verdict)
     ready = not counts[Verdict.FAIL]
-    console.print(f"{words}. " + ("Ready to arm." if ready else "Do not arm yet."))
+    console.print(f"{summary}. " + ("Ready to arm." if ready else "Do not arm yet."))
 
 
 def _plain(text: str) -> str:
