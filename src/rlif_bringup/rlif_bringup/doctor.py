@@ -18,7 +18,7 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rlif_node.names import namespace
+from rlif_node.names import add_namespace
 
 from rlif_bringup.doctor_checks import check
 from rlif_bringup.doctor_findings import Finding, Verdict
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--robot", help="robot configuration whose topic names are used; default: our own names"
     )
     parser.add_argument("--config-directory", type=Path, help="folder of the robot configurations")
-    parser.add_argument("--namespace", type=namespace, default="", help="of the graph")
+    add_namespace(parser)
     parser.add_argument("--domain-id", type=int, help="of DDS; default: ROS_DOMAIN_ID")
     parser.add_argument("--seconds", type=float, default=5.0, help="to listen; default 5")
     parser.add_argument("--strict", action="store_true", help="a warning is a failure too")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from rlif_node.names import NAMESPACE, launch_namespace
 
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import find_launch_file
@@ -198,8 +199,8 @@ def simulation(
 
     try:
         with processes:
-            namespace = launch_values(values).get("namespace", "")
-            with GraphClient(namespace, domain_id, check) as graph:
+            namespace = launch_values(values).get("namespace", NAMESPACE)
+            with GraphClient(launch_namespace(namespace), domain_id, check) as graph:
                 graph.cpu_seconds = processes.cpu_seconds
                 yield graph
             for line in processes.stop():

@@ -41,7 +41,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
@@ -146,7 +145,7 @@ class ArbiterNode(Node):
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
         self._buttons = self.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
         self._heartbeat = self.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
-        self._instance_id = np.frombuffer(uuid.uuid4().bytes, np.uint8)
+        self._instance_id = list(uuid.uuid4().bytes)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 

@@ -57,9 +57,9 @@ WATCH = 0.05  # s between two looks at whether the arm may still be moved
 PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
     Param("planning_group", "", "group of the SRDF that is moved"),
-    Param("move_group_name", "move_group", "node whose robot_description_semantic has the states"),
+    Param("move_group_name", "/move_group", "node whose robot_description_semantic has the states"),
     # A parameter, because actions cannot be remapped.
-    Param("action_name", "move_action", "of move_group"),
+    Param("action_name", "/move_action", "of move_group"),
     Param("moveit_py_parameters", [], "with moveit_py: parameter files of MoveIt", items=str),
     Param("goal", "named", "what the reset goes to", choices=KINDS),
     Param("goal_state", "", "goal named: a group state of the SRDF"),

@@ -157,7 +157,9 @@ class RobotNode(Node):
         self._object = self.create_publisher(PoseStamped, "object_pose", reliable)
         self._wrench = self.create_publisher(WrenchStamped, "wrench", reliable)
         self._success = self.create_publisher(TaskSuccess, "task_success", reliable)
-        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", reliable)
+        self._clock_publisher = (
+            None if self._wall_clock else self.create_publisher(ClockMessage, "/clock", reliable)
+        )
         self._cameras = {
             name: (
                 self.create_publisher(Image, f"camera/{name}/image", image_qos),
@@ -301,9 +303,8 @@ class RobotNode(Node):
         return info
 
     def _publish_clock(self) -> None:
-        if self._wall_clock:
-            return
-        self._clock_publisher.publish(ClockMessage(clock=self._header().stamp))
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(ClockMessage(clock=self._header().stamp))
 
     def destroy_node(self) -> None:
         """Free the renderers with the node."""
