@@ -210,16 +210,19 @@ class Demo:
         """Write summary, records, picture and curves of what there was."""
         records: Sequence[EpisodeRecord] = self._session.records if self._session else ()
         status = self._graph.learner if self._graph else None
-        summary = summarise(
-            records,
-            updates=status.updates if status else 0,
-            gradient_steps=status.critic_steps if status else 0,
-            lost_steps=status.lost_steps if status else 0,
-            wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
-            seed=self._arguments.seed,
-            interrupted=interrupted,
-            error=error,
-        ) | self._load
+        summary = (
+            summarise(
+                records,
+                updates=status.updates if status else 0,
+                gradient_steps=status.critic_steps if status else 0,
+                lost_steps=status.lost_steps if status else 0,
+                wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
+                seed=self._arguments.seed,
+                interrupted=interrupted,
+                error=error,
+            )
+            | self._load
+        )
         write_json(self.directory / "summary.json", summary)
         write_csv(self.directory / "episodes.csv", records)
         if of_phase(records, "training") or of_phase(records, "policy"):

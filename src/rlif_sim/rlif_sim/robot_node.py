@@ -52,7 +52,9 @@ from rlif_sim.servo import Command, ServoConfig, follow
 PARAMETERS = (
     Param("lock_step", False, "move only in answer to a command, one control period each"),
     Param(
-        "wall_clock", False, "as a robot's drivers: stamps of the system's clock, no /clock, real time"
+        "wall_clock",
+        False,
+        "as a robot's drivers: stamps of the system's clock, no /clock, real time",
     ),
     Param("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", 0.01, 100.0),
     Param("control_rate", 10.0, "Hz; 1 / the control period of lock-step", 1.0, 100.0),
