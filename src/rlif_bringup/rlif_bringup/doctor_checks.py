@@ -116,6 +116,20 @@ def check_images(s: Snapshot) -> Iterator[Finding]:
         yield passed("images", f"{len(cameras)} of {size[0]} x {size[1]}")
 
 
+def check_image_transport(s: Snapshot) -> Iterator[Finding]:
+    known = [sender for sender in s.image_senders if sender.segment is not None]
+    small = [c for c in known if c.segment is not None and c.segment < 2 * c.image]
+    for c in small:
+        yield failed(
+            "image transport",
+            f"{c.node} has {(c.segment or 0) >> 10} KiB of shared memory, an image on {c.topic} has "
+            f"{c.image >> 10} KiB: images get lost",
+            "start it with the profile of Fast DDS (source scripts/env.bash): docs/cameras.md",
+        )
+    if known and not small:
+        yield passed("image transport", f"shared memory has room for {len(known)} cameras")
+
+
 def check_policy(s: Snapshot) -> Iterator[Finding]:
     least = SLOWEST * s.parameter("observer", "control_rate", 10.0)
     advice = "the policy answers observations only: mend these first, then look at its log"
@@ -203,6 +217,7 @@ CHECKS: tuple[Check, ...] = (
     check_observation,
     check_clocks,
     check_images,
+    check_image_transport,
     check_policy,
     check_command,
     check_frames,

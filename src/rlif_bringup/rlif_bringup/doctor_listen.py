@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from rlif_bringup.doctor_snapshot import (
     Traffic,
     image_problem,
 )
+from rlif_bringup.image_transport import ImageSender, raw_cameras, segment_of
 from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -208,7 +209,19 @@ class Listener:
             pose=received["ee_pose"],
             pose_age=self._age("ee_pose"),
             diagnostics=tuple(self._diagnostics.values()),
+            image_senders=tuple(self._image_senders(parameters.get("observer", {}))),
         )
+
+    def _image_senders(self, observer: Mapping[str, Any]) -> Iterator[ImageSender]:
+        if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
+            return
+        everywhere = self._node.get_publishers_info_by_topic("/parameter_events")
+        own = [i.endpoint_gid for i in everywhere if i.node_name == self._node.get_name()]
+        for ours, size in raw_cameras(observer):
+            topic = self._node.resolve_topic_name(ours)
+            for info in self._node.get_publishers_info_by_topic(topic):
+                segment = segment_of(info.endpoint_gid, own[0]) if own else None
+                yield ImageSender(info.node_name, topic, size, segment)
 
     def _forget(self) -> None:
         """What came before: rates are those of a graph that everybody has found."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlif_bringup.image_transport import ImageSender
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -60,6 +62,7 @@ class Snapshot:
     image_problems: what is wrong with those of an observation, besides their size
     command: of the arbiter's output; command_publishers: names of the nodes on its topic
     moveit: the robot configuration has a moveit.yaml
+    image_senders: the publishers of the raw cameras, with Fast DDS
     """
 
     seconds: float
@@ -87,6 +90,7 @@ class Snapshot:
     pose: Traffic = field(default_factory=Traffic)
     pose_age: tuple[float, float] | None = None  # least, greatest
     diagnostics: tuple[Diagnostic, ...] = ()
+    image_senders: tuple[ImageSender, ...] = ()
 
     @property
     def lock_step(self) -> bool:

@@ -9,6 +9,7 @@ from healthy_graph import HEALTHY, changed, diagnostics, without, worst
 from rlif_bringup.doctor_checks import check
 from rlif_bringup.doctor_findings import Verdict
 from rlif_bringup.doctor_snapshot import Traffic
+from rlif_bringup.image_transport import ImageSender
 
 FAILS = [
     ("nodes", {"parameters": {}}, "robot.launch.yaml"),
@@ -36,6 +37,7 @@ FAILS = [
         {"weights": (7, {"state_dim": 6, "action_dim": 3, "images": [[64, 64, 3]]})},
         "cameras of [(64, 64)]",
     ),
+    ("image transport", {"image_senders": (ImageSender("cam", "/rgb", 921600, 524288),)}, "512 KiB"),
 ]  # fmt: skip
 WARNS = [
     ("recording", {"parameters": {k: v for k, v in HEALTHY.parameters.items() if k != "recorder"}}),
