@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("rlif_bringup.status_command", "show the state of a live system"),
     "arm": ("rlif_bringup.operator_commands", "arm the arbiter"),
     "disarm": ("rlif_bringup.operator_commands", "disarm the arbiter"),
+    "stop": ("rlif_bringup.stop_command", "stop the arm: FAULT, until released"),
     "start": ("rlif_bringup.operator_commands", "start an episode"),
     "success": ("rlif_bringup.operator_commands", "end the episode as a success"),
     "failure": ("rlif_bringup.operator_commands", "end the episode as a failure"),

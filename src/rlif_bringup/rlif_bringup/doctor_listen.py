@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rlif_node.stamps import to_ns
 from std_msgs.msg import Bool, Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -33,11 +34,11 @@ from rlif_bringup.doctor_snapshot import (
     image_problem,
 )
 from rlif_bringup.image_transport import ImageSender, raw_cameras, segment_of
-from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
+from rlif_msgs.msg import ControlState, LearnerStatus, Observation, PolicyAction, PolicyWeights
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-NODES = (*NEEDED, "recorder", "learner", "servo_adapter")
+NODES = (*NEEDED, "recorder", "learner", "watchdog", "servo_adapter")
 SERVO_PARAMETERS = (
     "update_period", "planning_group_name", "moveit_servo.publish_joint_velocities",
     "moveit_servo.command_out_topic", "moveit_servo.max_expected_latency",
@@ -95,6 +96,7 @@ class Listener:
         self._ages: dict[str, list[float]] = {"observation": [], "ee_pose": []}
         self._frames: set[str] = set()
         self._moves = False
+        self._updates: list[int] = []
         self._diagnostics: dict[str, Diagnostic] = {}
         self._subscribe()
 
@@ -114,6 +116,7 @@ class Listener:
             (PoseStamped, "ee_pose", EITHER),
             (ControlState, "control_state", LATCHED),
             (PolicyWeights, "weights", LATCHED),
+            (LearnerStatus, "learner_status", LATCHED),
             (Bool, "stop", LATCHED),
             (String, "hold", LATCHED),
             (Header, "arbiter_alive", EITHER),
@@ -126,17 +129,18 @@ class Listener:
             DiagnosticArray, "/diagnostics", self._on_diagnostics, EITHER
         )
 
-    def _hears(self, topic: str) -> Callable[[Any], None]:
+    def _hears(self, topic: str) -> Callable[..., None]:
         times = self._times.setdefault(topic, [])
 
-        def hear(message: Any) -> None:
+        def hear(message: Any, info: Mapping[str, Any]) -> None:
             times.append(time.monotonic())
             self._last[topic] = message
             if topic in self._ages:
-                now = self._node.get_clock().now().nanoseconds
-                stamp = message.header.stamp
-                age = (now - stamp.sec * 1_000_000_000 - stamp.nanosec) * 1e-9
-                self._ages[topic].append(age)
+                # Not the time of this call: it is late on a loaded machine, and no fault of a clock.
+                received = info["received_timestamp"] or self._node.get_clock().now().nanoseconds
+                self._ages[topic].append((received - to_ns(message.header.stamp)) * 1e-9)
+            elif topic == "learner_status":
+                self._updates.append(message.updates)
             elif topic == "command":
                 self._frames.add(message.header.frame_id)
                 parts = (message.twist.linear, message.twist.angular)
@@ -196,6 +200,8 @@ class Listener:
             action_size=len(action.action) if action else 0,
             policy_version=action.policy_version if action else 0,
             weights=(weights.version, json.loads(weights.spec)) if weights else None,
+            weights_age=self._since(weights) if weights else None,
+            learned=max(self._updates) - min(self._updates) if self._updates else 0,
             command=self._without_adapter(received[output], parameters),
             command_publishers=self._publishers(received[output].name),
             command_frames=frozenset(self._frames),
@@ -230,6 +236,7 @@ class Listener:
         for ages in self._ages.values():
             ages.clear()
         self._frames.clear()
+        self._updates.clear()
         self._moves = False
 
     def _traffic(self, topic: str) -> Traffic:
@@ -246,6 +253,11 @@ class Listener:
     def _age(self, topic: str) -> tuple[float, float] | None:
         ages = self._ages[topic]
         return (min(ages), max(ages)) if ages else None
+
+    def _since(self, message: Any) -> float:
+        """s since the stamp of a message."""
+        now = self._node.get_clock().now().nanoseconds
+        return (now - to_ns(message.header.stamp)) * 1e-9
 
     def _publishers(self, name: str) -> frozenset[str]:
         return frozenset(i.node_name for i in self._node.get_publishers_info_by_topic(name))

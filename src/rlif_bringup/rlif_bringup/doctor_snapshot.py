@@ -52,7 +52,7 @@ def image_problem(width: int, height: int, encoding: str, data: Sequence[int]) -
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What was seen of a graph in `seconds`. Ages in s: receipt minus stamp, in ROS time.
+    """What was seen of a graph in `seconds`. Ages in s: receipt by the middleware minus stamp.
 
     parameters: by node; a node that did not answer is not in it
     weights: version and spec of the last set that was published; None: none
@@ -62,6 +62,8 @@ class Snapshot:
     image_problems: what is wrong with those of an observation, besides their size
     command: of the arbiter's output; command_publishers: names of the nodes on its topic
     moveit: the robot configuration has a moveit.yaml
+    learned: updates that the learner did meanwhile
+    weights_age: s since the last set of weights was published; None: none was
     image_senders: the publishers of the raw cameras, with Fast DDS
     """
 
@@ -76,6 +78,8 @@ class Snapshot:
     action_size: int = 0
     policy_version: int = 0
     weights: tuple[int, Mapping[str, Any]] | None = None
+    weights_age: float | None = None
+    learned: int = 0
     command: Traffic = field(default_factory=Traffic)
     command_frames: frozenset[str] = frozenset()
     command_moves: bool = False  # one of them was not zero

@@ -4,8 +4,8 @@
 Subscribes
     decision       rlif_msgs/Decision       steps, take-overs; the time limit
     control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
-    joy            sensor_msgs/Joy          success, failure and discard buttons (other devices by
-                                            parameter, the same as the arbiter's: docs/devices.md)
+    joy            sensor_msgs/Joy          start, success, failure and discard buttons (other
+                                            devices by parameter, as the arbiter's: docs/devices.md)
     task_success   std_msgs/Header          a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
@@ -67,7 +67,7 @@ PARAMETERS = (
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
     *BUTTON_PARAMETERS,
 )
-BUTTONS = ("success", "failure", "discard")
+BUTTONS = ("start", "success", "failure", "discard")
 CHECK_PERIOD = 0.02  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
 CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
@@ -167,6 +167,9 @@ class EpisodeNode(Node):
             self._publish(self._core.succeed(stamp, f"success button of {device}"))
         elif "failure" in pressed:
             self._publish(self._core.end(Outcome.FAILURE, f"failure button of {device}", stamp))
+        elif "start" in pressed:
+            self.get_logger().info(f"start button of {device}: {self._core.request_start()[1]}")
+            self._advance()
 
     def _on_task_success(self, m: Header) -> None:
         stamp, now = to_ns(m.stamp), self._ros()

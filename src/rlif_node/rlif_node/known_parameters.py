@@ -12,18 +12,18 @@ _TEXT = {
         <device>.failure_button <device>.gripper_close_button <device>.gripper_open_button
         <device>.idle_ok <device>.kind <device>.motion_off <device>.motion_on
         <device>.preset <device>.priority <device>.repeat_limit <device>.scales
-        <device>.slow <device>.stop_button <device>.success_button <device>.timeout
-        <device>.topic <device>.triggers <device>.turbo_button <lock>.priority
-        <lock>.timeout <lock>.topic angular_scale arm_dwell axes command_frame command_rate
-        control_rate device_timeout devices gripper_interval gripper_threshold hold_timeout
-        joint_latency joint_position_max joint_position_min joint_scale label_only
-        linear_scale lock_step lock_step_timeout locks max_angular_acceleration
-        max_angular_deceleration max_angular_speed max_joint_acceleration
-        max_joint_deceleration max_joint_lead max_joint_velocity max_linear_acceleration
-        max_linear_deceleration max_linear_jerk max_linear_speed minimum_length
-        observation_timeout output policy_timeout pose_latency pose_timeout release_dwell
-        require_operator speed_scale stall_timeout stop_topics trajectory_horizon
-        workspace_max workspace_min
+        <device>.slow <device>.start_button <device>.stop_button <device>.success_button
+        <device>.timeout <device>.topic <device>.triggers <device>.turbo_button
+        <lock>.priority <lock>.timeout <lock>.topic angular_scale arm_dwell axes
+        command_frame command_rate control_rate device_timeout devices gripper_interval
+        gripper_threshold hold_timeout joint_latency joint_position_max joint_position_min
+        joint_scale label_only linear_scale lock_step lock_step_timeout locks
+        max_angular_acceleration max_angular_deceleration max_angular_speed
+        max_joint_acceleration max_joint_deceleration max_joint_lead max_joint_velocity
+        max_linear_acceleration max_linear_deceleration max_linear_jerk max_linear_speed
+        minimum_length observation_timeout output policy_timeout pose_latency pose_timeout
+        release_dwell require_operator speed_scale stall_timeout stop_topics
+        trajectory_horizon workspace_max workspace_min
     """,
     "episode": """
         <device>.arm_button <device>.axes <device>.best_effort <device>.deadman_button
@@ -31,11 +31,11 @@ _TEXT = {
         <device>.failure_button <device>.gripper_close_button <device>.gripper_open_button
         <device>.idle_ok <device>.kind <device>.motion_off <device>.motion_on
         <device>.preset <device>.priority <device>.repeat_limit <device>.scales
-        <device>.slow <device>.stop_button <device>.success_button <device>.timeout
-        <device>.topic <device>.triggers <device>.turbo_button <lock>.priority
-        <lock>.timeout <lock>.topic auto_start control_lost_timeout devices evaluation locks
-        max_episodes max_steps pace reset_service reset_timeout settle_time wait_for_policy
-        wait_for_recorder
+        <device>.slow <device>.start_button <device>.stop_button <device>.success_button
+        <device>.timeout <device>.topic <device>.triggers <device>.turbo_button
+        <lock>.priority <lock>.timeout <lock>.topic auto_start control_lost_timeout devices
+        evaluation locks max_episodes max_steps pace reset_service reset_timeout settle_time
+        wait_for_policy wait_for_recorder
     """,
     "gripper": """
         gripper_action gripper_closed gripper_command_timeout gripper_goal_timeout
