@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rlif_node.pose_source import subscribe_pose
 from rlif_node.stamps import to_ns
 from std_msgs.msg import Bool, Float64MultiArray, Header, String
 from trajectory_msgs.msg import JointTrajectory
@@ -53,6 +54,7 @@ OUTPUTS = {
     "joint_velocity": "joint_command",
     "joint_trajectory": "joint_trajectory",
 }
+NOW = {"received_timestamp": 0}  # of what no subscription handed over
 CLOCK = 2.0  # s of wall time until /clock must have been received
 
 
@@ -180,6 +182,7 @@ class Listener:
         if simulated:
             self._node.set_parameters([Parameter("use_sim_time", value=True)])
             self._spin(CLOCK, lambda: self._node.get_clock().now().nanoseconds > 0)
+        self._pose_from_tf(parameters.get("arbiter", {}).get("ee_pose.tf") or ())
         self._forget()
         self._spin(seconds)
         received = {topic: self._traffic(topic) for topic in self._times}
@@ -217,6 +220,11 @@ class Listener:
             diagnostics=tuple(self._diagnostics.values()),
             image_senders=tuple(self._image_senders(parameters.get("observer", {}))),
         )
+
+    def _pose_from_tf(self, frames: Sequence[str]) -> None:
+        if frames:
+            hear = self._hears("ee_pose")
+            subscribe_pose(self._node, frames, lambda m: hear(m, NOW), EITHER)
 
     def _image_senders(self, observer: Mapping[str, Any]) -> Iterator[ImageSender]:
         if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_node.parameters import Param
+from rlif_node.pose_source import TF
 
 from .arbiter_types import ArbiterConfig
 from .gripper import AXIS as GRIPPER
@@ -28,6 +29,7 @@ PARAMETERS = (
     Param("linear_scale", 0.1, "m/s of an action of 1", 0.001, 1.0),
     Param("angular_scale", 0.5, "rad/s of an action of 1", 0.001, 3.0),
     Param("command_frame", "base", "frame_id of the commands; the base frame of the robot"),
+    TF,
     Param("output", "twist", "kind of command", choices=OUTPUTS),
     Param("control_rate", 10.0, "Hz of observations and decisions", 0.5, 100.0),
     Param("command_rate", 100.0, "Hz of commands, not in lock-step", 5.0, 500.0),

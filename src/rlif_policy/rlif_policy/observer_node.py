@@ -3,7 +3,8 @@
 
 Subscribes, as far as the configured features and cameras need them
     joint_states           sensor_msgs/JointState         of one publisher or several, merged by name
-    ee_pose                geometry_msgs/PoseStamped      end effector, base frame
+    ee_pose                geometry_msgs/PoseStamped      end effector, base frame; with `ee_pose.tf`
+                                                          from tf instead
     object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
     wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
     camera/NAME/image      sensor_msgs/Image              for each of `cameras`, if `images`
@@ -34,6 +35,7 @@ from rclpy.parameter import Parameter
 from rlif_node.endpoints import why_unmatched
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import Param, declare
+from rlif_node.pose_source import TF, PoseFromTf, subscribe_pose
 from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
@@ -62,6 +64,7 @@ from rlif_policy.sampling import LatestSamples, Problem, Ticks
 PARAMETERS = (
     Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
     Param("base_frame", "base", "frame of the poses; others are refused"),
+    TF,
     Param(
         "features",
         ["ee_position"],
@@ -129,6 +132,12 @@ class ObserverNode(Node):
         self._ticks = Ticks()
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
         self._joints = JointMerger(value["joints"])
+        self._tf_frames: list[str] = value["ee_pose.tf"]
+        self._tf: PoseFromTf | None = None
+        if self._tf_frames and self._lock_step:
+            raise ValueError(
+                "ee_pose.tf: found frames, expected none: in lock-step poses are messages"
+            )
         self._problems: list[Problem] = []
         self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
@@ -171,6 +180,9 @@ class ObserverNode(Node):
         self._types: dict[str, type] = {}
         for source in self._layout.sources:
             self._types[source], receive = receivers[source]
+            if source == "ee_pose":
+                self._tf = subscribe_pose(self, self._tf_frames, receive, qos)
+                continue
             shared = source == "joint_states" and not self._lock_step
             self.create_subscription(
                 self._types[source], source, receive, SENSOR_100 if shared else qos
@@ -271,6 +283,8 @@ class ObserverNode(Node):
         """Of a source that was never received, why: its publisher may be of another type."""
         if problem.age is not None or problem.source not in self._samples.never_received:
             return problem
+        if problem.source == "ee_pose" and self._tf is not None:
+            return Problem(problem.source, f"nothing received yet: {self._tf.problem}")
         kind = self._types[problem.source]
         reason = why_unmatched(self, problem.source, kind, reliable=self._lock_step)
         return Problem(problem.source, f"nothing received yet: {reason}") if reason else problem

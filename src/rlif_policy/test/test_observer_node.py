@@ -6,11 +6,19 @@ from __future__ import annotations
 import array
 import io
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Wrench, WrenchStamped
+from geometry_msgs.msg import (
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TransformStamped,
+    Wrench,
+    WrenchStamped,
+)
 from PIL import Image as PillowImage
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rlif_node.stamps import to_msg, to_ns
@@ -532,3 +540,27 @@ def test_observer_with_a_wrong_configuration_is_refused_at_start(graph, paramete
     cameras = {"images": True, "cameras": ["wrist"]} if "images" not in parameters else {}
     with pytest.raises(ValueError, match=text):
         graph.add(ObserverNode, **cameras, **parameters)
+
+
+# ---- pose from tf
+
+
+def test_pose_from_tf_is_observed_and_grows_old_when_the_transforms_stop(graph, monkeypatch):
+    newest = TransformStamped()
+    newest.header.frame_id, newest.transform.translation.x = "base", 0.5
+    newest.transform.rotation.w = 1.0
+    tf2_ros = SimpleNamespace(
+        Buffer=lambda: SimpleNamespace(lookup_transform=lambda *_: newest),
+        TransformListener=lambda *_: None,
+        TransformException=LookupError,
+    )
+    monkeypatch.setitem(sys.modules, "tf2_ros", tf2_ros)
+    rig = Rig(graph, max_age=0.5, **{"ee_pose.tf": ["base", "tool0"]})
+
+    def moves():
+        newest.header.stamp = to_msg(rig.now())
+        return rig.observed
+
+    graph.until(moves, "an observation")
+    assert rig.observed[-1].state[0] == 0.5
+    rig.report("/ee_pose", "s old, expected at most 0.500 s")
