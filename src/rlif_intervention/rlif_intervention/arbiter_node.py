@@ -212,12 +212,12 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_pose(self, message: PoseStamped) -> None:
-        p, found = message.pose.position, message.header.frame_id
+        p, q, found = message.pose.position, message.pose.orientation, message.header.frame_id
         stamp = to_ns(message.header.stamp)
         # In lock-step the clock of its stamp may come later.
         now = max(self._now(), stamp * 1e-9) if self._lock_step else self._now()
         if found == self._frame:
-            self._core.pose((p.x, p.y, p.z), now)
+            self._core.pose((p.x, p.y, p.z), now, orientation=(q.x, q.y, q.z, q.w))
         else:
             self._core.refuse_pose(
                 f"ee_pose is in frame {found!r}, expected {self._frame!r} (command_frame): the "

@@ -14,8 +14,8 @@ _TEXT = {
         <device>.preset <device>.priority <device>.repeat_limit <device>.scales
         <device>.slow <device>.start_button <device>.stop_button <device>.success_button
         <device>.timeout <device>.topic <device>.triggers <device>.turbo_button
-        <lock>.priority <lock>.timeout <lock>.topic angular_scale arm_dwell axes
-        command_frame command_rate control_rate device_timeout devices ee_pose.tf
+        <lock>.priority <lock>.timeout <lock>.topic action_frame angular_scale arm_dwell
+        axes command_frame command_rate control_rate device_timeout devices ee_pose.tf
         gripper_interval gripper_threshold hold_timeout joint_latency joint_position_max
         joint_position_min joint_scale label_only linear_scale lock_step lock_step_timeout
         locks max_angular_acceleration max_angular_deceleration max_angular_speed

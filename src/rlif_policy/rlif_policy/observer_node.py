@@ -7,6 +7,7 @@ Subscribes, as far as the configured features and cameras need them
                                                           from tf instead
     object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
     wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
+    episode                rlif_msgs/Episode              for the features …_from_start (latched)
     camera/NAME/image      sensor_msgs/Image              for each of `cameras`, if `images`
     camera/NAME/image/compressed  sensor_msgs/CompressedImage  instead, with `transport: compressed`
 Publishes
@@ -36,13 +37,15 @@ from rlif_node.endpoints import why_unmatched
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import Param, declare
 from rlif_node.pose_source import TF, PoseFromTf, subscribe_pose
-from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
+from rlif_node.qos import LATCHED_10, RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
+from rlif_node.states import Phase
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from rlif_msgs.msg import Observation
+from rlif_msgs.msg import Episode, Observation
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
+from rlif_policy.episode_start import EpisodeStart
 from rlif_policy.features import (
     FeatureError,
     Pose,
@@ -131,6 +134,7 @@ class ObserverNode(Node):
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
+        self._start = EpisodeStart()
         self._joints = JointMerger(value["joints"])
         self._tf_frames: list[str] = value["ee_pose.tf"]
         self._tf: PoseFromTf | None = None
@@ -187,6 +191,8 @@ class ObserverNode(Node):
             self.create_subscription(
                 self._types[source], source, receive, SENSOR_100 if shared else qos
             )
+        if self._layout.from_start:
+            self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         for topic, camera in self._cameras.items():
             packed = topic.endswith(COMPRESSED)
             self._types[topic] = CompressedImage if packed else Image
@@ -225,6 +231,9 @@ class ObserverNode(Node):
         part = f"joint {merged.oldest}" if merged.several else ""
         self._samples.put("joint_states", merged, merged.stamp, merged.received, part)
         self._tick_in_lock_step()
+
+    def _on_episode(self, message: Episode) -> None:
+        self._start.episode(message.id, Phase(message.phase), to_ns(message.header.stamp))
 
     def _tick_in_lock_step(self) -> None:
         if self._lock_step and self._ticks.due(self._samples.common_stamp()):
@@ -305,7 +314,10 @@ class ObserverNode(Node):
     def _observation(self, tick: int, now: int) -> Observation:
         values = self._samples.values
         message = Observation(tick=tick)
-        message.header.stamp = to_msg(self._samples.oldest_stamp() or now)
+        stamp = self._samples.oldest_stamp() or now
+        if self._layout.from_start:
+            values["episode_start"] = self._start.at(stamp, values["ee_pose"])
+        message.header.stamp = to_msg(stamp)
         message.header.frame_id = self._frame
         message.tick_time = to_msg(now)
         message.state = array.array("f", self._layout.compute(values).tobytes())
