@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("rlif_bringup.launch_command", "run a launch file"),
     "demo": ("rlif_bringup.demo", "train on the simulated arm and evaluate, start to end"),
     "evaluate": ("rlif_bringup.evaluate", "evaluate a checkpoint on the simulated arm"),
+    "new-robot": ("rlif_bringup.new_robot_command", "write the configuration of a robot"),
     "doctor": ("rlif_bringup.doctor", "check a live system before arming"),
     "status": ("rlif_bringup.status_command", "show the state of a live system"),
     "arm": ("rlif_bringup.operator_commands", "arm the arbiter"),

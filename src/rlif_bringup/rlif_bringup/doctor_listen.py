@@ -312,7 +312,12 @@ class Listener:
         prefix = self._namespace.rstrip("/")
         clients = {n: AsyncParameterClient(self._node, f"{prefix}/{n}") for n in NODES}
         self._spin(DISCOVERY, lambda: all(clients[n].services_are_ready() for n in NEEDED))
-        found = {n: self._parameters(c) for n, c in clients.items() if c.services_are_ready()}
+        # Twice: a service can be seen before its answers find the way back.
+        found = {
+            n: self._parameters(c) or self._parameters(c)
+            for n, c in clients.items()
+            if c.services_are_ready()
+        }
         return {n: values for n, values in found.items() if values is not None}
 
     def _parameters(self, client: AsyncParameterClient) -> dict[str, Any] | None:
