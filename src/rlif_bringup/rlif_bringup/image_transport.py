@@ -7,6 +7,10 @@ read from /proc, where the driver runs on this host and as this user.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,8 @@ from xml.etree import ElementTree
 DEFAULT_SEGMENT = 512 * 1024  # bytes, of Fast DDS without a profile
 VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
 LIBRARIES = {"libfastrtps": VARIABLES[0], "libfastdds": VARIABLES[1]}
+SEGMENT = re.compile(r"(fastrtps|fastdds)_[0-9a-f]{16}_el")  # the lock of a process's segment
+YOUNG = 60.0  # s; a lock that was just made may not be held yet
 HOST, PROCESS = slice(2, 4), slice(4, 6)  # in the identifier of a publisher, lowest byte first
 
 
@@ -77,3 +83,22 @@ def raw_cameras(observer: Mapping[str, object]) -> Iterator[tuple[str, int]]:
         if observer.get(f"camera.{name}.transport", "raw") == "raw":
             width, height = (size if isinstance(size, int) else 0 for size in sizes)
             yield f"camera/{name}/image", 3 * width * height
+
+
+def remove_abandoned(folder: Path = Path("/dev/shm")) -> int:
+    """Bytes of shared memory of processes that were killed: Fast DDS itself leaves their segments there.
+
+    A process holds the lock of its segment for as long as it lives. Other users' are left alone.
+    """
+    freed = 0
+    for lock in folder.glob("fast*_el"):
+        segment = folder / lock.name.removesuffix("_el")
+        # Gone, or another user's: not ours to remove.
+        with contextlib.suppress(OSError), lock.open("r+b") as file:
+            if not SEGMENT.fullmatch(lock.name) or time.time() - lock.stat().st_mtime < YOUNG:
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it lives
+            freed += segment.stat().st_size if segment.exists() else 0
+            segment.unlink(missing_ok=True)
+            lock.unlink()
+    return freed

@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from rlif_bringup.image_transport import DEFAULT_SEGMENT, raw_cameras, segment_of
+from rlif_bringup.image_transport import (
+    DEFAULT_SEGMENT,
+    YOUNG,
+    raw_cameras,
+    remove_abandoned,
+    segment_of,
+)
 
 PROFILE = Path(__file__).resolve().parents[3] / "config" / "fastdds.xml"
 PID = 70000  # above 16 bits, of which the identifier has the lower
@@ -52,3 +61,24 @@ def test_raw_cameras_are_those_of_the_observer_that_send_whole_images() -> None:
                 "camera.a.width": 640, "camera.a.height": 480}  # fmt: skip
     assert list(raw_cameras(observer)) == [("camera/a/image", 921600)]
     assert not list(raw_cameras({**observer, "images": False}))
+
+
+def test_remove_abandoned_frees_the_segments_of_processes_that_are_gone(tmp_path: Path) -> None:
+    def segment(name: str, age: float = 2 * YOUNG) -> Path:
+        (tmp_path / name).write_bytes(bytes(1000))
+        lock = tmp_path / f"{name}_el"
+        lock.touch()
+        os.utime(lock, (time.time() - age,) * 2)
+        return lock
+
+    abandoned, young = (
+        segment("fastrtps_0123456789abcdef"),
+        segment("fastdds_00000000000000aa", 0.0),
+    )
+    alive, port = segment("fastdds_00000000000000bb"), segment("fastrtps_port7000")
+    with alive.open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert remove_abandoned(tmp_path) == 1000
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not {abandoned.name, abandoned.name.removesuffix("_el")} & left
+    assert {young.name, alive.name, port.name} <= left and len(left) == 6
