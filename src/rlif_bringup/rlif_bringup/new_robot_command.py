@@ -38,6 +38,7 @@ from rlif_bringup.operator_commands import nothing_to_check, positive
 
 DISCOVERY = 2.0  # s until all topics are known
 PRESETS = ("xbox", "ps5", "spacemouse", "twist", "generic")
+OURS = "/rlif/"  # topics of a suite that runs already
 NONE = "-"  # the answer for: there is none
 
 
@@ -69,9 +70,12 @@ def listen(seconds: float, domain_id: int | None) -> Found:
     with GraphClient("", domain_id, nothing_to_check) as client:
         node = client.node
         _turn(client, DISCOVERY, lambda: False)
-        topics = {name: types[0] for name, types in node.get_topic_names_and_types()}
-        topics = {name: kind for name, kind in topics.items() if node.count_publishers(name) or
-                  node.count_subscribers(name)}  # fmt: skip
+        topics = {
+            name: types[0]
+            for name, types in node.get_topic_names_and_types()
+            if not name.startswith(OURS)
+            and node.count_publishers(name) + node.count_subscribers(name)
+        }
         for name, kind in topics.items():
             source, message = name, kinds.get(kind)
             info = f"{_folder(name)}/camera_info"

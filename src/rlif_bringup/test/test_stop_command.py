@@ -19,7 +19,7 @@ from rlif_intervention.arbiter_node import ArbiterNode
 
 pytestmark = pytest.mark.ros
 DOMAIN = os.environ["ROS_DOMAIN_ID"]
-WITHIN = ["--timeout", str(scaled(20.0)), "--domain-id", DOMAIN]
+WITHIN = ["--namespace", "", "--timeout", str(scaled(20.0)), "--domain-id", DOMAIN]
 
 
 @pytest.fixture
