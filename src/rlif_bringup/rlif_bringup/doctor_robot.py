@@ -71,11 +71,11 @@ def _others(s: Snapshot) -> Iterator[Finding]:
 def check_frames(s: Snapshot) -> Iterator[Finding]:
     base = s.parameter("observer", "base_frame", "")
     frame = s.parameter("arbiter", "command_frame", "")
-    if s.boxed and base and frame != base:
+    if s.needs_pose and base and frame != base:
         yield failed(
             "frames",
             f"command_frame is {frame!r}, base_frame {base!r}",
-            "the workspace box needs commands in the base frame",
+            "the workspace box, and action_frame tool, need commands in the base frame",
         )
     elif s.ee_pose and base and s.ee_pose[1] != base:
         yield failed(
@@ -92,9 +92,11 @@ def check_frames(s: Snapshot) -> Iterator[Finding]:
 
 
 def check_pose(s: Snapshot) -> Iterator[Finding]:
-    """What the box goes by: there, often, fresh, from one publisher."""
-    if not s.boxed or s.ee_pose is None:
-        return  # check_limits reports it
+    """What the box and action_frame tool go by: there, often, fresh, from one publisher."""
+    if s.needs_pose and not s.boxed and s.ee_pose is None:
+        yield failed("ee_pose", f"nothing on {s.pose.name}", "action_frame tool needs it: remap it")
+    if not s.needs_pose or s.ee_pose is None:
+        return  # check_limits reports it for a box
     yield from one_publisher(s.pose)
     if s.lock_step:
         return

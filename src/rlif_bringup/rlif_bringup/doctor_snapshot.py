@@ -116,6 +116,11 @@ class Snapshot:
         return bool(self.parameter("arbiter", "workspace_min", []))
 
     @property
+    def needs_pose(self) -> bool:
+        """The arbiter moves nothing without ee_pose, in command_frame."""
+        return self.boxed or self.parameter("arbiter", "action_frame", "base") == "tool"
+
+    @property
     def waits_for_arm(self) -> bool:
         """Servo is paused because the arbiter is not armed."""
         return self.hold is not None and "not armed" in self.hold

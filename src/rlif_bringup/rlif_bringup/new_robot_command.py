@@ -208,6 +208,8 @@ def summary(found: Found, robot: Robot) -> list[str]:
     lines.append(
         f"joints {', '.join(found.joints) or 'none'}; operator {robot.joy} ({robot.preset})"
     )
+    if not found.of_type(POSE):
+        lines.append("no PoseStamped was found: name two frames of tf instead, or set ee_pose.tf")
     lines += [f"camera {c.name}: {c.topic}, {c.width}x{c.height}" for c in robot.cameras]
     return lines
 

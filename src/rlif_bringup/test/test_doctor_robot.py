@@ -20,6 +20,11 @@ FAILS = [
     ("frames", {"command_frames": frozenset({"base", "tool"})}, "tool"),
     ("workspace", {"ee_pose": ((0.5, 0.0, 0.9), "base")}, "outside"),
     ("workspace", {"ee_pose": None}, "remap"),
+    (
+        "ee_pose",
+        {"ee_pose": None, "ARBITER_workspace_min": [], "ARBITER_action_frame": "tool"},
+        "action_frame tool needs it",
+    ),
     ("watchdog", {"diagnostics": diagnostics("watchdog: arbiter", 2, "silent")}, "silent"),
     ("publishers", {"pose": Traffic("/tip", 500, 4.99, 2, 2)}, "/tip"),
     ("publishers", {"command_publishers": frozenset({"arbiter", "teleop"})}, "teleop can command"),

@@ -5,7 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rlif_node.joints import MergedJoints
+from rlif_node.rotations import rotate
 
 from rlif_policy.features import (
     FEATURES,
@@ -50,16 +53,30 @@ def test_ee_position_in_object_is_rotated_into_its_frame():
     assert state.tolist() == pytest.approx([0.0, -0.1, 0.1], abs=1e-7)
 
 
-def test_features_from_start_are_those_of_a_frame_that_began_elsewhere():
-    """A start anywhere, a motion in its frame: the features are that motion."""
-    turned = (0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5))  # by 90 degrees about z
-    start = Pose((0.3, 0.2, 0.1), turned)
-    # 0.1 along the start's x, which is the base's y; turned by another 90 degrees.
-    values = {"episode_start": start, "ee_pose": Pose((0.3, 0.3, 0.1), (0.0, 0.0, 1.0, 0.0))}
-    layout = StateLayout(("ee_position_from_start", "ee_orientation_from_start"))
-    assert layout.from_start and layout.sources == ("ee_pose",)
-    assert layout.compute(values).tolist() == pytest.approx([0.1, 0.0, 0.0, *turned], abs=1e-7)
-    at_start = layout.compute({"episode_start": start, "ee_pose": start}).tolist()
+VECTORS = st.tuples(*[st.floats(-1, 1)] * 3)
+QUATERNIONS = (
+    st.tuples(*[st.floats(-1, 1)] * 4)
+    .filter(lambda q: math.hypot(*q) > 0.1)
+    .map(lambda q: tuple(v / math.hypot(*q) for v in q))
+)
+FROM_START = StateLayout(("ee_position_from_start", "ee_orientation_from_start"))
+
+
+@given(VECTORS, QUATERNIONS, VECTORS, QUATERNIONS, VECTORS)
+def test_features_from_start_and_the_start_give_the_pose_again(place, start, now, turned, point):
+    values = {"episode_start": Pose(place, start), "ee_pose": Pose(now, turned)}
+    *offset, x, y, z, w = FROM_START.compute(values).tolist()
+    moved = rotate(start, offset)
+    assert [p + m for p, m in zip(place, moved, strict=True)] == pytest.approx(now, abs=1e-5)
+    assert rotate(start, rotate((x, y, z, w), point)) == pytest.approx(
+        rotate(turned, point), abs=1e-5
+    )
+
+
+def test_features_from_start_at_the_start_are_zero_and_no_rotation():
+    start = Pose((0.3, 0.2, 0.1), (0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5)))
+    assert FROM_START.from_start and FROM_START.sources == ("ee_pose",)
+    at_start = FROM_START.compute({"episode_start": start, "ee_pose": start}).tolist()
     assert at_start == pytest.approx([0.0] * 6 + [1.0], abs=1e-7)
 
 
