@@ -15,7 +15,7 @@ IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
 TYPED = $(wildcard src/rlif_*/rlif_*)
 
-.PHONY: help setup build demo demo-vision test test-fast test-browser lint docs clean
+.PHONY: help setup build demo demo-vision demo-robot test test-fast test-browser lint docs clean
 
 help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -36,6 +36,9 @@ demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=…; OPERA
 demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
 	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),8000) \
 	    --eval-every 1000 $(ARGS) robot:=$(ROBOT)
+
+demo-robot: setup  ## the same as a lab would: robot.launch.yaml, real time, cameras at 30 Hz, all limits
+	@$(IN_WORKSPACE) exec rlif demo --real-time --seed $(SEED) --steps $(or $(STEPS),12000) $(ARGS)
 
 test-browser: setup  ## the tests of the operator console in Chromium, which this installs
 	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium

@@ -104,6 +104,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=20,
         help="episodes of each --eval-every (%(default)s)",
     )
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="through robot.launch.yaml, as a lab would: real time, cameras at 30 Hz, all limits in force",
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +179,7 @@ class Demo:
         self._film: filming.FilmPlan | None = None
         self._person = arguments.operator == "me"
         self._port = free_port() if self._person else 0
+        self._load: dict[str, Any] = {}  # of a run in real time
 
     @property
     def values(self) -> dict[str, object]:
@@ -182,7 +188,7 @@ class Demo:
         return {
             **person,
             "seed": self._arguments.seed,
-            "images": self._arguments.images,
+            "images": self._arguments.images or self._arguments.real_time,
             "auto_start": False,
             "run_directory": self.directory,
             "bag_directory": self.directory / "bag",
@@ -192,11 +198,14 @@ class Demo:
 
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and run all phases on it."""
-        self._progress.say("starting the nodes")
+        self._progress.print_line("starting the nodes")
         values = self.values
         with (
             chosen_domain(self._arguments.domain_id) as domain_id,
-            simulation(values, self.directory, self._progress, domain_id, interrupt) as graph,
+            simulation(
+                *(values, self.directory, self._progress, domain_id, interrupt),
+                "robot_sim.launch.yaml" if self._arguments.real_time else "sim.launch.yaml",
+            ) as graph,
         ):
             self._run_phases(graph)
 
@@ -204,31 +213,38 @@ class Demo:
         phases = phases_of(self._arguments)
         self._graph = graph
         person = PersonOperator(graph) if self._person else None
-        session = Session(graph, self._progress.show, phases, True, self._on_record, person)
+        session = Session(
+            *(graph, self._progress.show, phases, True, self._on_record, person),
+            pace=not (self._arguments.real_time or person),
+        )
         self._session = session
         session.wait_until_up()
         nodes = [*_NODES, "learner", *(person or ScriptedOperator(graph)).nodes]
         if person:
             self._open_page()
         write_configuration(graph, self.values, nodes, self.directory / "config")
-        self._film = filming.plan_film(self._arguments.film, self.values, graph, self._progress.say)
+        self._film = filming.plan_film(
+            self._arguments.film, self.values, graph, self._progress.print_line
+        )
         for phase in phases:
             done = session.run(phase)
             rate = success_rate(done) or 0.0
-            self._progress.say(
+            self._progress.print_line(
                 f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
                 f"{rate:.0%} successful"
             )
+            if self._arguments.real_time:
+                self._load = real_time_load(graph, session.elapsed)
         if person:
             person.tell(person_result(session.records))
-            self._progress.say("the result stands on the page; Ctrl-C ends the demo")
+            self._progress.print_line("the result stands on the page; Ctrl-C ends the demo")
             graph.wait(lambda: False, "Ctrl-C", person.patience)
-        self._progress.say("stopping the nodes")
+        self._progress.print_line("stopping the nodes")
 
     def _open_page(self) -> None:
         """The address is printed too: there may be no browser here."""
         address = f"http://127.0.0.1:{self._port}/"
-        self._progress.say(
+        self._progress.print_line(
             f"you operate: {address}\nFrom another machine: ssh -L {self._port}:127.0.0.1:{self._port} HOST, "
             "and open the same address there. Take the controls, then arm."
         )
@@ -250,15 +266,18 @@ class Demo:
         """Write summary, records, picture and curves of what there was."""
         records: Sequence[EpisodeRecord] = self._session.records if self._session else ()
         status = self._graph.learner if self._graph else None
-        summary = summarise(
-            records,
-            updates=status.updates if status else 0,
-            gradient_steps=status.critic_steps if status else 0,
-            lost_steps=status.lost_steps if status else 0,
-            wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
-            seed=self._arguments.seed,
-            interrupted=interrupted,
-            error=error,
+        summary = (
+            summarise(
+                records,
+                updates=status.updates if status else 0,
+                gradient_steps=status.critic_steps if status else 0,
+                lost_steps=status.lost_steps if status else 0,
+                wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
+                seed=self._arguments.seed,
+                interrupted=interrupted,
+                error=error,
+            )
+            | self._load
         )
         write_json(self.directory / "summary.json", summary)
         write_csv(self.directory / "episodes.csv", records)
@@ -271,7 +290,25 @@ class Demo:
     def film(self) -> None:
         """Show some episodes of the evaluation, if the run has recorded images of them."""
         records = self._session.records if self._session else ()
-        filming.make_film(self._film, records, self.directory, self.directory, self._progress.say)
+        filming.make_film(
+            self._film, records, self.directory, self.directory, self._progress.print_line
+        )
+
+
+def real_time_load(graph: GraphClient, seconds: float) -> dict[str, Any]:
+    """What a run in real time has cost, and whether the learner kept up.
+
+    cpu_percent: of one core, by node, since its start; learner_lag_steps: Steps not yet learned from;
+    faults: of the arbiter
+    """
+    status = graph.learner
+    used = graph.cpu_seconds()
+    return {
+        "cpu_percent": {name: round(100 * used[name] / seconds, 1) for name in sorted(used)},
+        "updates_per_s": round(status.updates / seconds, 2) if status else None,
+        "learner_lag_steps": int(status.steps - status.updates) if status else None,
+        "faults": graph.faults,
+    }
 
 
 def free_port() -> int:
@@ -344,6 +381,9 @@ def report(summary: dict[str, Any], directory: Path) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `rlif demo`."""
+    if arguments.real_time and arguments.operator == "me":
+        print("rlif demo: --operator me is in real time already: leave --real-time out", file=sys.stderr)
+        return 2
     try:
         directory = make_run_directory(arguments.run_directory)
         parse_values(arguments.values)
@@ -359,13 +399,13 @@ def run(arguments: argparse.Namespace) -> int:
                 demo.run(interrupt)
         except InterruptedByUserError:
             interrupted = True
-            progress.say("interrupted: all nodes were stopped; the results so far:")
+            progress.print_line("interrupted: all nodes were stopped; the results so far:")
         except (GraphError, LaunchFileError) as error:
             problem = str(error)
         summary = demo.finish(interrupted, problem)
     if not interrupted:
         demo.film()
-    progress.say(report(summary, directory))
+    progress.print_line(report(summary, directory))
     if problem:
         print(f"\nrlif demo: {problem}", file=sys.stderr)
         return 1

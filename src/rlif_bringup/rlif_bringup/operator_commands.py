@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def nothing_to_check() -> None:
-    """The check of a GraphClient whose nodes are somebody else's."""
+    """The check of a GraphClient whose nodes another process started."""
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -141,7 +141,7 @@ class ResetNode(Node):
             goal=goal,
             attempts=p["attempts"],
             rng=random.Random(p["seed"] or None),
-            say=lambda words: self.get_logger().info(words),
+            log=lambda message: self.get_logger().info(message),
         )
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         self.create_subscription(
@@ -245,8 +245,8 @@ class ResetNode(Node):
         elif problem:
             status = Status("reset", Level.WARN, problem)
         else:
-            words = "the arm is being reset" if self._core.moving else "ready"
-            status = Status("reset", Level.OK, words)
+            message = "the arm is being reset" if self._core.moving else "ready"
+            status = Status("reset", Level.OK, message)
         array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), [status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
