@@ -382,7 +382,10 @@ def report(summary: dict[str, Any], directory: Path) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Run `rlif demo`."""
     if arguments.real_time and arguments.operator == "me":
-        print("rlif demo: --operator me is in real time already: leave --real-time out", file=sys.stderr)
+        print(
+            "rlif demo: --operator me is in real time already: leave --real-time out",
+            file=sys.stderr,
+        )
         return 2
     try:
         directory = make_run_directory(arguments.run_directory)
