@@ -17,10 +17,15 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Operator(Protocol):
-    """nodes: that must be up; patience: s of wall time within which an episode has to end."""
+    """Who takes over.
+
+    nodes: that must be up; patience: s of wall time within which an episode has to end
+    learning: s, besides those of the session, for the learner to work through the last steps
+    """
 
     nodes: tuple[str, ...]
     patience: float
+    learning: float
 
     def prepare(self, phase: str, mode: str, episodes: int) -> None:
         """A phase begins. mode: always, intervene or never."""
@@ -34,6 +39,7 @@ class ScriptedOperator:
 
     nodes: tuple[str, ...] = ("sim_operator",)
     patience = EPISODE
+    learning = 0.0
 
     def __init__(self, graph: GraphClient) -> None:
         self._graph = graph
@@ -61,7 +67,8 @@ class PersonOperator:
     """
 
     nodes: tuple[str, ...] = ("console",)
-    patience = 3600.0  # they may have a coffee
+    patience = 3600.0  # a person may pause
+    learning = 1500.0  # they would lose their session
 
     def __init__(self, graph: GraphClient) -> None:
         self._guide = graph.node.create_publisher(String, "guide", LATCHED)

@@ -166,7 +166,8 @@ class Session:
         # One more may have begun before the node received the parameter.
         self._collect(phase)
         if self._learner and not phase.evaluation:
-            graph.wait(self._learned, "the learner to work through the last steps", LEARN)
+            deadline = LEARN + self._operator.learning
+            graph.wait(self._learned, "the learner to work through the last steps", deadline)
 
     def _learned(self) -> bool:
         status = self._graph.learner

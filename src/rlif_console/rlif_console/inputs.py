@@ -169,6 +169,8 @@ class Deadman:
             self.release(f"the connection is slower than {self.config.max_age * 1e3:.0f} ms")
         if not frame.held:
             self._must_release, self.reason = False, ""
+        elif self._must_release and not self.reason:
+            self.reason = "the dead-man was down before the controls were taken"
         self.held = frame.held and not self._must_release
         self.axes = frame.axes if self.held else REST
         self.gripper = frame.gripper if self.held else 0

@@ -100,7 +100,7 @@ def test_deadman_hidden_page_releases_and_is_not_present():
 def test_deadman_page_that_connects_pressed_does_not_drive():
     deadman = Deadman(DeadmanConfig())
     deadman.receive(frame(1, seen=deadman.beats.send(0.0)), 0.0)
-    assert not deadman.held
+    assert not deadman.held and "down before" in deadman.reason
 
 
 @pytest.mark.parametrize("sequence", [2, 1, 0])
