@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,16 +14,10 @@ import numpy as np
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability
 from rosbags.interfaces import QosTime as Time
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from rlif_bags.reading.files import (
-    BagError,
-    begin_partial,
-    remove_bag,
-    rename_bag,
-)
+from rlif_bags.reading.files import BagError, new_bag, refuse_existing
 from rlif_bags.reading.open import STEP_TYPE
 from rlif_learner.data.steps import StepRecord
 
@@ -114,24 +109,17 @@ class StepWriter:
     """
 
     def __init__(self, output: Path, topic: str = REPLAY_TOPIC, compress: bool = False) -> None:
-        if output.exists():
-            raise BagError(f"{output} exists already; name another output")
+        refuse_existing(output)
         self.output, self.topic = output, topic
-        self._partial = output.with_name(f".partial-{output.name}")
         self._store, self._compress, self.count = step_typestore(), compress, 0
+        self._stack = ExitStack()
 
     def __enter__(self) -> StepWriter:
-        self._lock = begin_partial(self._partial, self._open)
+        self._writer = self._stack.enter_context(new_bag(self.output, self._compress))
         self._connection = self._writer.add_connection(
             self.topic, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
         )
         return self
-
-    def _open(self) -> None:
-        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
-        if self._compress:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
 
     def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
         """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images, in
@@ -146,12 +134,4 @@ class StepWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-                rename_bag(self._partial, self.output)
-                return
-            self._writer.abort()
-            remove_bag(self._partial)
-        finally:
-            self._lock.close()
+        self._stack.__exit__(kind, error, trace)

@@ -8,10 +8,8 @@ no format does a next observation lie beyond a gap. Rewards are those of the who
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.reading.files import BagError, DirectoryLock
+from rlif_bags.reading.files import BagError
 from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.relabelling.relabel import Relabelling
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
@@ -275,45 +273,6 @@ def _check_images(run: Run) -> None:
                     f"{run.bag}: camera {name}: found an image of {image.shape}, expected "
                     f"{expected.shape}"
                 )
-
-
-@contextmanager
-def new_directory(output: Path) -> Iterator[Path]:
-    """A directory to fill, that appears as `output` when it is complete, or not at all."""
-    with partial_directory(output) as partial:
-        yield partial
-        _refuse_existing(output)
-        partial.rename(output)
-
-
-@contextmanager
-def partial_directory(output: Path) -> Iterator[Path]:
-    """Where to prepare `output`; whatever is there in the end is removed.
-
-    What a killed process left there goes first. BagError where `output` exists, or another process
-    is writing it.
-    """
-    _refuse_existing(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".partial-{output.name}")
-    partial.mkdir(exist_ok=True)
-    try:
-        lock = DirectoryLock(partial)
-    except BlockingIOError:
-        raise BagError(f"{partial} is being written by another process") from None
-    with lock:
-        try:
-            for left in partial.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            yield partial
-        finally:
-            if partial.exists():
-                shutil.rmtree(partial)
-
-
-def _refuse_existing(output: Path) -> None:
-    if output.exists():
-        raise BagError(f"{output} exists already; name another output")
 
 
 REQUIREMENTS: Mapping[str, str] = {"pyarrow": "pyarrow", "av": "av", "minari": "minari[hdf5]"}

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.formats.export import ExportReader, Run, new_directory, optional
-from rlif_bags.reading.files import BagError
+from rlif_bags.formats.export import ExportReader, Run, optional
+from rlif_bags.reading.files import BagError, new_directory
 
 INFOS = (
     "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rlif_bags.formats.export import ExportReader, Run, partial_directory
-from rlif_bags.reading.files import BagError
+from rlif_bags.formats.export import ExportReader, Run
+from rlif_bags.reading.files import BagError, partial_directory
 
 IMAGES = "images."
 

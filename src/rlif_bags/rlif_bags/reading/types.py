@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Definitions of messages that a bag does not bring along.
+"""The definitions of a bag's messages, where rosbags asks for more than there is.
 
-SQLite bags up to Humble have none: they are those of the distribution that recorded the bag, and of
-the packages that are installed here.
+One that cannot be read (of a service's events, of Jazzy) makes the library refuse the whole bag:
+here it costs its topic only. SQLite bags up to Humble have none at all: they are those of the
+distribution that recorded the bag, and of the packages that are installed here.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.interfaces.typing import Typesdict
+from rosbags.rosbag2 import Reader
 from rosbags.typesys import (
     Stores,
     TypesysError,
@@ -37,6 +40,49 @@ def definition_types(text: str, name: str, idl: bool) -> Typesdict:
     whole = text.split(_IDL)
     texts = [part.partition("\n")[2] for part in whole[1:]] or whole
     return {kind: fields for one in texts for kind, fields in get_types_from_idl(one).items()}
+
+
+class TolerantReader(Reader):
+    """Reads a file whose definitions cannot all be read: those topics get none."""
+
+    _listed: list[Connection] | None = None
+
+    @property
+    def connections(self) -> list[Connection]:
+        if self._listed is None:
+            self._listed = [_without_unreadable(c) for c in super().connections]
+        return self._listed
+
+
+def any_reader(files: list[Path]) -> AnyReader:
+    """A reader of these files, not yet opened. Types that are missing: see `complete_types`."""
+    reader = AnyReader(files, default_typestore=get_typestore(Stores.EMPTY))
+    if reader.is2:
+        reader.readers = [TolerantReader(file) for file in files]
+    return reader
+
+
+def _without_unreadable(connection: Connection) -> Connection:
+    """The same without its definition, if the library would fail on that."""
+    definition = connection.msgdef
+    if definition.format == MessageDefinitionFormat.NONE:
+        return connection
+    idl = definition.format == MessageDefinitionFormat.IDL
+    if _is_readable(definition.data, connection.msgtype, idl, connection.digest):
+        return connection
+    none = MessageDefinition(MessageDefinitionFormat.NONE, "")
+    return connection._replace(msgdef=none, digest="")
+
+
+@functools.lru_cache(maxsize=256)  # many bags of the same topics are opened one after another
+def _is_readable(text: str, name: str, idl: bool, digest: str) -> bool:
+    """Whether the library can register this definition, and it has the hash `digest` (or none)."""
+    try:
+        store = get_typestore(Stores.EMPTY)
+        store.register(definition_types(text, name, idl))
+        return not digest or bool(store.hash_rihs01(name) == digest)
+    except Exception:  # noqa: BLE001 - whatever it is in a definition that makes the library raise
+        return False
 
 
 def require_types(reader: AnyReader, path: Path, connections: Collection[Connection]) -> None:

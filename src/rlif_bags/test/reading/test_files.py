@@ -16,7 +16,6 @@ from rlif_bags.reading.files import (
     DirectoryLock,
     bag_name,
     bag_paths,
-    remove_abandoned,
 )
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.step_writer import StepWriter
@@ -75,9 +74,9 @@ def test_directory_lock_bag_being_written_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(BagError, match="being written"):
             StepWriter(tmp_path / "bag").__enter__()
     assert len(list(read_steps(tmp_path / "bag"))) == 1
-    (tmp_path / "left").mkdir()
-    remove_abandoned(tmp_path / "left")
-    assert not (tmp_path / "left").exists()
+    (tmp_path / ".partial-left").mkdir()  # by a killed process
+    write_bag(tmp_path / "left", steps)
+    assert not (tmp_path / ".partial-left").exists()
     with DirectoryLock(tmp_path), pytest.raises(BlockingIOError):
         DirectoryLock(tmp_path)
 

@@ -29,7 +29,7 @@ from step_bags import assert_equal_steps, make_episodes, write_bag, write_unfini
 from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError, bag_paths
 from rlif_bags.reading.info import describe_bag
-from rlif_bags.reading.open import _copy_sqlite, open_bag
+from rlif_bags.reading.open import open_bag, with_log
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import step_bytes, step_typestore
@@ -255,18 +255,13 @@ def test_open_bag_message_compression_without_metadata_is_read(tmp_path: Path) -
     assert drivers(steps) == drivers(expected) and not report.refused
 
 
-def test_open_bag_copy_of_a_read_only_bag_is_writable(tmp_path: Path) -> None:
+def test_with_log_copy_of_a_read_only_file_is_writable(tmp_path: Path) -> None:
     bag = write_session(tmp_path / "bag", session(5), StoragePlugin.SQLITE3)
     file = data_file_of(bag)
     (bag / f"{file.name}-wal").write_bytes(b"not a log: it is ignored")
     file.chmod(0o444)
-    bag.chmod(0o555)
-    copy = tmp_path / "copy"
-    try:
-        _copy_sqlite(bag, copy, unpack=False)
-    finally:
-        bag.chmod(0o755)
-    assert copy.stat().st_mode & 0o200 and (copy / file.name).stat().st_mode & 0o200
+    copy = with_log(file, tmp_path)
+    assert copy.stat().st_mode & 0o200
 
 
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
@@ -325,3 +320,52 @@ def test_open_bag_files_renamed_after_recording_are_read(
     assert sorted(f.name for f in bag.iterdir()) == before
     (note,) = notes
     assert f"metadata.yaml names {file.name}" in note and "not there; read from monday_0" in note
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.MESSAGE])
+def test_open_bag_qos_edited_in_metadata_is_read(
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode
+) -> None:
+    """Regression: none of its messages was; they were called damaged."""
+    bag = write_session(tmp_path / "bag", session(5), plugin, mode)
+    metadata = bag / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+    pose = next(t for t in topics if t["topic_metadata"]["name"] == "/arm/pose")
+    never = {"sec": 0, "nsec": 0}
+    pose["topic_metadata"]["offered_qos_profiles"] = [{
+        "history": "keep_last", "depth": 3, "reliability": "best_effort", "durability": "volatile",
+        "deadline": never, "lifespan": never, "liveliness": "automatic",
+        "liveliness_lease_duration": never, "avoid_ros_namespace_conventions": False,
+    }]  # fmt: skip
+    metadata.write_text(yaml.safe_dump(content))
+    steps, report = convert(bag)
+    assert drivers(steps) == "ppppo|" and not report.notes
+    with open_bag(bag) as reader:
+        counts: dict[str, int] = {}
+        for connection in reader.connections:
+            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+    assert counts["/arm/pose"] == sum(m[0] == "/arm/pose" for m in session(5))
+
+
+def with_strange_channels(writer: McapWriter) -> None:
+    """Topics that no ROS 2 bag has."""
+    plain = writer.register_channel("/bytes", "cdr", 0)
+    schema = writer.register_schema("thing", "jsonschema", b"{}")
+    for channel in (plain, writer.register_channel("/json", "json", schema)):
+        writer.add_message(channel, SECOND // 2, b"{}", 0)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_open_bag_topics_not_of_ros_are_left_out(tmp_path: Path, finished: bool) -> None:
+    """Regression: the whole bag was refused, or its repair ended in a traceback."""
+    file = tmp_path / "strange.mcap"
+    write_mcap(file, session(5), with_strange_channels, chunk_size=4096)
+    if not finished:
+        file.write_bytes(file.read_bytes()[:-4000])
+    steps, report = convert(file)
+    assert drivers(steps) == "ppppo|"
+    notes = "\n".join(report.notes)
+    assert "/bytes: its messages are without a schema" in notes
+    assert "/json: its messages are in 'json', expected cdr" in notes
