@@ -16,8 +16,9 @@ from collections import deque
 from pathlib import Path
 
 from rlif_bags.commands.relabel import parse_parameters
-from rlif_bags.drawing.rerun_log import import_rerun, show_in_rerun
+from rlif_bags.drawing.rerun_log import show_in_rerun
 from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, views
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import (
     BagError,
     bag_name,
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.last < 1 or arguments.frames < 1:
             raise ValueError("--last and --frames: expected at least 1")
         if arguments.rerun is not None:
-            import_rerun()  # one that is not there is reported before anything is read
+            optional("rerun")  # one that is not there is reported before anything is read
         bags, problems = find_bags(arguments.bags)
         refuse_equal_names(bags, bag_name)
         if arguments.rerun and len(bags) > 1:

@@ -29,10 +29,9 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from rlif_bags.formats.export import camera_names
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader
-from rlif_bags.relabelling.relabel import episodes_of
+from rlif_bags.reading.step_reader import StepReader, camera_names, observation_stamp
+from rlif_bags.relabelling.relabel import grouped_by_episode
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards
 
 POLICY, OPERATOR, GREY = "#1f6f8b", "#e07a3f", "#6b7280"  # as in the plot of a run
@@ -94,29 +93,11 @@ class Take:
 # ---- episodes out of a bag
 
 
-class _Reader(StepReader):
-    """Remembers what a record does not hold: the cameras' names, and how fast Steps came."""
-
-    def __init__(self, path: Path, topic: str) -> None:
-        super().__init__(path, topic)
-        self.cameras: tuple[str, ...] = ()
-        self._stamp = 0
-        self._periods: list[float] = []  # s from a step to the next one
-
-    def messages(self) -> Iterator[tuple[int, Any]]:
-        for stamp, message in super().messages():
-            if message.images:
-                self.cameras = camera_names([image.header.frame_id for image in message.images])
-            when = message.header.stamp
-            before, self._stamp = self._stamp, when.sec * 1_000_000_000 + when.nanosec
-            if not message.is_first and self._stamp > before:
-                self._periods.append((self._stamp - before) / 1e9)
-            yield stamp, message
-
-    def take_rate(self) -> float:
-        """Hz of the Steps since the last call; 0: their stamps do not tell."""
-        periods, self._periods = self._periods, []
-        return round(1.0 / float(np.median(periods)), 2) if periods else 0.0
+def _rate(steps: Sequence[tuple[StepRecord, Any]]) -> float:
+    """Hz of the Steps of an episode; 0: their stamps do not tell."""
+    stamps = [observation_stamp(message) for _, message in steps]
+    periods = [b - a for a, b in pairwise(stamps) if b > a]
+    return round(1e9 / float(np.median(periods)), 2) if periods else 0.0
 
 
 def find_takes(
@@ -133,10 +114,11 @@ def find_takes(
 
     BagError names an episode that is not there; NoImagesError where the Steps hold no images.
     """
-    reader, takes, seen = _Reader(bag, topic), list[Take](), list[int]()
+    reader, takes, seen = StepReader(bag, topic), list[Take](), list[int]()
     missing = set(wanted)
-    for steps in episodes_of(reader):
-        number, rate = steps[0].episode_id, reader.take_rate()
+    for pairs in grouped_by_episode(reader.with_messages(), lambda pair: pair[0]):
+        steps = [step for step, _ in pairs]
+        number = steps[0].episode_id
         seen.append(number)
         left_out = number not in missing if wanted else discards(steps[-1])
         if left_out:
@@ -148,7 +130,8 @@ def find_takes(
                 f"{bag}: the Steps of episode {number} hold no images; record with cameras "
                 "(launch argument images:=true)"
             )
-        takes.append(Take(shown, reader.cameras, values(shown) if values else None, rate))
+        cameras = camera_names(shown[0])
+        takes.append(Take(shown, cameras, values(shown) if values else None, _rate(pairs)))
         if len(takes) == (len(set(wanted)) or count):
             break
     if notes is not None:

@@ -12,31 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.reading.files import BagError
+from rlif_bags.optional import optional
+from rlif_bags.reading.files import refuse_existing
 from rlif_bags.relabelling.relabel import Scheme, episodes_of
 from rlif_learner.data.steps import Outcome, Source, StepRecord
-
-INSTALL = "pip install 'rerun-sdk==0.41.0'"
-
-
-def import_rerun() -> Any:
-    """The rerun package. BagError names what to do where it is not installed."""
-    try:
-        import rerun
-    except ImportError as error:
-        raise BagError(
-            f"--rerun: found no Rerun here ({error}); install the optional extra: {INSTALL}"
-        ) from error
-    return rerun
 
 
 def show_in_rerun(
     steps: Iterable[StepRecord], wanted: set[int], scheme: Scheme, name: str, file: Path | None
 ) -> int:
     """Send the episodes with these ids to a viewer, or into an .rrd file. Returns how many."""
-    rerun = import_rerun()
-    if file is not None and file.exists():
-        raise BagError(f"{file} exists already; name another file")
+    rerun = optional("rerun")
+    if file is not None:
+        refuse_existing(file)
     stream = rerun.RecordingStream(f"rlif {name}")
     if file is None:
         stream.spawn()

@@ -19,8 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
-from rlif_bags.formats.export import optional
 from rlif_bags.formats.npz import IMAGES
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import NOT_ARRAYS, BagError
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 

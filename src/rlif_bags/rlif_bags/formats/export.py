@@ -7,19 +7,17 @@ no format does a next observation lie beyond a gap. Rewards are those of the who
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader
-from rlif_bags.relabelling.relabel import Relabelling
+from rlif_bags.reading.step_reader import StepReader, camera_names, observation_stamp
+from rlif_bags.relabelling.relabel import Relabelling, grouped_by_episode
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
 
 NOT_DRIVEN = "no transition"
@@ -159,9 +157,9 @@ class ExportReader:
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def _runs_of_bag(self, bag: Path) -> Iterator[Run]:
-        reader = _Reader(bag, self.config.topic, self.config.images)
+        reader = StepReader(bag, self.config.topic, self.config.images)
         label = Relabelling(self.config.scheme, self.config.parameters).function()
-        for frames in _episodes(reader):
+        for frames in grouped_by_episode(_frames(reader), lambda frame: frame.record):
             steps = [frame.record for frame in frames]
             if discards(steps[-1]):
                 self.left_out[DISCARDED] += 1
@@ -179,46 +177,15 @@ class ExportReader:
         self.notes += reader.notes
 
 
-class _Reader(StepReader):
-    """Remembers the message of the Step that it gave last, for what a record does not hold."""
-
-    message: Any = None
-
-    def messages(self) -> Iterator[tuple[int, Any]]:
-        for stamp, message in super().messages():
-            self.message = message
-            yield stamp, message
-
-
-def _episodes(reader: _Reader) -> Iterator[list[Frame]]:
-    group: list[Frame] = []
-    for record in reader:
-        message = reader.message
-        if group:
-            last = group[-1].record
-            if last.is_last or record.is_first or record.episode_id != last.episode_id:
-                yield group
-                group = []
-        stamp = message.header.stamp
-        group.append(
-            Frame(
-                record,
-                stamp.sec * 1_000_000_000 + stamp.nanosec,
-                np.asarray(message.policy_action, np.float32),
-                np.asarray(message.operator_action, np.float32),
-                camera_names([image.header.frame_id for image in message.images]),
-            )
+def _frames(reader: StepReader) -> Iterator[Frame]:
+    for record, message in reader.with_messages():
+        yield Frame(
+            record,
+            observation_stamp(message),
+            np.asarray(message.policy_action, np.float32),
+            np.asarray(message.operator_action, np.float32),
+            camera_names(record),
         )
-    if group:
-        yield group
-
-
-def camera_names(frames: Sequence[str]) -> tuple[str, ...]:
-    """The observer's names of the cameras; camera_0 and so on where a bag does not say."""
-    names = tuple(frame.replace("/", "_").replace(".", "_") for frame in frames)
-    if len(set(names)) == len(names) and all(names):
-        return names
-    return tuple(f"camera_{number}" for number in range(len(frames)))
 
 
 def _unbroken(
@@ -273,18 +240,3 @@ def _check_images(run: Run) -> None:
                     f"{run.bag}: camera {name}: found an image of {image.shape}, expected "
                     f"{expected.shape}"
                 )
-
-
-REQUIREMENTS: Mapping[str, str] = {"pyarrow": "pyarrow", "av": "av", "minari": "minari[hdf5]"}
-
-
-def optional(module: str) -> ModuleType:
-    """A library that only some formats need. BagError tells how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = REQUIREMENTS[module.partition(".")[0]]
-        raise BagError(
-            f"this format needs {name} ({error}): `pip install --group export` in the clone, or "
-            f'`pip install "{name}"`'
-        ) from error

@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from rlif_bags.formats.export import ExportReader, Run, optional
+from rlif_bags.formats.export import ExportReader, Run
 from rlif_bags.formats.lerobot_stats import RunningStats, image_stats, vector_stats
 from rlif_bags.formats.video import VideoFormat, VideoWriter
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError, new_directory
 
 VERSION = "v3.0"

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from rlif_bags.formats.export import optional
 from rlif_bags.formats.lerobot import (
     ACTION,
     ASKED,
@@ -32,6 +31,7 @@ from rlif_bags.formats.lerobot import (
     final_images,
 )
 from rlif_bags.formats.video import VideoReader
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 
 ROWS = 256  # of a data file that are decoded at once

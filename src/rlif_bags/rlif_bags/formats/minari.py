@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.formats.export import ExportReader, Run, optional
+from rlif_bags.formats.export import ExportReader, Run
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError, new_directory
 
 INFOS = (

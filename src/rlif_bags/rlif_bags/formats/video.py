@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.formats.export import optional
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 
 CODECS = ("h264", "lossless")

@@ -115,8 +115,13 @@ class StepReader:
             self._discarded.discard(episode.id)
 
     def __iter__(self) -> Iterator[StepRecord]:
+        for record, _ in self.with_messages():
+            yield record
+
+    def with_messages(self) -> Iterator[tuple[StepRecord, Any]]:
+        """Each Step with its message, for what a record does not hold."""
         previous: StepRecord | None = None
-        stamp = 0
+        stamp, message = 0, None
         for stamp, message in self.messages():
             if not self.images:
                 message.images = []
@@ -133,13 +138,15 @@ class StepReader:
                 self._skip("not finite", stamp, where)
                 continue
             if record.is_first or previous is None or record.episode_id != previous.episode_id:
-                yield from self._lost_end(previous, stamp)
+                yield from self._lost_end(previous, stamp, message)
             self._check_order(record, previous, stamp)
             previous = record
-            yield record
-        yield from self._lost_end(previous, stamp)
+            yield record, message
+        yield from self._lost_end(previous, stamp, message)
 
-    def _lost_end(self, last: StepRecord | None, stamp: int) -> Iterator[StepRecord]:
+    def _lost_end(
+        self, last: StepRecord | None, stamp: int, message: Any
+    ) -> Iterator[tuple[StepRecord, Any]]:
         """The last Step of a discarded episode, if it is missing after `last`."""
         if last is None or last.is_last or last.episode_id not in self._discarded:
             return
@@ -152,7 +159,7 @@ class StepReader:
             last, sequence=last.sequence + 1, step_index=last.step_index + 1, is_first=False,
             is_last=True, outcome=Outcome.DISCARDED, source=0, onset=False, intervention_id=0,
             action=np.zeros(0, np.float32),
-        )  # fmt: skip
+        ), message  # fmt: skip
 
     def _check_order(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
         """Note what is odd about a Step that is used all the same."""
@@ -201,6 +208,20 @@ class StepReader:
             self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {text}")
         if self._noted[kind] == MAX_NOTES:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
+
+
+def observation_stamp(message: Any) -> int:
+    """ns, of the header of a Step."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def camera_names(step: StepRecord) -> tuple[str, ...]:
+    """The observer's names of the cameras; camera_0 and so on where a bag does not say."""
+    names = tuple(name.replace("/", "_").replace(".", "_") for name in step.cameras)
+    if len(set(names)) == len(step.images):
+        return names
+    return tuple(f"camera_{number}" for number in range(len(step.images)))
 
 
 def read_steps(path: Path | str, topic: str = "") -> Iterator[StepRecord]:

@@ -12,26 +12,14 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 LOCAL = "local"  # in the place of an address: a cluster of this machine alone, for this run
-INSTALL = "pip install 'ray==2.60.0'"
-_KNOCK_SECONDS = 5.0
+_CONNECT_TIMEOUT = 5.0  # s
 _OBJECT_STORE = 128 * 2**20  # bytes; of a local cluster: jobs and reports are small
-
-
-def import_ray() -> Any:
-    """The ray package. BagError names what to do where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    try:
-        import ray
-    except ImportError as error:
-        raise BagError(
-            f"--ray: found no Ray here ({error}); install the optional extra: {INSTALL}"
-        ) from error
-    return ray
 
 
 def run_on_ray(
@@ -44,12 +32,13 @@ def run_on_ray(
 
     BagError where there is no cluster at `address`.
     """
-    ray = import_ray()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    ray = optional("ray")
     settings: dict[str, Any] = {"address": address, "log_to_driver": False}
     if address == LOCAL:
         settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
     try:
-        _knock(address)
+        _check_port(address)
         ray.init(**settings)
     except (ray.exceptions.RayError, ValueError, RuntimeError, OSError) as error:
         raise BagError(f"--ray {address}: {error}") from error
@@ -66,8 +55,8 @@ def run_on_ray(
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def _check_port(address: str) -> None:
     """OSError at once where nobody listens at host:port: Ray itself waits for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()

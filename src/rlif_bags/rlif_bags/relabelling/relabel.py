@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -158,14 +158,25 @@ def _called(
 
 def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
     """Steps in groups of one episode each."""
-    group: list[StepRecord] = []
-    for step in steps:
-        if group and (
-            group[-1].is_last or step.is_first or step.episode_id != group[-1].episode_id
-        ):
-            yield group
-            group = []
-        group.append(step)
+    return grouped_by_episode(steps, lambda step: step)
+
+
+Item = TypeVar("Item")
+
+
+def grouped_by_episode(
+    items: Iterable[Item], step_of: Callable[[Item], StepRecord]
+) -> Iterator[list[Item]]:
+    """Items that each have a Step, in groups of one episode each."""
+    group: list[Item] = []
+    for item in items:
+        step = step_of(item)
+        if group:
+            last = step_of(group[-1])
+            if last.is_last or step.is_first or step.episode_id != last.episode_id:
+                yield group
+                group = []
+        group.append(item)
     if group:
         yield group
 

@@ -3,30 +3,12 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib.util
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from step_bags import make_episodes, rlif, write_bag
-
-
-def test_import_rerun_missing_names_the_install_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *more: Any, **options: Any) -> Any:
-        if name == "rerun":
-            raise ImportError("No module named 'rerun'")
-        return real(name, *more, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    bag = write_bag(tmp_path / "peg", make_episodes(1))
-    assert rlif("show", bag, "-o", tmp_path / "out", "--rerun") == 1
-    assert "pip install 'rerun-sdk" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(

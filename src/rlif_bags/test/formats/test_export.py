@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from step_bags import export_arrays, make_episodes, make_step, rlif
 
-from rlif_bags.formats.export import optional
-from rlif_bags.reading.files import BagError
 from rlif_bags.reading.step_reader import read_steps
 from rlif_learner.data.steps import Outcome
 
@@ -43,14 +40,6 @@ def test_export_reader_scheme_function_gives_the_rewards(tmp_path: Path) -> None
     assert export_arrays(tmp_path, make_episodes(1), *scheme)["rewards"].tolist() == [
         0.0, -0.5, -0.5, 0.0, 0.0,
     ]  # fmt: skip
-
-
-def test_optional_missing_library_is_named_with_remedy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(BagError, match='pip install --group export.*pip install "av"'):
-        optional("av")
 
 
 def test_export_reader_evaluation_from_the_middle_is_left_out(tmp_path: Path) -> None:

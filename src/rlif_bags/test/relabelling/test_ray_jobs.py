@@ -3,31 +3,12 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 from external_sessions import assert_same_labels, write_sessions
-from step_bags import make_episodes, rlif, write_bag
-
-
-def test_import_ray_missing_names_the_install_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *more: Any, **options: Any) -> Any:
-        if name == "ray":
-            raise ImportError("No module named 'ray'")
-        return real(name, *more, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--ray", "local") == 1
-    assert "pip install 'ray" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+from step_bags import rlif
 
 
 @pytest.mark.slow
