@@ -11,13 +11,13 @@ Rewards in the data are not used: labels come from the control source. Actions m
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from rlif_bags.commands.options import print_notes, reports_errors
 from rlif_bags.formats.arrays import (
     Images,
     ImportConfig,
@@ -84,20 +84,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+@reports_errors("import")
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where that is not possible; then there is no bag."""
-    try:
-        if arguments.rate is not None and not arguments.rate > 0.0:
-            raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
-        config = ImportConfig(
-            DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
-        )
-        refuse_inside(arguments.files, arguments.output)
-        with StepWriter(arguments.output) as writer:
-            episodes = _write_all(arguments, config, writer)
-    except (BagError, ValueError, OSError) as error:
-        print(f"rlif import: {error}", file=sys.stderr)
-        return 1
+    if arguments.rate is not None and not arguments.rate > 0.0:
+        raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
+    config = ImportConfig(
+        DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
+    )
+    refuse_inside(arguments.files, arguments.output)
+    with StepWriter(arguments.output) as writer:
+        episodes = _write_all(arguments, config, writer)
     print(f"{writer.count} steps of {episodes} episodes: {arguments.output}")
     return 0
 
@@ -126,37 +122,32 @@ def _differences(arguments: argparse.Namespace) -> Differences | None:
     return Differences(arguments.action_scale, (ends[0], ends[1]) if ends else None)
 
 
-def _print_notes(notes: Iterable[str]) -> None:
-    for note in notes:
-        print(f"note: {note}")
-
-
 def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
     """BagError where it is of no known kind."""
     if is_lerobot(path):
         state = tuple(arguments.state_key) or (STATE,)
         reader = LeRobotReader(path, state, arguments.action_key, _differences(arguments))
-        _print_notes(reader.notes(not arguments.no_images))
+        print_notes(*reader.notes(not arguments.no_images))
         scaled = arguments.differences
         return Origin(iter(reader), reader.cameras, reader.fps, scaled)
     if arguments.differences:
         raise BagError(f"{path}: --differences is for LeRobot datasets, which name their actions")
     if is_minari(path):
         dataset = MinariReader(path, arguments.state_key)
-        _print_notes(dataset.notes(not arguments.no_images))
+        print_notes(*dataset.notes(not arguments.no_images))
         return Origin(iter(dataset), dataset.cameras)
     if path.is_dir():
         raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
     arrays = columns(read_arrays(path))
-    _print_notes(f"{path}: {note}" for note in remarks(arrays, arguments.one_episode))
+    print_notes(*(f"{path}: {note}" for note in remarks(arrays, arguments.one_episode)))
     images = NpzImages(path, arrays) if path.suffix == ".npz" else None
-    if images is not None and images.cameras and not images.final and not arguments.no_images:
-        print(
-            f"note: {path}: no image_rows, and so no images of what the last action of an episode "
-            "led to: that action is left out"
-        )
     if images is None or not images.cameras:
         return Origin(iter([(arrays, None)]), ())
+    if not images.final and not arguments.no_images:
+        print_notes(
+            f"{path}: no image_rows, and so no images of what the last action of an episode led to: "
+            "that action is left out"
+        )
     return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from rlif_bags.commands.relabel import parse_parameters
+from rlif_bags.commands.options import add_bags, add_set, parse_parameters
 from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
 from rlif_bags.relabelling.relabel import Relabelling
 from rlif_bags.train import (
@@ -51,17 +51,13 @@ Print = Callable[[str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_bags(parser)
+    add_set(parser, "parameter of the learner node over the file's, e.g. seed=3; the value is JSON")
     add = parser.add_argument
-    add("bags", nargs="+", type=Path, metavar="BAG")
     add("-o", "--output", type=Path, required=True, help="directory of the checkpoints; new")
     add("--config", type=Path, help="parameter file of the learner node")
-    add(
-        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
-        help="parameter of the learner node over the file's, e.g. seed=3; the value is JSON",
-    )  # fmt: skip
     add("--prior", nargs="+", type=Path, default=[], metavar="BAG", help="bags of prior data")
     add("--labels", type=Path, help="directory that `rlif relabel` wrote, instead of a scheme")
-    add("--topic", default="", help="of the Steps, where there are several")
     add("--updates", type=int, help="default: updates_per_step for each step")
     add("--checkpoint-every", type=int, default=5000, metavar="UPDATES")
     add("--no-curves", action="store_true", help="write no TensorBoard events")

@@ -30,8 +30,12 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader, camera_names, observation_stamp
-from rlif_bags.relabelling.relabel import grouped_by_episode
+from rlif_bags.reading.step_reader import (
+    StepReader,
+    camera_names,
+    grouped_by_episode,
+    observation_stamp,
+)
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards
 
 POLICY, OPERATOR, GREY = "#1f6f8b", "#e07a3f", "#6b7280"  # as in the plot of a run

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +13,7 @@ from PIL import Image
 
 from rlif_bags.drawing.film import DRIVERS, INK, LINE, OUTCOMES, PAPER, Film, camera_picture
 from rlif_bags.formats.video import VideoFormat, VideoWriter
-from rlif_bags.reading.files import BagError
+from rlif_bags.reading.files import new_file, refuse_existing
 
 MAX_GIF = 2_000_000  # bytes that a GIF shall stay below; coarser, if it must be
 # Tried in this order: colours of the cameras, and by how much of 255 a pixel of theirs may be off
@@ -29,15 +28,10 @@ def write_film(film: Film, path: Path) -> None:
     kind = path.suffix.lower()
     if kind not in kinds:
         raise ValueError(f"{path}: found {kind or 'no ending'!r}, expected .gif or .mp4")
-    if path.exists():
-        raise BagError(f"{path} exists already; name another output")
+    refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    with new_file(path) as partial:
         kinds[kind](film, partial)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_gif(film: Film, path: Path) -> None:

@@ -15,8 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rlif_bags.drawing.show import COLOURS
-from rlif_bags.reading.step_reader import StepReader
-from rlif_bags.relabelling.relabel import Relabelling, episodes_of, labels_path, read_labels
+from rlif_bags.reading.files import new_directory
+from rlif_bags.reading.step_reader import StepReader, episodes_of
+from rlif_bags.relabelling.relabel import Relabelling, labels_path, read_labels
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
@@ -32,19 +33,16 @@ def plot_episodes(bag: Path, output: Path, work: Relabelling, anew: bool) -> Pat
         shutil.rmtree(target, ignore_errors=True)
     if target.exists():
         return target
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
-    partial.mkdir()
     rewards, start = read_labels(labels).columns["reward"], 0
-    for steps in episodes_of(StepReader(bag, work.topic, images=False)):
-        new = rewards[start : start + len(steps)]
-        name = f"episode_{steps[0].episode_id:06d}"
-        path = partial / f"{name}.png"
-        if path.exists():  # recorded by two recorders: the number is not unique
-            path = partial / f"{name}_from_{start}.png"
-        draw_labels(steps, label_rewards(steps, "onset")[0], new, path)
-        start += len(steps)
-    partial.replace(target)
+    with new_directory(target) as partial:
+        for steps in episodes_of(StepReader(bag, work.topic, images=False)):
+            new = rewards[start : start + len(steps)]
+            name = f"episode_{steps[0].episode_id:06d}"
+            path = partial / f"{name}.png"
+            if path.exists():  # recorded by two recorders: the number is not unique
+                path = partial / f"{name}_from_{start}.png"
+            draw_labels(steps, label_rewards(steps, "onset")[0], new, path)
+            start += len(steps)
     return target
 
 

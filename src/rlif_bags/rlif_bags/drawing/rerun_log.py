@@ -14,7 +14,8 @@ import numpy as np
 
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import refuse_existing
-from rlif_bags.relabelling.relabel import Scheme, episodes_of
+from rlif_bags.reading.step_reader import episodes_of
+from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 

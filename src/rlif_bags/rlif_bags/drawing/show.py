@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from rlif_bags.relabelling.relabel import Scheme, episodes_of
+from rlif_bags.reading.step_reader import episodes_of
+from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
 

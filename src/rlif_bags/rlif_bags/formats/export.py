@@ -16,8 +16,13 @@ from typing import Any
 import numpy as np
 
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader, camera_names, observation_stamp
-from rlif_bags.relabelling.relabel import Relabelling, grouped_by_episode
+from rlif_bags.reading.step_reader import (
+    StepReader,
+    camera_names,
+    grouped_by_episode,
+    observation_stamp,
+)
+from rlif_bags.relabelling.relabel import Relabelling
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
 
 NOT_DRIVEN = "no transition"

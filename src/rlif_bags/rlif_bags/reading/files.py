@@ -233,6 +233,17 @@ def refuse_existing(output: Path) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that replaces `path` when it is complete."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
 def partial_directory(output: Path) -> Iterator[Path]:
     """Where to prepare `output`; whatever is there in the end is removed.
 

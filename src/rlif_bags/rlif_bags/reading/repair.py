@@ -30,6 +30,7 @@ from rlif_bags.reading.files import (
     ZSTD,
     BagError,
     new_bag,
+    refuse_existing,
     refuse_inside,
     storage_files,
     unpacked_message,
@@ -192,6 +193,7 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
     files = storage_files(source, MCAP)
     if not files:
         raise BagError(f"{source}: found no MCAP file; only MCAP bags can be repaired")
+    refuse_existing(output)
     refuse_inside([source], output)
     cut: dict[str, str] = {}
     with new_bag(output, compress or _is_compressed(files)) as writer:

@@ -7,10 +7,10 @@ What cannot be used of a bag is left out, named with file, topic and time, and c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -208,6 +208,31 @@ class StepReader:
             self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {text}")
         if self._noted[kind] == MAX_NOTES:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
+
+
+def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
+    """Steps in groups of one episode each."""
+    return grouped_by_episode(steps, lambda step: step)
+
+
+Item = TypeVar("Item")
+
+
+def grouped_by_episode(
+    items: Iterable[Item], step_of: Callable[[Item], StepRecord]
+) -> Iterator[list[Item]]:
+    """Items that each have a Step, in groups of one episode each."""
+    group: list[Item] = []
+    for item in items:
+        step = step_of(item)
+        if group:
+            last = step_of(group[-1])
+            if last.is_last or step.is_first or step.episode_id != last.episode_id:
+                yield group
+                group = []
+        group.append(item)
+    if group:
+        yield group
 
 
 def observation_stamp(message: Any) -> int:

@@ -11,7 +11,7 @@ import pytest
 from external_sessions import write_sessions
 from step_bags import make_episodes, rlif, write_bag
 
-from rlif_bags.commands.relabel import parse_parameters
+from rlif_bags.commands.options import parse_parameters
 from rlif_bags.relabelling.relabel import (
     labels_path,
     read_labels,
