@@ -22,7 +22,7 @@ _INSTALL = {
 
 
 def optional(module: str) -> ModuleType:
-    """BagError tells how to install a library that is missing."""
+    """BagError names how to install a library that is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

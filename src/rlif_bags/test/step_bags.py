@@ -26,7 +26,7 @@ PERIOD = 100_000_000  # ns
 def make_step(
     sequence: int, index: int, length: int, episode: int = 1, **fields: Any
 ) -> StepRecord:
-    """Step `index` of an episode of `length` actions; the operator drives from step 3 on."""
+    """Step `index` of an episode of `length` actions; the operator is in control from step 3 on."""
     last = index == length
     operator = 3 <= index < length
     values: dict[str, Any] = {

@@ -34,9 +34,9 @@ from rlif_bags.reading.files import BagError, refuse_inside
 from rlif_bags.step_writer import StepWriter
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
-DRIVERS = {"operator": Source.OPERATOR, "policy": Source.POLICY}
+SOURCES = {"operator": Source.OPERATOR, "policy": Source.POLICY}
 OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
-RATE = 10.0  # Hz, of what does not say
+RATE = 10.0  # Hz, where the data have none
 
 Part = tuple[Mapping[str, np.ndarray], Images | None]  # arrays of one or more episodes
 
@@ -46,18 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("-o", "--output", type=Path, required=True, help="the bag, which must not exist")
     add(
-        "--driver", choices=DRIVERS, default="operator",
-        help="the control source where the file does not tell it",
+        "--driver", choices=SOURCES, default="operator",
+        help="the control source where the file has none",
     )  # fmt: skip
     add(
         "--outcome", choices=OUTCOMES, default="truncated",
-        help="of episodes where the file does not tell it",
+        help="of episodes where the file has none",
     )  # fmt: skip
     add("--action-scale", type=float, default=1.0, help="what is 1 in an action")
     add(
         "--one-episode",
         action="store_true",
-        help="all rows of a file are one episode; else it must tell them apart",
+        help="all rows of a file are one episode; else it must separate them",
     )
     add(
         "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
@@ -79,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-images", action="store_true", help="leave the cameras out")
     add(
         "--cameras", nargs="+", metavar="NAME", default=(),
-        help="the robot's names for the dataset's cameras, in the dataset's order: a policy tells "
-        "cameras apart by name",
+        help="the robot's names for the dataset's cameras, in the dataset's order: a policy "
+        "identifies cameras by name",
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rate is not None and not arguments.rate > 0.0:
         raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
     config = ImportConfig(
-        DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
+        SOURCES[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
     )
     refuse_inside(arguments.files, arguments.output)
     with StepWriter(arguments.output) as writer:

@@ -30,7 +30,7 @@ from rlif_msgs.msg import LearnerStatus, Step
 
 
 class ReplayError(RuntimeError):
-    """Nobody takes the Steps; the message says what to do."""
+    """No learner takes the Steps."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, int] | None:
     """The trainer with its data, and how many updates it shall do.
 
-    None where that failed in one of the processes; the first of them says why.
+    None where that failed in one of the processes; the first of them reports it.
     """
     problem: Exception | None = None
     try:

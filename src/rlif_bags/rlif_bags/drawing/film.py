@@ -4,11 +4,11 @@
 A frame for each Step, in real time:
 
     +--------------------------------------------------------+
-    | band: POLICY / OPERATOR drives, at the end the outcome |
+    | band: the control source, at the end the outcome       |
     +--------------+--------------+--------------------------+
     | camera       | camera       | the critic's value       |
     +--------------+--------------+--------------------------+
-    | the episode as a bar in the drivers' colours           |
+    | the episode as a bar in the colours of the sources     |
     +--------------------------------------------------------+
 
 film_files.py makes an animated GIF or an mp4 of the frames.
@@ -39,10 +39,10 @@ from rlif_bags.reading.step_reader import (
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards
 
 POLICY, OPERATOR, GREY = "#1f6f8b", "#e07a3f", "#6b7280"  # as in the plot of a run
-DRIVERS = {Source.POLICY: POLICY, Source.OPERATOR: OPERATOR, Source.NONE: GREY}
-DRIVER_WORDS = {
-    Source.POLICY: "POLICY drives",
-    Source.OPERATOR: "OPERATOR drives",
+SOURCE_COLOURS = {Source.POLICY: POLICY, Source.OPERATOR: OPERATOR, Source.NONE: GREY}
+SOURCE_TEXTS = {
+    Source.POLICY: "POLICY in control",
+    Source.OPERATOR: "OPERATOR in control",
     Source.NONE: "no active source",
 }
 OUTCOMES = {
@@ -54,8 +54,8 @@ OUTCOMES = {
 INK, PAPER, LINE = "#1f2937", "#ffffff", "#e5e7eb"
 
 MARGIN, GAP, BAND, BAR, NAME = 16, 10, 44, 10, 22  # pixels
-CAMERA_HEIGHT = 256  # pixels that a picture is made as high as, by a whole factor
-PANEL = (256, 256)  # pixels of the critic's panel with its words
+CAMERA_HEIGHT = 256  # pixels; images are scaled to about this by a whole factor
+PANEL = (256, 256)  # pixels of the critic's panel with its text
 HOLD = 1.5  # s that the last frame of an episode stands
 MAX_FPS = 20.0  # of the frames; of faster control only every n-th Step is shown
 SMOOTH = 4  # the curve is drawn so much larger, then made smaller
@@ -70,7 +70,7 @@ class Take:
     """An episode to be shown.
 
     cameras: a name of each of the images; values: the critic's, of each step, NaN where there is
-    none; None: there is no critic; rate: Hz, of the Steps by their stamps; 0: they do not tell
+    none; None: there is no critic; rate: Hz, of the Steps by their stamps; 0: unknown
     """
 
     steps: Sequence[StepRecord]
@@ -98,7 +98,7 @@ class Take:
 
 
 def _rate(steps: Sequence[tuple[StepRecord, Any]]) -> float:
-    """Hz of the Steps of an episode; 0: their stamps do not tell."""
+    """Hz of the Steps of an episode; 0: unknown."""
     stamps = [observation_stamp(message) for _, message in steps]
     periods = [b - a for a, b in pairwise(stamps) if b > a]
     return round(1e9 / float(np.median(periods)), 2) if periods else 0.0
@@ -114,7 +114,7 @@ def find_takes(
 ) -> list[Take]:
     """The episodes `wanted` of a bag; without any, the first `count` that were not discarded.
 
-    `values`: the critic's, of the steps of an episode. `notes`: is given what the reader found odd.
+    `values`: the critic's, of the steps of an episode. `notes` takes those of the reader.
 
     BagError names an episode that is not there; NoImagesError where the Steps hold no images.
     """
@@ -227,7 +227,7 @@ def camera_picture(image: np.ndarray, box: Box) -> Image.Image:
     return picture.resize((box.width, box.height), Image.Resampling.NEAREST)
 
 
-# ---- words
+# ---- text
 
 
 @lru_cache(maxsize=16)
@@ -303,14 +303,14 @@ def _draw_curve(picture: Image.Image, axes: Axes, take: Take, now: int, rate: fl
     drawn = zip(take.steps, points, strict=False)
     for (before, start), (after, end) in pairwise(drawn):
         if start and end and after.step_index == before.step_index + 1:
-            draw.line((*start, *end), DRIVERS[Source(after.source)], round(2.5 * SMOOTH))
-            _disc(draw, end, 1.25 * SMOOTH, DRIVERS[Source(after.source)])
+            draw.line((*start, *end), SOURCE_COLOURS[Source(after.source)], round(2.5 * SMOOTH))
+            _disc(draw, end, 1.25 * SMOOTH, SOURCE_COLOURS[Source(after.source)])
     known = [i for i, point in enumerate(points) if point]
     if known:
         last = points[known[-1]]
         assert last is not None
         _disc(draw, last, 5.0 * SMOOTH, PAPER)
-        _disc(draw, last, 4.0 * SMOOTH, DRIVERS[Source(take.steps[known[-1]].source)])
+        _disc(draw, last, 4.0 * SMOOTH, SOURCE_COLOURS[Source(take.steps[known[-1]].source)])
     picture.paste(large.reduce(SMOOTH), area[:2])
 
 
@@ -418,23 +418,23 @@ class Film:
             _draw_curve(picture, self.axes, take, now, self.rate)
             known = take.values[: now + 1][np.isfinite(take.values[: now + 1])]
             if len(known):
-                words = f"{known[-1]:+.2f}".replace("-", "\N{MINUS SIGN}")
+                text = f"{known[-1]:+.2f}".replace("-", "\N{MINUS SIGN}")
                 corner = (layout.panel.right, layout.panel.y - 2)
-                draw.text(corner, words, INK, _font(14, True), "ra")
+                draw.text(corner, text, INK, _font(14, True), "ra")
         return picture
 
     def _draw_band(self, draw: ImageDraw.ImageDraw, take: Take, step: StepRecord) -> None:
         band = self.layout.band
         passed = (step.step_index - take.steps[0].step_index) / self.rate
         if step.is_last and step.outcome in OUTCOMES:
-            words, colour = OUTCOMES[Outcome(step.outcome)]
+            text, colour = OUTCOMES[Outcome(step.outcome)]
         else:
-            words, colour = DRIVER_WORDS[Source(step.source)], DRIVERS[Source(step.source)]
+            text, colour = SOURCE_TEXTS[Source(step.source)], SOURCE_COLOURS[Source(step.source)]
         draw.rectangle(band.corners, colour)
         middle = band.y + band.height // 2
-        draw.text((band.x + MARGIN, middle), words, PAPER, _font(20, True), "lm")
-        words = f"episode {take.id}   step {step.step_index}   {passed:.1f} s"
-        draw.text((band.right - MARGIN, middle), words, PAPER, _font(16), "rm")
+        draw.text((band.x + MARGIN, middle), text, PAPER, _font(20, True), "lm")
+        text = f"episode {take.id}   step {step.step_index}   {passed:.1f} s"
+        draw.text((band.right - MARGIN, middle), text, PAPER, _font(16), "rm")
 
     def _draw_bar(self, draw: ImageDraw.ImageDraw, take: Take, now: int) -> None:
         """Each period of the episode in the colour of its control source; what is to come, grey."""
@@ -449,4 +449,4 @@ class Film:
             right = min(right, bar.right)  # of an episode whose end was not recorded
             if right > left:
                 box = (left, bar.y, right - 1, bar.bottom - 1)
-                draw.rectangle(box, DRIVERS[Source(step.source)])
+                draw.rectangle(box, SOURCE_COLOURS[Source(step.source)])

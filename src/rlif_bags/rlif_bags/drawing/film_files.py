@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlif_bags.drawing.film import DRIVERS, INK, LINE, OUTCOMES, PAPER, Film, camera_picture
+from rlif_bags.drawing.film import INK, LINE, OUTCOMES, PAPER, SOURCE_COLOURS, Film, camera_picture
 from rlif_bags.formats.video import VideoFormat, VideoWriter
 from rlif_bags.reading.files import new_file, refuse_existing
 
@@ -135,7 +135,7 @@ def _changes(frames: Iterator[Image.Image], palette: _Palette) -> Iterator[Image
 
 def _drawn_colours() -> list[tuple[int, ...]]:
     """Red, green, blue of each colour that is drawn with, and steps from it to white."""
-    bands = {*DRIVERS.values(), *(colour for _, colour in OUTCOMES.values())}
+    bands = {*SOURCE_COLOURS.values(), *(colour for _, colour in OUTCOMES.values())}
     found = [_rgb(PAPER), _rgb(LINE)]
     for colour in [INK, *sorted(bands)]:
         ends = np.array([_rgb(colour), _rgb(PAPER)], float)

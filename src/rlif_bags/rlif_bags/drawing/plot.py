@@ -22,14 +22,14 @@ from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 
-def plot_episodes(bag: Path, output: Path, work: Relabelling, anew: bool) -> Path:
+def plot_episodes(bag: Path, output: Path, work: Relabelling, redraw: bool) -> Path:
     """Draw the labels that lie in `output`. Returns the directory.
 
-    anew: what is there already was drawn of other labels; else it stays
+    redraw: what is there already was drawn from other labels; else it stays
     """
     labels = labels_path(bag, output)
     target = labels.with_name(labels.name.replace(".labels.npz", ".plots"))
-    if anew:
+    if redraw:
         shutil.rmtree(target, ignore_errors=True)
     if target.exists():
         return target
@@ -65,8 +65,10 @@ def draw_labels(
         fontsize=9,
         loc="left",
     )
-    driven = [s for s in steps if not s.is_last]
-    colours = [COLOURS[Source(s.source)] for s in driven]
-    bottom.bar(np.arange(len(driven)), 1.0, width=1.0, align="edge", color=colours, linewidth=0)
+    with_action = [s for s in steps if not s.is_last]
+    colours = [COLOURS[Source(s.source)] for s in with_action]
+    bottom.bar(
+        np.arange(len(with_action)), 1.0, width=1.0, align="edge", color=colours, linewidth=0
+    )
     bottom.set(yticks=[], xlabel="step", xlim=(0, len(steps)))
     figure.savefig(path, dpi=80, metadata={"Software": None})

@@ -50,12 +50,12 @@ def _send(rerun: Any, stream: Any, steps: Sequence[StepRecord], rewards: np.ndar
             stream.log(f"camera_{camera}", rerun.Image(image[:, :, 0] if grey else image))
         stream.log("state", rerun.Scalars(np.asarray(step.state, np.float64)))
         if step.is_last:
-            words = f"episode {step.episode_id}: {Outcome(step.outcome).name.lower()}"
-            stream.log("events", rerun.TextLog(words))
+            text = f"episode {step.episode_id}: {Outcome(step.outcome).name.lower()}"
+            stream.log("events", rerun.TextLog(text))
             continue
         stream.log("action", rerun.Scalars(np.asarray(step.action, np.float64)))
         stream.log("reward", rerun.Scalars(float(reward)))
         stream.log("driver", rerun.Scalars(float(step.source)))
         if step.onset:
-            words = f"step {step.step_index}: {Source(step.source).name.lower()} takes over"
-            stream.log("events", rerun.TextLog(words, level="WARN"))
+            text = f"step {step.step_index}: {Source(step.source).name.lower()} takes over"
+            stream.log("events", rerun.TextLog(text, level="WARN"))

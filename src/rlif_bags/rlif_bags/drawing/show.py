@@ -46,23 +46,23 @@ class EpisodeView:
     @property
     def caption(self) -> str:
         operator = sum(s == Source.OPERATOR for s in self.sources)
-        words = [
+        parts = [
             f"episode {self.id}",
             self.outcome.name.lower() if self.outcome else "no end recorded",
             f"{len(self.sources)} steps",
             f"{self.interventions} interventions",
             f"{100 * operator / max(1, len(self.sources)):.0f} % operator",
         ]
-        words += ["evaluation"] * self.evaluation
-        words += [f"{self.missing} steps missing"] * bool(self.missing)
-        return ", ".join(words)
+        parts += ["evaluation"] * self.evaluation
+        parts += [f"{self.missing} steps missing"] * bool(self.missing)
+        return ", ".join(parts)
 
 
 def view_of(
     steps: Sequence[StepRecord], scheme: Scheme = label_rewards, frames: int = 8, camera: int = 0
 ) -> EpisodeView:
     """The view of one episode. ValueError for a camera that is not in the Steps."""
-    driven = [s for s in steps if not s.is_last]
+    with_action = [s for s in steps if not s.is_last]
     rewards = np.asarray(scheme(steps)[0])
     count = max(len(s.images) for s in steps)
     if count and not 0 <= camera < count:
@@ -73,7 +73,7 @@ def view_of(
         id=steps[0].episode_id,
         outcome=Outcome(steps[-1].outcome),
         evaluation=steps[0].evaluation,
-        sources=tuple(Source(s.source) for s in driven),
+        sources=tuple(Source(s.source) for s in with_action),
         negative=tuple(np.flatnonzero(rewards < 0.0).tolist()),
         interventions=sum(s.onset for s in steps),
         missing=sum(
@@ -99,7 +99,7 @@ def _colour(image: np.ndarray) -> np.ndarray:
 
 
 def draw_pngs(shown: Sequence[EpisodeView], path: Path) -> list[Path]:
-    """Pictures of so many episodes each that they can be opened: `path`, or its name with numbers."""
+    """Images of at most _PAGE episodes each: `path`, or its name with numbers."""
     parts = [shown[i : i + _PAGE] for i in range(0, len(shown), _PAGE)]
     paths = [path] if len(parts) == 1 else [
         path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, len(parts) + 1)
@@ -171,7 +171,7 @@ def _section(view: EpisodeView) -> str:
 
 
 def _timeline(view: EpisodeView) -> str:
-    """Runs of the same driver as one rectangle each; labels as triangles above."""
+    """Steps in a row of the same control source as one rectangle each; labels as triangles above."""
     count = max(1, len(view.sources))
     parts, start = [], 0
     for i in range(1, len(view.sources) + 1):

@@ -25,7 +25,7 @@ gripper: {topic: /grip, open: 0.08, closed: 0.0}   # of the axis gripper: what i
                                         # a number, a flag or a GripperCommand; with `joint: NAME`
                                         # in a JointState or JointTrajectory
 gripper_threshold: 0.5                  # as the arbiter's
-driver: {joy: /joy, button: 4}          # what tells who was in control: a deadman button, or
+driver: {joy: /joy, button: 4}          # the control source: a deadman button, or
   # {motion: /spacenav/joy, motion_on: 0.15, motion_off: 0.05}   take-over by motion of a Joy or
   #                                     twist, as the arbiter's; axes: [0, 1, 2] counts only these
   # {flag: /manual}                     a Bool; or of text or whole numbers, with

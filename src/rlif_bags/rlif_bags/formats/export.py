@@ -76,7 +76,7 @@ class Run:
         return Outcome(self.frames[-1].record.outcome)
 
     @property
-    def driven(self) -> Sequence[Frame]:
+    def with_action(self) -> Sequence[Frame]:
         """All but the last, whose action has no successor or does not exist."""
         return self.frames[:-1]
 
@@ -94,15 +94,15 @@ class Run:
         return [frame.record.images[camera] for frame in self.frames]
 
     def columns(self) -> dict[str, np.ndarray]:
-        """One row for each transition; an action that nobody asked for is NaN."""
-        steps = [frame.record for frame in self.driven]
+        """One row for each transition; an action that was not requested is NaN."""
+        steps = [frame.record for frame in self.with_action]
         last = np.arange(len(self)) == len(self) - 1
         actions = np.stack([step.action for step in steps])
         size = actions.shape[1]
         return {
             "actions": actions,
-            "policy_actions": _known([f.policy_action for f in self.driven], size),
-            "operator_actions": _known([f.operator_action for f in self.driven], size),
+            "policy_actions": _known([f.policy_action for f in self.with_action], size),
+            "operator_actions": _known([f.operator_action for f in self.with_action], size),
             "rewards": self.rewards,
             "terminals": last & self.terminal,
             "timeouts": last & (not self.terminal),
@@ -112,7 +112,7 @@ class Run:
             "onsets": np.array([step.onset for step in steps], np.bool_),
             "evaluations": np.array([step.evaluation for step in steps], np.bool_),
             "step_indices": np.array([step.step_index for step in steps], np.uint32),
-            "stamps": np.array([frame.stamp for frame in self.driven], np.int64),
+            "stamps": np.array([frame.stamp for frame in self.with_action], np.int64),
         }
 
 
@@ -216,7 +216,7 @@ def _shape(run: Run) -> dict[str, Any]:
 
 
 def _with_cameras(run: Run, order: tuple[str, ...]) -> Run:
-    """The same, with its images in this order: cameras are told apart by name."""
+    """The same, with its images in this order: cameras are identified by name."""
     if run.cameras == order:
         return run
     at = [run.cameras.index(name) for name in order]

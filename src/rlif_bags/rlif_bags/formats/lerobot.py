@@ -76,9 +76,9 @@ INDICES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class LeRobotConfig:
-    """What the bags do not say.
+    """What is not in the bags.
 
-    task: in words; fps: 0 takes the rate of the Steps; codec: of video.py; robot: its type
+    task: as text; fps: 0 takes the rate of the Steps; codec: of video.py; robot: its type
     """
 
     task: str = "unnamed task"
@@ -117,7 +117,7 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
 
 
 def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
-    """The first runs, up to one that is long enough: the gaps of few Steps tremble."""
+    """The first runs, up to one that is long enough: few Steps have no stable rate."""
     found: list[Run] = []
     for run in runs:
         found.append(run)
@@ -127,7 +127,7 @@ def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
 
 
 def rate_of(runs: Sequence[Run]) -> float:
-    """Hz, by the longest of these runs. ValueError where its stamps tell none."""
+    """Hz, by the longest of these runs. ValueError where its stamps have none."""
     run = max(runs, key=len)
     gaps = np.diff([frame.stamp for frame in run.frames])
     if not (gaps > 0).all():
@@ -194,7 +194,7 @@ class _Files:
         return place
 
     def add_video(self, images: Sequence[np.ndarray], form: VideoFormat) -> dict[str, Any]:
-        """Append the frames of an episode; what the metadata say of it."""
+        """Append the frames of an episode; returns its metadata."""
         place = self._open(lambda path: VideoWriter(path, form))
         first = self.writer.count
         for image in images:
@@ -269,7 +269,7 @@ class _Dataset:
         return columns
 
     def finish(self) -> None:
-        """What can be said only at the end."""
+        """What is known only at the end."""
         _write_tasks(self.root / "meta/tasks.parquet", [self.config.task])
         info = {
             "codebase_version": VERSION, "robot_type": self.config.robot,

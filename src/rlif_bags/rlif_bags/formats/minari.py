@@ -37,7 +37,7 @@ NAME = re.compile(r"[-\w]+-v\d+")
 
 @dataclass(frozen=True)
 class MinariConfig:
-    """What the bags do not say, for the metadata."""
+    """What is not in the bags, for the metadata."""
 
     author: str = ""
 
@@ -68,7 +68,7 @@ def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None
 
 def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any:
     spaces = optional("gymnasium.spaces")
-    state, action = run.states[0], run.driven[0].record.action
+    state, action = run.states[0], run.with_action[0].record.action
     observation = spaces.Box(-np.inf, np.inf, state.shape, np.float32)
     images = dict(zip(run.cameras, run.frames[0].record.images, strict=True))
     if images:

@@ -3,12 +3,12 @@
 
 observations, next_observations  float32 [n, state_dim]
 actions                          float32 [n, action_dim], as executed
-policy_actions, operator_actions the same, as asked for; NaN where nobody did
+policy_actions, operator_actions the same, as requested; NaN where not
 rewards                          float32 [n], of the label scheme
 terminals, timeouts              bool [n]: ended in success; ended otherwise, to be bootstrapped
 outcomes                         uint8 [n]: in an episode's last row, of it (rlif_msgs/Episode)
 episode_ids, step_indices        uint32 [n]
-sources, onsets, interventions   uint8 [n] (1 policy, 2 operator, 0 nobody), bool, bool [n]
+sources, onsets, interventions   uint8 [n] (1 policy, 2 operator, 0 none), bool, bool [n]
 evaluations                      bool [n]
 stamps                           int64 [n], ns, of the observation
 images.NAME                      uint8 [frames, height, width, channels], one for each camera

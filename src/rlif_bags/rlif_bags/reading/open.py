@@ -212,7 +212,7 @@ def read_messages(
 ) -> Iterator[tuple[Connection, int, bytes]]:
     """Connection, log time (ns) and bytes of the messages, by log time.
 
-    At damage it ends; a note tells where that was, and how many messages should have followed.
+    At damage it ends; a note names the time, and how many messages should have followed.
     """
     found, stamp, problem = 0, 0, ""
     messages = _by_time(connections)

@@ -66,7 +66,7 @@ def unpacked(file: Path) -> Iterator[IO[bytes]]:
         if file.suffix != ZSTD:
             yield stream
             return
-        raw: Any = zstandard.open(stream, "rb")  # a raw stream, whatever its type says
+        raw: Any = zstandard.open(stream, "rb")  # a raw stream, unlike its type
         with io.BufferedReader(raw) as whole:
             yield whole
 

@@ -64,7 +64,7 @@ class StepReader:
     """Steps of one bag, in order. Steps that cannot be used are left out, named and counted.
 
     An episode that the Episode topic calls discarded, and whose last Step is not in the bag, ends
-    with one that says so: nothing of it is learned from.
+    with a DISCARDED one: nothing of it is learned from.
 
     topic: of the Steps; empty: the only one there is
     images: False leaves the images out of the records
@@ -108,7 +108,7 @@ class StepReader:
                     yield stamp, message
 
     def _take_episode(self, episode: Any) -> None:
-        """Episode numbers begin anew with their node: the newest message on a number counts."""
+        """Episode numbers restart with their node: the newest message on a number counts."""
         if episode.outcome == Outcome.DISCARDED:
             self._discarded.add(episode.id)
         else:
@@ -162,7 +162,7 @@ class StepReader:
         ), message  # fmt: skip
 
     def _check_order(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
-        """Note what is odd about a Step that is used all the same."""
+        """Note a Step that is used but unusual."""
         if previous is not None:
             self._refuse_two_in_one(record, previous, stamp)
         if previous is not None and record.sequence <= previous.sequence:
@@ -179,7 +179,7 @@ class StepReader:
     def _refuse_two_in_one(self, record: StepRecord, previous: StepRecord, stamp: int) -> None:
         """BagError where the Steps of two recordings lie between each other.
 
-        Their numbers say what follows what, and these are the same in both. Where the sequence
+        Their numbers tell the order, and are the same in both. Where the sequence
         goes back, the one before was left: a Step that soon comes as the next one of both may be
         either's. If it comes a second time, both go on.
         """
@@ -242,7 +242,7 @@ def observation_stamp(message: Any) -> int:
 
 
 def camera_names(step: StepRecord) -> tuple[str, ...]:
-    """The observer's names of the cameras; camera_0 and so on where a bag does not say."""
+    """The observer's names of the cameras; camera_0 and so on where a bag has none."""
     names = tuple(name.replace("/", "_").replace(".", "_") for name in step.cameras)
     if len(set(names)) == len(step.images):
         return names

@@ -86,7 +86,7 @@ def _is_readable(text: str, name: str, idl: bool, digest: str) -> bool:
 
 
 def require_types(reader: AnyReader, path: Path, connections: Collection[Connection]) -> None:
-    """BagError names the topics whose type nobody knows."""
+    """BagError names the topics of unknown type."""
     unknown = sorted(
         {f"{c.topic} ({c.msgtype})" for c in connections
          if c.msgtype not in reader.typestore.fielddefs}
@@ -107,7 +107,7 @@ def fallback_types(path: Path) -> Typestore:
             content = load_yaml(metadata.read_text(encoding="utf-8"))
             name = content["rosbag2_bagfile_information"].get("ros_distro") or name
         except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-            pass  # the reader says what is wrong with it
+            pass  # the reader reports it
     known = {store.value for store in Stores}
     return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
 

@@ -72,9 +72,9 @@ def run_job(job: Job) -> JobResult:
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
     except Exception as error:  # noqa: BLE001 - one bag must not end the work on the others
         known = isinstance(error, (BagError, ValueError, OSError))
-        words = str(error) if known else _unexpected(error)
-        where = "" if words.startswith(f"{job.bag}: ") else f"{job.bag}: "
-        return JobResult(str(job.bag), where + words, conversion)
+        text = str(error) if known else _unexpected(error)
+        where = "" if text.startswith(f"{job.bag}: ") else f"{job.bag}: "
+        return JobResult(str(job.bag), where + text, conversion)
 
 
 def _unexpected(error: Exception) -> str:
@@ -120,7 +120,7 @@ def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
 
 @contextmanager
 def _ctrl_c_blocked() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal: this one tells the others, in one line."""
+    """Ctrl-C reaches all processes of a terminal: this one stops the others, with one line."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -129,5 +129,5 @@ def _ctrl_c_blocked() -> Iterator[None]:
 
 
 def lost_job(job: Job, why: str) -> JobResult:
-    """Of a job whose worker is gone."""
+    """Of a job whose worker was lost."""
     return JobResult(str(job.bag), f"{job.bag}: {why} Run it again: what is done stays done")

@@ -28,7 +28,7 @@ def run_on_ray(
     jobs: Sequence[Job],
     address: str,
 ) -> Iterator[Result]:
-    """Results in the order of the jobs; `lost` makes that of a job whose worker is gone.
+    """Results in the order of the jobs; `lost` makes that of a job whose worker was lost.
 
     BagError where there is no cluster at `address`.
     """
@@ -50,13 +50,13 @@ def run_on_ray(
                 yield ray.get(result)
             except ray.exceptions.RayError as error:
                 first = str(error).strip().splitlines()[-1]
-                yield lost(job, f"its worker on the cluster is gone: {first}.")
+                yield lost(job, f"its worker on the cluster was lost: {first}.")
     finally:
         ray.shutdown()
 
 
 def _check_port(address: str) -> None:
-    """OSError at once where nobody listens at host:port: Ray itself waits for minutes."""
+    """OSError at once where no server listens at host:port: Ray itself waits for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()

@@ -3,7 +3,7 @@
 
     OUT/<bag>.labels.npz   sequence, episode_id, step_index, reward, terminal, transition; `about`
 
-`transition` tells whether a step has a successor, and so a label at all. A scheme is a name of
+`transition`: whether a step has a successor, and so a label at all. A scheme is a name of
 rlif_learner.data.labels, or a function of yours, `module:function`, called with the steps of one
 episode and the parameters, that returns rewards (float32 [n]) and terminals (bool [n]).
 """
@@ -115,7 +115,7 @@ class Relabelling:
             inspect.signature(found).bind((), **self.parameters)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"scheme {self.scheme!r}: {error}") from error
-        except TypeError as error:  # in the words of Python: which parameter is not one of it
+        except TypeError as error:  # the text names the wrong parameter
             raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
         return found
 
@@ -132,11 +132,11 @@ def _sha256_of_source(function: Any) -> str:
 def _called(
     function: Scheme, work: Relabelling, steps: Sequence[StepRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a user's function returns. ValueError says where in it something went wrong."""
+    """What a user's function returns. ValueError names the line that failed."""
     of = f"scheme {work.scheme!r}"
     try:
         returned = function(steps, **work.parameters)
-    except Exception as error:  # noqa: BLE001 - not ours: it may raise anything, and that is said
+    except Exception as error:  # noqa: BLE001 - the user's: it may raise anything, which is reported
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
             f"{of} failed on episode {steps[0].episode_id}: {type(error).__name__}: {error} "
@@ -307,5 +307,5 @@ def read_labels(path: Path) -> Labels:
             return Labels({name: data[name] for name in COLUMNS}, about)
     except NOT_ARRAYS as error:
         raise BagError(
-            f"{path}: not a file of labels: {error}; delete it, and label anew"
+            f"{path}: not a file of labels: {error}; delete it, and label again"
         ) from error

@@ -128,7 +128,7 @@ def test_import_arrays_without_episodes_are_refused(
     np.savez(file, observations=np.zeros((6, 2)), actions=np.zeros((6, 1)), done=np.ones(6))
     assert rlif("import", file, "-o", bag) == 1
     error = capsys.readouterr().err
-    assert "demo.npz: found nothing that tells the episodes apart" in error and "'done'" in error
+    assert "demo.npz: found nothing that separates the episodes" in error and "'done'" in error
     assert rlif("import", file, "-o", bag, "--one-episode") == 0
     assert f"note: {file}: not used: done" in capsys.readouterr().out
     assert [s.is_last for s in StepReader(bag)] == [False] * 5 + [True]

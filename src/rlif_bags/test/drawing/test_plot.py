@@ -24,7 +24,7 @@ def test_plot_episodes_draws_a_picture_for_each_episode(
 
 
 def test_plot_episodes_are_of_the_labels_that_are_there(tmp_path: Path) -> None:
-    """Regression: after the labels were deleted and made anew, the old pictures stayed."""
+    """Regression: after the labels were deleted and made again, the old pictures stayed."""
     bag = write_bag(tmp_path / "peg", make_episodes(1))
     words = (bag, "-o", tmp_path / "out", "--plots")
     assert rlif("relabel", *words) == 0

@@ -58,7 +58,7 @@ def test_convert_bag_with_gaps_and_refusals_is_written_and_resumed(
     assert list(report[0]["conversion"]["gaps"].values()) == [3]
 
 
-def test_convert_bag_after_a_kill_is_made_anew(tmp_path: Path, mapping_file: Path) -> None:
+def test_convert_bag_after_a_kill_is_made_again(tmp_path: Path, mapping_file: Path) -> None:
     (bag,) = write_sessions(tmp_path, 1)
     left = tmp_path / "out/.partial-s0"
     left.mkdir(parents=True)

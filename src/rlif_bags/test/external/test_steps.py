@@ -82,7 +82,7 @@ def test_steps_grasp_while_the_arm_stands_holds_the_episode_open() -> None:
     messages = joint_session(array, [at(11.5, 0.0), at(18.5, 0.08)])
     steps, report = feed(messages, **GRIPPING, episode_gap=0.95)
     assert report.episodes == 1 and len(steps) == 20 and steps[-1].is_last
-    assert drivers(steps)[10:] == ".p......p|", "who grasps, drives"
+    assert drivers(steps)[10:] == ".p......p|", "who grasps is in control"
     assert all(s.action[:2].tolist() == [0.0, 0.0] for s in steps[12:-1])
     assert [s.action[-1] for s in steps[9:-1]] == [0.0, 0.0] + [-1.0] * 7 + [1.0]
 

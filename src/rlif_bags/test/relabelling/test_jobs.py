@@ -126,7 +126,7 @@ def test_run_job_unexpected_error_ends_one_bag_only(
 
 @pytest.mark.slow
 def test_run_jobs_from_a_shell_does_bags_side_by_side(tmp_path: Path) -> None:
-    """Regression: its workers imported the script, which began anew in each of them."""
+    """Regression: its workers imported the script, which began again in each of them."""
     bags = [write_bag(tmp_path / name, make_episodes(1)) for name in ("one", "two")]
     words = ["rlif", "relabel", *map(str, bags), "-o", str(tmp_path / "out"), "--jobs", "2"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(100))
