@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from mcap.writer import Writer as McapWriter
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -89,6 +90,26 @@ def rlif(name: str, *words: object) -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return int(command.run(parser.parse_args([str(w) for w in words])))
+
+
+class Cli:
+    """`rlif NAME WORD...`, run in this process, and what it prints."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def succeeds(self, *words: object) -> str:
+        """Returns stdout."""
+        return self._run(0, words).out
+
+    def fails(self, *words: object) -> str:
+        """Returns stderr."""
+        return self._run(1, words).err
+
+    def _run(self, expected: int, words: tuple[Any, ...]) -> Any:
+        self._capsys.readouterr()
+        assert rlif(*words) == expected
+        return self._capsys.readouterr()
 
 
 def write_unfinished_bag(path: Path, steps: list[StepRecord], topic: str = "/replay") -> list[int]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, write_bag
 
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
@@ -25,12 +25,11 @@ def test_optional_missing_library_is_named_with_remedy(monkeypatch: pytest.Monke
      ("rerun", ("show", "--rerun"), "pip install 'rerun-sdk")],
 )  # fmt: skip
 def test_optional_missing_library_ends_the_command_before_it_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    library: str, command: tuple[str, ...], remedy: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli,
+    library: str, command: tuple[str, ...], remedy: str
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, library, None)
     bag = write_bag(tmp_path / "bag", make_episodes(1))
     name, *options = command
-    assert rlif(name, bag, "-o", tmp_path / "out", *options) == 1
-    assert remedy in capsys.readouterr().err
+    assert remedy in cli.fails(name, bag, "-o", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from external_sessions import write_sessions
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 
 from rlif_bags.commands.options import parse_parameters
 from rlif_bags.relabelling.relabel import (
@@ -19,17 +19,15 @@ from rlif_bags.relabelling.relabel import (
 
 
 def test_relabel_output_in_a_bag_or_file_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     """Regression: labels in the bag changed it, and the next relabelling found another source."""
     bag = write_bag(tmp_path / "one", make_episodes(1))
     for output in (bag, bag / "labels"):
-        assert rlif("relabel", bag, "-o", output) == 1
-        assert "nothing is written into" in capsys.readouterr().err
+        assert "nothing is written into" in cli.fails("relabel", bag, "-o", output)
     assert sorted(f.suffix for f in bag.iterdir()) == [".mcap", ".yaml"]
     (tmp_path / "file").write_text("")
-    assert rlif("relabel", bag, "-o", tmp_path / "file") == 1
-    assert "expected a directory" in capsys.readouterr().err
+    assert "expected a directory" in cli.fails("relabel", bag, "-o", tmp_path / "file")
     assert rlif("relabel", bag, "-o", tmp_path / "out") == 0
     (bag / "notes.txt").write_text("what I saw")
     assert rlif("relabel", bag, "-o", tmp_path / "out") == 0, (
@@ -38,16 +36,12 @@ def test_relabel_output_in_a_bag_or_file_is_refused(
     assert "(done before)" in capsys.readouterr().out
 
 
-def test_relabel_report_that_cannot_be_written_is_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_relabel_report_that_cannot_be_written_is_an_error(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(1))
     (tmp_path / "out/report.json").mkdir(parents=True)
-    assert rlif("relabel", bag, "-o", tmp_path / "out") == 1
-    assert "report.json" in capsys.readouterr().err
+    assert "report.json" in cli.fails("relabel", bag, "-o", tmp_path / "out")
     (tmp_path / "file").write_text("")
-    assert rlif("relabel", bag, "-o", tmp_path / "file/labels") == 1
-    assert "rlif relabel: " in capsys.readouterr().err
+    assert "rlif relabel: " in cli.fails("relabel", bag, "-o", tmp_path / "file/labels")
 
 
 def test_relabel_describe_bad_bag_does_not_hide_the_others(
@@ -71,18 +65,16 @@ def test_relabel_describe_bad_bag_does_not_hide_the_others(
     ],
 )
 def test_relabel_wrong_option_is_refused_before_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    tmp_path: Path, cli: Cli, words: list[str], message: str
 ) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("relabel", bag, "-o", tmp_path / "out", *words) == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails("relabel", bag, "-o", tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()
 
 
-def test_relabel_describe_only_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_relabel_describe_only_reads(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("relabel", bag, "--describe") == 0
-    assert "/replay" in capsys.readouterr().out
+    assert "/replay" in cli.succeeds("relabel", bag, "--describe")
 
 
 def test_relabel_bags_of_many_runs_are_named_after_them(tmp_path: Path) -> None:
@@ -96,9 +88,7 @@ def test_relabel_bags_of_many_runs_are_named_after_them(tmp_path: Path) -> None:
     assert len(read_labels(labels_path(bags[1], tmp_path / "out")).columns["reward"]) == 12
 
 
-def test_relabel_report_keeps_entries_of_earlier_calls(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_relabel_report_keeps_entries_of_earlier_calls(tmp_path: Path, cli: Cli) -> None:
     """A call that is refused leaves the labels, and took their report away."""
     one, two = (write_bag(tmp_path / name, make_episodes(1)) for name in ("one", "two"))
 
@@ -112,8 +102,9 @@ def test_relabel_report_keeps_entries_of_earlier_calls(
     )
     before = report()
     assert list(before) == ["one", "two"]
-    assert rlif("relabel", two, "-o", tmp_path / "out", "--scheme", "every_step") == 1
-    assert "other settings" in capsys.readouterr().err
+    assert "other settings" in cli.fails(
+        "relabel", two, "-o", tmp_path / "out", "--scheme", "every_step"
+    )
     after = report()
     assert after["one"] == before["one"]
     assert (

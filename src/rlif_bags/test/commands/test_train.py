@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 
 from rlif_bags.commands import train as train_command
 from rlif_learner.algorithms.optim import NonFiniteError
@@ -96,7 +96,7 @@ def test_train_failed_evaluation_gives_no_score(
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), NonFiniteError("loss not finite")])
 def test_train_ended_early_leaves_a_checkpoint(
     tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], failure: BaseException,
+    cli: Cli, failure: BaseException
 ) -> None:  # fmt: skip
     """Regression: the updates since the last periodic checkpoint were lost."""
     update = train_command.Trainer.update
@@ -112,8 +112,7 @@ def test_train_ended_early_leaves_a_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             rlif("train", bag, "-o", out, *words)
     else:
-        assert rlif("train", bag, "-o", out, *words) == 1
-        said = capsys.readouterr().err
+        said = cli.fails("train", bag, "-o", out, *words)
         assert said.index("last checkpoint: ") < said.index("rlif train: loss not finite")
     store = CheckpointStore(out)
     assert len(store.paths()) == 1
@@ -169,20 +168,16 @@ def test_train_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     ],
 )
 def test_train_wrong_option_is_refused_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    tmp_path: Path, cli: Cli, words: list[str], message: str
 ) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("train", bag, "-o", tmp_path / "out", *words) == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails("train", bag, "-o", tmp_path / "out", *words)
 
 
-def test_train_directory_in_use_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_directory_in_use_is_refused(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(1))
     (tmp_path / "out/checkpoints").mkdir(parents=True)
-    assert rlif("train", bag, "-o", tmp_path / "out") == 1
-    assert "not empty" in capsys.readouterr().err
+    assert "not empty" in cli.fails("train", bag, "-o", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 
 
-def test_plot_episodes_draws_a_picture_for_each_episode(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plot_episodes_draws_a_picture_for_each_episode(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(3))
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--scheme", "every_step", "--plots") == 0
-    assert "plots:" in capsys.readouterr().out
+    assert "plots:" in cli.succeeds(
+        "relabel", bag, "-o", tmp_path / "out", "--scheme", "every_step", "--plots"
+    )
     pictures = sorted((tmp_path / "out/peg.plots").iterdir())
     assert [p.name for p in pictures] == [f"episode_{n:06d}.png" for n in (1, 2, 3)]
     pixels = np.asarray(Image.open(pictures[0]).convert("RGB")).reshape(-1, 3)

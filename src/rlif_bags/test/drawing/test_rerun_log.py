@@ -8,20 +8,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("rerun") is None,
     reason="Rerun is not installed (pip install rerun-sdk)",
 )
-def test_show_in_rerun_file_holds_all_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_in_rerun_file_holds_all_steps(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(3, images=True))
     file = tmp_path / "out.rrd"
     words = (bag, "-o", tmp_path / "out", "--episodes", "2-3", "--rerun", file)
-    assert rlif("show", *words) == 0 and str(file) in capsys.readouterr().out
+    assert str(file) in cli.succeeds("show", *words)
     from rerun.chunk import RrdReader
 
     rows: Counter[str] = Counter()

@@ -18,18 +18,17 @@ from external_sessions import (
     write_session,
     write_sessions,
 )
-from step_bags import make_episodes, rlif
+from step_bags import Cli, make_episodes, rlif
 
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.step_writer import StepWriter
 
 
 def test_convert_bag_through_the_command_makes_steps_and_labels(
-    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     bag = write_session(tmp_path / "teleop", session())
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
-    output = capsys.readouterr().out
+    output = cli.succeeds("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file)
     assert "11 steps of 1 episodes" in output and "1 of 1 bags labelled" in output
     assert drivers(list(StepReader(tmp_path / "out/teleop"))) == BY_HAND
     assert rlif("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0, (
@@ -69,24 +68,22 @@ def test_convert_bag_after_a_kill_is_made_again(tmp_path: Path, mapping_file: Pa
 
 
 def test_convert_bag_steps_of_another_mapping_are_refused(
-    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     (bag,) = write_sessions(tmp_path, 1)
     words = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
     assert rlif("relabel", *words) == 0 and rlif("relabel", *words) == 0
     assert "converted before" in capsys.readouterr().out
     mapping_file.write_text(yaml.safe_dump({**MAPPING, "linear_scale": 0.2}))
-    assert rlif("relabel", *words) == 1
-    assert "another mapping" in capsys.readouterr().err
+    assert "another mapping" in cli.fails("relabel", *words)
 
 
 def test_convert_bag_that_another_call_converts_is_reported(
-    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mapping_file: Path, cli: Cli
 ) -> None:
     """Regression: "unexpected WriterError", where the other had made its directory, not yet locked."""
     (bag,) = write_sessions(tmp_path, 1)
     words = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
     with StepWriter(tmp_path / "out/s0") as other:
-        assert rlif("relabel", *words) == 1
-        assert "is being written by another process" in capsys.readouterr().err
+        assert "is being written by another process" in cli.fails("relabel", *words)
         other.write(make_episodes(1)[0], 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from external_sessions import assert_same_labels, outcome, write_sessions
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 from waiting import scaled
 
 from rlif_bags.relabelling.jobs import Job, run_job
@@ -39,15 +39,14 @@ _DIES = "import os\ndef f(steps):\n    os.kill(os.getpid(), 9)\n"
 
 @pytest.mark.slow
 def test_run_jobs_worker_that_dies_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     (tmp_path / "dies_in_test.py").write_text(_DIES)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.syspath_prepend(str(tmp_path))
     bags = [write_bag(tmp_path / f"b{n}", make_episodes(1)) for n in range(2)]
     words = ("-o", tmp_path / "out", "--scheme", "dies_in_test:f", "--jobs", 2)
-    assert rlif("relabel", *bags, *words) == 1
-    assert "a worker process died" in capsys.readouterr().err
+    assert "a worker process died" in cli.fails("relabel", *bags, *words)
     sys.modules.pop("dies_in_test", None)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_bags import make_episodes, make_step, rlif, write_bag
+from step_bags import Cli, make_episodes, make_step, rlif, write_bag
 
 from rlif_bags.reading.files import BagError
 from rlif_bags.relabelling.relabel import (
@@ -39,15 +39,16 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord
     ],
 )
 def test_relabelling_user_function_that_fails_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    body: str, words: list[str], message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli,
+    body: str, words: list[str], message: str
 ) -> None:  # fmt: skip
     (tmp_path / "scheme_of_test.py").write_text(f"def f(steps):\n    {body}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "scheme_of_test", raising=False)
     bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--scheme", "scheme_of_test:f", *words) == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails(
+        "relabel", bag, "-o", tmp_path / "out", "--scheme", "scheme_of_test:f", *words
+    )
     sys.modules.pop("scheme_of_test", None)
 
 
@@ -132,7 +133,7 @@ def test_shared_blame_is_shared_by_the_steps_before_the_onset() -> None:
 
 
 def test_relabelling_user_function_labels_and_its_edit_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     (tmp_path / "own_scheme.py").write_text(
         "import numpy as np\n"
@@ -146,11 +147,10 @@ def test_relabelling_user_function_labels_and_its_edit_is_noticed(
     found = read_labels(labels_path(bag, tmp_path / "out")).columns
     assert set(found["reward"].tolist()) == {-0.5}
     assert "12 labels changed" in capsys.readouterr().out
-    assert rlif("relabel", *words) == 0 and "done before" in capsys.readouterr().out
+    assert "done before" in cli.succeeds("relabel", *words)
     with (tmp_path / "own_scheme.py").open("a") as file:
         file.write("# edited: it may make other labels\n")
-    assert rlif("relabel", *words) == 1
-    assert "holds labels of other settings" in capsys.readouterr().err
+    assert "holds labels of other settings" in cli.fails("relabel", *words)
     sys.modules.pop("own_scheme", None)
 
 
