@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability
 from rosbags.interfaces import QosTime as Time
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rlif_bags.reading.files import BagError, new_bag, refuse_existing
 from rlif_bags.reading.open import STEP_TYPE
+from rlif_bags.reading.types import add_installed
 from rlif_learner.data.steps import StepRecord
 
 REPLAY_TOPIC = "/replay"
@@ -35,14 +35,13 @@ def step_typestore() -> Typestore:
 
     Made once, since it compiles its (de)serialisers; nothing may be registered in it.
     """
+    store = get_typestore(Stores.ROS2_JAZZY)
     try:
-        share = Path(get_package_share_directory("rlif_msgs"))
-    except (PackageNotFoundError, LookupError) as error:
+        add_installed(store, STEP_TYPE)
+    except (ValueError, LookupError) as error:
         raise BagError(
             f"rlif_msgs is not on the path: source the workspace first ({error})"
         ) from error
-    store = get_typestore(Stores.ROS2_JAZZY)
-    store.register(get_types_from_msg((share / "msg/Step.msg").read_text(), STEP_TYPE))
     return store
 
 
@@ -108,16 +107,15 @@ class StepWriter:
     The bag appears under its name when it is complete; after an exception there is none.
     """
 
-    def __init__(self, output: Path, topic: str = REPLAY_TOPIC, compress: bool = False) -> None:
+    def __init__(self, output: Path) -> None:
         refuse_existing(output)
-        self.output, self.topic = output, topic
-        self._store, self._compress, self.count = step_typestore(), compress, 0
+        self._output, self._store, self.count = output, step_typestore(), 0
         self._stack = ExitStack()
 
     def __enter__(self) -> StepWriter:
-        self._writer = self._stack.enter_context(new_bag(self.output, self._compress))
+        self._writer = self._stack.enter_context(new_bag(self._output))
         self._connection = self._writer.add_connection(
-            self.topic, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
+            REPLAY_TOPIC, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
         )
         return self
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -77,12 +77,6 @@ class Take:
     cameras: tuple[str, ...]
     values: np.ndarray | None = None
     rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.values is not None and len(self.values) != len(self.steps):
-            raise ValueError(
-                f"values: found {len(self.values)}, expected one for each of {len(self.steps)} steps"
-            )
 
     @property
     def id(self) -> int:
@@ -321,37 +315,26 @@ def _disc(draw: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, col
 # ---- the film
 
 
-@dataclass(frozen=True, eq=False)
 class Film:
     """The frames of some episodes, one after another.
 
     rate: Hz, of control, for the film runs in real time; 0: that of the Steps. ValueError where
-    neither is known, and for episodes whose cameras, or whether there are values, differ.
+    neither is known, and for episodes whose cameras differ.
     """
 
-    takes: Sequence[Take]
-    rate: float = 0.0
-    layout: Layout = field(init=False)
-    axes: Axes | None = field(init=False)
-    every: int = field(init=False)  # Steps of which one is shown
+    def __init__(self, takes: Sequence[Take], rate: float = 0.0) -> None:
+        self.takes, self.rate = takes, rate or max(take.rate for take in takes)
+        if not (math.isfinite(self.rate) and self.rate > 0.0):
+            raise ValueError(f"rate: found {self.rate}, expected the Hz of the Steps; name them")
+        shapes = [image.shape for image in takes[0].steps[0].images]
+        for take in takes:
+            self._check(take, shapes)
+        self.layout = make_layout(shapes, takes[0].values is not None)
+        panel = self.layout.panel
+        self.axes = make_axes(panel, takes, self.rate) if panel else None
+        self.every = max(1, math.ceil(self.rate / MAX_FPS))  # Steps of which one is shown
 
-    def __post_init__(self) -> None:
-        if not self.takes:
-            raise ValueError("takes: found no episode, expected at least one")
-        rate = self.rate or max(take.rate for take in self.takes)
-        if not (math.isfinite(rate) and rate > 0.0):
-            raise ValueError(f"rate: found {rate}, expected the Hz of the Steps; name them")
-        shapes = [image.shape for image in self.takes[0].steps[0].images]
-        valued = self.takes[0].values is not None
-        for take in self.takes:
-            self._check(take, shapes, valued)
-        layout = make_layout(shapes, valued)
-        axes = make_axes(layout.panel, self.takes, rate) if layout.panel else None
-        every = max(1, math.ceil(rate / MAX_FPS))
-        for name, value in {"rate": rate, "layout": layout, "axes": axes, "every": every}.items():
-            object.__setattr__(self, name, value)
-
-    def _check(self, take: Take, shapes: list[tuple[int, ...]], valued: bool) -> None:
+    def _check(self, take: Take, shapes: list[tuple[int, ...]]) -> None:
         for step in take.steps:
             found = [image.shape for image in step.images]
             if found != shapes:
@@ -359,8 +342,6 @@ class Film:
                     f"episode {take.id}, step {step.step_index}: found images of {found}, expected "
                     f"{shapes} as in episode {self.takes[0].id}; film them one by one"
                 )
-        if (take.values is not None) != valued:
-            raise ValueError("takes: found some with values and some without, expected all or none")
 
     @property
     def fps(self) -> float:

@@ -9,11 +9,11 @@ distribution that recorded the bag, and of the packages that are installed here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.interfaces.typing import Typesdict
@@ -28,6 +28,7 @@ from rosbags.typesys import (
 from rosbags.typesys.store import Typestore
 
 from rlif_bags.reading.files import METADATA, BagError, load_yaml
+from rlif_intervention.message_definitions import definition
 
 _WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
 _IDL = "=" * 80 + "\nIDL: "  # before the name of each of several definitions
@@ -119,37 +120,18 @@ def complete_types(reader: AnyReader, path: Path) -> None:
         return
     store = fallback_types(path)
     for kind in sorted(missing):
-        if kind not in store.fielddefs:
-            _add_installed(store, kind)
+        with suppress(ValueError, LookupError, TypesysError):  # `require_types` names the topic
+            add_installed(store, kind)
         if kind in store.fielddefs:
             new = {k: v for k, v in store.fielddefs.items() if k not in reader.typestore.fielddefs}
             reader.typestore.register(new)
 
 
-def _add_installed(store: Typestore, kind: str) -> None:
-    """The type `package/msg/Name` and those it uses, from the installed packages, if all are."""
-    found: dict[str, str] = {}
-    todo = [kind]
-    try:
-        while todo:
-            name = todo.pop()
-            package, _, short = name.split("/")
-            text = (Path(get_package_share_directory(package)) / "msg" / f"{short}.msg").read_text()
-            found[name] = text
-            types = get_types_from_msg(text, name)
-            used = {t for _, fields in types.values() for t in _named(fields)}
-            todo += [t for t in used if t not in store.fielddefs and t not in found]
-        for name, text in found.items():
-            store.register(get_types_from_msg(text, name))
-    except (PackageNotFoundError, LookupError, OSError, ValueError, TypesysError):
-        return  # `require_types` names the topic
+def add_installed(store: Typestore, kind: str) -> None:
+    """The type `package/msg/Name` and those it uses, from the installed packages.
 
-
-def _named(fields: object) -> Iterator[str]:
-    """Names of message types in a library's description of fields."""
-    if isinstance(fields, str):
-        if fields.count("/") == 2:
-            yield fields
-    elif isinstance(fields, (list, tuple)):
-        for part in fields:
-            yield from _named(part)
+    ValueError or LookupError where one is not installed.
+    """
+    if kind not in store.fielddefs:
+        types = get_types_from_msg(definition(kind), kind)
+        store.register({k: v for k, v in types.items() if k not in store.fielddefs})

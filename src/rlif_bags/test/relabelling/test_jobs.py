@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -131,3 +132,25 @@ def test_run_jobs_from_a_shell_does_bags_side_by_side(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(100))
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "2 of 2 bags labelled" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install ray)"
+)
+def test_run_jobs_on_ray_gives_the_same_files_and_report(
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str], cli: Cli
+) -> None:
+    bags = write_sessions(tmp_path)
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    words = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
+    words += ["--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2"]
+    assert rlif("relabel", *words, "-o", tmp_path / "one") == 1
+    first = capsys.readouterr().out.replace("/one", "/OUT")
+    assert rlif("relabel", *words, "-o", tmp_path / "two", "--ray", "local") == 1
+    assert capsys.readouterr().out.replace("/two", "/OUT") == first
+    assert_same_labels(tmp_path / "one", tmp_path / "two")
+    assert "--ray 127.0.0.1:1" in cli.fails(
+        "relabel", *bags, "-o", tmp_path / "no", "--ray", "127.0.0.1:1"
+    )
