@@ -28,3 +28,11 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Any:
     from step_bags import Cli
 
     return Cli(capsys)
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """A bag of one episode."""
+    from step_bags import make_episodes, write_bag
+
+    return write_bag(tmp_path / "bag", make_episodes(1))

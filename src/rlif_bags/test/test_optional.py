@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from step_bags import Cli, make_episodes, write_bag
+from step_bags import Cli
 
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
@@ -26,10 +26,8 @@ def test_optional_missing_library_is_named_with_remedy(monkeypatch: pytest.Monke
 )  # fmt: skip
 def test_optional_missing_library_ends_the_command_before_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli,
-    library: str, command: tuple[str, ...], remedy: str
-) -> None:  # fmt: skip
+    library: str, command: tuple[str, ...], remedy: str, bag: Path) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, library, None)
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
     name, *options = command
     assert remedy in cli.fails(name, bag, "-o", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()

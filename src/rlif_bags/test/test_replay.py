@@ -53,13 +53,11 @@ def test_recorded_steps_are_the_bytes_of_the_bag(tmp_path: Path) -> None:
 
 
 def test_recorded_steps_another_definition_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, bag: Path
 ) -> None:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     from rlif_bags.step_writer import step_typestore
-
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
 
     def newer() -> Any:
         store = step_typestore()

@@ -41,8 +41,9 @@ def test_export_after_a_killed_one_succeeds(
 
 
 @pytest.mark.parametrize("name", ["sets/monday/peg.npz", "sets/monday/peg-v0"])
-def test_export_makes_the_directories_above_the_output(tmp_path: Path, name: str) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
+def test_export_makes_the_directories_above_the_output(
+    tmp_path: Path, name: str, bag: Path
+) -> None:
     words = [bag, "-o", tmp_path / name]
     if name.endswith("-v0"):
         pytest.importorskip("minari", reason="minari is not installed: pip install --group export")

@@ -65,15 +65,13 @@ def test_relabel_describe_bad_bag_does_not_hide_the_others(
     ],
 )
 def test_relabel_wrong_option_is_refused_before_work(
-    tmp_path: Path, cli: Cli, words: list[str], message: str
+    tmp_path: Path, cli: Cli, words: list[str], message: str, bag: Path
 ) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
     assert message in cli.fails("relabel", bag, "-o", tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()
 
 
-def test_relabel_describe_only_reads(tmp_path: Path, cli: Cli) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
+def test_relabel_describe_only_reads(cli: Cli, bag: Path) -> None:
     assert "/replay" in cli.succeeds("relabel", bag, "--describe")
 
 
@@ -123,25 +121,17 @@ def test_parse_parameters_reads_lists_as_yaml() -> None:
     }  # fmt: skip
 
 
-def test_relabel_bad_bag_does_not_stop_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = write_bag(tmp_path / "good", make_episodes(1))
-    (tmp_path / "bad.mcap").write_bytes(b"nothing")
-    assert rlif("relabel", tmp_path / "bad.mcap", good, "-o", tmp_path / "out") == 1
-    captured = capsys.readouterr()
-    assert "bad.mcap" in captured.err and "1 of 2 bags labelled" in captured.out
-
-
-def test_relabel_bad_name_or_bag_named_twice_does_not_end_the_call(
+def test_relabel_bad_bag_or_name_or_bag_named_twice_does_not_end_the_call(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(1))
-    words = (tmp_path / "typo", bag, tmp_path / "other/../peg", tmp_path, "-o", tmp_path / "out")
+    words = (tmp_path / "typo", bag, tmp_path / "other/../peg", tmp_path / "bad.mcap")
+    words = (*words, tmp_path, "-o", tmp_path / "out")
     (tmp_path / "other").mkdir()
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
     assert rlif("relabel", *words) == 1
     captured = capsys.readouterr()
     assert f"{tmp_path / 'typo'}: found no bag" in captured.err
-    assert "1 of 1 bags labelled" in captured.out
+    assert "bad.mcap" in captured.err and "1 of 2 bags labelled" in captured.out
     assert rlif("relabel", tmp_path / "typo", "-o", tmp_path / "none") == 1
     assert not (tmp_path / "none").exists()

@@ -86,20 +86,18 @@ def test_replay_more_steps_than_a_queue_holds_fills_the_same_buffer(
 
 @pytest.mark.ros
 def test_replay_to_a_learner_that_drops_the_steps_reports_why(
-    learner: Any, tmp_path: Path, cli: Cli
+    learner: Any, cli: Cli, bag: Path
 ) -> None:
     """Regression: "has taken none", and not a word of their size."""
     learner.drops = True
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
     error = cli.fails("replay", bag, "--as-fast-as-possible", "--patience", 2.0)
     assert "it lost or dropped 6 Steps; it reports: state of step 0: found (3,)" in error
 
 
 @pytest.mark.ros
 def test_replay_without_subscriber_names_the_remedy(
-    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, bag: Path
 ) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
     assert "start a learner" in cli.fails("replay", bag, "--patience", 0.3, "--namespace", "nobody")
 
 

@@ -87,8 +87,7 @@ def test_write_minari_images_an_old_version_cannot_read_are_refused(
     )
 
 
-def test_write_minari_name_that_is_no_id_is_refused(tmp_path: Path, cli: Cli) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
+def test_write_minari_name_that_is_no_id_is_refused(tmp_path: Path, cli: Cli, bag: Path) -> None:
     assert "expected NAME-v0" in cli.fails(
         "export", bag, "-o", tmp_path / "peg", "--format", "minari"
     )

@@ -105,11 +105,10 @@ def test_bag_name_is_found_from_any_directory(
     assert bag_name(Path("/bag")) == "bag"
 
 
-def test_bag_name_link_keeps_its_own_name(tmp_path: Path) -> None:
+def test_bag_name_link_keeps_its_own_name(tmp_path: Path, bag: Path) -> None:
     """Data stores keep files under a hash, and links to them under names."""
     store = tmp_path / "objects"
     store.mkdir()
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
     file = next(bag.glob("*.mcap")).rename(store / "SHA-123.mcap")
     (tmp_path / "monday.mcap").symlink_to(file)
     assert bag_name(tmp_path / "monday.mcap") == "monday"

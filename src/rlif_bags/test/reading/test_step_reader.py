@@ -63,8 +63,7 @@ def test_step_reader_step_not_finite_is_left_out_and_named(tmp_path: Path) -> No
     assert "step 2 of episode 1" in reader.notes[0] and str(tmp_path) in reader.notes[0]
 
 
-def test_step_reader_no_steps_lists_the_topics_that_are_there(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
+def test_step_reader_no_steps_lists_the_topics_that_are_there(bag: Path) -> None:
     with pytest.raises(BagError, match=r"no Steps on /other, only \['/replay"):
         list(read_steps(bag, "/other"))
 
