@@ -83,13 +83,13 @@ def assert_equal_steps(found: list[StepRecord], expected: list[StepRecord]) -> N
                 assert got == value, name
 
 
-def rlif(name: str, *words: object) -> int:
+def rlif(name: str, *args: object) -> int:
     """The exit code of `rlif NAME WORD...`, run in this process."""
     module = "import_" if name == "import" else name
     command = importlib.import_module(f"rlif_bags.commands.{module}")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    return int(command.run(parser.parse_args([str(w) for w in words])))
+    return int(command.run(parser.parse_args([str(w) for w in args])))
 
 
 class Cli:
@@ -98,17 +98,17 @@ class Cli:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
 
-    def succeeds(self, *words: object) -> str:
+    def succeeds(self, *args: object) -> str:
         """Returns stdout."""
-        return self._run(0, words).out
+        return self._run(0, args).out
 
-    def fails(self, *words: object) -> str:
+    def fails(self, *args: object) -> str:
         """Returns stderr."""
-        return self._run(1, words).err
+        return self._run(1, args).err
 
-    def _run(self, expected: int, words: tuple[Any, ...]) -> Any:
+    def _run(self, expected: int, args: tuple[Any, ...]) -> Any:
         self._capsys.readouterr()
-        assert rlif(*words) == expected
+        assert rlif(*args) == expected
         return self._capsys.readouterr()
 
 
@@ -169,7 +169,7 @@ def record_bag(
     for name, kind in (("/replay", STEP_TYPE), (episode, EPISODE_TYPE)):
         writer.add_topic(Topic(name, kind, definition(kind), type_hash(kind), (qos_profile(),)))
 
-    def say(at: int, number: int, phase: int, outcome: int) -> None:
+    def write_event(at: int, number: int, phase: int, outcome: int) -> None:
         time = store.types["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
         message = store.types[EPISODE_TYPE](
             header=store.types["std_msgs/msg/Header"](time, frame_id=""), id=number,
@@ -182,11 +182,11 @@ def record_bag(
     waiting = list(events)
     for step in steps:
         while waiting and waiting[0][0] <= step.sequence:
-            say(*waiting.pop(0))
+            write_event(*waiting.pop(0))
         stamp = PERIOD + step.sequence * PERIOD
         writer.write("/replay", stamp, step_bytes(store, step, stamp))
     for event in waiting:
-        say(*event)
+        write_event(*event)
     writer.close()
     return path
 
@@ -198,7 +198,7 @@ def discarded(length: int = 6) -> list[StepRecord]:
     return steps
 
 
-SAYS: list[Event] = [(0, 1, RUNNING, 0), (6, 1, ENDED, 1), (6, 2, RUNNING, 0),
+EPISODE_EVENTS: list[Event] = [(0, 1, RUNNING, 0), (6, 1, ENDED, 1), (6, 2, RUNNING, 0),
                      (11, 2, ENDED, 4), (12, 3, RUNNING, 0)]  # fmt: skip
 
 

@@ -23,9 +23,8 @@ def test_bag_repair_then_info_of_the_new_bag(tmp_path: Path, cli: Cli) -> None:
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
 @pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.FILE])
 def test_bag_info_truncated_bag_is_refused_by_name(
-    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode,
-    cli: Cli
-) -> None:  # fmt: skip
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode, cli: Cli
+) -> None:
     bag = write_session(tmp_path / "bag", session(40), plugin, mode)
     file = data_file(bag)
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])

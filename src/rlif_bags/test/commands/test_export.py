@@ -44,9 +44,9 @@ def test_export_after_a_killed_one_succeeds(
 def test_export_makes_the_directories_above_the_output(
     tmp_path: Path, name: str, bag: Path
 ) -> None:
-    words = [bag, "-o", tmp_path / name]
+    args = [bag, "-o", tmp_path / name]
     if name.endswith("-v0"):
         pytest.importorskip("minari", reason="minari is not installed: pip install --group export")
-        words += ["--format", "minari"]
-    assert rlif("export", *words) == 0
+        args += ["--format", "minari"]
+    assert rlif("export", *args) == 0
     assert [p.name for p in (tmp_path / "sets/monday").iterdir()] == [Path(name).name]

@@ -31,20 +31,20 @@ def test_film_command_writes_the_named_episodes(tmp_path: Path, cli: Cli) -> Non
     assert rlif("film", bag, "-o", tmp_path / "valued.gif", "--checkpoint", tmp_path / "run") == 0
     with Image.open(tmp_path / "valued.gif") as gif:
         assert gif.width > without[0] and gif.n_frames == 21
-    for words in ("1,x", "", "3-", "5-4"):
+    for args in ("1,x", "", "3-", "5-4"):
         with pytest.raises(SystemExit):
-            rlif("film", bag, "-o", tmp_path / "no.gif", "--episodes", words)
+            rlif("film", bag, "-o", tmp_path / "no.gif", "--episodes", args)
 
 
 def test_film_command_wrong_checkpoint_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     bag = bag_of(tmp_path, seen_steps())
-    words = (bag, "-o", tmp_path / "film.gif", "--checkpoint", tmp_path / "run")
-    assert "checkpoint: found none" in cli.fails("film", *words)
+    args = (bag, "-o", tmp_path / "film.gif", "--checkpoint", tmp_path / "run")
+    assert "checkpoint: found none" in cli.fails("film", *args)
     store_checkpoint(tmp_path / "run", RLPD(CONFIG, replace(SPEC, state_dim=4)))
-    assert "is of another network" in cli.fails("film", *words)
+    assert "is of another network" in cli.fails("film", *args)
     assert not (tmp_path / "film.gif").exists()
     store_checkpoint(tmp_path / "bc", BC(ImitationConfig(), SPEC))
-    assert rlif("film", *words[:-1], tmp_path / "bc") == 0, "a film all the same"
+    assert rlif("film", *args[:-1], tmp_path / "bc") == 0, "a film all the same"
     assert "no critic's value" in capsys.readouterr().out

@@ -49,8 +49,8 @@ def test_import_too_few_camera_names_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_arrays(tmp_path, make_episodes(1, images=True))
-    words = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")
-    assert rlif("import", *words) == 1
+    args = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")
+    assert rlif("import", *args) == 1
     assert (
         "found 1 names (wrist), expected one for each camera of the dataset: camera_0, camera_1"
         in (capsys.readouterr().err)

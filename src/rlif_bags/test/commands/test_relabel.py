@@ -50,12 +50,12 @@ def test_relabel_describe_bad_bag_does_not_hide_the_others(
     (bag,) = write_sessions(tmp_path / "good", 1)
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
     assert rlif("relabel", "--describe", tmp_path / "bad.mcap", bag) == 1
-    said = capsys.readouterr()
-    assert "control_rate" in said.out and "bad.mcap" in said.err
+    printed = capsys.readouterr()
+    assert "control_rate" in printed.out and "bad.mcap" in printed.err
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--scheme", "unheard"], "expected one of"),
         (["--scheme", "no_such_module:f"], "no_such_module"),
@@ -65,9 +65,9 @@ def test_relabel_describe_bad_bag_does_not_hide_the_others(
     ],
 )
 def test_relabel_wrong_option_is_refused_before_work(
-    tmp_path: Path, cli: Cli, words: list[str], message: str, bag: Path
+    tmp_path: Path, cli: Cli, args: list[str], message: str, bag: Path
 ) -> None:
-    assert message in cli.fails("relabel", bag, "-o", tmp_path / "out", *words)
+    assert message in cli.fails("relabel", bag, "-o", tmp_path / "out", *args)
     assert not (tmp_path / "out").exists()
 
 
@@ -125,11 +125,11 @@ def test_relabel_bad_bag_or_name_or_bag_named_twice_does_not_end_the_call(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(1))
-    words = (tmp_path / "typo", bag, tmp_path / "other/../peg", tmp_path / "bad.mcap")
-    words = (*words, tmp_path, "-o", tmp_path / "out")
+    args = (tmp_path / "typo", bag, tmp_path / "other/../peg", tmp_path / "bad.mcap")
+    args = (*args, tmp_path, "-o", tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
-    assert rlif("relabel", *words) == 1
+    assert rlif("relabel", *args) == 1
     captured = capsys.readouterr()
     assert f"{tmp_path / 'typo'}: found no bag" in captured.err
     assert "bad.mcap" in captured.err and "1 of 2 bags labelled" in captured.out

@@ -23,8 +23,8 @@ def test_show_many_episodes_become_several_pictures(
     bag = write_bag(tmp_path / "peg", make_episodes(4, length=2))
     assert rlif("show", bag, "-o", tmp_path / "out") == 0
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["peg-1.png", "peg-2.png"]
-    said = capsys.readouterr().out
-    assert "4 episodes" in said and "peg-1.png" in said and "peg-2.png" in said
+    printed = capsys.readouterr().out
+    assert "4 episodes" in printed and "peg-1.png" in printed and "peg-2.png" in printed
 
 
 def test_show_run_directory_stands_for_its_bag(
@@ -62,14 +62,14 @@ def test_show_writes_picture_and_page(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [(["--episodes", "99"], "no such episode"), (["--last", "0"], "at least 1")],
 )
 def test_show_nothing_to_draw_is_an_error(
-    tmp_path: Path, cli: Cli, words: list[str], message: str
+    tmp_path: Path, cli: Cli, args: list[str], message: str
 ) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(1))
-    assert message in cli.fails("show", bag, "-o", tmp_path, *words)
+    assert message in cli.fails("show", bag, "-o", tmp_path, *args)
 
 
 def test_show_labels_of_a_function_with_parameters(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_film_band_and_bar_show_source_and_outcome() -> None:
     for frame, colour in zip(frames, expected, strict=True):
         for corner in ((0, 0), (0, band.bottom - 1), (band.right - 1, band.bottom - 1)):
             assert list(frame.getpixel(corner)) == rgb(colour)
-    assert len({where(frames[i], "#ffffff")[: band.bottom].sum() for i in (0, 3, 6)}) == 3, "words"
+    assert len({where(frames[i], "#ffffff")[: band.bottom].sum() for i in (0, 3, 6)}) == 3, (
+        "their texts"
+    )
     for i, frame in enumerate(frames):
         row = frame.crop((bar.x, bar.y + 4, bar.right, bar.y + 5))
         share = [where(row, colour).sum() / bar.width for colour in (POLICY, OPERATOR)]

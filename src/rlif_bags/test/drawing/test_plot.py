@@ -24,10 +24,10 @@ def test_plot_episodes_draws_a_picture_for_each_episode(tmp_path: Path, cli: Cli
 def test_plot_episodes_are_of_the_labels_that_are_there(tmp_path: Path) -> None:
     """Regression: after the labels were deleted and made again, the old pictures stayed."""
     bag = write_bag(tmp_path / "peg", make_episodes(1))
-    words = (bag, "-o", tmp_path / "out", "--plots")
-    assert rlif("relabel", *words) == 0
+    args = (bag, "-o", tmp_path / "out", "--plots")
+    assert rlif("relabel", *args) == 0
     (picture,) = (tmp_path / "out/peg.plots").iterdir()
     before = picture.read_bytes()
-    assert rlif("relabel", *words) == 0 and picture.read_bytes() == before
+    assert rlif("relabel", *args) == 0 and picture.read_bytes() == before
     (tmp_path / "out/peg.labels.npz").unlink()
-    assert rlif("relabel", *words, "--scheme", "every_step") == 0 and picture.read_bytes() != before
+    assert rlif("relabel", *args, "--scheme", "every_step") == 0 and picture.read_bytes() != before

@@ -18,8 +18,8 @@ from step_bags import Cli, make_episodes, rlif, write_bag
 def test_show_in_rerun_file_holds_all_steps(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(3, images=True))
     file = tmp_path / "out.rrd"
-    words = (bag, "-o", tmp_path / "out", "--episodes", "2-3", "--rerun", file)
-    assert str(file) in cli.succeeds("show", *words)
+    args = (bag, "-o", tmp_path / "out", "--episodes", "2-3", "--rerun", file)
+    assert str(file) in cli.succeeds("show", *args)
     from rerun.chunk import RrdReader
 
     rows: Counter[str] = Counter()
@@ -28,4 +28,4 @@ def test_show_in_rerun_file_holds_all_steps(tmp_path: Path, cli: Cli) -> None:
     expected = {"camera_0": 12, "camera_1": 12, "state": 12, "action": 10, "reward": 10,
                 "driver": 10, "events": 4}  # fmt: skip
     assert {k.strip("/"): n for k, n in rows.items() if k.strip("/") in expected} == expected
-    assert rlif("show", *words) == 1, "never written over"
+    assert rlif("show", *args) == 1, "never written over"

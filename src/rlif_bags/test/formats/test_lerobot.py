@@ -111,11 +111,11 @@ def test_write_lerobot_failure_leaves_nothing(tmp_path: Path, cli: Cli) -> None:
     steps = episodes(2)
     steps[-3] = replace(steps[-3], images=(picture(0, 0, 24), picture(0, 1)))
     write_bag(tmp_path / "bag", steps, cameras=CAMERAS)
-    words = (tmp_path / "bag", "-o", tmp_path / "out", "--format", "lerobot")
-    assert "camera wrist: found an image of (24, 64, 3)" in cli.fails("export", *words)
+    args = (tmp_path / "bag", "-o", tmp_path / "out", "--format", "lerobot")
+    assert "camera wrist: found an image of (24, 64, 3)" in cli.fails("export", *args)
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
     (tmp_path / "out").mkdir()
-    assert "exists already" in cli.fails("export", *words)
+    assert "exists already" in cli.fails("export", *args)
 
 
 LOAD = """
@@ -176,14 +176,14 @@ def test_write_lerobot_bags_of_another_rate_are_refused(tmp_path: Path, cli: Cli
     """Regression: the frames of all bags were stamped at the rate of the first."""
     steps = make_episodes(1, length=12)
     bags = [write_bag(tmp_path / str(rate), steps, rate) for rate in (10, 20)]
-    words = ("export", *bags, "-o", tmp_path / "dataset", "--format", "lerobot")
-    error = cli.fails(*words)
+    args = ("export", *bags, "-o", tmp_path / "dataset", "--format", "lerobot")
+    error = cli.fails(*args)
     assert (
         f"{bags[1]}: its Steps came at 20.00 Hz, those before at 10.00" in error
         and "--fps" in error
     )
     assert not (tmp_path / "dataset").exists()
-    assert rlif(*words, "--fps", 10) == 0
+    assert rlif(*args, "--fps", 10) == 0
 
 
 @pytest.mark.parametrize("rate", [7.5, 2.5, 3.3])
@@ -217,8 +217,8 @@ def test_write_lerobot_cameras_in_another_order_keep_their_columns(tmp_path: Pat
     with StepWriter(bags[1]) as writer:
         for step in other:
             writer.write(step, 10**10 + step.sequence * PERIOD, CAMERAS[::-1])
-    words = ("-o", tmp_path / "d", "--format", "lerobot", "--codec", "lossless")
-    assert rlif("export", *bags, *words) == 0
+    args = ("-o", tmp_path / "d", "--format", "lerobot", "--codec", "lossless")
+    assert rlif("export", *bags, *args) == 0
     assert rlif("import", tmp_path / "d", "-o", tmp_path / "again") == 0
     found = list(read_steps(tmp_path / "again"))
     assert len(found) == 2 * len(steps)

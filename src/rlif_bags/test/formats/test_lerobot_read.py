@@ -55,9 +55,8 @@ def test_lerobot_reader_without_final_images_drops_the_last_action(
     ],
 )
 def test_lerobot_reader_missing_file_gives_no_bag(
-    tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch,
-    cli: Cli
-) -> None:  # fmt: skip
+    tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
 
     monkeypatch.setattr(f"{LEROBOT}.DATA_MIB", 0)
     monkeypatch.setattr(f"{LEROBOT}.VIDEO_MIB", 0)
@@ -69,8 +68,8 @@ def test_lerobot_reader_missing_file_gives_no_bag(
 
 def test_lerobot_reader_another_feature_as_state(tmp_path: Path) -> None:
     dataset = export_dataset(tmp_path, make_episodes(2))
-    words = ("-o", tmp_path / "again", "--state-key", "policy_action")
-    assert rlif("import", dataset, *words) == 0
+    args = ("-o", tmp_path / "again", "--state-key", "policy_action")
+    assert rlif("import", dataset, *args) == 0
     found = list(read_steps(tmp_path / "again"))
     assert len(found) == 10 and {len(step.state) for step in found} == {2}
 
@@ -122,9 +121,9 @@ def test_lerobot_reader_differences_of_positions_are_velocities(tmp_path: Path, 
     """Actions of 0, 0.1, 0.2 ... at 10 Hz: 1 a second. The gripper's position stays one."""
     dataset = export_dataset(tmp_path, make_episodes(2))
     rename_actions(dataset, NAMES)
-    words = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
-    assert "--gripper-range CLOSED OPEN" in cli.fails("import", *words)
-    assert rlif("import", *words, "--gripper-range", 0.0, 0.4) == 0
+    args = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
+    assert "--gripper-range CLOSED OPEN" in cli.fails("import", *args)
+    assert rlif("import", *args, "--gripper-range", 0.0, 0.4) == 0
     steps = [s for s in read_steps(tmp_path / "again") if not s.is_last]
     found = [s.action.tolist() for s in steps]
     one = [[0.0, -1.0], [0.25, -0.5], [0.25, 0.0], [0.25, 0.5], [0.25, 1.0]]
@@ -132,17 +131,17 @@ def test_lerobot_reader_differences_of_positions_are_velocities(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--gripper-range", 0, 1], "expected --differences with it"),
         (["--differences", "--gripper-range", 1, 1], "found 1.0 twice"),
     ],
 )
 def test_differences_wrong_options_are_refused(
-    tmp_path: Path, cli: Cli, words: list[Any], message: str
+    tmp_path: Path, cli: Cli, args: list[Any], message: str
 ) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
-    assert message in cli.fails("import", dataset, "-o", tmp_path / "again", *words)
+    assert message in cli.fails("import", dataset, "-o", tmp_path / "again", *args)
 
 
 def test_lerobot_reader_state_of_several_features_and_unused_ones_are_noted(

@@ -30,7 +30,7 @@ def test_bag_paths_directory_of_bags_gives_its_bags(tmp_path: Path) -> None:
 
 
 def test_bag_paths_files_of_several_recordings_are_several_bags(tmp_path: Path) -> None:
-    """Regression: they were merged by time into one, and nothing told."""
+    """Regression: they were merged by time into one, without a note."""
     (tmp_path / "all").mkdir()
     for name in ("ada", "bob", "cyd"):
         bag = write_bag(tmp_path / name, make_episodes(1))

@@ -15,8 +15,8 @@ from external_sessions import (
     SECOND,
     convert,
     data_file,
-    drivers,
     session,
+    sources_of,
     write_mcap,
     write_session,
 )
@@ -109,15 +109,15 @@ def test_read_messages_damage_in_compressed_bag_is_noted_or_refused(
     except BagError as error:
         assert str(bag) in str(error)
     else:
-        said = report.notes or drivers(steps)[-1] == "|"
-        assert said and (report.notes or len(steps) == 41)
+        noted = report.notes or sources_of(steps)[-1] == "|"
+        assert noted and (report.notes or len(steps) == 41)
 
 
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
 def test_open_bag_killed_with_compressed_files_is_read_whole(
     tmp_path: Path, plugin: StoragePlugin
 ) -> None:
-    """Regression: only the file that was being written was read, and nothing said so.
+    """Regression: only the file that was being written was read, and without a note.
 
     What `ros2 bag record --compression-mode file` leaves: closed files compressed, the one before
     the last perhaps half, the last one open; no metadata.yaml.
@@ -139,7 +139,7 @@ def test_open_bag_killed_with_compressed_files_is_read_whole(
             name.with_suffix(f"{file.suffix}.zstd").write_bytes(packed[:1000])
     before = {f.name: f.read_bytes() for f in killed.iterdir()}
     steps, report = convert(killed)
-    assert drivers(steps) == drivers(expected) and len(steps) == len(expected)
+    assert sources_of(steps) == sources_of(expected) and len(steps) == len(expected)
     assert any("metadata.yaml" in note for note in report.notes)
     assert {f.name: f.read_bytes() for f in killed.iterdir()} == before
     assert bag_paths([tmp_path])[0] == killed, "among others in a directory"
@@ -152,7 +152,7 @@ def test_open_bag_unordered_without_chunks_is_read_whole(tmp_path: Path) -> None
     file = write_mcap(tmp_path / "fast.mcap", messages, use_chunking=False)
     expected, _ = convert(write_session(tmp_path / "plain", session(5)))
     steps, report = convert(file)
-    assert drivers(steps) == drivers(expected)
+    assert sources_of(steps) == sources_of(expected)
     assert [note for note in report.notes if "sorted copy" in note] and not report.late
 
 
@@ -201,10 +201,10 @@ def test_open_bag_killed_sqlite_is_read_with_its_log(tmp_path: Path) -> None:
     database.close()
     before = {f.name: f.read_bytes() for f in killed.iterdir()}
     steps, report = convert(killed)
-    assert drivers(steps) == drivers(expected)
+    assert sources_of(steps) == sources_of(expected)
     assert any("write-ahead log" in note for note in report.notes)
     single, _ = convert(data_file_of(killed))
-    assert drivers(single) == drivers(expected)
+    assert sources_of(single) == sources_of(expected)
     assert {f.name: f.read_bytes() for f in killed.iterdir()} == before
 
 
@@ -212,7 +212,7 @@ def test_open_bag_killed_sqlite_is_read_with_its_log(tmp_path: Path) -> None:
 def test_open_bag_part_that_metadata_does_not_name_is_read(
     tmp_path: Path, plugin: StoragePlugin
 ) -> None:
-    """Regression: what came after metadata.yaml was written was not read, and nothing told."""
+    """Regression: what came after metadata.yaml was written was not read, without a note."""
     messages = session(10)
     expected, _ = convert(write_session(tmp_path / "plain", messages))
     half = len(messages) // 2
@@ -224,7 +224,7 @@ def test_open_bag_part_that_metadata_does_not_name_is_read(
     shutil.copy(rest, bag / f"bag_1{first.suffix}")
     shutil.copy(rest, bag / f"other{first.suffix}")
     steps, report = convert(bag)
-    assert drivers(steps) == drivers(expected)
+    assert sources_of(steps) == sources_of(expected)
     notes = "\n".join(report.notes)
     assert "was not finished" in notes
     (bag / f"bag_1{first.suffix}").unlink()
@@ -239,7 +239,7 @@ def test_open_bag_message_compression_without_metadata_is_read(tmp_path: Path) -
     expected, _ = convert(bag)
     (bag / "metadata.yaml").unlink()
     steps, report = convert(bag)
-    assert drivers(steps) == drivers(expected) and not report.refused
+    assert sources_of(steps) == sources_of(expected) and not report.refused
 
 
 def test_with_log_copy_of_a_read_only_file_is_writable(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_open_bag_storage_and_compression_make_no_difference(
     plain, _ = convert(write_session(tmp_path / "plain", session(5)))
     other, report = convert(write_session(tmp_path / "other", session(5), plugin, mode))
     assert [s.state.tolist() for s in other] == [s.state.tolist() for s in plain]
-    assert drivers(other) == drivers(plain) and not report.notes
+    assert sources_of(other) == sources_of(plain) and not report.notes
 
 
 def test_open_bag_ros_1_is_read(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_open_bag_qos_edited_in_metadata_is_read(
     }]  # fmt: skip
     metadata.write_text(yaml.safe_dump(content))
     steps, report = convert(bag)
-    assert drivers(steps) == "ppppo|" and not report.notes
+    assert sources_of(steps) == "ppppo|" and not report.notes
     with open_bag(bag) as reader:
         counts: dict[str, int] = {}
         for connection in reader.connections:
@@ -354,7 +354,7 @@ def test_open_bag_topics_not_of_ros_are_left_out(tmp_path: Path, finished: bool)
     if not finished:
         file.write_bytes(file.read_bytes()[:-4000])
     steps, report = convert(file)
-    assert drivers(steps) == "ppppo|"
+    assert sources_of(steps) == "ppppo|"
     notes = "\n".join(report.notes)
     assert "/bytes: its messages are without a schema" in notes
     assert "/json: its messages are in 'json', expected cdr" in notes

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from external_sessions import convert, drivers, session, write_session
+from external_sessions import convert, session, sources_of, write_session
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from step_bags import assert_equal_steps, make_episodes, write_unfinished_bag
@@ -67,7 +67,7 @@ def test_repair_bag_messages_compressed_one_by_one_are_unpacked(tmp_path: Path) 
     expected, _ = convert(bag)
     repair_bag(bag, tmp_path / "whole")
     steps, report = convert(tmp_path / "whole")
-    assert drivers(steps) == drivers(expected) and not report.refused
+    assert sources_of(steps) == sources_of(expected) and not report.refused
 
 
 SEED = random.randrange(10**6)

@@ -14,8 +14,8 @@ from external_sessions import (
     SECOND,
     convert,
     data_file,
-    drivers,
     session,
+    sources_of,
     write_mcap,
     write_session,
 )
@@ -52,7 +52,7 @@ def test_fallback_types_humble_sqlite_without_definitions_is_read(tmp_path: Path
     plain, _ = convert(write_session(tmp_path / "new", session(5)))
     steps, report = convert(old_sqlite(tmp_path / "old", session(5)))
     assert [s.state.tolist() for s in steps] == [s.state.tolist() for s in plain]
-    assert drivers(steps) == drivers(plain) and not report.notes
+    assert sources_of(steps) == sources_of(plain) and not report.notes
     assert any("/arm/pose" in line for line in describe_bag(tmp_path / "old"))
 
 
@@ -92,9 +92,9 @@ def test_tolerant_reader_unreadable_definition_costs_its_topic_only(
     strange = partial(with_service, digest=digest)
     file = write_mcap(tmp_path / "with_service.mcap", session(5), strange)
     steps, report = convert(file)
-    assert drivers(steps) == "ppppo|" and not report.notes
+    assert sources_of(steps) == "ppppo|" and not report.notes
     assert any("/add/_service_event" in line for line in describe_bag(file))
     repair_bag(file, tmp_path / "whole")
-    assert drivers(convert(tmp_path / "whole")[0]) == "ppppo|"
+    assert sources_of(convert(tmp_path / "whole")[0]) == "ppppo|"
     with pytest.raises(BagError, match=r"no definition of the type of /add/_service_event"):
         convert(file, command="/add/_service_event")

@@ -26,9 +26,9 @@ def test_run_jobs_two_workers_give_the_same_files_and_report(
 ) -> None:
     bags = write_sessions(tmp_path)
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
-    words = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file]
-    assert rlif("relabel", *words, "-o", tmp_path / "one") == 1
-    assert rlif("relabel", *words, "-o", tmp_path / "two", "--jobs", 2) == 1
+    args = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file]
+    assert rlif("relabel", *args, "-o", tmp_path / "one") == 1
+    assert rlif("relabel", *args, "-o", tmp_path / "two", "--jobs", 2) == 1
     assert_same_labels(tmp_path / "one", tmp_path / "two")
     report = outcome(tmp_path / "one")[1]
     assert [r["conversion"]["steps"] for r in report[:3]] == [6, 7, 8]
@@ -46,8 +46,8 @@ def test_run_jobs_worker_that_dies_is_reported(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.syspath_prepend(str(tmp_path))
     bags = [write_bag(tmp_path / f"b{n}", make_episodes(1)) for n in range(2)]
-    words = ("-o", tmp_path / "out", "--scheme", "dies_in_test:f", "--jobs", 2)
-    assert "a worker process died" in cli.fails("relabel", *bags, *words)
+    args = ("-o", tmp_path / "out", "--scheme", "dies_in_test:f", "--jobs", 2)
+    assert "a worker process died" in cli.fails("relabel", *bags, *args)
     sys.modules.pop("dies_in_test", None)
 
 
@@ -97,11 +97,20 @@ def f(steps):
 
 @pytest.mark.slow
 def test_run_jobs_ctrl_c_ends_all_workers_in_a_line(tmp_path: Path) -> None:
-    """Each worker said its own traceback: Ctrl-C reaches all processes of a terminal."""
+    """Each worker printed its own traceback: Ctrl-C reaches all processes of a terminal."""
     (tmp_path / "slow_scheme.py").write_text(_SLOW)
     bags = [write_bag(tmp_path / f"b{n}", make_episodes(1)) for n in range(3)]
-    words = ["relabel", *map(str, bags), "-o", "out", "--jobs", "2", "--scheme", "slow_scheme:f"]
-    command = [sys.executable, "-c", "from rlif_bringup.cli import main; exit(main())", *words]
+    args = [
+        "relabel",
+        *map(str, bags),
+        "-o",
+        "out",
+        "--jobs",
+        "2",
+        "--scheme",
+        "slow_scheme:f",
+    ]
+    command = [sys.executable, "-c", "from rlif_bringup.cli import main; exit(main())", *args]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -128,8 +137,8 @@ def test_run_job_unexpected_error_ends_one_bag_only(
 def test_run_jobs_from_a_shell_does_bags_side_by_side(tmp_path: Path) -> None:
     """Regression: its workers imported the script, which began again in each of them."""
     bags = [write_bag(tmp_path / name, make_episodes(1)) for name in ("one", "two")]
-    words = ["rlif", "relabel", *map(str, bags), "-o", str(tmp_path / "out"), "--jobs", "2"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(100))
+    args = ["rlif", "relabel", *map(str, bags), "-o", str(tmp_path / "out"), "--jobs", "2"]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=scaled(100))
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "2 of 2 bags labelled" in done.stdout
 
@@ -144,11 +153,16 @@ def test_run_jobs_on_ray_gives_the_same_files_and_report(
 ) -> None:
     bags = write_sessions(tmp_path)
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
-    words = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
-    words += ["--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2"]
-    assert rlif("relabel", *words, "-o", tmp_path / "one") == 1
+    args = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
+    args += [
+        "--scheme",
+        "rlif_bags.relabelling.relabel:shared_blame",
+        "--set",
+        "blame_steps=2",
+    ]
+    assert rlif("relabel", *args, "-o", tmp_path / "one") == 1
     first = capsys.readouterr().out.replace("/one", "/OUT")
-    assert rlif("relabel", *words, "-o", tmp_path / "two", "--ray", "local") == 1
+    assert rlif("relabel", *args, "-o", tmp_path / "two", "--ray", "local") == 1
     assert capsys.readouterr().out.replace("/two", "/OUT") == first
     assert_same_labels(tmp_path / "one", tmp_path / "two")
     assert "--ray 127.0.0.1:1" in cli.fails(

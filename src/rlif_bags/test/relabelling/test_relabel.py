@@ -29,7 +29,7 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 
 @pytest.mark.parametrize(
-    ("body", "words", "message"),
+    ("body", "args", "message"),
     [
         ("raise KeyError('oh')", [], r"episode 1: KeyError: 'oh' (scheme_of_test.py, line 2)"),
         ("return 1, 2", [], "returned shapes () and () for 6 steps"),
@@ -40,12 +40,12 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord
 )
 def test_relabelling_user_function_that_fails_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli,
-    body: str, words: list[str], message: str, bag: Path) -> None:  # fmt: skip
+    body: str, args: list[str], message: str, bag: Path) -> None:  # fmt: skip
     (tmp_path / "scheme_of_test.py").write_text(f"def f(steps):\n    {body}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "scheme_of_test", raising=False)
     assert message in cli.fails(
-        "relabel", bag, "-o", tmp_path / "out", "--scheme", "scheme_of_test:f", *words
+        "relabel", bag, "-o", tmp_path / "out", "--scheme", "scheme_of_test:f", *args
     )
     sys.modules.pop("scheme_of_test", None)
 
@@ -88,17 +88,17 @@ def test_relabel_bag_discarded_episode_has_no_transition(tmp_path: Path) -> None
     assert not found["reward"][6:].any()
 
 
-def steps_of(drivers: str) -> list[StepRecord]:
+def steps_of(sources: str) -> list[StepRecord]:
     """An episode as letters: p and o drive; it ends in a time limit."""
     steps: list[StepRecord] = []
-    for index, letter in enumerate(drivers + "."):
+    for index, letter in enumerate(sources + "."):
         operator = letter == "o"
-        onset = operator and (index == 0 or drivers[index - 1] != "o")
-        last = index == len(drivers)
+        onset = operator and (index == 0 or sources[index - 1] != "o")
+        last = index == len(sources)
         source = Source.NONE if last else Source.OPERATOR if operator else Source.POLICY
         outcome = Outcome.TRUNCATED if last else Outcome.RUNNING
         steps.append(
-            make_step(index, index, len(drivers), source=source, onset=onset, outcome=outcome)
+            make_step(index, index, len(sources), source=source, onset=onset, outcome=outcome)
         )
     return steps
 
@@ -107,8 +107,8 @@ def steps_of(drivers: str) -> list[StepRecord]:
 @given(st.lists(st.text("po", min_size=1, max_size=8), min_size=1, max_size=5))
 def test_episodes_of_labelled_apart_equal_all_at_once(episodes: list[str]) -> None:
     steps: list[StepRecord] = []
-    for number, drivers in enumerate(episodes, start=1):
-        for step in steps_of(drivers):
+    for number, sources in enumerate(episodes, start=1):
+        for step in steps_of(sources):
             steps.append(StepRecord(**{**vars(step), "sequence": len(steps), "episode_id": number}))
     for scheme in SCHEMES:
         parts = [label_rewards(group, scheme)[0] for group in episodes_of(steps)]
@@ -142,15 +142,23 @@ def test_relabelling_user_function_labels_and_its_edit_is_noticed(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     bag = write_bag(tmp_path / "bag", make_episodes(2))
-    words = (bag, "-o", tmp_path / "out", "--scheme", "own_scheme:constant", "--set", "value=-0.5")
-    assert rlif("relabel", *words) == 0
+    args = (
+        bag,
+        "-o",
+        tmp_path / "out",
+        "--scheme",
+        "own_scheme:constant",
+        "--set",
+        "value=-0.5",
+    )
+    assert rlif("relabel", *args) == 0
     found = read_labels(labels_path(bag, tmp_path / "out")).columns
     assert set(found["reward"].tolist()) == {-0.5}
     assert "12 labels changed" in capsys.readouterr().out
-    assert "done before" in cli.succeeds("relabel", *words)
+    assert "done before" in cli.succeeds("relabel", *args)
     with (tmp_path / "own_scheme.py").open("a") as file:
         file.write("# edited: it may make other labels\n")
-    assert "holds labels of other settings" in cli.fails("relabel", *words)
+    assert "holds labels of other settings" in cli.fails("relabel", *args)
     sys.modules.pop("own_scheme", None)
 
 
