@@ -21,12 +21,13 @@ from rlif_bags.commands.options import (
     parse_parameters,
     reports_errors,
 )
-from rlif_bags.formats.export import ExportConfig, ExportReader
+from rlif_bags.formats.export import ExportReader
 from rlif_bags.formats.lerobot import LeRobotConfig, write_lerobot
-from rlif_bags.formats.minari import MinariConfig, write_minari
+from rlif_bags.formats.minari import write_minari
 from rlif_bags.formats.npz import write_npz
 from rlif_bags.formats.video import CODECS
 from rlif_bags.reading.files import bag_paths, refuse_inside
+from rlif_bags.relabelling.relabel import Relabelling
 
 FORMATS = ("npz", "lerobot", "minari")
 
@@ -53,16 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @reports_errors("export")
 def run(arguments: argparse.Namespace) -> int:
-    config = ExportConfig(
-        arguments.scheme,
-        parse_parameters(arguments.parameters),
-        arguments.topic,
-        arguments.evaluation,
-        not arguments.no_images,
-    )
+    parameters = parse_parameters(arguments.parameters)
+    work = Relabelling(arguments.scheme, parameters, topic=arguments.topic)
     bags = bag_paths(arguments.bags)
     refuse_inside(bags, arguments.output)
-    reader = ExportReader(bags, config)
+    reader = ExportReader(bags, work, arguments.evaluation, not arguments.no_images)
     _write(reader, arguments)
     for line in reader.lines():
         print(line)
@@ -78,6 +74,6 @@ def _write(reader: ExportReader, arguments: argparse.Namespace) -> None:
         config = LeRobotConfig(arguments.task, arguments.fps, arguments.codec, arguments.robot)
         write_lerobot(reader, arguments.output, config)
     elif kind == "minari":
-        write_minari(reader, arguments.output, MinariConfig(arguments.author))
+        write_minari(reader, arguments.output, arguments.author)
     else:
         raise ValueError(f"--format: found none, expected one of {list(FORMATS)}")

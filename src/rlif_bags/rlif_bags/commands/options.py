@@ -41,7 +41,7 @@ def parse_parameters(given: list[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for pair in given:
         name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
+        if not equals or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"--set: found {pair!r}, expected NAME=VALUE")
         try:
             parameters[name] = json.loads(text)

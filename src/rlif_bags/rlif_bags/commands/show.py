@@ -23,7 +23,7 @@ from rlif_bags.commands.options import (
     reports_errors,
 )
 from rlif_bags.drawing.rerun_log import show_in_rerun
-from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, views
+from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, view_of
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import (
     BagError,
@@ -32,7 +32,7 @@ from rlif_bags.reading.files import (
     refuse_equal_names,
     refuse_inside,
 )
-from rlif_bags.reading.step_reader import StepReader
+from rlif_bags.reading.step_reader import StepReader, episodes_of
 from rlif_bags.relabelling.relabel import Relabelling, Scheme
 
 
@@ -86,9 +86,10 @@ def _show(bag: Path, arguments: argparse.Namespace, scheme: Scheme) -> None:
     reader = StepReader(bag, arguments.topic)
     shown: deque[EpisodeView] = deque(maxlen=arguments.last)
     count = 0
-    for view in views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera):
-        shown.append(view)
-        count += 1
+    for steps in episodes_of(reader):
+        if arguments.episodes is None or steps[0].episode_id in arguments.episodes:
+            shown.append(view_of(steps, scheme, arguments.frames, arguments.camera))
+            count += 1
     if not shown:
         raise ValueError(f"{bag}: found no such episode")
     arguments.output.mkdir(parents=True, exist_ok=True)

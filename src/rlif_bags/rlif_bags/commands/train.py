@@ -105,7 +105,7 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
             raise ValueError(f"{arguments.output} is not empty; name a new directory")
         bags = bag_paths([*arguments.bags, *arguments.prior])
         refuse_inside(bags, arguments.output)
-        config, trainer, updates = _load(arguments, print if own.is_first else _print_nothing)
+        config, trainer, updates = _load(arguments, print if own.is_first else lambda _: None)
     except (BagError, ValueError, OSError) as error:
         problem = error
     failed = own.first_failed(problem is not None)
@@ -145,21 +145,11 @@ def _load(arguments: argparse.Namespace, report: Print) -> tuple[OfflineConfig, 
     return config, trainer, updates
 
 
-def _print_nothing(_: str) -> None:
-    """In the place of print, in all processes but the first."""
-
-
-def _identifier(pair: str) -> str:
-    """rlpd.utd=3 as rlpd__utd=3."""
-    name, equals, value = pair.partition("=")
-    return name.replace(".", "__", 1) + equals + value
-
-
 def _config(arguments: argparse.Namespace, report: Print) -> OfflineConfig:
     parameters = read_parameters(arguments.config) if arguments.config else {}
-    over = parse_parameters([_identifier(p) for p in arguments.parameters])
+    over = parse_parameters(arguments.parameters)
     for name, value in over.items():
-        group, dot, inner = name.partition("__")
+        group, dot, inner = name.partition(".")
         if dot:
             parameters[group] = {**parameters.get(group, {}), inner: value}
         else:

@@ -7,7 +7,7 @@ import base64
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from rlif_bags.reading.step_reader import episodes_of
 from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
@@ -82,16 +81,6 @@ def view_of(
         ),
         frames=tuple(_colour(seen[i]) for i in chosen),
     )
-
-
-def views(
-    steps: Iterable[StepRecord], wanted: range | None = None, scheme: Scheme = label_rewards,
-    frames: int = 8, camera: int = 0,
-) -> Iterator[EpisodeView]:  # fmt: skip
-    """Views of the episodes, those with an id in `wanted` only."""
-    for episode in episodes_of(steps):
-        if wanted is None or episode[0].episode_id in wanted:
-            yield view_of(episode, scheme, frames, camera)
 
 
 def _colour(image: np.ndarray) -> np.ndarray:

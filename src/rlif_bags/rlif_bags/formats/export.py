@@ -8,7 +8,7 @@ no format does a next observation lie beyond a gap. Rewards are those of the who
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,6 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follo
 NOT_DRIVEN = "no transition"
 DISCARDED = "discarded"
 EVALUATION = "of evaluation"
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """What to take out of the bags.
-
-    scheme, parameters: of the rewards, as `rlif relabel` takes them; topic: of the Steps
-    evaluation: episodes of evaluation as well; images: the cameras, where they were recorded
-    """
-
-    scheme: str = "onset"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    topic: str = ""
-    evaluation: bool = False
-    images: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +117,9 @@ class ExportReader:
     """
 
     bags: Sequence[Path]
-    config: ExportConfig = field(default_factory=ExportConfig)
+    work: Relabelling  # of the rewards
+    evaluation: bool = False  # episodes of evaluation as well
+    images: bool = True  # the cameras, where they were recorded
     notes: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)  # episodes, by reason
     runs: int = 0
@@ -144,12 +131,12 @@ class ExportReader:
         shape: dict[str, Any] | None = None
         for bag in self.bags:
             for run in self._runs_of_bag(bag):
-                found = _shape(run)
-                shape = shape or found
-                if found != shape:
-                    raise BagError(f"{bag}: found Steps of {found}, expected {shape}")
-                run = _with_cameras(run, tuple(shape["images"]))
-                _check_images(run)
+                for frame in run.frames:
+                    found = _shape(frame, len(run.frames[0].record.action))
+                    shape = shape or found
+                    if found != shape:
+                        raise BagError(f"{bag}: found Steps of {found}, expected {shape}")
+                run = _with_cameras(run, tuple(shape["images"]) if shape else ())
                 self.runs += 1
                 self.transitions += len(run)
                 yield run
@@ -162,14 +149,14 @@ class ExportReader:
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def _runs_of_bag(self, bag: Path) -> Iterator[Run]:
-        reader = StepReader(bag, self.config.topic, self.config.images)
-        label = Relabelling(self.config.scheme, self.config.parameters).function()
+        reader = StepReader(bag, self.work.topic, self.images)
+        label = self.work.function()
         for frames in grouped_by_episode(_frames(reader), lambda frame: frame.record):
             steps = [frame.record for frame in frames]
             if discards(steps[-1]):
                 self.left_out[DISCARDED] += 1
                 continue
-            if any(step.evaluation for step in steps) and not self.config.evaluation:
+            if any(step.evaluation for step in steps) and not self.evaluation:
                 self.left_out[EVALUATION] += 1
                 continue
             rewards, terminals = label(steps)
@@ -209,10 +196,11 @@ def _unbroken(
         start = stop - 1 if whole else stop
 
 
-def _shape(run: Run) -> dict[str, Any]:
-    step = run.frames[0].record
-    images = {n: i.shape for n, i in zip(run.cameras, step.images, strict=True)}
-    return {"state": len(step.state), "action": len(step.action), "images": images}
+def _shape(frame: Frame, action: int) -> dict[str, Any]:
+    """Sizes and cameras. action: size of that of the run; the end of an episode has none."""
+    step = frame.record
+    images = {n: i.shape for n, i in zip(frame.cameras, step.images, strict=True)}
+    return {"state": len(step.state), "action": len(step.action) or action, "images": images}
 
 
 def _with_cameras(run: Run, order: tuple[str, ...]) -> Run:
@@ -229,19 +217,3 @@ def _with_cameras(run: Run, order: tuple[str, ...]) -> Run:
         for frame in run.frames
     ]
     return replace(run, frames=frames)
-
-
-def _check_images(run: Run) -> None:
-    """All images of a camera are as the first one."""
-    for frame in run.frames:
-        first, images = run.frames[0].record.images, frame.record.images
-        if len(images) != len(first):
-            raise BagError(
-                f"{run.bag}: found {len(images)} images in a Step, expected {len(first)}"
-            )
-        for name, image, expected in zip(run.cameras, images, first, strict=True):
-            if image.shape != expected.shape:
-                raise BagError(
-                    f"{run.bag}: camera {name}: found an image of {image.shape}, expected "
-                    f"{expected.shape}"
-                )

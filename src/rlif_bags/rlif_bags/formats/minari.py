@@ -35,20 +35,12 @@ CAMERAS = "rlif_cameras"  # their order, of which a dictionary space knows nothi
 NAME = re.compile(r"[-\w]+-v\d+")
 
 
-@dataclass(frozen=True)
-class MinariConfig:
-    """What is not in the bags, for the metadata."""
-
-    author: str = ""
-
-
-def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None = None) -> None:
+def write_minari(reader: ExportReader, output: Path, author: str = "") -> None:
     """The runs of `reader` as the dataset `output`, complete or not at all. BagError names why.
 
     The name of the directory is the id of the dataset, so it must end in -v0 or the like. Holds one
     episode in memory at a time.
     """
-    config = config or MinariConfig()
     if not NAME.fullmatch(output.name):
         raise BagError(f"{output.name}: found no Minari id, expected NAME-v0 (or another number)")
     storage_of = optional("minari.dataset.minari_storage").MinariStorage
@@ -59,7 +51,7 @@ def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None
         for run in reader:
             if storage is None:
                 storage = _new_storage(storage_of, (partial / "data").resolve(), run, reader.notes)
-                about = _about(output.name, reader, config)
+                about = _about(output.name, reader, author)
                 storage.update_metadata({**about, CAMERAS: list(run.cameras)})
             storage.update_episodes([_buffer(run)])
         if storage is None:
@@ -98,15 +90,15 @@ def _check_jpeg(images: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _about(name: str, reader: ExportReader, config: MinariConfig) -> dict[str, Any]:
+def _about(name: str, reader: ExportReader, author: str) -> dict[str, Any]:
     about: dict[str, Any] = {
         "dataset_id": name,
         "minari_version": optional("minari").__version__,
         "algorithm_name": "RLIF",
-        "description": f"Steps of a robot that a person corrects; rewards: {reader.config.scheme}.",
+        "description": f"Steps of a robot that a person corrects; rewards: {reader.work.scheme}.",
     }
-    if config.author:
-        about["author"] = {config.author}
+    if author:
+        about["author"] = {author}
     return about
 
 

@@ -181,9 +181,16 @@ def refuse_inside(sources: Iterable[Path], output: Path) -> None:
             )
 
 
-def load_yaml(text: str) -> Any:
-    """As yaml.safe_load, by libyaml where PyYAML has it: metadata is read at each opening."""
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+def read_metadata(bag: Path) -> dict[str, Any]:
+    """The content of metadata.yaml. BagError where there is none, or it is damaged."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # it is read at each opening
+    try:
+        text = (bag / METADATA).read_text(encoding="utf-8")
+        return dict(yaml.load(text, loader)["rosbag2_bagfile_information"])  # noqa: S506
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise BagError("no metadata.yaml") from error
+        raise BagError(f"metadata.yaml is damaged: {type(error).__name__}: {error}") from error
 
 
 def refuse_equal_names(bags: Iterable[Path], name_of: Callable[[Path], str]) -> None:

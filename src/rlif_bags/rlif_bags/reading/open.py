@@ -19,14 +19,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
 import zstandard
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
 from rlif_bags.reading.files import (
     MCAP,
-    METADATA,
     ROS1,
     SQLITE,
     STORAGE,
@@ -34,8 +32,8 @@ from rlif_bags.reading.files import (
     BagError,
     is_bag,
     is_finished,
-    load_yaml,
     part_of,
+    read_metadata,
     storage_files,
     unpacked_message,
 )
@@ -78,15 +76,12 @@ def _listed(path: Path, notes: list[str]) -> tuple[set[str], int]:
     if not path.is_dir() or storage_files(path, ROS1):
         return set(), -1
     try:
-        content = load_yaml((path / METADATA).read_text(encoding="utf-8"))
-        known = content["rosbag2_bagfile_information"]
+        known = read_metadata(path)
         names = {Path(name).name.removesuffix(ZSTD) for name in known["relative_file_paths"]}
         return names, int(known["message_count"])
-    except FileNotFoundError:
-        problem = "no metadata.yaml"
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        problem = f"metadata.yaml is damaged: {_describe_error(error)}"
-    notes.append(f"{path} was not finished ({problem}); read from its files")
+    except (BagError, KeyError, TypeError, ValueError) as error:
+        reason = str(error) if isinstance(error, BagError) else "metadata.yaml is damaged"
+        notes.append(f"{path} was not finished ({reason}); read from its files")
     return set(), -1
 
 

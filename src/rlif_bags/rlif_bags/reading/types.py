@@ -13,7 +13,6 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.interfaces.typing import Typesdict
@@ -27,7 +26,7 @@ from rosbags.typesys import (
 )
 from rosbags.typesys.store import Typestore
 
-from rlif_bags.reading.files import METADATA, BagError, load_yaml
+from rlif_bags.reading.files import BagError, read_metadata
 from rlif_intervention.message_definitions import definition
 
 _WITHOUT_NAME = "humble"  # bags without definitions that do not name their distribution
@@ -102,13 +101,8 @@ def require_types(reader: AnyReader, path: Path, connections: Collection[Connect
 def fallback_types(path: Path) -> Typestore:
     """Common messages of the distribution that recorded the bag."""
     name = _WITHOUT_NAME
-    metadata = path / METADATA
-    if metadata.is_file():
-        try:
-            content = load_yaml(metadata.read_text(encoding="utf-8"))
-            name = content["rosbag2_bagfile_information"].get("ros_distro") or name
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-            pass  # the reader reports it
+    with suppress(BagError):  # the reader reports what is wrong with it
+        name = read_metadata(path).get("ros_distro") or name
     known = {store.value for store in Stores}
     return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
 

@@ -115,9 +115,9 @@ def test_relabel_report_keeps_entries_of_earlier_calls(tmp_path: Path, cli: Cli)
 
 
 def test_parse_parameters_reads_lists_as_yaml() -> None:
-    given = ["cameras=[wrist, fixed]", "hidden=[8, 8]", "rlpd__utd=3", "encoder=small"]
+    given = ["cameras=[wrist, fixed]", "hidden=[8, 8]", "rlpd.utd=3", "encoder=small"]
     assert parse_parameters(given) == {
-        "cameras": ["wrist", "fixed"], "hidden": [8, 8], "rlpd__utd": 3, "encoder": "small",
+        "cameras": ["wrist", "fixed"], "hidden": [8, 8], "rlpd.utd": 3, "encoder": "small",
     }  # fmt: skip
 
 
