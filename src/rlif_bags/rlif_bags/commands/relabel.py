@@ -28,7 +28,7 @@ from rlif_bags.external.guess import starter_lines
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.reading.files import (
     BagError,
-    DirectoryLock,
+    directory_lock,
     find_bags,
     new_file,
     refuse_equal_names,
@@ -122,7 +122,7 @@ def _write_report(results: list[JobResult], output: Path) -> int:
     done, count = len(results) - failed, len(results)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.json"
-    with DirectoryLock(output, wait=True):  # another call may be at work on other bags
+    with directory_lock(output, wait=True):  # another call may be at work on other bags
         entries = _entries_before(path)
         for result in results:
             old = entries.get(result.bag, {})

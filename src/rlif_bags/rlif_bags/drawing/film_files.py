@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +87,7 @@ def _palette_of(film: Film, colours: int) -> _Palette:
 def _write_mp4(film: Film, path: Path) -> None:
     rate = Fraction(film.fps).limit_denominator(1001)
     form = VideoFormat(rate, film.layout.height, film.layout.width, 3)
-    with VideoWriter(path, form) as writer:
+    with closing(VideoWriter(path, form)) as writer:
         for frame, end in zip(film.frames(), film.ends(), strict=True):
             pixels = np.asarray(frame)
             while writer.count < max(1, round(end * film.fps)):

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rlif_bags.drawing.show import COLOURS
@@ -51,7 +50,6 @@ def draw_labels(
 ) -> None:
     """Rewards of `onset` and the new ones over the steps, above the control source."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     at = np.arange(len(steps)) + 0.5
     top.step(at, before, where="mid", color="#888888", linewidth=3, alpha=0.6, label="onset")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
@@ -108,7 +107,6 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
             if kind == "time" or view.frames]  # fmt: skip
     height = sum(_HEIGHTS[kind] for _, kind in rows) + _LEGEND
     figure = Figure(figsize=(_WIDTH, height))
-    FigureCanvasAgg(figure)
     longest = max(len(view.sources) for view in shown)
     top = height
     for view, kind in rows:  # placed by hand: a layout engine takes minutes for many

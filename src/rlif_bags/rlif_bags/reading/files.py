@@ -206,32 +206,24 @@ def refuse_equal_names(bags: Iterable[Path], name_of: Callable[[Path], str]) -> 
         seen[name] = bag
 
 
-class DirectoryLock:
+@contextmanager
+def directory_lock(directory: Path, wait: bool = False) -> Iterator[None]:
     """Marks a directory as being written by this process; whatever ends it, the mark goes too.
 
-    BlockingIOError where another one does, unless to `wait` for it.
+    BagError where another one does, unless to `wait` for it.
     """
-
-    def __init__(self, directory: Path, wait: bool = False) -> None:
-        self._descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            self.close()
-            raise
+            raise BagError(f"{directory} is being written by another process") from None
         except OSError as error:  # a network file system without locks: no mark, then
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL):
-                self.close()
                 raise
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def __enter__(self) -> DirectoryLock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def refuse_existing(output: Path) -> None:
@@ -261,11 +253,7 @@ def partial_directory(output: Path) -> Iterator[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".partial-{output.name}")
     partial.mkdir(exist_ok=True)
-    try:
-        lock = DirectoryLock(partial)
-    except BlockingIOError:
-        raise BagError(f"{partial} is being written by another process") from None
-    with lock:
+    with directory_lock(partial):
         try:
             for left in partial.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from step_bags import Cli, export_arrays, make_episodes, rlif, write_bag
 
-from rlif_bags.reading.files import DirectoryLock
+from rlif_bags.reading.files import directory_lock
 
 
 def test_export_of_different_robots_fails_and_leaves_nothing(tmp_path: Path, cli: Cli) -> None:
@@ -35,7 +35,7 @@ def test_export_after_a_killed_one_succeeds(
     assert not left.exists()
     (tmp_path / "out.npz").unlink()
     left.mkdir()
-    with DirectoryLock(left):
+    with directory_lock(left):
         assert rlif("export", tmp_path / "bag", "-o", tmp_path / "out.npz") == 1
     assert "is being written by another process" in capsys.readouterr().err
 

@@ -13,9 +13,9 @@ from step_bags import make_episodes, rlif, write_bag
 
 from rlif_bags.reading.files import (
     BagError,
-    DirectoryLock,
     bag_name,
     bag_paths,
+    directory_lock,
 )
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.step_writer import StepWriter
@@ -77,8 +77,8 @@ def test_directory_lock_bag_being_written_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".partial-left").mkdir()  # by a killed process
     write_bag(tmp_path / "left", steps)
     assert not (tmp_path / ".partial-left").exists()
-    with DirectoryLock(tmp_path), pytest.raises(BlockingIOError):
-        DirectoryLock(tmp_path)
+    with directory_lock(tmp_path), pytest.raises(BagError), directory_lock(tmp_path):
+        pass
 
 
 def test_bag_name_file_called_bag_is_named_after_its_directory(
