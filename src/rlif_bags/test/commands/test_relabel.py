@@ -11,7 +11,6 @@ import pytest
 from external_sessions import write_sessions
 from step_bags import Cli, make_episodes, rlif, write_bag
 
-from rlif_bags.commands.options import parse_parameters
 from rlif_bags.relabelling.relabel import (
     labels_path,
     read_labels,
@@ -52,23 +51,6 @@ def test_relabel_describe_bad_bag_does_not_hide_the_others(
     assert rlif("relabel", "--describe", tmp_path / "bad.mcap", bag) == 1
     printed = capsys.readouterr()
     assert "control_rate" in printed.out and "bad.mcap" in printed.err
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--scheme", "unheard"], "expected one of"),
-        (["--scheme", "no_such_module:f"], "no_such_module"),
-        (["--scheme", "onset", "--set", "x=1"], "takes no parameters"),
-        (["--set", "x"], "NAME=VALUE"),
-        (["--dwell", "-1"], "dwell"),
-    ],
-)
-def test_relabel_wrong_option_is_refused_before_work(
-    tmp_path: Path, cli: Cli, args: list[str], message: str, bag: Path
-) -> None:
-    assert message in cli.fails("relabel", bag, "-o", tmp_path / "out", *args)
-    assert not (tmp_path / "out").exists()
 
 
 def test_relabel_describe_only_reads(cli: Cli, bag: Path) -> None:
@@ -112,13 +94,6 @@ def test_relabel_report_keeps_entries_of_earlier_calls(tmp_path: Path, cli: Cli)
         rlif("relabel", two, "-o", tmp_path / "out") == 0
         and report()["two"].keys() == before["two"].keys()
     )
-
-
-def test_parse_parameters_reads_lists_as_yaml() -> None:
-    given = ["cameras=[wrist, fixed]", "hidden=[8, 8]", "rlpd.utd=3", "encoder=small"]
-    assert parse_parameters(given) == {
-        "cameras": ["wrist", "fixed"], "hidden": [8, 8], "rlpd.utd": 3, "encoder": "small",
-    }  # fmt: skip
 
 
 def test_relabel_bad_bag_or_name_or_bag_named_twice_does_not_end_the_call(

@@ -61,17 +61,6 @@ def test_show_writes_picture_and_page(tmp_path: Path, cli: Cli) -> None:
     assert Page((tmp_path / "out/peg.html").read_text()).all("svg")
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [(["--episodes", "99"], "no such episode"), (["--last", "0"], "at least 1")],
-)
-def test_show_nothing_to_draw_is_an_error(
-    tmp_path: Path, cli: Cli, args: list[str], message: str
-) -> None:
-    bag = write_bag(tmp_path / "peg", make_episodes(1))
-    assert message in cli.fails("show", bag, "-o", tmp_path, *args)
-
-
 def test_show_labels_of_a_function_with_parameters(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(1))
     scheme = ("--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2")

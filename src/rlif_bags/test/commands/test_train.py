@@ -157,28 +157,6 @@ def test_train_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     assert all(np.array_equal(one[k].numpy(), two[k].numpy()) for k in one)
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--set", "algorithm=dqn"], "algorithm"),
-        (["--set", "rlpd.no=1"], "unknown settings"),
-        (["--set", "capacity=5"], "no use for"),
-        (["--set", "label_scheme=no"], "scheme"),
-        (["--set", "updates_per_step=0.0"], "--updates"),
-        (["--prior", "nowhere"], "found no bag"),
-        (["--labels", "nowhere"], "there are no such labels"),
-        (["--checkpoint-every", "0"], "expected whole numbers of at least 1"),
-        (["--updates", "0"], "expected whole numbers of at least 1"),
-        (["--updates", "-5"], "expected whole numbers of at least 1"),
-    ],
-)
-def test_train_wrong_option_is_refused_by_name(
-    tmp_path: Path, cli: Cli, args: list[str], message: str
-) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert message in cli.fails("train", bag, "-o", tmp_path / "out", *args)
-
-
 def test_train_directory_in_use_is_refused(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(1))
     (tmp_path / "out/checkpoints").mkdir(parents=True)
