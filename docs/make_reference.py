@@ -212,8 +212,8 @@ def content() -> str:
         "# Nodes and topics",
         "",
         "Written by docs/make_reference.py out of the top of each node's file; do not edit. The README",
-        "of a package has the topics, services and parameters of its nodes. Names are relative: a",
-        "namespace moves them all. A configuration's robot.yaml is read after config/NODE.yaml. What",
+        "of a package has the topics, services and parameters of its nodes. Names are relative, in the",
+        "namespace rlif. A configuration's robot.yaml is read after config/NODE.yaml. What",
         "is neither published nor subscribed here comes from, or goes to, the robot.",
         "",
         *_table(("node", "package", "what"), nodes),
@@ -237,7 +237,6 @@ def parameter_names() -> dict[str, list[str]]:
     more = {
         "observer": [row.name for row in camera_parameters("<camera>")],
         "arbiter": devices,
-        "episode": devices,
         "learner": [
             f"{prefix}.{field.name}"
             for prefix, config in (("rlpd", named_preset("rlpd")), ("imitation", ImitationConfig()))

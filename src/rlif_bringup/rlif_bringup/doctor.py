@@ -18,9 +18,10 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rlif_node.names import namespace
+from rlif_node.names import add_namespace
 
 from rlif_bringup.doctor_checks import check
+from rlif_bringup.doctor_files import check_files
 from rlif_bringup.doctor_findings import Finding, Verdict
 
 STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--robot", help="robot configuration whose topic names are used; default: our own names"
     )
     parser.add_argument("--config-directory", type=Path, help="folder of the robot configurations")
-    parser.add_argument("--namespace", type=namespace, default="", help="of the graph")
+    add_namespace(parser)
     parser.add_argument("--domain-id", type=int, help="of DDS; default: ROS_DOMAIN_ID")
     parser.add_argument("--seconds", type=float, default=5.0, help="to listen; default 5")
     parser.add_argument("--strict", action="store_true", help="a warning is a failure too")
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rlif_bringup.doctor_listen import Listener, remaps
 
     names: dict[str, str] = {}
-    moveit, servo = False, ""
+    moveit, servo, directory = False, "", Path()
     if arguments.robot:
         directory = config_directory(arguments.config_directory)
         moveit = (directory / arguments.robot / "moveit.yaml").is_file()
@@ -76,7 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"rlif doctor: {error}", file=sys.stderr)
             return 2
     with Listener(arguments.namespace, arguments.domain_id, names) as listener:
-        findings = check(listener.listen(arguments.seconds, moveit, servo))
+        snapshot = listener.listen(arguments.seconds, moveit, servo)
+    findings = check(snapshot)
+    if arguments.robot:
+        simulated = snapshot.lock_step or snapshot.sim_time
+        findings += check_files(directory, arguments.robot, simulated)
     if arguments.json:
         print(as_json(findings))
     else:
@@ -109,9 +114,9 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         table.add_row(f"[{style}]{f.verdict.value}[/]", f.name, _plain(f.found), _plain(f.advice))
     console.print(table)
     counts = Counter(f.verdict for f in findings)
-    words = ", ".join(f"{counts[v]} {v.value}" for v in Verdict)
+    summary = ", ".join(f"{counts[v]} {v.value}" for v in Verdict)
     ready = not counts[Verdict.FAIL]
-    console.print(f"{words}. " + ("Ready to arm." if ready else "Do not arm yet."))
+    console.print(f"{summary}. " + ("Ready to arm." if ready else "Do not arm yet."))
 
 
 def _plain(text: str) -> str:

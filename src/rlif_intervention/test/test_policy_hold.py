@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hold` has to be repeated: whoever says it may die."""
+"""`policy_hold` has to be repeated: whoever says it may die."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_hold_without_a_timeout_keeps_the_last_message():
 
 def test_hold_with_a_timeout_holds_on_silence_too():
     hold = PolicyHold(0.5)
-    assert "nothing on hold" in hold.problem(0.0)
+    assert "nothing on policy_hold" in hold.problem(0.0)
     hold.update("", 10.0)
     assert hold.problem(10.5) == "" and "0.5 s" in hold.problem(10.6)
     hold.update("Servo has halted", 11.0)

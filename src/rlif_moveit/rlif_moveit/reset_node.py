@@ -3,7 +3,7 @@
 
 Subscribes
     control_state  rlif_msgs/ControlState  the arm is moved in HOLD only, and stopped when that ends
-    arbiter_alive  std_msgs/Header         ... or when the arbiter dies
+    arbiter_heartbeat  rlif_msgs/Heartbeat ... or when the arbiter dies
     stop           std_msgs/Bool           true: the arm is stopped, with or without an arbiter
                                            (latched); more of them by parameter
 Services
@@ -34,13 +34,14 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
-from std_msgs.msg import Bool, Header
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_intervention.arbitration import ControlState as State
 from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import Heartbeat as HeartbeatMessage
 
 from .heartbeat import Heartbeat
 from .move_group_planner import MoveGroupPlanner
@@ -56,9 +57,9 @@ WATCH = 0.05  # s between two looks at whether the arm may still be moved
 PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
     Param("planning_group", "", "group of the SRDF that is moved"),
-    Param("move_group_name", "move_group", "node whose robot_description_semantic has the states"),
+    Param("move_group_name", "/move_group", "node whose robot_description_semantic has the states"),
     # A parameter, because actions cannot be remapped.
-    Param("action_name", "move_action", "of move_group"),
+    Param("action_name", "/move_action", "of move_group"),
     Param("moveit_py_parameters", [], "with moveit_py: parameter files of MoveIt", items=str),
     Param("goal", "named", "what the reset goes to", choices=KINDS),
     Param("goal_state", "", "goal named: a group state of the SRDF"),
@@ -140,10 +141,12 @@ class ResetNode(Node):
             goal=goal,
             attempts=p["attempts"],
             rng=random.Random(p["seed"] or None),
-            say=lambda words: self.get_logger().info(words),
+            log=lambda message: self.get_logger().info(message),
         )
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
-        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE_1)
+        self.create_subscription(
+            HeartbeatMessage, "arbiter_heartbeat", self._on_heartbeat, RELIABLE_1
+        )
         # Twice, as the arbiter does: what was latched, and publishers of any other quality of service.
         for topic, qos in product(p["stop_topics"], (LATCHED, SENSOR)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
@@ -163,7 +166,7 @@ class ResetNode(Node):
         self._state, self._control_reason = State(m.state), m.reason
         self._watch()
 
-    def _on_alive(self, _: Header) -> None:
+    def _on_heartbeat(self, _: HeartbeatMessage) -> None:
         self._watch()  # first: this heartbeat may be another arbiter's
         self._heartbeat.received(time.monotonic())
 
@@ -242,8 +245,8 @@ class ResetNode(Node):
         elif problem:
             status = Status("reset", Level.WARN, problem)
         else:
-            words = "the arm is being reset" if self._core.moving else "ready"
-            status = Status("reset", Level.OK, words)
+            message = "the arm is being reset" if self._core.moving else "ready"
+            status = Status("reset", Level.OK, message)
         array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), [status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -3,13 +3,16 @@
 
 Subscribes, as far as the configured features and cameras need them
     joint_states           sensor_msgs/JointState         of one publisher or several, merged by name
-    ee_pose                geometry_msgs/PoseStamped      end effector, base frame
+    ee_pose                geometry_msgs/PoseStamped      end effector, base frame; with `ee_pose.tf`
+                                                          from tf instead
     object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
     wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
+    episode                rlif_msgs/Episode              for the features …_from_start (latched)
     camera/NAME/image      sensor_msgs/Image              for each of `cameras`, if `images`
     camera/NAME/image/compressed  sensor_msgs/CompressedImage  instead, with `transport: compressed`
 Publishes
     observation            rlif_msgs/Observation          once per tick; none if a source is missing
+    observation_tick       rlif_msgs/ObservationTick      the same without state and images
     /diagnostics           diagnostic_msgs/DiagnosticArray  1 Hz: each source, its age, what is wrong;
                            of a camera also its rate, and counts of images received, refused, missed
 
@@ -34,13 +37,17 @@ from rclpy.parameter import Parameter
 from rlif_node.endpoints import why_unmatched
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
+from rlif_node.pose_source import TF, PoseFromTf, subscribe_pose
+from rlif_node.qos import LATCHED_10, RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
+from rlif_node.states import Phase
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Header
 
-from rlif_msgs.msg import Observation
+from rlif_msgs.msg import Episode, Observation, ObservationTick
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
+from rlif_policy.episode_start import EpisodeStart
 from rlif_policy.features import (
     FeatureError,
     Pose,
@@ -62,6 +69,7 @@ from rlif_policy.sampling import LatestSamples, Problem, Ticks
 PARAMETERS = (
     Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
     Param("base_frame", "base", "frame of the poses; others are refused"),
+    TF,
     Param(
         "features",
         ["ee_position"],
@@ -127,12 +135,21 @@ class ObserverNode(Node):
         self._max_skew = round(value["max_camera_skew"] * 1e9)
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
+        self._headers: dict[str, Header] = {}  # of the newest image of each camera, by topic
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
+        self._start = EpisodeStart()
         self._joints = JointMerger(value["joints"])
+        self._tf_frames: list[str] = value["ee_pose.tf"]
+        self._tf: PoseFromTf | None = None
+        if self._tf_frames and self._lock_step:
+            raise ValueError(
+                "ee_pose.tf: found frames, expected none: in lock-step poses are messages"
+            )
         self._problems: list[Problem] = []
         self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
         self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
+        self._tick_publisher = self.create_publisher(ObservationTick, "observation_tick", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._subscribe()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -171,10 +188,15 @@ class ObserverNode(Node):
         self._types: dict[str, type] = {}
         for source in self._layout.sources:
             self._types[source], receive = receivers[source]
+            if source == "ee_pose":
+                self._tf = subscribe_pose(self, self._tf_frames, receive, qos)
+                continue
             shared = source == "joint_states" and not self._lock_step
             self.create_subscription(
                 self._types[source], source, receive, SENSOR_100 if shared else qos
             )
+        if self._layout.from_start:
+            self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         for topic, camera in self._cameras.items():
             packed = topic.endswith(COMPRESSED)
             self._types[topic] = CompressedImage if packed else Image
@@ -195,6 +217,7 @@ class ObserverNode(Node):
                 return
             self._samples.put(source, value, stamp, received)
             if camera is not None:
+                self._headers[source] = message.header
                 camera.watch.arrived(stamp, received, value.data)
             self._tick_in_lock_step()
 
@@ -213,6 +236,9 @@ class ObserverNode(Node):
         part = f"joint {merged.oldest}" if merged.several else ""
         self._samples.put("joint_states", merged, merged.stamp, merged.received, part)
         self._tick_in_lock_step()
+
+    def _on_episode(self, message: Episode) -> None:
+        self._start.episode(message.id, Phase(message.phase), to_ns(message.header.stamp))
 
     def _tick_in_lock_step(self) -> None:
         if self._lock_step and self._ticks.due(self._samples.common_stamp()):
@@ -245,10 +271,17 @@ class ObserverNode(Node):
         self._problems = self._current_problems(now, time.monotonic_ns())
         if not self._problems:
             try:
-                self._publisher.publish(self._observation(tick, now))
+                self._publish(self._observation(tick, now))
             except (FeatureError, ImageError) as problem:
                 self._problems = [Problem("state", str(problem))]
         self._log(self._problems)
+
+    def _publish(self, message: Observation) -> None:
+        tick = ObservationTick(
+            header=message.header, tick=message.tick, tick_time=message.tick_time
+        )
+        self._tick_publisher.publish(tick)
+        self._publisher.publish(message)
 
     def _convert_images(self) -> None:
         """Convert the newest image of each camera, even while another source is missing: its faults count."""
@@ -271,6 +304,8 @@ class ObserverNode(Node):
         """Of a source that was never received, why: its publisher may be of another type."""
         if problem.age is not None or problem.source not in self._samples.never_received:
             return problem
+        if problem.source == "ee_pose" and self._tf is not None:
+            return Problem(problem.source, f"nothing received yet: {self._tf.problem}")
         kind = self._types[problem.source]
         reason = why_unmatched(self, problem.source, kind, reliable=self._lock_step)
         return Problem(problem.source, f"nothing received yet: {reason}") if reason else problem
@@ -291,14 +326,18 @@ class ObserverNode(Node):
     def _observation(self, tick: int, now: int) -> Observation:
         values = self._samples.values
         message = Observation(tick=tick)
-        message.header.stamp = to_msg(self._samples.oldest_stamp() or now)
+        stamp = self._samples.oldest_stamp() or now
+        if self._layout.from_start:
+            values["episode_start"] = self._start.at(stamp, values["ee_pose"])
+        message.header.stamp = to_msg(stamp)
         message.header.frame_id = self._frame
         message.tick_time = to_msg(now)
         message.state = array.array("f", self._layout.compute(values).tobytes())
         if self._cameras:
+            message.camera_names = [camera.spec.name for camera in self._cameras.values()]
             message.images = [
-                image_message(camera.pixels, camera.spec.name, message.header.stamp)
-                for camera in self._cameras.values()
+                image_message(camera.pixels, self._headers[topic])
+                for topic, camera in self._cameras.items()
             ]
         return message
 
@@ -378,10 +417,9 @@ def read_packed(camera: CameraSpec) -> Callable[[CompressedImage], Picture]:
     return read
 
 
-def image_message(pixels: np.ndarray, name: str, stamp: Any) -> Image:
+def image_message(pixels: np.ndarray, header: Header) -> Image:
     height, width, _ = pixels.shape
-    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-    message.header.stamp, message.header.frame_id = stamp, name
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = array.array("B", pixels.tobytes())
     return message
 
