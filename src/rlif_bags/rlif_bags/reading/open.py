@@ -90,20 +90,23 @@ def _recorded(path: Path, listed: set[str], notes: list[str]) -> list[Path]:
     too; those of another one are not, unless it names none of all."""
     files = next((found for kind in STORAGE if (found := storage_files(path, kind))), [])
     names = {file: file.name.removesuffix(ZSTD) for file in files}
-    if gone := sorted(listed - set(names.values())):
+    gone = sorted(listed - set(names.values()))
+    if len(gone) < len(listed):
+        recordings = {part_of(Path(name))[0] for name in listed}
+        own = [file for file in files if part_of(file)[0] in recordings]
+        if others := sorted({file.name for file in files} - {file.name for file in own}):
+            notes.append(
+                f"{path}: not read, since metadata.yaml does not name it: {', '.join(others)}"
+            )
+        if any(names[file] not in listed for file in own):
+            notes.append(f"{path} was not finished (metadata.yaml does not name all files)")
+        files = own
+    if gone:
         notes.append(
             f"{path}: metadata.yaml names {', '.join(gone)}, which is not there; read from "
             f"{', '.join(file.name for file in files)}"
         )
-    if not listed & set(names.values()):
-        return files
-    recordings = {part_of(Path(name))[0] for name in listed}
-    others = sorted(f.name for f in files if part_of(f)[0] not in recordings)
-    if others:
-        notes.append(f"{path}: not read, since metadata.yaml does not name it: {', '.join(others)}")
-    if any(names[f] not in listed and f.name not in others for f in files):
-        notes.append(f"{path} was not finished (metadata.yaml does not name all files)")
-    return [file for file in files if file.name not in others]
+    return files
 
 
 class _Files:
