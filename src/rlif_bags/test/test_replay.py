@@ -68,7 +68,6 @@ def test_recorded_steps_another_definition_is_refused(
 ) -> None:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-
     def newer() -> Any:
         store = step_typestore()
         text, _ = store.generate_msgdef("rlif_msgs/msg/Step", ros_version=2)
