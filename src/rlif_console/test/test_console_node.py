@@ -29,12 +29,13 @@ pytestmark = pytest.mark.ros
 class Page:
     """A page without a browser, in a thread; `last` holds the newest message of each type."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, robot: str = "") -> None:
         self.last: dict[str, Any] = {}
         self.answers: list[dict[str, Any]] = []
         self.picture = b""
         self.held = False
         self.silent = threading.Event()
+        self._robot = robot
         self._loop = asyncio.new_event_loop()
         self._commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._main = self._loop.create_task(self._run(f"http://127.0.0.1:{port}"))
@@ -52,7 +53,7 @@ class Page:
                 for path in ("/ws", "/pictures")
             ]
             for each in (socket, pictures):
-                await each.send_json({"type": "hello", "token": ""})
+                await each.send_json({"type": "hello", "token": "", "robot": self._robot})
             tasks = [asyncio.create_task(f) for f in (self._read(socket), self._look(pictures))]
             await socket.send_json({"type": "lease", "action": "take"})
             for sequence in range(1_000_000):
@@ -213,6 +214,21 @@ def test_console_subscribes_to_a_camera_only_while_somebody_looks(graph, console
     assert b"JFIF" in graph.until(shown, "a picture")
     page.close()
     graph.until(lambda: not publisher.get_subscription_count(), "the end of the subscription")
+
+
+def test_console_of_two_robots_keeps_them_apart(graph):
+    node = graph.add(ConsoleNode, port=0, namespaces=["left", "right"])
+    for name, reason in (("left", "one"), ("right", "two")):
+        graph.publisher(ControlState, f"/{name}/control_state", LATCHED).publish(
+            ControlState(state=ControlState.HOLD, reason=reason)
+        )
+    for robot, reason in (("/left", "one"), ("/right", "two")):
+        page = Page(node.port, robot)
+        graph.until(
+            lambda page=page: page.last.get("state", {}).get("control"), f"the state of {robot}"
+        )
+        assert page.last["state"]["control"]["reason"] == reason
+        page.close()
 
 
 @pytest.mark.parametrize(
