@@ -61,6 +61,8 @@ PARAMETERS = (
     Param("tls", False, "https with a certificate of our own"),
     Param("certificate_directory", "~/.ros/rlif_console", "of certificate.pem and key.pem"),
     Param("namespaces", [], "of the robots that are shown; empty: the console's own", items=str),
+    Param("robot", "", "robot configuration whose topic names the checks use; empty: our own"),
+    Param("config_directory", "", "folder of the robot configurations; empty: the installed one"),
     Param(
         "input_gap", 0.15, "s without input of the page while driving, until a release", 0.05, 1.0
     ),
@@ -83,10 +85,11 @@ class ConsoleNode(Node):
         names = [f"/{name.strip('/')}" for name in p["namespaces"]] or [own]
         pictures = {name or "/": Pictures() for name in names}
         statuses = {name or "/": RobotStatus(started=time.monotonic()) for name in names}
+        options = ("robot", "--robot"), ("config_directory", "--config-directory")
+        doctor = tuple(word for name, option in options if p[name] for word in (option, p[name]))
+        calls = (self._call, self._later)
         self._ports = {
-            key: RobotPort(
-                self, key.rstrip("/"), statuses[key], pictures[key], self._call, self._later
-            )
+            key: RobotPort(self, key.rstrip("/"), statuses[key], pictures[key], *calls, doctor)
             for key in statuses
         }
         config = DeadmanConfig(gap=p["input_gap"], max_age=p["max_picture_age"])

@@ -82,6 +82,7 @@ class RobotPort:
         namespace: as `/left`; empty: that of the root.
         call: runs a function in the event loop; later, and from any thread.
         later: runs a function in the event loop after so many seconds.
+        doctor: options of `rlif doctor`, for the checks.
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class RobotPort:
         pictures: Pictures,
         call: Call,
         later: Callable[[float, Callable[[], None]], None],
+        doctor: Sequence[str] = (),
     ) -> None:
-        self._node, self._namespace = node, namespace
+        self._node, self._namespace, self._doctor = node, namespace, tuple(doctor)
         self._status, self._pictures, self._call, self._later = status, pictures, call, later
         self._pose_taken: dict[str, float] = {}
         self._wanted: frozenset[str] = frozenset()
@@ -328,15 +330,8 @@ class RobotPort:
 
     def _check(self, done: Done) -> None:
         """Run the doctor, a process of its own: it listens for some seconds, and is in rlif_bringup."""
-        command = [
-            "rlif",
-            "doctor",
-            "--json",
-            "--seconds",
-            "3",
-            "--namespace",
-            self._namespace or "none",
-        ]
+        graph = ("--namespace", self._namespace or "none", *self._doctor)
+        command = ["rlif", "doctor", "--json", "--seconds", "3", *graph]
         try:
             ran = subprocess.run(
                 command, capture_output=True, text=True, timeout=CHECK, check=False

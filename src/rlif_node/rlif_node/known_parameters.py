@@ -26,8 +26,8 @@ _TEXT = {
         stop_topics trajectory_horizon workspace_max workspace_min
     """,
     "console": """
-        address certificate_directory hosts input_gap max_picture_age namespaces port tls
-        token_file
+        address certificate_directory config_directory hosts input_gap max_picture_age
+        namespaces port robot tls token_file
     """,
     "episode": """
         auto_start control_lost_timeout evaluation max_episodes max_steps pace reset_service
