@@ -143,3 +143,26 @@ def test_bag_directory_none_records_no_bag(
     robot = {"robot": "sim", "run_directory": "run"}
     graph = nodes("robot.launch.yaml", environment, **robot, **arguments)
     assert graph["recorder"].parameters["bag_directory"] == bag
+
+
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+@pytest.mark.parametrize("file", ["robot.launch.yaml", "sim.launch.yaml"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "{share}/config/fastdds.xml"),
+        (dict.fromkeys(PROFILES, "/mine.xml"), "/mine.xml"),
+        ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, None),
+    ],
+    ids=["unset", "own_profile", "own_transports"],
+)
+def test_fast_dds_profile_is_set_unless_the_user_chose_one(
+    file: str, given: dict[str, str], expected: str | None, environment: Mapping[str, str]
+) -> None:
+    robot = {"robot": "sim", "run_directory": "run"} if file.startswith("robot") else {}
+    share = Path(environment["AMENT_PREFIX_PATH"]) / "share/rlif_bringup"
+    for process in nodes(file, {**environment, **given}, **robot).values():
+        found = {process.environment.get(name) for name in PROFILES}
+        assert found == {expected and expected.format(share=share)}, process.name

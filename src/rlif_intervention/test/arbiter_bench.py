@@ -37,6 +37,7 @@ class Bench:
         self.tick = 0
         self.action = POLICY
         self.pose = None  # what ee_pose says with every command; None: nothing
+        self.orientation = ()
         self.observing = self.thinking = self.holding = True
         self.decisions, self.changes, self.outputs = [], [], []
 
@@ -54,7 +55,7 @@ class Bench:
             if self.ms % 100 == 0:
                 self._tick()
             if self.pose is not None:
-                self.arbiter.pose(self.pose, self.now)
+                self.arbiter.pose(self.pose, self.now, orientation=self.orientation)
             command = self.arbiter.output(self.now)
             self.outputs.append((self.ms, command.twist, command.source))
             self.changes += command.changes
