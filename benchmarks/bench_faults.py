@@ -24,6 +24,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import statistics
 import sys
@@ -40,17 +41,17 @@ from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from rclpy.publisher import Publisher
 from rich.console import Console
 from rich.table import Table
-from rlif_bringup.graph_client import GraphClient, GraphError
-from rlif_bringup.launch_command import find_launch_file
-from rlif_bringup.launch_file import Process, read
-from rlif_bringup.processes import Processes
-from rlif_bringup.simulation import graph_environment, reserve_domain
 from rlif_node.names import NAMESPACE
 from rlif_node.qos import RELIABLE
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from rlif_bringup.graph_client import GraphClient, GraphError
+from rlif_bringup.launch_command import find_launch_file
+from rlif_bringup.launch_file import Process, read
+from rlif_bringup.processes import Processes
+from rlif_bringup.simulation import graph_environment, reserve_domain
 from rlif_msgs.msg import ControlState, Decision, Episode, PolicyAction, Step
 
 RESULTS = Path(__file__).with_name("results") / "faults.json"
@@ -364,7 +365,9 @@ def summarise(outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The rows as a table in the terminal."""
-    table = Table("fault", "times", "unsafe", "stop s", "lost", "recovery s", "named", "last reason")
+    table = Table(
+        "fault", "times", "unsafe", "stop s", "lost", "recovery s", "named", "last reason"
+    )
     for row in rows:
         cells = [row[k] for k in ("kind", "times", "unsafe", "stop_s_max", "lost_steps_max",
                                   "recovery_s_median", "named", "reason")]  # fmt: skip
@@ -372,12 +375,27 @@ def show(rows: list[dict[str, Any]]) -> None:
     Console(width=160).print(table)
 
 
+def without_cameras(directory: Path) -> Path:
+    """A copy of the configurations in which the policy of sim_real_time uses no images."""
+    shutil.copytree(find_launch_file("robot_sim.launch.yaml").parents[1] / "config", directory)
+    robot = directory / "sim_real_time" / "robot.yaml"
+    text, count = re.subn(r"encoder: small", "encoder: none", robot.read_text(encoding="utf-8"))
+    if count != 1:
+        raise ValueError(f"{robot}: found {count} lines `encoder: small`, expected 1")
+    robot.write_text(text, encoding="utf-8")
+    return directory
+
+
 @contextmanager
 def campaign_graph(directory: Path) -> Iterator[Campaign]:
     """The graph of robot_sim.launch.yaml, each process by itself, so that one can be started again."""
     with ExitStack() as stack:
         domain = stack.enter_context(reserve_domain())
-        values = {"images": "false", "auto_start": "true", "run_directory": str(directory / "run")}
+        values = {
+            "config_directory": str(without_cameras(directory / "config")),
+            "images": "false", "auto_start": "true", "prior_episodes": "0",
+            "run_directory": str(directory / "run"),
+        }  # fmt: skip
         environment = graph_environment(directory, domain.id)
         launch = read(find_launch_file("robot_sim.launch.yaml"), values, environment)
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -423,7 +441,8 @@ def main() -> int:
         return 1
     if not arguments.only:
         RESULTS.write_text(
-            json.dumps({"faults": rows, "outcomes": [asdict(o) for o in outcomes]}, indent=1) + "\n",
+            json.dumps({"faults": rows, "outcomes": [asdict(o) for o in outcomes]}, indent=1)
+            + "\n",
             encoding="utf-8",
         )
     return 0
