@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ from rlif_msgs.msg import ControlState, Decision, Episode, PolicyAction, Step
 RESULTS = Path(__file__).with_name("results") / "faults.json"
 COMMAND = "/servo_node/delta_twist_cmds"
 SPEED_LIMIT = 0.12  # m/s: max_linear_speed of config/sim_real_time
+GRACE = 0.1  # s by which a state may be received later than the first command under it
 STOP = 0.35  # s after which a command must be zero once the arm has to stop
 START, RECOVER = 120.0, 40.0  # s of wall time
 FOREIGN = 0.0123  # rad/s about z: marks the commands of the publisher that is not the suite's
@@ -69,12 +70,14 @@ class Kind:
 
     names: regular expression that a reason or a diagnostic must match
     stops: the arm must come to rest
+    operator_may: but for the operator, who keeps control
     """
 
     name: str
     cause: Callable[[Campaign], Any]
     names: str
     stops: bool = True
+    operator_may: bool = False
     duration: float = 2.0
 
 
@@ -95,7 +98,8 @@ class Outcome:
 class Seen:
     """Messages since the last fault, with the steady time of their receipt."""
 
-    commands: list[tuple[float, float, bool]] = field(default_factory=list)  # time, m/s, foreign
+    # Time, m/s, whether it is the foreign publisher's, whether the operator was in control.
+    commands: list[tuple[float, float, bool, bool]] = field(default_factory=list)
     states: list[tuple[float, int]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     decided: set[tuple[int, int]] = field(default_factory=set)  # (episode, step)
@@ -121,7 +125,8 @@ class Campaign:
         v, w = message.twist.linear, message.twist.angular
         speed = math.sqrt(v.x**2 + v.y**2 + v.z**2)
         foreign = abs(w.z - FOREIGN) < 1e-9
-        self.seen.commands.append((time.monotonic(), speed, foreign))
+        operator = self.state == ControlState.OPERATOR
+        self.seen.commands.append((time.monotonic(), speed, foreign, operator))
 
     def _on_state(self, message: ControlState) -> None:
         self.state = message.state
@@ -142,9 +147,13 @@ class Campaign:
 
     def start(self, name: str) -> None:
         """Start a process of the launch file, or start it again."""
+        process = self._processes[name]
         if name in self._running:
             self._running.pop(name).stop()
-        running = Processes([self._processes[name]], self._log)
+            if name == "recorder":  # which does not write into the bag of another process
+                bag = str(self._directory / f"bag_{time.monotonic_ns()}")
+                process = replace(process, parameters={**process.parameters, "bag_directory": bag})
+        running = Processes([process], self._log)
         running.__enter__()
         self._running[name] = running
 
@@ -214,7 +223,6 @@ class Campaign:
         yield
 
     def second_arbiter(self) -> Iterator[None]:
-        self._processes["arbiter 2"] = self._processes["arbiter"]
         running = Processes([self._processes["arbiter"]], self._log)
         running.__enter__()
         yield
@@ -260,10 +268,10 @@ def _publish(name: str, kind: Any, topic: str, make: Callable[[Campaign], Any], 
 
 
 KINDS = (
-    _kill("observer", "observ"),
-    _freeze("observer", "observ"),
-    _kill("policy", "policy"),
-    _freeze("policy", "policy"),
+    _kill("observer", "observ", operator_may=True),
+    _freeze("observer", "observ", operator_may=True),
+    _kill("policy", "policy", operator_may=True),
+    _freeze("policy", "policy", operator_may=True),
     _kill("arbiter", "arbiter"),
     _freeze("arbiter", "arbiter|stood still|stalled|timer"),
     _kill("episode", "episode"),
@@ -279,7 +287,8 @@ KINDS = (
     _freeze("sim_robot", "ee_pose|observ|pose"),
     _publish("pose not finite", PoseStamped, "/ee_pose", lambda c: c.pose(math.nan, "base"), "pose"),
     _publish("pose in another frame", PoseStamped, "/ee_pose", lambda c: c.pose(0.5, "camera"), "frame"),
-    _publish("wrench not finite", WrenchStamped, "/wrench", lambda c: c.wrench(), "wrench"),
+    _publish("wrench not finite", WrenchStamped, "/wrench", lambda c: c.wrench(), "wrench",
+             operator_may=True),
     _publish("joy not finite", Joy, "/joy", lambda c: Joy(axes=[math.nan] * 6, buttons=[1, 0, 0, 0]), "joy"),
     _publish("joy too short", Joy, "/joy", lambda c: Joy(axes=[0.0], buttons=[]), "joy"),
     _publish("joint_states without its joints", JointState, "/joint_states", lambda c: JointState(), "",
@@ -306,8 +315,11 @@ def run_fault(campaign: Campaign, kind: Kind, rng: random.Random) -> Outcome:
     began = time.monotonic()
     next(fault)
     campaign.spin(kind.duration)
-    moving = [t for t, speed, foreign in seen.commands if not foreign and speed > 1e-6]
-    before_end = [t for t in moving if t > began]
+    # The operator may go on where only the policy must not.
+    before_end = [
+        t for t, speed, foreign, operator in seen.commands
+        if not foreign and speed > 1e-6 and not (kind.operator_may and operator)
+    ]  # fmt: skip
     outcome = Outcome(kind.name, reason=next((r for r in reversed(seen.reasons) if r), ""))
     outcome.named = any(re.search(kind.names, r, re.IGNORECASE) for r in seen.reasons if r)
     if kind.stops and kind.name != "disarmed":  # the operator arms again within the duration
@@ -325,10 +337,11 @@ def run_fault(campaign: Campaign, kind: Kind, rng: random.Random) -> Outcome:
 
 def count_unsafe(seen: Seen) -> int:
     """Commands of the suite that are not finite, too fast, or move while the state forbids it."""
-    own = [(t, speed) for t, speed, foreign in seen.commands if not foreign]
+    own = [(t, speed) for t, speed, foreign, _ in seen.commands if not foreign]
     wrong = sum(not math.isfinite(speed) or speed > SPEED_LIMIT + 1e-6 for _, speed in own)
     still: float | None = None  # since when the arm must not be driven
-    changes = iter([*seen.states, (math.inf, 0)])
+    early = [(t - GRACE if state in DRIVEN else t, state) for t, state in seen.states]
+    changes = iter([*sorted(early), (math.inf, 0)])
     at, state = next(changes)
     for t, speed in own:
         while t >= at:
