@@ -237,7 +237,6 @@ def parameter_names() -> dict[str, list[str]]:
     more = {
         "observer": [row.name for row in camera_parameters("<camera>")],
         "arbiter": devices,
-        "episode": devices,
         "learner": [
             f"{prefix}.{field.name}"
             for prefix, config in (("rlpd", named_preset("rlpd")), ("imitation", ImitationConfig()))

@@ -319,7 +319,8 @@ def test_graph_images_in_a_batch_are_the_cameras_to_the_last_bit(graph: Graph) -
     for sequence in checked:
         images, record = sent[sequence], stored[sequence]
         expected[record.state.tobytes()] = tuple(images[name] for name in names)
-        assert [i.header.frame_id for i in live[sequence].images] == names
+        assert list(live[sequence].camera_names) == names
+        assert [i.header.frame_id for i in live[sequence].images] == [f"{n}_camera" for n in names]
         for name, image in zip(names, record.images, strict=True):
             assert image.tobytes() == images[name].tobytes(), f"{name}, step {sequence}"
     assert len(expected) == len(checked), "two states are the same: a pair would not be checked"

@@ -7,13 +7,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rosbags.highlevel import AnyReaderError
+from rosbags.typesys.store import Typestore
 
 from rlif_bags.reading.files import BagError
 from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
 from rlif_bags.reading.step_reader import step_connections
 from rlif_bags.step_writer import step_typestore
+from rlif_policy.images import image_names
 
 BLOCK = 100  # Steps between two waits for DDS to have delivered them
 WINDOW = 800  # Steps that the learner may be behind: the topic's queue holds 1000
@@ -76,17 +79,18 @@ class Window:
 def recorded_steps(
     path: Path, topic: str = "", notes: list[str] | None = None
 ) -> Iterator[tuple[int, bytes, bool]]:
-    """Log time (ns), the bytes as recorded, and whether it is one of evaluation.
+    """Log time (ns), the Step as bytes of the installed message, and whether it is one of evaluation.
 
-    What cannot be decoded is left out, with a message in `notes`. BagError if the bag's Step is another
-    message than the installed one: its bytes would lie.
+    The bytes are those recorded, or made of a Step of before it had `camera_names`. What cannot be
+    decoded is left out, with a message in `notes`. BagError if the bag's Step is any other message than
+    the installed one: its bytes would lie.
     """
     store = step_typestore()
     notes = [] if notes is None else notes
     with open_bag(path, notes) as reader:
         connections = step_connections(reader, path, topic)
         found, expected = (s.hash_rihs01(STEP_TYPE) for s in (reader.typestore, store))
-        if found != expected:
+        if found != expected and _old_fields(reader.typestore) != _old_fields(store):
             raise BagError(
                 f"{path}: its {STEP_TYPE} is {found[:24]}…, installed is {expected[:24]}…: it was "
                 "recorded by another version; `rlif train` can read it, replay cannot"
@@ -97,4 +101,17 @@ def recorded_steps(
             except (AnyReaderError, ValueError, IndexError) as error:
                 notes.append(f"{path}: {connection.topic} at {stamp} ns left out: {error}")
                 continue
-            yield stamp, bytes(data), bool(getattr(message, "evaluation", False))
+            current = bytes(data) if found == expected else _with_camera_names(store, message)
+            yield stamp, current, bool(getattr(message, "evaluation", False))
+
+
+def _old_fields(store: Typestore) -> list[Any]:
+    """Names and types of the fields of a Step, but for `camera_names`, which was added."""
+    return [field for field in store.fielddefs[STEP_TYPE][1] if field[0] != "camera_names"]
+
+
+def _with_camera_names(store: Typestore, message: Any) -> bytes:
+    """A Step of before it had `camera_names`, as the installed message."""
+    fields = {name: getattr(message, name) for name, _ in _old_fields(store)}
+    step = store.types[STEP_TYPE](camera_names=list(image_names(message)), **fields)
+    return bytes(store.serialize_cdr(step, STEP_TYPE))

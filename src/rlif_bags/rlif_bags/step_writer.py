@@ -56,7 +56,7 @@ def step_bytes(
 ) -> bytes:
     """The Step of a record as CDR; `stamp` in ns. What a record does not hold stays empty.
 
-    cameras: names for the images, in their order
+    cameras: names for the images, in their order; empty: they have none
     """
     types = store.types
     sec, nanosec = divmod(stamp, 1_000_000_000)
@@ -65,7 +65,6 @@ def step_bytes(
     def header(frame_id: str) -> Any:
         return types["std_msgs/msg/Header"](time, frame_id=frame_id)
 
-    names = [*cameras, *[frame] * (len(record.images) - len(cameras))]
     empty = np.zeros(0, np.float32)
     action = np.asarray(record.action, np.float32)
     message = types[STEP_TYPE](
@@ -79,10 +78,8 @@ def step_bytes(
         outcome=record.outcome,
         evaluation=record.evaluation,
         state=np.asarray(record.state, np.float32),
-        images=[
-            _image(store, header(name), image)
-            for name, image in zip(names, record.images, strict=True)
-        ],
+        camera_names=list(cameras),
+        images=[_image(store, header(frame), image) for image in record.images],
         source=record.source,
         policy_action=action if record.source == 1 else empty,
         operator_action=action if record.source == 2 else empty,

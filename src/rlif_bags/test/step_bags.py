@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_bags.reading.open import STEP_TYPE
@@ -190,3 +191,54 @@ def ends_at_onsets(steps: Sequence[StepRecord]) -> tuple[np.ndarray, np.ndarray]
     """A scheme with terminals in the middle of an episode."""
     ends = np.array([b.onset for b in steps[1:]] + [False])
     return -ends.astype(np.float32), ends
+
+
+# rlif_msgs before Step had `camera_names` and Decision a list of limits. Bags of it must be read for good.
+OLD_STEP = """
+std_msgs/Header header
+uint64 sequence
+uint64 tick
+uint32 episode_id
+uint32 step_index
+bool is_first
+bool is_last
+uint8 outcome
+bool evaluation
+float32[] state
+sensor_msgs/Image[] images
+uint8 source
+float32[] policy_action
+float32[] operator_action
+float32[] executed_action
+bool onset
+uint32 intervention_id
+uint64 policy_version
+"""
+OLD_DECISION = """
+std_msgs/Header header
+uint64 tick
+string limits
+"""
+
+
+def write_old_bag(path: Path, steps: Sequence[StepRecord], cameras: Sequence[str]) -> Path:
+    """As `write_bag`, with the definitions of before: each image's frame_id is its camera's name."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    decision = "rlif_msgs/msg/Decision"
+    store.register(get_types_from_msg(OLD_STEP, STEP_TYPE))
+    store.register(get_types_from_msg(OLD_DECISION, decision))
+    new, kind, header = step_typestore(), store.types[STEP_TYPE], store.types["std_msgs/msg/Header"]
+    with Writer(path, version=9) as writer:
+        replay = writer.add_connection("/replay", STEP_TYPE, typestore=store)
+        decisions = writer.add_connection("/decision", decision, typestore=store)
+        for step in steps:
+            stamp = 1_000_000_000 + round(step.sequence * 1e8)
+            message: Any = new.deserialize_cdr(step_bytes(new, step, stamp), STEP_TYPE)
+            for image, camera in zip(message.images, cameras, strict=True):
+                image.header = header(message.header.stamp, frame_id=camera)
+            names = [name for name, _ in store.fielddefs[STEP_TYPE][1]]
+            old = kind(**{name: getattr(message, name) for name in names})
+            writer.write(replay, stamp, bytes(store.serialize_cdr(old, STEP_TYPE)))
+            limits = store.types[decision](message.header, step.sequence, "clamp,acceleration")
+            writer.write(decisions, stamp, bytes(store.serialize_cdr(limits, decision)))
+    return path

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from step_bags import make_episodes, write_bag
+from step_bags import assert_equal_steps, make_episodes, write_bag, write_old_bag
 
 from rlif_bags.reading.files import BagError
+from rlif_bags.reading.open import STEP_TYPE
 from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.replay import Pace, Window, recorded_steps
+from rlif_bags.step_writer import step_typestore
+from rlif_learner.data.step_messages import record_from_message
 
 
 def test_pace_is_the_recorded_one_times_the_rate() -> None:
@@ -52,12 +55,18 @@ def test_recorded_steps_are_the_bytes_of_the_bag(tmp_path: Path) -> None:
     assert [(t, d) for t, d, _ in recorded_steps(bag)] == list(StepReader(bag).raw())
 
 
+def test_recorded_steps_of_before_camera_names_become_the_installed_message(tmp_path: Path) -> None:
+    steps, store = make_episodes(1, images=True), step_typestore()
+    bag = write_old_bag(tmp_path / "bag", steps, ("wrist", "fixed"))
+    messages = [store.deserialize_cdr(data, STEP_TYPE) for _, data, _ in recorded_steps(bag)]
+    assert_equal_steps([record_from_message(message) for message in messages], steps)
+    assert all(message.camera_names == ["wrist", "fixed"] for message in messages)
+
+
 def test_recorded_steps_another_definition_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    from rlif_bags.step_writer import step_typestore
 
     bag = write_bag(tmp_path / "bag", make_episodes(1))
 

@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import Bool, Float64MultiArray, Header, String
+from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from rlif_bringup.doctor_checks import NEEDED
@@ -32,7 +32,14 @@ from rlif_bringup.doctor_snapshot import (
     Traffic,
     image_problem,
 )
-from rlif_msgs.msg import ControlState, Observation, PolicyAction, PolicyWeights
+from rlif_msgs.msg import (
+    ControlState,
+    Heartbeat,
+    Observation,
+    PolicyAction,
+    PolicyHold,
+    PolicyWeights,
+)
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -114,8 +121,8 @@ class Listener:
             (ControlState, "control_state", LATCHED),
             (PolicyWeights, "weights", LATCHED),
             (Bool, "stop", LATCHED),
-            (String, "hold", LATCHED),
-            (Header, "arbiter_alive", EITHER),
+            (PolicyHold, "policy_hold", LATCHED),
+            (Heartbeat, "arbiter_heartbeat", EITHER),
             (Float64MultiArray, "joint_command", EITHER),
             (JointTrajectory, "joint_trajectory", EITHER),
         )
@@ -180,7 +187,7 @@ class Listener:
         received = {topic: self._traffic(topic) for topic in self._times}
         weights, pose = self._last.get("weights"), self._last.get("ee_pose")
         control, observation = self._last.get("control_state"), self._last.get("observation")
-        action, hold, stop = (self._last.get(n) for n in ("policy_action", "hold", "stop"))
+        action, hold, stop = (self._last.get(n) for n in ("policy_action", "policy_hold", "stop"))
         output = OUTPUTS.get(parameters.get("arbiter", {}).get("output", "twist"), "command")
         return Snapshot(
             seconds=seconds,
@@ -201,9 +208,9 @@ class Listener:
             command_moves=self._moves,
             control=(control.state, control.reason) if control else None,
             stop=bool(stop and stop.data),
-            hold=hold.data if hold else None,
-            holds=received["hold"],
-            alive=received["arbiter_alive"],
+            hold=hold.reason if hold else None,
+            holds=received["policy_hold"],
+            alive=received["arbiter_heartbeat"],
             ee_pose=_pose(pose) if pose else None,
             pose=received["ee_pose"],
             pose_age=self._age("ee_pose"),

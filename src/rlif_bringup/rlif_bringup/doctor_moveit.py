@@ -31,14 +31,16 @@ def check_servo(s: Snapshot) -> Iterator[Finding]:
     if not s.lock_step and s.holds.rate < HOLD_RATE:
         yield failed(
             "servo",
-            f"hold was published {s.holds.count} times in {s.seconds:.0f} s, expected 10 Hz",
+            f"policy_hold was published {s.holds.count} times in {s.seconds:.0f} s, expected 10 Hz",
             "servo_adapter hangs or has died: start it again",
         )
     elif s.hold and not s.waits_for_arm:
         yield failed("servo", s.hold, "see docs/moveit.md")
     elif adapter is None:
         yield failed(
-            "servo", f"{s.hold or 'nothing'} on hold, but no diagnostics", "start servo_adapter"
+            "servo",
+            f"{s.hold or 'nothing'} on policy_hold, but no diagnostics",
+            "start servo_adapter",
         )
     elif s.waits_for_arm and adapter.values.get("state") != "paused":
         yield failed("servo", "Servo has not confirmed its pause", "look at the log of servo_node")
@@ -143,7 +145,7 @@ def check_reset(s: Snapshot) -> Iterator[Finding]:
             yield failed("reset", d.message, "see docs/moveit.md on resets")
     if (found or s.hold is not None) and not s.lock_step and not s.alive.count:
         yield failed(
-            "arbiter_alive",
+            "arbiter_heartbeat",
             f"nothing on {s.alive.name}",
             "resets and servo_adapter wait for it: is the arbiter there, and not another topic's?",
         )

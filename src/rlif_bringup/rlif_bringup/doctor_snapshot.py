@@ -56,7 +56,7 @@ class Snapshot:
     weights: version and spec of the last set that was published; None: none
     images: (width, height) of those in an observation
     ee_pose: position in m and frame_id; hold: of servo_adapter; None: no message
-    pose, holds, alive: the traffic on ee_pose, hold and arbiter_alive
+    pose, holds, alive: the traffic on ee_pose, policy_hold and arbiter_heartbeat
     image_problems: what is wrong with those of an observation, besides their size
     command: of the arbiter's output; command_publishers: names of the nodes on its topic
     moveit: the robot configuration has a moveit.yaml

@@ -34,7 +34,7 @@ def settings(
 FAILS = [
     ("servo", {"hold": "Servo is not there: start servo_node"}, "start servo_node"),
     ("servo", {"hold": None}, "moveit.launch.yaml"),
-    ("servo", {"holds": Traffic("/hold", 1, 0.0, 0, 1)}, "has died"),
+    ("servo", {"holds": Traffic("/policy_hold", 1, 0.0, 0, 1)}, "has died"),
     ("servo", {"diagnostics": without("servo_adapter: servo")}, "no diagnostics"),
     (
         "servo",
@@ -55,14 +55,14 @@ FAILS = [
         {"hold": "", "diagnostics": diagnostics("servo_adapter: servo", 0, "", state="running")},
         "command type",
     ),
-    ("publishers", {"holds": Traffic("/hold", 50, 4.9, 2, 1)}, "/hold"),
+    ("publishers", {"holds": Traffic("/policy_hold", 50, 4.9, 2, 1)}, "/policy_hold"),
     ("reset", {"diagnostics": without("reset_by_planning: reset")}, "reset_service"),
     (
         "reset",
         {"diagnostics": diagnostics("reset_by_planning: reset", 2, "a human has to act")},
         "has to act",
     ),
-    ("arbiter_alive", {"alive": Traffic("/arbiter_alive")}, "nothing on"),
+    ("arbiter_heartbeat", {"alive": Traffic("/arbiter_heartbeat")}, "nothing on"),
     ("controller", settings(allow=False), "allow_nonzero_velocity_at_trajectory_end"),
     ("pose_latency", settings(pose_latency=0.05), "outside of the box"),
     ("pose_latency", settings(max_expected_latency=0.3), "0.4 s or more"),
@@ -101,5 +101,5 @@ def test_check_of_good_servo_settings_passes(change):
 def test_check_without_moveit_asks_nothing_of_it():
     """The arm of a robot that is driven by a controller of its own."""
     kept = tuple(d for d in HEALTHY.diagnostics if "servo" not in d.name and "reset" not in d.name)
-    alone = changed(moveit=False, hold=None, holds=Traffic("/hold"), diagnostics=kept)
+    alone = changed(moveit=False, hold=None, holds=Traffic("/policy_hold"), diagnostics=kept)
     assert Verdict.FAIL not in {f.verdict for f in check(alone)}

@@ -23,7 +23,7 @@ def decision_message(d: ticks.Decision) -> Decision:
         intervention_id=d.intervention_id,
         limited=d.limited,
         blocked=d.blocked,
-        limits=",".join(d.limits),
+        limits=list(d.limits),
         policy_version=d.policy_version,
         speed_scale=d.speed_scale,
     )

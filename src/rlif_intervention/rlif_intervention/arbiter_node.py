@@ -2,7 +2,7 @@
 """Node `arbiter`: selects the control source and limits its commands.
 
 Subscribes
-    observation    rlif_msgs/Observation       the ticks
+    observation_tick  rlif_msgs/ObservationTick  the ticks, without images
     policy_action  rlif_msgs/PolicyAction      the action of the policy
     joy            sensor_msgs/Joy             the operator's device, with the arm button (others
                                                by parameter: rlif_intervention.device_inputs)
@@ -11,8 +11,8 @@ Subscribes
     joint_states   sensor_msgs/JointState      only with a joint output
     stop           std_msgs/Bool               true: FAULT (latched); more of them by parameter,
                                                one for each that may stop
-    hold           std_msgs/String             reason why the policy must not act, e.g. Servo has
-                                               halted; empty: it may (latched)
+    policy_hold    rlif_msgs/PolicyHold        reason why the policy must not act, e.g. Servo has
+                                               halted; reason_code NONE: it may (latched)
 Publishes
     command        geometry_msgs/TwistStamped  at command_rate; zeros without an active source
     joint_command  std_msgs/Float64MultiArray  instead, with output joint_velocity: rad/s
@@ -23,7 +23,8 @@ Publishes
     decision       rlif_msgs/Decision          one per tick of an episode
     intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
     control_state  rlif_msgs/ControlState      on change only (latched)
-    arbiter_alive  std_msgs/Header             20 Hz: heartbeat
+    operator_buttons  rlif_msgs/OperatorButtons  which buttons of a device were pressed
+    arbiter_heartbeat  rlif_msgs/Heartbeat     20 Hz
     /diagnostics   diagnostic_msgs/DiagnosticArray  once a second, a status per concern
 Services
     arm            std_srvs/SetBool            true: arm; false: disarm
@@ -34,11 +35,13 @@ Parameters: rlif_intervention.arbiter_parameters. Lock-step: docs/architecture.m
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
@@ -51,18 +54,21 @@ from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100, SENSOR
 from rlif_node.running import run
-from rlif_node.stamps import clock_of, to_ns
+from rlif_node.stamps import clock_of, to_msg, to_ns
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64, Header, String
+from std_msgs.msg import Bool, Float64
 from std_srvs.srv import SetBool
 
 from rlif_msgs.msg import (
     ControlState,
     Decision,
     Episode,
+    Heartbeat,
     InterventionEvent,
-    Observation,
+    ObservationTick,
+    OperatorButtons,
     PolicyAction,
+    PolicyHold,
 )
 
 from .arbiter import Arbiter, Command
@@ -138,18 +144,20 @@ class ArbiterNode(Node):
         self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
         self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
-        self._alive = self.create_publisher(Header, "arbiter_alive", RELIABLE_1)
+        self._buttons = self.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
+        self._heartbeat = self.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
+        self._instance_id = np.frombuffer(uuid.uuid4().bytes, np.uint8)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
     def _subscribe(self, needs: str, stops: Sequence[str]) -> None:
-        self.create_subscription(Observation, "observation", self._on_observation, RELIABLE)
+        self.create_subscription(ObservationTick, "observation_tick", self._on_tick, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         # Twice: what was latched before this node, and publishers of any other quality of service.
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
-        self.create_subscription(String, "hold", self._on_hold, LATCHED)
+        self.create_subscription(PolicyHold, "policy_hold", self._on_hold, LATCHED)
         # The robot's drivers publish with any reliability, and a lost sample is replaced by the next
         # one: best effort is served by all. In lock-step every sample counts.
         sensor = RELIABLE if self._lock_step else SENSOR
@@ -160,7 +168,7 @@ class ArbiterNode(Node):
 
     # ---- inputs
 
-    def _on_observation(self, message: Observation) -> None:
+    def _on_tick(self, message: ObservationTick) -> None:
         stamp = to_ns(message.header.stamp)
         if self._lock_step:
             self._lock_step.observe(message.tick, stamp)
@@ -192,7 +200,10 @@ class ArbiterNode(Node):
         self._core.device_reading(name, reading, self._now())
         self._publish_state()
 
-    def _on_pressed(self, name: str, pressed: frozenset[str]) -> None:
+    def _on_pressed(self, name: str, pressed: frozenset[str], stamp: int) -> None:
+        message = OperatorButtons(device=name, pressed=sorted(pressed))
+        message.header.stamp = to_msg(stamp)
+        self._buttons.publish(message)
         if "stop" in pressed:
             self._core.fault("", f"the stop button of {name} was pressed", by_human=True)
         elif "arm" in pressed and not self._core.armed:
@@ -248,8 +259,10 @@ class ArbiterNode(Node):
         if self._lock_step:
             self._step_if_ready()
 
-    def _on_hold(self, message: String) -> None:
-        self._core.hold_policy(message.data, self._now())
+    def _on_hold(self, message: PolicyHold) -> None:
+        reason = message.reason or f"{message.source}: reason_code {message.reason_code}"
+        held = message.reason_code != PolicyHold.NONE
+        self._core.hold_policy(reason if held else "", self._now())
 
     def _on_stop(self, topic: str, message: Bool) -> None:
         publishers = self.count_publishers(self.resolve_topic_name(topic))
@@ -364,9 +377,9 @@ class ArbiterNode(Node):
 
     def _publish_heartbeat(self) -> None:
         """On its own topic: the watchdog publishes on `command` too, and `control_state` is latched."""
-        message = Header(frame_id="arbiter")
-        message.stamp = self.get_clock().now().to_msg()
-        self._alive.publish(message)
+        message = Heartbeat(state=int(self._core.state), instance_id=self._instance_id)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._heartbeat.publish(message)
 
     def _report(self) -> None:
         """Diagnostics."""

@@ -50,7 +50,7 @@ PARAMETERS = (
     Param(
         "hold_timeout",
         0.0,
-        "s without a message on `hold` until HOLD; 0: no messages are expected",
+        "s without a message on `policy_hold` until HOLD; 0: no messages are expected",
         0.0,
         10.0,
     ),

@@ -138,7 +138,7 @@ class Handlers:
     """What the arbiter does with what comes: all get the device's name first."""
 
     reading: Callable[[str, Reading], None]
-    pressed: Callable[[str, frozenset[str]], None]
+    pressed: Callable[[str, frozenset[str], int], None]  # stamp of the message in ns
     problem: Callable[[str, str], None]
     arrived: Callable[[str, int], None]  # stamp in ns, after all of the above
 
@@ -252,7 +252,7 @@ class DeviceInput:
             self._handlers.reading(name, reading)
         pressed = self._edges.pressed(reading.pressed)
         if pressed:
-            self._handlers.pressed(name, pressed)
+            self._handlers.pressed(name, pressed, stamp)
         self._handlers.arrived(name, stamp)
 
     def _with_take_over(self, reading: Reading) -> Reading:
@@ -306,7 +306,7 @@ def make_rack(
 ) -> DeviceRack:
     """All devices and locks that the parameters name."""
 
-    def pressed(name: str, buttons: frozenset[str]) -> None:
+    def pressed(name: str, buttons: frozenset[str], stamp: int) -> None:
         device = rack.device(name)
         counts, lock = rack.effective(device, buttons, now()), rack.lock_on(device, now())
         ignored = buttons - counts - {"deadman", "turbo"}
@@ -316,7 +316,7 @@ def make_rack(
                 f"locked by {lock.name}"
             )
         if counts:
-            handlers.pressed(name, counts)
+            handlers.pressed(name, counts, stamp)
 
     masked = replace(handlers, pressed=pressed)
     devices = [DeviceInput(node, name, axes, timeout, now, masked).device for name in names]

@@ -4,9 +4,8 @@
 Subscribes
     decision       rlif_msgs/Decision       steps, take-overs; the time limit
     control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
-    joy            sensor_msgs/Joy          success, failure and discard buttons (other devices by
-                                            parameter, the same as the arbiter's: docs/devices.md)
-    task_success   std_msgs/Header          a success detector; its stamp ends the episode
+    operator_buttons  rlif_msgs/OperatorButtons  success, failure and discard, from the arbiter
+    task_success   rlif_msgs/TaskSuccess    a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
 Publishes
@@ -35,14 +34,19 @@ from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
-from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, PolicyAction
+from rlif_msgs.msg import (
+    ControlState,
+    Decision,
+    Episode,
+    LearnerStatus,
+    OperatorButtons,
+    PolicyAction,
+    TaskSuccess,
+)
 
 from .arbitration import ControlState as State
-from .button_inputs import PARAMETERS as BUTTON_PARAMETERS
-from .button_inputs import ButtonInputs
 from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .ticks import Source
 
@@ -65,9 +69,7 @@ PARAMETERS = (
         True,
     ),
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
-    *BUTTON_PARAMETERS,
 )
-BUTTONS = ("success", "failure", "discard")
 CHECK_PERIOD = 0.02  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
 CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
@@ -120,10 +122,6 @@ class EpisodeNode(Node):
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
         self._subscribe()
-        devices, locks = self._values["devices"], self._values["locks"]
-        self._buttons = ButtonInputs(
-            self, devices, locks, BUTTONS, time.monotonic, self._on_pressed, self._warn
-        )
         for name, answer in (
             ("start_episode", self._on_start),
             ("end_episode_success", self._on_success_service),
@@ -142,7 +140,10 @@ class EpisodeNode(Node):
         self._policy: Subscription | None = self.create_subscription(
             PolicyAction, "policy_action", self._on_policy, RELIABLE
         )
-        self.create_subscription(Header, "task_success", self._on_task_success, RELIABLE)
+        self.create_subscription(TaskSuccess, "task_success", self._on_task_success, RELIABLE)
+        self.create_subscription(
+            OperatorButtons, "operator_buttons", self._on_buttons, RELIABLE_100
+        )
         self.create_subscription(LearnerStatus, "learner_status", self._on_learner, LATCHED)
 
     def _ros(self) -> int:
@@ -158,9 +159,10 @@ class EpisodeNode(Node):
         state, now, ros = State(m.state), time.monotonic(), self._ros()
         self._publish(self._core.control(state, m.reason, now, ros, m.by_human))
 
-    def _on_pressed(self, device: str, pressed: frozenset[str], stamp: int) -> None:
+    def _on_buttons(self, m: OperatorButtons) -> None:
+        pressed, device = m.pressed, m.device
         # In simulation the Joy answers an observation, on a robot its clock may be another's.
-        stamp = stamp if self._sim_time else self._ros()
+        stamp = to_ns(m.header.stamp) if self._sim_time else self._ros()
         if "discard" in pressed:  # before the others: it is what can be made good again
             self._publish(self._core.end(Outcome.DISCARDED, f"discard button of {device}", stamp))
         elif "success" in pressed:
@@ -168,9 +170,9 @@ class EpisodeNode(Node):
         elif "failure" in pressed:
             self._publish(self._core.end(Outcome.FAILURE, f"failure button of {device}", stamp))
 
-    def _on_task_success(self, m: Header) -> None:
-        stamp, now = to_ns(m.stamp), self._ros()
-        source = m.frame_id or "success detector"
+    def _on_task_success(self, m: TaskSuccess) -> None:
+        stamp, now = to_ns(m.header.stamp), self._ros()
+        source = m.source or "success detector"
         problem = stamp_problem(stamp, now, self._sim_time)
         if problem:
             self.get_logger().warning(f"task_success ({source}): {problem}: taken as now")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why the robot's side keeps the policy from acting.
 
-No ROS and no clock. Messages on `hold` are repeated several times a second: the node that monitors
+No ROS and no clock. Messages on `policy_hold` are repeated several times a second: the node that monitors
 the robot (servo_adapter) may die, and its last message must not count for ever.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass
 class PolicyHold:
-    """timeout: s without a message on `hold` until the policy holds; 0: none is expected"""
+    """timeout: s without a message on `policy_hold` until the policy holds; 0: none is expected"""
 
     timeout: float = 0.0
     _reason: str = ""
@@ -32,6 +32,6 @@ class PolicyHold:
         if self._reason or not self.timeout or now - self._received <= self.timeout:
             return self._reason
         return (
-            f"nothing on hold for more than {self.timeout} s: is the monitor of the robot "
+            f"nothing on policy_hold for more than {self.timeout} s: is the monitor of the robot "
             "(servo_adapter) alive?"
         )

@@ -62,7 +62,7 @@ PARAMETERS: tuple[Param, ...] = (
 
 _LATCHED_TYPES = frozenset(
     f"rlif_msgs/msg/{name}"
-    for name in ("ControlState", "Episode", "LearnerStatus", "PolicyWeights")
+    for name in ("ControlState", "Episode", "LearnerStatus", "PolicyHold", "PolicyWeights")
 )
 # Cameras offer either. Reliable is asked for first: then nothing is lost where it is offered.
 _OFTEN_BEST_EFFORT = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"})
@@ -118,6 +118,7 @@ def step_message(joined: JoinedStep[Observation, Decision]) -> Step:
         outcome=joined.outcome,
         evaluation=joined.evaluation,
         state=seen.state,
+        camera_names=seen.camera_names,
         images=seen.images,
     )
     if decision is not None:

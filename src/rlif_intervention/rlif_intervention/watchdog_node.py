@@ -3,7 +3,7 @@
 
 Subscribes
     command        geometry_msgs/TwistStamped  the arbiter's heartbeat, with output twist
-    arbiter_alive  std_msgs/Header             the same with a joint output
+    arbiter_heartbeat  rlif_msgs/Heartbeat     the same with a joint output
     control_state  rlif_msgs/ControlState      whether it was shut down gracefully (latched)
 Publishes
     command        geometry_msgs/TwistStamped  zeros while the arbiter is silent
@@ -33,10 +33,9 @@ from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.running import run
 from rlif_node.stamps import to_ns
-from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import ControlState, Heartbeat
 
 from .arbiter_parameters import OUTPUTS, motion_axes
 from .arbitration import ARMED
@@ -85,21 +84,18 @@ class WatchdogNode(Node):
         self._zeros: Output | None = None
         if p["output"] == "twist":
             self._zeros = TwistOutput(self, (), p["command_frame"])
-            self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE)
+            self.create_subscription(TwistStamped, "command", self._on_heartbeat, RELIABLE)
             return
         if p["timeout"] < LEAST_TIMEOUT:
             raise ValueError(
                 f"timeout is {p['timeout']} s with output {p['output']}; expected {LEAST_TIMEOUT} s or "
-                "more: arbiter_alive comes at 20 Hz"
+                "more: arbiter_heartbeat comes at 20 Hz"
             )
         if p["output"] == "joint_velocity":
             self._zeros = JointVelocityOutput(self, motion_axes(p["axes"]))
-        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE)
+        self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_heartbeat, RELIABLE)
 
-    def _on_alive(self, m: Header) -> None:
-        self._core.command(to_ns(m.stamp), time.monotonic())
-
-    def _on_command(self, m: TwistStamped) -> None:
+    def _on_heartbeat(self, m: Heartbeat | TwistStamped) -> None:
         self._core.command(to_ns(m.header.stamp), time.monotonic())
 
     def _on_control(self, m: ControlState) -> None:

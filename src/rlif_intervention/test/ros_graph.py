@@ -18,7 +18,6 @@ from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
 from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from waiting import wait_until
 
@@ -29,8 +28,9 @@ from rlif_msgs.msg import (
     Episode,
     InterventionEvent,
     LearnerStatus,
-    Observation,
+    ObservationTick,
     PolicyAction,
+    TaskSuccess,
 )
 
 # Time-outs that a loaded machine does not reach by accident; s of the clock that the ticks move.
@@ -99,10 +99,10 @@ class World(Node):
         self.on_reset: Callable[[], Any] = self.move
         self.on_samples: Callable[[], Any] = lambda: None
         self._clock_out = self.create_publisher(Clock, "/clock", RELIABLE)
-        self._observation = self.create_publisher(Observation, "observation", RELIABLE)
+        self._observation = self.create_publisher(ObservationTick, "observation_tick", RELIABLE)
         self._policy = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
         self.joy = self.create_publisher(Joy, "joy", RELIABLE)
-        self.success = self.create_publisher(Header, "task_success", RELIABLE)
+        self.success = self.create_publisher(TaskSuccess, "task_success", RELIABLE)
         self.learner = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
         self.episodes = self.create_publisher(Episode, "episode", LATCHED_10)
         self.arm_client = self.create_client(SetBool, "arm")
@@ -140,7 +140,7 @@ class World(Node):
         """
         received = [self.tick]
         self.create_subscription(
-            Observation, "observation", lambda m: received.append(m.tick), RELIABLE
+            ObservationTick, "observation_tick", lambda m: received.append(m.tick), RELIABLE
         )
 
         def tick() -> None:
@@ -175,7 +175,7 @@ class World(Node):
         self.tick += 1
         self._clock_out.publish(Clock(clock=to_msg(self.stamp)))
         self.on_samples()
-        observation = Observation(tick=self.tick, state=[0.0])
+        observation = ObservationTick(tick=self.tick)
         observation.header.stamp = to_msg(self.stamp)
         self._observation.publish(observation)
         action = self.policy(self.tick)

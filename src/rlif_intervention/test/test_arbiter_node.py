@@ -13,11 +13,18 @@ from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.stamps import to_msg, to_ns
 from ros_graph import params
 from sensor_msgs.msg import Joy
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool
 
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_intervention.diagnostics import Level, arbiter_statuses
-from rlif_msgs.msg import ControlState, Decision, InterventionEvent
+from rlif_msgs.msg import (
+    ControlState,
+    Decision,
+    Heartbeat,
+    InterventionEvent,
+    OperatorButtons,
+    PolicyHold,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -122,7 +129,7 @@ def test_lock_step_speed_scale_changes_while_it_runs_and_is_recorded(make_graph)
     assert node.set_parameters(params(speed_scale=0.5))[0].successful
     assert not node.set_parameters(params(speed_scale=2.0))[0].successful
     found = graph.decisions(len(graph.seen["decision"]) + 3)[-1]
-    assert found.executed_action[0] == pytest.approx(0.25) and found.limits == "speed_scale"
+    assert found.executed_action[0] == pytest.approx(0.25) and list(found.limits) == ["speed_scale"]
     assert found.policy_action[0] == 0.5 and found.speed_scale == pytest.approx(0.5)
     assert graph.seen["decision"][0].speed_scale == 1.0
 
@@ -145,7 +152,7 @@ def test_lock_step_workspace_box_stops_the_arm_before_its_face(make_graph):
     world.run_episode(1)
     found = graph.decisions(40)
     assert 0.0199 < x[0] <= 0.02 + 1e-6
-    assert found[-1].limits == "workspace" and found[-1].executed_action[0] < 0.01
+    assert list(found[-1].limits) == ["workspace"] and found[-1].executed_action[0] < 0.01
 
 
 # ---- real time
@@ -310,15 +317,42 @@ def test_pose_of_any_reliability_in_another_frame_leads_to_hold_that_names_both(
 
 def test_hold_that_is_no_longer_repeated_stops_the_policy(real_time):
     graph = real_time(hold_timeout=0.5)
-    hold = graph.world.create_publisher(String, "hold", LATCHED)
-    graph.world.on_samples = lambda: hold.publish(String())
+    hold = graph.world.create_publisher(PolicyHold, "policy_hold", LATCHED)
+    graph.world.on_samples = lambda: hold.publish(PolicyHold())
     graph.drive()
     graph.world.on_samples = lambda: None
-    assert "nothing on hold" in graph.until_state(ControlState.HOLD).reason
+    assert "nothing on policy_hold" in graph.until_state(ControlState.HOLD).reason
     graph.until(lambda: graph.seen["command"][-1].twist.linear.x == 0.0, "zeros")
 
 
 # ---- several operator devices
+
+
+def test_buttons_of_any_device_are_published_with_the_stamp_of_its_message(real_time):
+    graph = real_time(devices=["joy", "pad"], **{"pad.preset": "xbox"})
+    buttons = []
+    graph.world.create_subscription(OperatorButtons, "operator_buttons", buttons.append, RELIABLE)
+    pad = graph.world.create_publisher(Joy, "pad", RELIABLE)
+    graph.until(pad.get_subscription_count, "the arbiter to subscribe to the pad")
+    graph.until(lambda: graph.world.count_publishers("operator_buttons"), "the publisher")
+    for pressed in ((), (0, 8), (0,), (), (1,)):
+        message = Joy(axes=[0.0] * 8, buttons=[int(i in pressed) for i in range(11)])
+        message.header.stamp = to_msg(5 + len(pressed))
+        pad.publish(message)
+    graph.until(lambda: len(buttons) >= 2, "two presses")
+    found = [(m.device, list(m.pressed), to_ns(m.header.stamp)) for m in buttons]
+    assert found == [("pad", ["discard", "success"], 7), ("pad", ["failure"], 6)]
+
+
+def test_heartbeat_has_the_state_and_an_id_of_the_process(real_time):
+    graph = real_time()
+    beats = []
+    graph.world.create_subscription(Heartbeat, "arbiter_heartbeat", beats.append, RELIABLE)
+    graph.until(lambda: beats, "a heartbeat")
+    assert beats[-1].state == ControlState.DISARMED and any(beats[-1].instance_id)
+    graph.drive()
+    graph.until(lambda: beats[-1].state == ControlState.POLICY, "the state in a heartbeat")
+    assert len({bytes(beat.instance_id) for beat in beats}) == 1
 
 
 class Operator:

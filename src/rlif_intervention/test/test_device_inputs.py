@@ -50,7 +50,7 @@ class Bench:
                 self.readings.append((n, r)),
                 self.rack.device(n).update(r, self.now),
             ),
-            pressed=lambda n, p: self.pressed.append((n, set(p))),
+            pressed=lambda n, p, _: self.pressed.append((n, set(p))),
             problem=lambda n, w: self.problems.append((n, w)),
             arrived=lambda n, s: self.arrived.append((n, s)),
         )

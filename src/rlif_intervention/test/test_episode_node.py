@@ -9,11 +9,11 @@ from rcl_interfaces.srv import SetParameters
 from rlif_node.qos import LATCHED
 from rlif_node.stamps import to_msg, to_ns
 from ros_graph import params
-from std_msgs.msg import Bool, Header
+from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
-from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step
+from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step, TaskSuccess
 
 pytestmark = pytest.mark.ros
 
@@ -23,7 +23,8 @@ BUTTON_PRESSES = [("success", Episode.OUTCOME_SUCCESS), ("failure", Episode.OUTC
 
 def start(graph, steps=0, **values):
     """Arbiter, episode node and world; armed by the button; `steps` of episode 1 are over."""
-    graph.add_arbiter()
+    devices = {name: values.pop(name) for name in list(values) if name.startswith("joy.")}
+    graph.add_arbiter(**devices)
     defaults = {
         "use_sim_time": True,
         "auto_start": True,
@@ -44,6 +45,14 @@ def start(graph, steps=0, **values):
 
     graph.until(armed, "armed by the button")
     graph.until(lambda: len(decisions_of(graph, 1)) >= steps, f"{steps} decisions")
+
+
+def success(stamp=None):
+    """A message on `task_success`."""
+    message = TaskSuccess(source="in the hole")
+    if stamp is not None:
+        message.header.stamp = stamp
+    return message
 
 
 def tap(graph, **buttons):
@@ -118,7 +127,7 @@ def test_task_success_with_a_stamp_ends_there_and_later_decisions_do_not_count(m
     graph = make_graph()
     start(graph, 6, max_episodes=1)
     sixth = decisions_of(graph, 1)[5]
-    graph.world.success.publish(Header(stamp=sixth.header.stamp, frame_id="in the hole"))
+    graph.world.success.publish(success(sixth.header.stamp))
     report = reports(graph, Episode.ENDED)[0]
     assert report.outcome == Episode.OUTCOME_SUCCESS and report.reason == "in the hole"
     assert report.header.stamp == sixth.header.stamp and report.steps == 5
@@ -197,7 +206,7 @@ def test_task_success_without_a_stamp_ends_the_episode_now(make_graph):
     graph = make_graph()
     start(graph, 3, max_episodes=1)
     newest = to_ns(decisions_of(graph, 1)[-1].header.stamp)
-    graph.world.success.publish(Header(frame_id="in the hole"))
+    graph.world.success.publish(success())
     report = reports(graph, Episode.ENDED)[0]
     assert report.outcome == Episode.OUTCOME_SUCCESS and report.reason == "in the hole"
     assert to_ns(report.header.stamp) >= newest
@@ -208,7 +217,7 @@ def test_task_success_of_a_clock_that_is_ahead_does_not_hold_up_the_next_episode
     graph = make_graph()
     start(graph, 3)
     ahead = graph.world.stamp + 10**15
-    graph.world.success.publish(Header(stamp=to_msg(ahead)))
+    graph.world.success.publish(success(to_msg(ahead)))
     assert to_ns(reports(graph, Episode.ENDED)[0].header.stamp) < ahead
     reports(graph, Episode.RUNNING, 2)
 

@@ -103,7 +103,7 @@ class Replay:
         self.pressed: list[tuple[str, set[str]]] = []
         handlers = Handlers(
             reading=lambda name, reading: self.core.device_reading(name, reading, self.now),
-            pressed=lambda name, buttons: self.pressed.append((name, set(buttons))),
+            pressed=lambda name, buttons, _: self.pressed.append((name, set(buttons))),
             problem=lambda name, words: self.core.device_fault(name, words),
             arrived=lambda name, stamp: None,
         )

@@ -33,7 +33,7 @@ def parameters(**values):
 
 
 def image_messages(images):
-    return [image_message(image, "", Step().header.stamp) for image in images]
+    return [image_message(image, Step().header) for image in images]
 
 
 def step_message(step):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the arbiter is alive: it publishes `arbiter_alive` twenty times a second. No ROS, no clock.
+"""Whether the arbiter is alive: it publishes `arbiter_heartbeat` twenty times a second. No ROS, no clock.
 
 The last `control_state` stays latched for ever: an arbiter that was killed while it was armed still
 reads as armed. So a node that moves the arm, or lets it move, checks the heartbeat too.
@@ -37,7 +37,7 @@ class Heartbeat:
     def problem(self, now: float) -> str:
         """Why the arbiter counts as gone; empty: it is alive."""
         if not self.ever:
-            return "no heartbeat of the arbiter on arbiter_alive: start it"
+            return "no heartbeat of the arbiter on arbiter_heartbeat: start it"
         if now - self._received > self.timeout:
             return f"no heartbeat of the arbiter for more than {self.timeout} s: has it died?"
         return ""

@@ -3,7 +3,7 @@
 
 Subscribes
     control_state  rlif_msgs/ControlState  the arm is moved in HOLD only, and stopped when that ends
-    arbiter_alive  std_msgs/Header         ... or when the arbiter dies
+    arbiter_heartbeat  rlif_msgs/Heartbeat ... or when the arbiter dies
     stop           std_msgs/Bool           true: the arm is stopped, with or without an arbiter
                                            (latched); more of them by parameter
 Services
@@ -34,13 +34,14 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
-from std_msgs.msg import Bool, Header
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_intervention.arbitration import ControlState as State
 from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import Heartbeat as HeartbeatMessage
 
 from .heartbeat import Heartbeat
 from .move_group_planner import MoveGroupPlanner
@@ -143,7 +144,9 @@ class ResetNode(Node):
             say=lambda words: self.get_logger().info(words),
         )
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
-        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE_1)
+        self.create_subscription(
+            HeartbeatMessage, "arbiter_heartbeat", self._on_heartbeat, RELIABLE_1
+        )
         # Twice, as the arbiter does: what was latched, and publishers of any other quality of service.
         for topic, qos in product(p["stop_topics"], (LATCHED, SENSOR)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
@@ -163,7 +166,7 @@ class ResetNode(Node):
         self._state, self._control_reason = State(m.state), m.reason
         self._watch()
 
-    def _on_alive(self, _: Header) -> None:
+    def _on_heartbeat(self, _: HeartbeatMessage) -> None:
         self._watch()  # first: this heartbeat may be another arbiter's
         self._heartbeat.received(time.monotonic())
 

@@ -3,14 +3,14 @@
 
 Subscribes
     control_state      rlif_msgs/ControlState     Servo runs only while the arbiter is armed (latched)
-    arbiter_alive      std_msgs/Header            ... and its heartbeat comes
-    servo_node/status  moveit_msgs/ServoStatus    Humble: std_msgs/Int8; halts become `hold`
+    arbiter_heartbeat  rlif_msgs/Heartbeat        ... and its heartbeat comes
+    servo_node/status  moveit_msgs/ServoStatus    Humble: std_msgs/Int8; halts become `policy_hold`
     command            geometry_msgs/TwistStamped the arbiter's: Servo is paused when it is zero; with
                                                   `relay` it is converted, and passed on
     joint_command      std_msgs/Float64MultiArray with command_type joint_jog: rad/s of `joints`
     ee_pose            geometry_msgs/PoseStamped  whether the arm follows; with `relay` it turns commands
 Publishes
-    hold               std_msgs/String            why the policy must hold; empty: it may drive
+    policy_hold        rlif_msgs/PolicyHold       why the policy must hold; reason_code NONE: it may act
                                                   (latched, 10 Hz and on change)
     servo_command      geometry_msgs/TwistStamped with `relay`: for Servo; stamped as the command
     servo_joint_command  control_msgs/JointJog    with command_type joint_jog
@@ -43,14 +43,15 @@ from rclpy.task import Future
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
-from std_msgs.msg import Float64MultiArray, Header, String
+from rlif_node.states import HoldReason
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
 from rlif_intervention.arbitration import ARMED
 from rlif_intervention.arbitration import ControlState as State
 from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
-from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import ControlState, Heartbeat, PolicyHold
 
 from .commands import UNITS, CommandConfig, CommandConverter
 from .interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
@@ -86,7 +87,7 @@ PARAMETERS = (
     Param("standstill_after", 2.0, "s of commands in vain while Servo slows down until hold; 0: off", 0.0, 60.0),
     Param("standstill_share", 0.2, "of the commanded way; a slowed arm that moves less stands", 0.01, 0.9),
 )  # fmt: skip
-POLL = 0.1  # s between two looks at the graph, and between two messages on `hold`
+POLL = 0.1  # s between two looks at the graph, and between two messages on `policy_hold`
 
 
 def supervisor_config(p: dict[str, Any]) -> SupervisorConfig:
@@ -133,7 +134,7 @@ class ServoAdapterNode(Node):
         self._orientation: tuple[float, ...] | None = None
         self._posed = -np.inf
         self._problem = ""
-        self._published_reason: str | None = None
+        self._published_hold: tuple[HoldReason, str] | None = None
         self._pauses: list[Future] = []  # callers of pause_servo who wait
         self._status_topic = self.resolve_topic_name(f"{p['servo_node_name']}/status")
         self._version_problem = version_problem(installed_version())
@@ -145,10 +146,10 @@ class ServoAdapterNode(Node):
         self.create_timer(1.0, self._report, clock=steady)
 
     def _connect(self, p: dict[str, Any]) -> None:
-        self._hold = self.create_publisher(String, "hold", LATCHED)
+        self._hold = self.create_publisher(PolicyHold, "policy_hold", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
-        self.create_subscription(Header, "arbiter_alive", self._on_alive, RELIABLE_1)
+        self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_heartbeat, RELIABLE_1)
         self.create_subscription(
             self._interfaces.status_type, self._status_topic, self._on_status, SENSOR
         )
@@ -175,7 +176,7 @@ class ServoAdapterNode(Node):
         self._core.control(state in ARMED, state is State.OPERATOR, time.monotonic())
         self._follow()
 
-    def _on_alive(self, _: Header) -> None:
+    def _on_heartbeat(self, _: Heartbeat) -> None:
         self._core.alive(time.monotonic())
 
     def _on_status(self, m: Any) -> None:
@@ -261,7 +262,7 @@ class ServoAdapterNode(Node):
         now = time.monotonic()
         self._core.look(now)
         self._core.seen(ids, self._servo.ready, now)
-        self._published_reason = None  # published again, changed or not
+        self._published_hold = None  # published again, changed or not
         self._follow()
         waiting, self._pauses = self._pauses, []
         for turn in waiting:
@@ -287,12 +288,19 @@ class ServoAdapterNode(Node):
     # ---- outputs
 
     def _publish_hold(self) -> None:
-        """Publish `hold`, on change and with each poll."""
-        reason = self._core.reason(time.monotonic()) or self._problem
-        if reason == self._published_reason:
-            return
-        self._published_reason = reason
-        self._hold.publish(String(data=reason))
+        """Publish `policy_hold`, on change and with each poll."""
+        hold = self._core.hold(time.monotonic())
+        if hold[0] is HoldReason.NONE and self._problem:
+            hold = HoldReason.OTHER, self._problem
+        if hold != self._published_hold:
+            self._published_hold = hold
+            self._hold.publish(self._hold_message(*hold))
+
+    def _hold_message(self, code: HoldReason, reason: str) -> PolicyHold:
+        message = PolicyHold(reason_code=int(code), reason=reason)
+        message.source = self.get_fully_qualified_name()
+        message.header.stamp = self.get_clock().now().to_msg()
+        return message
 
     def _report(self) -> None:
         statuses = self._core.diagnostics(time.monotonic())
@@ -306,7 +314,8 @@ class ServoAdapterNode(Node):
 
     def shut_down(self) -> None:
         """Hold the policy: without this node the halts of Servo are not reported."""
-        self._hold.publish(String(data="the servo_adapter has ended: start it again"))
+        reason = "the servo_adapter has ended: start it again"
+        self._hold.publish(self._hold_message(HoldReason.NOT_CONNECTED, reason))
 
 
 def main() -> int:

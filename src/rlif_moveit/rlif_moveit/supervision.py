@@ -24,6 +24,8 @@ import enum
 import math
 from dataclasses import dataclass
 
+from rlif_node.states import HoldReason
+
 from rlif_intervention.diagnostics import Level, Status
 
 from .heartbeat import Heartbeat
@@ -108,7 +110,7 @@ class ServoSupervisor:
         self._standstill = Standstill(config.standstill)
         self._moved_at = -math.inf  # when a command was last not zero
         self._disarmed_at = -math.inf
-        self._latched = ""
+        self._latched, self._latched_code = "", HoldReason.NONE
         self._operator_drove = False
 
     # ---- state
@@ -212,7 +214,7 @@ class ServoSupervisor:
         if not found.stuck or not self._running(now):
             self._standstill.clear()
         elif self._standstill.found(now):
-            self._latch(found.stuck)
+            self._latch(found.stuck, HoldReason.NOT_MOVING)
         self._clear_if_well(now)
 
     def sent(self, request: Request, now: float) -> int:
@@ -278,13 +280,33 @@ class ServoSupervisor:
         return self._armed and self._paused is False and not self.wants_pause(now)
 
     def reason(self, now: float) -> str:
-        """Why the policy must hold; empty: nothing. In the order in which a person has to act."""
+        """Why the policy must hold, as a text; empty: nothing."""
+        return self.hold(now)[1]
+
+    def hold(self, now: float) -> tuple[HoldReason, str]:
+        """Why the policy must hold; NONE: nothing. In the order in which a person has to act."""
         if not self._instances or not self._ready:
-            return "Servo is not there: start servo_node, or check servo_node_name"
+            missing = "Servo is not there: start servo_node, or check servo_node_name"
+            return HoldReason.NOT_CONNECTED, missing
         if self._inhibit:
-            return f"Servo is paused: {self._inhibit}"
+            return HoldReason.PLANNING, f"Servo is paused: {self._inhibit}"
         if self._failure:
-            return self._failure
+            return HoldReason.NOT_CONNECTED, self._failure
+        if paused := self._why_paused(now):
+            return HoldReason.SERVO_PAUSED, paused
+        if self._stale(now):
+            return HoldReason.SERVO_STATUS, (
+                f"no status from Servo for more than {self.config.status_timeout} s: it hangs, or "
+                "another node has paused it; look at it, then disarm and arm"
+            )
+        if not self._latched:
+            return HoldReason.NONE, ""
+        return self._latched_code, (
+            f"{self._latched} (cleared by a reset, by driving until Servo is well, or by disarm and arm)"
+        )
+
+    def _why_paused(self, now: float) -> str:
+        """Why Servo does not run, with the arbiter or with itself; empty: it runs."""
         dead = self._heartbeat.problem(now)
         if dead:
             return f"Servo is paused: {dead}"
@@ -294,20 +316,7 @@ class ServoSupervisor:
             return "Servo is paused: the arbiter is not armed"
         if not self.selected:
             return "Servo's command type is not selected yet"
-        if self._paused is not False:
-            return "Servo is paused, and is being started"
-        if self._stale(now):
-            return (
-                f"no status from Servo for more than {self.config.status_timeout} s: it hangs, or "
-                "another node has paused it; look at it, then disarm and arm"
-            )
-        return self._latched_reason()
-
-    def _latched_reason(self) -> str:
-        """With the ways out."""
-        if not self._latched:
-            return ""
-        return f"{self._latched} (cleared by a reset, by driving until Servo is well, or by disarm and arm)"
+        return "" if self._paused is False else "Servo is paused, and is being started"
 
     def _stale(self, now: float) -> bool:
         return now - max(self._status_at, self._unpaused_at) > self.config.status_timeout
@@ -327,8 +336,9 @@ class ServoSupervisor:
 
     # ---- reasons that end only with a human
 
-    def _latch(self, reason: str) -> None:
+    def _latch(self, reason: str, code: HoldReason = HoldReason.SERVO_STATUS) -> None:
         if not self._latched:
+            self._latched_code = code
             self._latched, self._operator_drove = reason, self._operator
 
     def _clear(self) -> None:

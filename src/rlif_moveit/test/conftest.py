@@ -19,7 +19,7 @@ from rclpy.task import Future
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray, Header, Int8, String
+from std_msgs.msg import Float64MultiArray, Int8
 from std_srvs.srv import SetBool, Trigger
 from waiting import wait_until
 
@@ -27,7 +27,7 @@ from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfa
 from rlif_moveit.planning import PlanningInterfaces, planning_interfaces
 from rlif_moveit.servo_status import Dialect
 from rlif_moveit.workspace_node import SceneInterfaces, scene_interfaces
-from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import ControlState, Heartbeat, PolicyHold
 
 HAVE_MOVEIT = importlib.util.find_spec("moveit_msgs") is not None
 HAVE_CONTROL = importlib.util.find_spec("control_msgs") is not None
@@ -210,9 +210,9 @@ class Bench:
         self.joints = self.node.create_publisher(Float64MultiArray, "joint_command", RELIABLE_1)
         self.pose = self.node.create_publisher(PoseStamped, "ee_pose", RELIABLE)
         self.lives = True  # the arbiter whose voice this is
-        self.life = self.node.create_publisher(Header, "arbiter_alive", RELIABLE_1)
-        self.node.create_timer(0.05, lambda: self.lives and self.life.publish(Header()))
-        self.listen(String, "hold", LATCHED)
+        self.life = self.node.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
+        self.node.create_timer(0.05, lambda: self.lives and self.life.publish(Heartbeat()))
+        self.listen(PolicyHold, "policy_hold", LATCHED)
         self.listen(DiagnosticArray, "/diagnostics", RELIABLE)
         self.listen(TwistStamped, "servo_command", RELIABLE_1)
 
@@ -236,7 +236,7 @@ class Bench:
 
     @property
     def hold(self) -> str | None:
-        return self.seen["hold"][-1].data if self.seen["hold"] else None
+        return self.seen["policy_hold"][-1].reason if self.seen["policy_hold"] else None
 
     def diagnostics(self, name: str) -> Any:
         """The newest status whose name ends so."""

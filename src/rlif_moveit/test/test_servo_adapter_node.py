@@ -174,8 +174,8 @@ def test_adapter_whose_command_type_is_refused_reports_it_and_retries(
     make_adapter()
     bench.until(lambda: bench.hold and "did not select" in bench.hold, "the refusal, unarmed")
     bench.say(ControlState.HOLD)
-    received = len(bench.seen["hold"])
-    bench.until(lambda: len(bench.seen["hold"]) > received + 5, "some more words")
+    received = len(bench.seen["policy_hold"])
+    bench.until(lambda: len(bench.seen["policy_hold"]) > received + 5, "some more words")
     assert "did not select" in bench.hold and "unpause" not in servo.asked
     servo.refuses = False
     bench.until(lambda: bench.hold == "", "the next attempt")
@@ -183,8 +183,8 @@ def test_adapter_whose_command_type_is_refused_reports_it_and_retries(
 
 def test_hold_without_a_change_is_repeated(bench, driving):
     driving()
-    received = len(bench.seen["hold"])
-    bench.until(lambda: len(bench.seen["hold"]) > received + 10, "the same word again", 5.0)
+    received = len(bench.seen["policy_hold"])
+    bench.until(lambda: len(bench.seen["policy_hold"]) > received + 10, "the same word again", 5.0)
     assert bench.hold == ""
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rlif_node.states import HoldReason
 
 from rlif_intervention.diagnostics import Level
 from rlif_moveit.servo_status import Dialect
@@ -50,6 +51,10 @@ class Rig:
         return self
 
     @property
+    def code(self):
+        return self.core.hold(self.now)[0]
+
+    @property
     def reason(self):
         return self.core.reason(self.now)
 
@@ -60,7 +65,7 @@ def running(dialect=Dialect.JAZZY, **config):
     rig.settle()
     rig.arm()
     rig.statuses(OK, 1.0)
-    assert rig.reason == ""
+    assert rig.core.hold(rig.now) == (HoldReason.NONE, "")
     rig.asked.clear()
     return rig
 
@@ -123,7 +128,7 @@ def test_supervisor_whose_old_servo_id_goes_sees_no_restart():
 def test_supervisor_at_a_halt_holds_until_the_operator_has_driven_out(code):
     rig = running()
     rig.statuses(code, 0.3)
-    assert rig.reason
+    assert rig.reason and rig.code is HoldReason.SERVO_STATUS
     rig.statuses(OK, 5.0)  # zeros are sent meanwhile, and Servo is content with zeros
     assert rig.reason, "the policy would drive straight back into it"
     rig.core.control(True, True, rig.now)
@@ -166,6 +171,7 @@ def test_supervisor_of_an_arm_slowed_to_a_standstill_holds_until_a_reset(code, w
     rig = running()
     push(rig, code, 2.5, follows=0.05)
     assert "standstill" in rig.reason and where in rig.reason and "reset" in rig.reason
+    assert rig.code is HoldReason.NOT_MOVING
     rig.core.control(True, True, rig.now)
     push(rig, code, 5.0, follows=0.05)
     assert "standstill" in rig.reason, "pushing on, with Servo still slowing down, clears nothing"
@@ -250,7 +256,7 @@ def test_supervisor_inhibited_pauses_and_clears_a_halt():
     rig.core.inhibit("the arm is being reset")
     rig.settle()
     assert rig.asked == [Request.PAUSE]
-    assert "being reset" in rig.reason
+    assert "being reset" in rig.reason and rig.code is HoldReason.PLANNING
     rig.core.inhibit("")
     rig.settle()
     assert rig.core.paused is False
@@ -310,7 +316,8 @@ def test_supervisor_without_a_heartbeat_pauses():
     core.seen(FIRST, True, 0.0)
     core.control(True, False, 0.0)
     assert core.next_request(0.0) is Request.PAUSE
-    assert "arbiter_alive" in core.reason(0.0)
+    code, reason = core.hold(0.0)
+    assert code is HoldReason.SERVO_PAUSED and "arbiter_heartbeat" in reason
 
 
 def test_supervisor_without_an_answer_asks_again():
@@ -347,6 +354,7 @@ def test_supervisor_ignores_an_answer_of_the_servo_before():
 def test_supervisor_without_servo_holds_and_names_the_remedy():
     rig = running()
     rig.core.seen(frozenset(), False, rig.now)
+    assert rig.code is HoldReason.NOT_CONNECTED
     assert "start servo_node" in rig.reason and rig.core.next_request(rig.now) is None
 
 

@@ -26,16 +26,8 @@ _TEXT = {
         workspace_max workspace_min
     """,
     "episode": """
-        <device>.arm_button <device>.axes <device>.best_effort <device>.deadman_button
-        <device>.deadman_topic <device>.deadzone <device>.discard_button
-        <device>.failure_button <device>.gripper_close_button <device>.gripper_open_button
-        <device>.idle_ok <device>.kind <device>.motion_off <device>.motion_on
-        <device>.preset <device>.priority <device>.repeat_limit <device>.scales
-        <device>.slow <device>.stop_button <device>.success_button <device>.timeout
-        <device>.topic <device>.triggers <device>.turbo_button <lock>.priority
-        <lock>.timeout <lock>.topic auto_start control_lost_timeout devices evaluation locks
-        max_episodes max_steps pace reset_service reset_timeout settle_time wait_for_policy
-        wait_for_recorder
+        auto_start control_lost_timeout evaluation max_episodes max_steps pace reset_service
+        reset_timeout settle_time wait_for_policy wait_for_recorder
     """,
     "gripper": """
         gripper_action gripper_closed gripper_command_timeout gripper_goal_timeout

@@ -249,6 +249,10 @@ def _unknown(setting: Setting) -> Fault | None:
     if name in ALWAYS or name.startswith(ALWAYS_PREFIX) or any(_matches(p, name) for p in patterns):
         return None
     of = "" if len(nodes) > 1 else f" of {node}"
+    owners = [n for n, known in NAMES.items() if any(_matches(p, name) for p in known)]
+    if owners:
+        hint = f"it is one of {', '.join(owners)}: write it there, or below /**"
+        return Fault(setting.file, setting.line, name, f"unknown parameter{of}; {hint}")
     near = nearest(name, patterns)
     hint = f"did you mean {near}?" if near else "its README has the names that there are"
     return Fault(setting.file, setting.line, name, f"unknown parameter{of}; {hint}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What messages hold as numbers, as enums: control source, episode phase, outcome. Without ROS.
+"""What messages hold as numbers, as enums: control source, episode phase, outcome, reason to hold. Without ROS.
 
 The numbers are those of the constants in rlif_msgs.
 """
@@ -32,3 +32,15 @@ class Outcome(IntEnum):
     FAILURE = 2
     TRUNCATED = 3  # the time limit, or a fault of a machine
     DISCARDED = 4  # to be recorded again: not learned from, and not counted
+
+
+class HoldReason(IntEnum):
+    """Why the policy must not act: constants of rlif_msgs/PolicyHold."""
+
+    NONE = 0  # it may
+    SERVO_STATUS = 1
+    SERVO_PAUSED = 2
+    NOT_CONNECTED = 3
+    PLANNING = 4
+    NOT_MOVING = 5
+    OTHER = 255

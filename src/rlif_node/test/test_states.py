@@ -2,9 +2,9 @@
 """The enums have the numbers of the messages' constants."""
 
 import pytest
-from rlif_node.states import Outcome, Phase, Source
+from rlif_node.states import HoldReason, Outcome, Phase, Source
 
-from rlif_msgs.msg import Decision, Episode
+from rlif_msgs.msg import Decision, Episode, PolicyHold
 
 
 def constants(message):
@@ -21,6 +21,7 @@ def constants(message):
     ("kind", "prefix", "expected"),
     [
         (Source, "", constants(Decision)),
+        (HoldReason, "", constants(PolicyHold)),
         (Phase, "", {n: v for n, v in constants(Episode).items() if not n.startswith("OUTCOME_")}),
         (
             Outcome,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -22,7 +23,24 @@ from rlif_policy.image_encodings import (
 )
 
 __all__ = ["ENCODINGS", "CameraSpec", "ImageError", "PackedImage", "Picture", "RawImage",
-           "check_image", "to_rgb", "unpack"]  # fmt: skip
+           "check_image", "image_names", "to_rgb", "unpack"]  # fmt: skip
+
+
+def image_names(message: Any) -> tuple[str, ...]:
+    """Camera of each image of an Observation or a Step, whoever deserialised it; empty: not known.
+
+    Bags of before the field `camera_names` have the camera's name as the image's frame_id. ValueError
+    where there is another number of names than of images.
+    """
+    names = tuple(getattr(message, "camera_names", ()))
+    if not names:
+        return tuple(image.header.frame_id for image in message.images)
+    if len(names) != len(message.images):
+        raise ValueError(
+            f"camera_names: found {', '.join(names)} for {len(message.images)} images; expected one each"
+        )
+    return names
+
 
 FILES = ("JPEG", "PNG")  # what the data of a CompressedImage may be
 

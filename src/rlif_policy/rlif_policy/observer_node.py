@@ -10,6 +10,7 @@ Subscribes, as far as the configured features and cameras need them
     camera/NAME/image/compressed  sensor_msgs/CompressedImage  instead, with `transport: compressed`
 Publishes
     observation            rlif_msgs/Observation          once per tick; none if a source is missing
+    observation_tick       rlif_msgs/ObservationTick      the same without state and images
     /diagnostics           diagnostic_msgs/DiagnosticArray  1 Hz: each source, its age, what is wrong;
                            of a camera also its rate, and counts of images received, refused, missed
 
@@ -38,8 +39,9 @@ from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Header
 
-from rlif_msgs.msg import Observation
+from rlif_msgs.msg import Observation, ObservationTick
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
 from rlif_policy.features import (
     FeatureError,
@@ -127,12 +129,14 @@ class ObserverNode(Node):
         self._max_skew = round(value["max_camera_skew"] * 1e9)
         self._samples = LatestSamples(ages, steady=not sim_time)
         self._ticks = Ticks()
+        self._headers: dict[str, Header] = {}  # of the newest image of each camera, by topic
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
         self._joints = JointMerger(value["joints"])
         self._problems: list[Problem] = []
         self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
         self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
+        self._tick_publisher = self.create_publisher(ObservationTick, "observation_tick", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._subscribe()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -195,6 +199,7 @@ class ObserverNode(Node):
                 return
             self._samples.put(source, value, stamp, received)
             if camera is not None:
+                self._headers[source] = message.header
                 camera.watch.arrived(stamp, received, value.data)
             self._tick_in_lock_step()
 
@@ -245,10 +250,17 @@ class ObserverNode(Node):
         self._problems = self._current_problems(now, time.monotonic_ns())
         if not self._problems:
             try:
-                self._publisher.publish(self._observation(tick, now))
+                self._publish(self._observation(tick, now))
             except (FeatureError, ImageError) as problem:
                 self._problems = [Problem("state", str(problem))]
         self._log(self._problems)
+
+    def _publish(self, message: Observation) -> None:
+        tick = ObservationTick(
+            header=message.header, tick=message.tick, tick_time=message.tick_time
+        )
+        self._tick_publisher.publish(tick)
+        self._publisher.publish(message)
 
     def _convert_images(self) -> None:
         """Convert the newest image of each camera, even while another source is missing: its faults count."""
@@ -296,9 +308,10 @@ class ObserverNode(Node):
         message.tick_time = to_msg(now)
         message.state = array.array("f", self._layout.compute(values).tobytes())
         if self._cameras:
+            message.camera_names = [camera.spec.name for camera in self._cameras.values()]
             message.images = [
-                image_message(camera.pixels, camera.spec.name, message.header.stamp)
-                for camera in self._cameras.values()
+                image_message(camera.pixels, self._headers[topic])
+                for topic, camera in self._cameras.items()
             ]
         return message
 
@@ -378,10 +391,9 @@ def read_packed(camera: CameraSpec) -> Callable[[CompressedImage], Picture]:
     return read
 
 
-def image_message(pixels: np.ndarray, name: str, stamp: Any) -> Image:
+def image_message(pixels: np.ndarray, header: Header) -> Image:
     height, width, _ = pixels.shape
-    message = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-    message.header.stamp, message.header.frame_id = stamp, name
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = array.array("B", pixels.tobytes())
     return message
 

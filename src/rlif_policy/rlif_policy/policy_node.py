@@ -31,6 +31,7 @@ from sensor_msgs.msg import Image
 from torch import Tensor
 
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
+from rlif_policy.images import image_names
 from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
 from rlif_policy.networks import PolicySpec, camera_places
 from rlif_policy.pretrained import load_frozen
@@ -107,7 +108,7 @@ class PolicyNode(Node):
     def _on_observation(self, message: Observation) -> None:
         state = np.frombuffer(message.state, dtype=np.float32)
         try:
-            action = self._decide(state, message.images)
+            action = self._decide(state, message)
         except StateError as problem:
             self._log(str(problem))
             return
@@ -116,24 +117,24 @@ class PolicyNode(Node):
         answer.policy_version = self._version
         self._publisher.publish(answer)
 
-    def _decide(self, state: np.ndarray, images: Sequence[Image]) -> np.ndarray:
+    def _decide(self, state: np.ndarray, message: Observation) -> np.ndarray:
         """float32 [action_dim] in [-1, 1]. StateError for a state of another network."""
         if self._actor is not None:
             rng = None if self._deterministic else self._rng
-            return self._actor.act(state, rng, self._select_images(self._actor.spec, images))
+            return self._actor.act(state, rng, self._select_images(self._actor.spec, message))
         if self._state_dim:
             check_state(state, self._state_dim)
         return self._initial()
 
-    def _select_images(self, spec: PolicySpec, images: Sequence[Image]) -> list[np.ndarray]:
+    def _select_images(self, spec: PolicySpec, message: Observation) -> list[np.ndarray]:
         """Pixels of the policy's cameras, in its order. StateError where one is missing."""
         if not spec.images:
             return []
         try:
-            places = camera_places(spec.cameras, [image.header.frame_id for image in images])
+            places = camera_places(spec.cameras, image_names(message))
         except ValueError as problem:
             raise StateError(str(problem)) from problem
-        return [pixels(images[place]) for place in places]
+        return [pixels(message.images[place]) for place in places]
 
     def _on_weights(self, message: PolicyWeights) -> None:
         """Take the set as a whole, or keep the old one. Runs between two observations."""

@@ -70,10 +70,9 @@ def weights_message(version, actor, **changes):
     return message
 
 
-def image_message(pixels, encoding="rgb8", name=""):
+def image_message(pixels, encoding="rgb8"):
     height, width, channels = pixels.shape
     message = Image(height=height, width=width, encoding=encoding, step=width * channels)
-    message.header.frame_id = name
     message.data = array.array("B", pixels.tobytes())
     return message
 
@@ -88,11 +87,11 @@ class PolicyRig:
         self.observation = graph.publisher(Observation, "observation")
         self.weights = graph.publisher(PolicyWeights, "weights", LATCHED)
 
-    def send(self, state=STATE, images=()):
+    def send(self, state=STATE, images=(), names=()):
         self.tick += 1
         message = Observation(tick=self.tick, state=array.array("f", state))
         message.header.stamp = to_msg(self.tick * PERIOD)
-        message.images = list(images)
+        message.images, message.camera_names = list(images), list(names)
         self.observation.publish(message)
 
     def ask(self, state=STATE, images=()):

@@ -17,7 +17,7 @@ from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from rlif_msgs.msg import Observation
+from rlif_msgs.msg import Observation, ObservationTick
 from rlif_policy import observer_node
 from rlif_policy.observer_node import ObserverNode
 
@@ -44,7 +44,7 @@ def noise(height=HEIGHT, width=WIDTH):
 def raw(pixels, stamp, encoding="rgb8"):
     height, width = pixels.shape[:2]
     image = Image(height=height, width=width, encoding=encoding)
-    image.header.stamp = to_msg(stamp)
+    image.header.stamp, image.header.frame_id = to_msg(stamp), "optical_frame"
     image.data = array.array("B", pixels.tobytes())
     image.step = len(image.data) // height
     return image
@@ -77,6 +77,7 @@ class Rig:
         parameters = {"features": ["ee_position"], "control_rate": 20.0} | parameters
         self.observer = graph.add(ObserverNode, **parameters)
         self.observed = graph.collect(Observation, "observation", of=self.observer)
+        self.ticks = graph.collect(ObservationTick, "observation_tick", of=self.observer)
         self.reports = graph.collect(DiagnosticArray, "/diagnostics", of=self.observer)
         end = "/compressed" if transport == "compressed" else ""
         self.topics = {name: f"camera/{name}/image{end}" for name in cameras}
@@ -198,6 +199,8 @@ def test_observer_in_real_time_takes_the_newest_samples_and_the_oldest_stamp(gra
     graph.until(lambda: rig.observed and rig.observed[-1].state[0] > 0.25, "the newest sample")
     newest = rig.observed[-1]
     assert to_ns(newest.header.stamp) == start - PERIOD // 2
+    tick = ObservationTick(header=newest.header, tick=newest.tick, tick_time=newest.tick_time)
+    graph.until(lambda: tick in rig.ticks, "its tick")
     assert newest.state[0] == pytest.approx(0.3)
     assert to_ns(newest.tick_time) >= start
     ticks = [m.tick for m in rig.observed]
@@ -377,7 +380,9 @@ def test_observer_with_images_resizes_and_converts_them(graph):
     rig = Rig(graph, ["wrist"], lock_step=True, image_width=8, image_height=8)
     rig.sends["wrist"] = lambda pixels, stamp: raw(pixels, stamp, "bgr8")
     rig.pictures["wrist"] = lambda: np.full((HEIGHT, WIDTH, 3), (1, 2, 3), np.uint8)
-    (image,) = rig.step(1).images
+    observation = rig.step(1)
+    (image,) = observation.images
+    assert observation.camera_names == ["wrist"] and image.header.frame_id == "optical_frame"
     assert (image.width, image.height, image.encoding, image.step) == (8, 8, "rgb8", 24)
     assert bytes(image.data) == bytes([3, 2, 1]) * 64
 
@@ -402,7 +407,9 @@ def test_observer_with_a_region_and_big_endian_pixels_reads_both(graph):
         return image
 
     rig.sends["wrist"], rig.pictures["wrist"] = big_endian, grey.copy
-    (image,) = rig.step(1).images
+    observation = rig.step(1)
+    (image,) = observation.images
+    assert observation.camera_names == ["wrist"] and image.header.frame_id == "optical_frame"
     pixels = np.frombuffer(image.data, np.uint8).reshape(8, 8, 3)
     assert (pixels == grey[:, 5:13, None]).all()
 

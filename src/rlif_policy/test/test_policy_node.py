@@ -198,10 +198,11 @@ def test_policy_with_cameras_in_another_order_finds_them_by_name(graph, capfd):
     expected = actor.act(STATE, images=[wrist, fixed])
     named = {"fixed": fixed, "top": fixed[::-1].copy(), "wrist": wrist}
     for names in (("wrist", "fixed"), ("fixed", "wrist"), ("fixed", "top", "wrist")):
-        rig.send(images=[image_message(named[name], name=name) for name in names])
+        rig.send(images=[image_message(named[name]) for name in names], names=names)
         graph.until(lambda: rig.answers[-1].tick == rig.tick, f"an answer to {names}")
         np.testing.assert_allclose(rig.answers[-1].action, expected, atol=1e-5)
-    rig.send(images=[image_message(named[name], name=name) for name in ("top", "wrist")])
+    names = ("top", "wrist")
+    rig.send(images=[image_message(named[name]) for name in names], names=names)
     refused = rig.tick
     graph.until_logged("found cameras top, wrist, expected wrist, fixed", capfd)
     rig.ask(images=pictures())  # without names they are taken in order

@@ -8,7 +8,7 @@ Publishes
     ee_pose                      geometry_msgs/PoseStamped    tip of the peg, base frame
     object_pose                  geometry_msgs/PoseStamped    centre of the hole on the board's face
     wrench                       geometry_msgs/WrenchStamped  what the board does to the peg, base frame
-    task_success                 std_msgs/Header              once, when the peg is in the hole
+    task_success                 rlif_msgs/TaskSuccess        once, when the peg is in the hole
     camera/{wrist,fixed}/image, .../camera_info               if `images`
     /clock                       rosgraph_msgs/Clock          after the samples of the same time
 Services
@@ -41,6 +41,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from rlif_msgs.msg import TaskSuccess
 from rlif_sim.peg_in_hole import CAMERAS, PegInHole, WorldConfig
 from rlif_sim.servo import Command, ServoConfig, follow
 
@@ -128,7 +129,7 @@ class RobotNode(Node):
         self._pose = self.create_publisher(PoseStamped, "ee_pose", reliable)
         self._object = self.create_publisher(PoseStamped, "object_pose", reliable)
         self._wrench = self.create_publisher(WrenchStamped, "wrench", reliable)
-        self._success = self.create_publisher(Header, "task_success", reliable)
+        self._success = self.create_publisher(TaskSuccess, "task_success", reliable)
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", reliable)
         self._cameras = {
             name: (
@@ -207,7 +208,9 @@ class RobotNode(Node):
         self._stamp = header.stamp.sec + header.stamp.nanosec * 1e-9
         if world.success and not self._succeeded:
             self._succeeded = True
-            self._success.publish(Header(stamp=header.stamp, frame_id="peg in hole"))
+            success = TaskSuccess(confidence=1.0, source="peg in hole")
+            success.header.stamp = header.stamp
+            self._success.publish(success)
         joints = JointState(header=header, name=world.joint_names)
         joints.position = array.array("d", world.joint_positions.tobytes())
         joints.velocity = array.array("d", world.joint_velocities.tobytes())

@@ -11,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from rlif_msgs.msg import TaskSuccess
 from rlif_sim import robot_node
 from rlif_sim.robot_node import RobotNode
 
@@ -32,7 +33,7 @@ class Rig:
             collect(PoseStamped, "ee_pose"),
             collect(PoseStamped, "object_pose"),
         )
-        self.successes = collect(Header, "task_success")
+        self.successes = collect(TaskSuccess, "task_success")
         self.publisher = graph.publisher(TwistStamped, "servo_node/delta_twist_cmds", 1)
         graph.until(lambda: self.poses and self.holes, "the first samples of the robot")
 

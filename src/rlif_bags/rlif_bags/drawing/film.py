@@ -34,6 +34,7 @@ from rlif_bags.reading.files import BagError
 from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.relabelling.relabel import episodes_of
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards
+from rlif_policy.images import image_names
 
 POLICY, OPERATOR, GREY = "#1f6f8b", "#e07a3f", "#6b7280"  # as in the plot of a run
 DRIVERS = {Source.POLICY: POLICY, Source.OPERATOR: OPERATOR, Source.NONE: GREY}
@@ -106,7 +107,7 @@ class _Reader(StepReader):
     def messages(self) -> Iterator[tuple[int, Any]]:
         for stamp, message in super().messages():
             if message.images:
-                self.cameras = camera_names([image.header.frame_id for image in message.images])
+                self.cameras = camera_names(image_names(message))
             when = message.header.stamp
             before, self._stamp = self._stamp, when.sec * 1_000_000_000 + when.nanosec
             if not message.is_first and self._stamp > before:

@@ -23,6 +23,7 @@ from rlif_bags.reading.files import BagError, DirectoryLock
 from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.relabelling.relabel import Relabelling
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
+from rlif_policy.images import image_names
 
 NOT_DRIVEN = "no transition"
 DISCARDED = "discarded"
@@ -208,19 +209,19 @@ def _episodes(reader: _Reader) -> Iterator[list[Frame]]:
                 stamp.sec * 1_000_000_000 + stamp.nanosec,
                 np.asarray(message.policy_action, np.float32),
                 np.asarray(message.operator_action, np.float32),
-                camera_names([image.header.frame_id for image in message.images]),
+                camera_names(image_names(message)),
             )
         )
     if group:
         yield group
 
 
-def camera_names(frames: Sequence[str]) -> tuple[str, ...]:
+def camera_names(images: Sequence[str]) -> tuple[str, ...]:
     """The observer's names of the cameras; camera_0 and so on where a bag does not say."""
-    names = tuple(frame.replace("/", "_").replace(".", "_") for frame in frames)
+    names = tuple(name.replace("/", "_").replace(".", "_") for name in images)
     if len(set(names)) == len(names) and all(names):
         return names
-    return tuple(f"camera_{number}" for number in range(len(frames)))
+    return tuple(f"camera_{number}" for number in range(len(images)))
 
 
 def _unbroken(

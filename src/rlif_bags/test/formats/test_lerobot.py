@@ -30,7 +30,7 @@ def test_write_lerobot_lossless_comes_back_with_the_same_pixels(tmp_path: Path) 
     assert rlif("import", dataset, "-o", tmp_path / "again") == 0
     assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
     message = next(iter(StepReader(tmp_path / "again").messages()))[1]
-    assert tuple(image.header.frame_id for image in message.images) == CAMERAS
+    assert tuple(message.camera_names) == CAMERAS
 
 
 # Of the h264 videos, in levels of 0 to 255, for pictures with smooth ramps and sharp edges.

@@ -23,13 +23,17 @@ from step_bags import (
     make_step,
     record_bag,
     write_bag,
+    write_old_bag,
     write_unfinished_bag,
 )
 
+from rlif_bags.drawing.film import find_takes
 from rlif_bags.reading.files import BagError
 from rlif_bags.reading.step_reader import MAX_NOTES, StepReader, read_steps
+from rlif_bags.relabelling.relabel import episodes_of
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import StepWriter, step_bytes, step_typestore
+from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.step_messages import image_array
 from rlif_learner.data.steps import Outcome, StepRecord, follows
 
@@ -37,6 +41,23 @@ from rlif_learner.data.steps import Outcome, StepRecord, follows
 def test_step_reader_written_bag_gives_equal_steps(tmp_path: Path) -> None:
     steps = make_episodes(images=True)
     assert_equal_steps(list(read_steps(write_bag(tmp_path / "bag", steps))), steps)
+
+
+def test_step_reader_bag_of_before_camera_names_gives_equal_steps_and_labels(
+    tmp_path: Path,
+) -> None:
+    steps, cameras = make_episodes(2, images=True), ("wrist", "fixed")
+    old = write_old_bag(tmp_path / "old", steps, cameras)
+    new = write_bag(tmp_path / "new", steps, cameras=cameras)
+    bags = [list(StepReader(bag)) for bag in (old, new)]
+    for found in bags:
+        assert_equal_steps(found, steps)
+        assert all(step.cameras == cameras for step in found)
+        for one, other in zip(episodes_of(found), episodes_of(steps), strict=True):
+            labels, expected = label_rewards(one, "onset"), label_rewards(other, "onset")
+            assert all(np.array_equal(a, b) for a, b in zip(labels, expected, strict=True))
+            assert np.any(labels[0] < 0.0)
+    assert [find_takes(bag)[0].cameras for bag in (old, new)] == [cameras, cameras]
 
 
 def test_step_reader_without_images_leaves_them_out(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlif_learner.data.steps import StepRecord
+from rlif_policy.images import image_names
 
 CHANNELS = {"rgb8": 3, "mono8": 1}  # the observer converts whatever a camera sends
 
@@ -34,7 +35,7 @@ def image_array(image: Any) -> np.ndarray:
 
 def record_from_message(message: Any) -> StepRecord:
     """The facts of one Step. ValueError for numbers that are no outcome, source or image."""
-    names = tuple(image.header.frame_id for image in message.images)
+    names = image_names(message) if message.images else ()
     return StepRecord(
         sequence=message.sequence,
         episode_id=message.episode_id,

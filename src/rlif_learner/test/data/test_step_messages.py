@@ -28,24 +28,33 @@ def image(pixels, name="", **changes):
     return SimpleNamespace(**{**fields, **changes})
 
 
-def message(step, cameras=()):
-    """As rlif_msgs/Step."""
+def message(step, cameras=(), old=False):
+    """As rlif_msgs/Step; old: of before `camera_names`, when a frame_id was its camera's name."""
     fields = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}
-    names = cameras or [""] * len(step.images)
+    names = (cameras if old else None) or ["optical_frame"] * len(step.images)
+    if not old:
+        fields["camera_names"] = list(cameras)
     fields["images"] = [image(*pair) for pair in zip(step.images, names, strict=True)]
     return SimpleNamespace(**fields, executed_action=fields.pop("action"))
 
 
-@pytest.mark.parametrize("cameras", [(), ("wrist", "fixed"), ("wrist", "")])
-def test_record_holds_every_fact_of_the_message(cameras):
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("cameras", [("wrist", "fixed"), ("wrist", "")])
+def test_record_holds_every_fact_of_the_message(cameras, old):
     for step in vision_doubles.noise_episode(3, 4, ((4, 5, 3), (2, 2, 3)), evaluation=True):
-        record = record_from_message(message(step, cameras))
+        record = record_from_message(message(step, cameras, old))
         for name in FACTS:
             np.testing.assert_array_equal(getattr(record, name), getattr(step, name), name)
         for found, sent in zip(record.images, step.images, strict=True):
             np.testing.assert_array_equal(found, sent)
         assert record.cameras == (cameras if all(cameras) else ()), "names of all or of none"
         assert record.state.dtype == record.action.dtype == np.float32
+
+
+def test_record_of_another_number_of_names_than_images_is_refused():
+    step = vision_doubles.noise_episode(1, 1, ((4, 5, 3), (2, 2, 3)))[0]
+    with pytest.raises(ValueError, match="camera_names: found wrist for 2 images"):
+        record_from_message(message(step, ("wrist",)))
 
 
 def test_record_of_an_unknown_source_is_refused():
