@@ -76,9 +76,10 @@ class MotionCheck:
     def _apart(self, a: _Pose, b: _Pose) -> bool:
         if math.dist(a.position, b.position) > self._still:
             return True
+        if not (any(a.orientation) and any(b.orientation)):  # joints, or a publisher of zeros
+            return False
         cosine = abs(sum(p * q for p, q in zip(a.orientation, b.orientation, strict=True)))
-        angle = 2.0 * math.acos(min(1.0, cosine)) if a.orientation else 0.0
-        return angle > self.config.still_angle
+        return 2.0 * math.acos(min(1.0, cosine)) > self.config.still_angle
 
     def commanded(self, velocity: Vector, now: float) -> None:
         """What was output, (n,) m/s and rad/s, in force from now on."""
