@@ -26,11 +26,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from PIL import Image as PillowImage
 from rich.console import Console
 from rich.table import Table
 from rosbags.image import message_to_cvimage
+from std_msgs.msg import Header
 
 from rlif_policy.camera_checks import CameraFeed, CameraLimits
 from rlif_policy.image_encodings import ENCODINGS, pixel_bytes
@@ -97,7 +97,7 @@ def measure(calls: int) -> dict[str, Any]:
 
     def tick(picture: Picture) -> None:
         feed.convert(picture)
-        image_message(feed.pixels, "wrist", Time())
+        image_message(feed.pixels, Header())
 
     stamps = itertools.count(1)
 

@@ -38,7 +38,7 @@ from rlif_node.stamps import to_msg
 from sensor_msgs.msg import Image, Joy
 from std_srvs.srv import SetBool
 
-from rlif_msgs.msg import ControlState, Episode, Observation, PolicyAction
+from rlif_msgs.msg import ControlState, Episode, Observation, ObservationTick, PolicyAction
 
 RESULTS = Path(__file__).with_name("results") / "control.json"
 SCALE = 0.1  # m/s, the arbiter's linear_scale
@@ -121,6 +121,7 @@ class World(Node):
         self.counting = False
         self.state = ControlState.DISARMED
         self._observation = self.create_publisher(Observation, "observation", RELIABLE)
+        self._ticks = self.create_publisher(ObservationTick, "observation_tick", RELIABLE)
         self._joy = self.create_publisher(Joy, "joy", RELIABLE)
         self._episode = self.create_publisher(Episode, "episode", LATCHED_10)
         self.arm = self.create_client(SetBool, "arm")
@@ -148,6 +149,7 @@ class World(Node):
         message.state = self._state.normal(size=STATE_DIM).astype(np.float32).tolist()
         now = time.time_ns()
         message.header.stamp = to_msg(now)
+        self._ticks.publish(ObservationTick(header=message.header, tick=message.tick))
         self._observation.publish(message)
 
     def _on_action(self, m: PolicyAction) -> None:

@@ -45,13 +45,13 @@ import yaml
 from bench_ablation import random_weights
 from bench_demo import machine
 from bench_learner import median_time
-from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
 from rich.console import Console
 from rich.table import Table
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.running import make_executor
+from std_msgs.msg import Header
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -118,7 +118,7 @@ def observations(cameras: int) -> list[Observation]:
     rng = np.random.default_rng(1)
     found = []
     for images in noise((SIDE, SIDE, 3), DISTINCT, cameras):
-        message = Observation(images=[image_message(image, "", Time()) for image in images])
+        message = Observation(images=[image_message(image, Header()) for image in images])
         message.state = array.array("f", rng.normal(size=STATE).astype(np.float32))
         found.append(message)
     return found

@@ -97,7 +97,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 def check_bag(directory: Path) -> None:
     with Reader(directory / "bag") as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
-    assert counts["/replay"] > 0
+    assert counts["/rlif/replay"] > 0
 
 
 def check_checkpoint(directory: Path) -> None:

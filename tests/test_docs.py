@@ -111,5 +111,9 @@ def test_sim_launch_arguments_reach_the_nodes(tmp_path: Path) -> None:
     processes = {p.name: p for p in launch("sim", **values).processes}
     assert "learner" not in processes
     assert processes["arbiter"].node == "/left/arbiter"
+    names = [
+        {p.name: p.node for p in launch("sim", **v).processes} for v in ({}, {"namespace": "none"})
+    ]
+    assert [found["arbiter"] for found in names] == ["/rlif/arbiter", "/arbiter"]
     assert processes["arbiter"].parameters["lock_step"] is False
     assert processes["sim_operator"].parameters["seed"] == 7

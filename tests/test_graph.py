@@ -132,10 +132,12 @@ def read_interfaces(graph: Graph, client: GraphClient) -> None:
         for kind in ask:
 
             def found(kind: str = kind, name: str = name) -> set[str]:
-                return {topic for topic, _ in ask[kind](name, "/")} - ROS_TOPICS
+                return {topic for topic, _ in ask[kind](name, "/rlif")} - ROS_TOPICS
 
             client.wait(found, f"{kind} of {name}", scaled(60.0))
-            graph.topics[name, kind] = {topic.lstrip("/") for topic in found()}
+            graph.topics[name, kind] = {
+                topic.removeprefix("/rlif").lstrip("/") for topic in found()
+            }
 
 
 def drive(graph: Graph, client: GraphClient, processes: Processes) -> None:
@@ -186,7 +188,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
         running.append(Processes(chosen, lambda name, line: lines.append(f"{name}: {line}")))
         return running[-1]
 
-    with GraphClient("", int(os.environ["ROS_DOMAIN_ID"]), check) as client:
+    with GraphClient("rlif", int(os.environ["ROS_DOMAIN_ID"]), check) as client:
         graph.listen(client)
         with start({"sim_robot"}):
             # What the cameras send before this test is discovered would be missing below.

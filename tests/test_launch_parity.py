@@ -26,7 +26,7 @@ CASES = [
     ("sim.launch.yaml", {}),
     ("sim.launch.yaml", {"robot": "sim_vision", "images": "true", "seed": "7", "auto_start": "true"}),
     ("sim.launch.yaml", {"namespace": "left", "lock_step": "false", "watchdog": "true"}),
-    ("robot.launch.yaml", {"robot": "ur5e_gamepad", **RUN}),
+    ("robot.launch.yaml", {"robot": "ur5e_gamepad", "namespace": "none", **RUN}),
     ("robot.launch.yaml", {"robot": "franka_fr3_spacemouse", "gripper": "true", **RUN}),
     ("moveit.launch.yaml", {"robot": "ur5e_gamepad"}),
     ("moveit.launch.yaml", {"robot": "franka_fr3_spacemouse"}),

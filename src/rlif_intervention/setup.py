@@ -17,7 +17,7 @@ setup(
     zip_safe=True,
     maintainer="RLIF maintainers",
     maintainer_email="maintainers@rlif.invalid",
-    description="Arbiter, episode and recorder nodes: who drives, within which limits, and what is written down.",
+    description="Arbiter, episode and recorder nodes: control source, limits, recording.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [

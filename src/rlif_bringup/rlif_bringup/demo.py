@@ -153,7 +153,7 @@ class Demo:
 
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and run all phases on it."""
-        self._progress.say("starting the nodes")
+        self._progress.print_line("starting the nodes")
         with (
             chosen_domain(self._arguments.domain_id) as domain_id,
             simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph,
@@ -168,15 +168,17 @@ class Demo:
         session.wait_until_up()
         nodes = [*_NODES, "learner"]
         write_configuration(graph, self.values, nodes, self.directory / "config")
-        self._film = filming.plan_film(self._arguments.film, self.values, graph, self._progress.say)
+        self._film = filming.plan_film(
+            self._arguments.film, self.values, graph, self._progress.print_line
+        )
         for phase in phases:
             done = session.run(phase)
             rate = success_rate(done) or 0.0
-            self._progress.say(
+            self._progress.print_line(
                 f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
                 f"{rate:.0%} successful"
             )
-        self._progress.say("stopping the nodes")
+        self._progress.print_line("stopping the nodes")
 
     def _on_record(self, record: EpisodeRecord) -> None:
         if record.phase != "training":
@@ -215,7 +217,9 @@ class Demo:
     def film(self) -> None:
         """Show some episodes of the evaluation, if the run has recorded images of them."""
         records = self._session.records if self._session else ()
-        filming.make_film(self._film, records, self.directory, self.directory, self._progress.say)
+        filming.make_film(
+            self._film, records, self.directory, self.directory, self._progress.print_line
+        )
 
 
 def rate_line(name: str, summary: dict[str, Any], key: str) -> str:
@@ -283,13 +287,13 @@ def run(arguments: argparse.Namespace) -> int:
                 demo.run(interrupt)
         except InterruptedByUserError:
             interrupted = True
-            progress.say("interrupted: all nodes were stopped; the results so far:")
+            progress.print_line("interrupted: all nodes were stopped; the results so far:")
         except (GraphError, LaunchFileError) as error:
             problem = str(error)
         summary = demo.finish(interrupted, problem)
     if not interrupted:
         demo.film()
-    progress.say(report(summary, directory))
+    progress.print_line(report(summary, directory))
     if problem:
         print(f"\nrlif demo: {problem}", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rlif_node.names import namespace
+from rlif_node.names import add_namespace
 
 from rlif_bringup.doctor_checks import check
 from rlif_bringup.doctor_findings import Finding, Verdict
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--robot", help="robot configuration whose topic names are used; default: our own names"
     )
     parser.add_argument("--config-directory", type=Path, help="folder of the robot configurations")
-    parser.add_argument("--namespace", type=namespace, default="", help="of the graph")
+    add_namespace(parser)
     parser.add_argument("--domain-id", type=int, help="of DDS; default: ROS_DOMAIN_ID")
     parser.add_argument("--seconds", type=float, default=5.0, help="to listen; default 5")
     parser.add_argument("--strict", action="store_true", help="a warning is a failure too")
@@ -109,9 +109,9 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         table.add_row(f"[{style}]{f.verdict.value}[/]", f.name, _plain(f.found), _plain(f.advice))
     console.print(table)
     counts = Counter(f.verdict for f in findings)
-    words = ", ".join(f"{counts[v]} {v.value}" for v in Verdict)
+    summary = ", ".join(f"{counts[v]} {v.value}" for v in Verdict)
     ready = not counts[Verdict.FAIL]
-    console.print(f"{words}. " + ("Ready to arm." if ready else "Do not arm yet."))
+    console.print(f"{summary}. " + ("Ready to arm." if ready else "Do not arm yet."))
 
 
 def _plain(text: str) -> str:

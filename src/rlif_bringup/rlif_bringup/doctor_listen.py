@@ -135,7 +135,7 @@ class Listener:
     def _hears(self, topic: str) -> Callable[[Any], None]:
         times = self._times.setdefault(topic, [])
 
-        def hear(message: Any) -> None:
+        def receive(message: Any) -> None:
             times.append(time.monotonic())
             self._last[topic] = message
             if topic in self._ages:
@@ -150,7 +150,7 @@ class Listener:
             elif topic == "joint_command":
                 self._moves |= any(message.data)
 
-        return hear
+        return receive
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for s in message.status:
@@ -173,7 +173,7 @@ class Listener:
 
         moveit: the robot configuration is one with MoveIt; servo: full name of its servo_node
         """
-        # In this order: asking takes as long as DDS needs to find everybody, and says whose clock
+        # In this order: asking takes as long as DDS discovery needs, and says whose clock
         # the graph goes by.
         parameters = self._all_parameters()
         if servo:
@@ -218,7 +218,7 @@ class Listener:
         )
 
     def _forget(self) -> None:
-        """What came before: rates are those of a graph that everybody has found."""
+        """What came before: rates are measured after discovery."""
         for times in self._times.values():
             times.clear()
         for ages in self._ages.values():
@@ -316,4 +316,4 @@ def _pose(m: PoseStamped) -> tuple[tuple[float, ...], str]:
 
 def _image_problems(m: Observation) -> tuple[str, ...]:
     found = (image_problem(i.width, i.height, i.encoding, i.data) for i in m.images)
-    return tuple(f"image {n}: {words}" for n, words in enumerate(found) if words)
+    return tuple(f"image {n}: {problem}" for n, problem in enumerate(found) if problem)

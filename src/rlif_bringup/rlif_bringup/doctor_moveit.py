@@ -130,7 +130,7 @@ def _no_adapter(s: Snapshot) -> Iterator[Finding]:
 
 
 def check_reset(s: Snapshot) -> Iterator[Finding]:
-    """Whoever moves the arm between episodes."""
+    """The node that moves the arm between episodes."""
     found = [d for d in s.diagnostics if "reset_by_planning: " in d.name]
     if s.moveit and not found and s.parameter("episode", "reset_service", False):
         yield failed(

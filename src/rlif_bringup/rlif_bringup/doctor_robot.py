@@ -19,7 +19,7 @@ from rlif_bringup.doctor_findings import (
 from rlif_bringup.doctor_snapshot import Snapshot
 
 UNARMED = ("DISARMED", "FAULT")
-OURS = frozenset({"arbiter", "watchdog"})  # who may command the robot
+OURS = frozenset({"arbiter", "watchdog"})  # nodes that may command the robot
 SLOWEST = 0.8  # of the configured rate
 SERVO_RATE = 30.0  # Hz; three commands within Servo's incoming_command_timeout of 0.1 s
 FAST, FAST_TURN = (
@@ -137,13 +137,13 @@ def _speed(s: Snapshot, kind: str, name: str, unit: str, fast: float) -> Iterato
     scale = s.parameter("arbiter", f"{kind}_scale", 0.0)
     scale *= s.parameter("arbiter", "speed_scale", 1.0)
     limit = s.parameter("arbiter", f"max_{kind}_speed", 0.0)
-    words = f"up to {scale:.2f} {unit} per axis"
+    motion = f"up to {scale:.2f} {unit} per axis"
     if not limit:
-        yield warned(name, f"{words}, max_{kind}_speed is off", f"set it, in {unit} of the norm")
+        yield warned(name, f"{motion}, max_{kind}_speed is off", f"set it, in {unit} of the norm")
     elif min(scale, limit) > fast:
-        yield warned(name, words, "begin with speed_scale 0.3")
+        yield warned(name, motion, "begin with speed_scale 0.3")
     else:
-        yield passed(name, f"{words}, {limit:g} {unit} in all")
+        yield passed(name, f"{motion}, {limit:g} {unit} in all")
 
 
 def _acceleration(s: Snapshot, kind: str, unit: str) -> Iterator[Finding]:
@@ -167,13 +167,13 @@ def _box(s: Snapshot) -> Iterator[Finding]:
     else:
         where = s.ee_pose[0]
         inside = all(a <= v <= b for a, v, b in zip(low, where, high, strict=True))
-        words = "(" + ", ".join(f"{v:.3f}" for v in where) + ") m"
+        position = "(" + ", ".join(f"{v:.3f}" for v in where) + ") m"
         if inside:
-            yield passed("workspace", f"the end effector is inside, at {words}")
+            yield passed("workspace", f"the end effector is inside, at {position}")
         else:
             yield failed(
                 "workspace",
-                f"the end effector is at {words}, outside of the box",
+                f"the end effector is at {position}, outside of the box",
                 "drive it inside by the robot's own means, or correct the box",
             )
 
@@ -184,7 +184,9 @@ def check_watchdog(s: Snapshot) -> Iterator[Finding]:
     found = [d for d in s.diagnostics if "watchdog: " in d.name]
     if not found:
         yield warned(
-            "watchdog", "there is none", "start it: nobody else stops the robot if the arbiter dies"
+            "watchdog",
+            "there is none",
+            "start it: nothing else stops the robot if the arbiter dies",
         )
     for d in found:
         if d.level == OK_LEVEL:

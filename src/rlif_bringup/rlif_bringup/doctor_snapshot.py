@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Traffic:
-    """One topic: messages received, over how many seconds, and who is connected."""
+    """One topic: messages received, over how many seconds, and which nodes are connected."""
 
     name: str = ""
     count: int = 0

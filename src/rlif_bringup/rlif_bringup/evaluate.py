@@ -50,10 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     except (GraphError, LaunchFileError) as error:
         print(f"rlif evaluate: {error}", file=sys.stderr)
         return 1
-    filming.make_film(plan, records, arguments.checkpoint, directory, progress.say)
+    filming.make_film(plan, records, arguments.checkpoint, directory, progress.print_line)
     for name in ("summary.json", filming.GIF):
         if (directory / name).exists():
-            progress.say(f"  {directory / name}")
+            progress.print_line(f"  {directory / name}")
     return 0
 
 
@@ -107,7 +107,7 @@ def _evaluate(
         session = Session(graph, progress.show, [phase], learner=False)
         versions = graph.watch_policy()
         session.wait_until_up()
-        plan = filming.plan_film(arguments.film, values, graph, progress.say)
+        plan = filming.plan_film(arguments.film, values, graph, progress.print_line)
         session.run(phase)
         if versions & {0} or not versions:
             raise GraphError(
@@ -124,5 +124,5 @@ def _evaluate(
     )
     write_json(directory / "summary.json", summary)
     write_csv(directory / "episodes.csv", session.records)
-    progress.say(rate_line("policy alone", summary, "policy_success"))
+    progress.print_line(rate_line("policy alone", summary, "policy_success"))
     return plan, session.records

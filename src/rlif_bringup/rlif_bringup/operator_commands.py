@@ -10,6 +10,8 @@ import argparse
 import sys
 from typing import Any
 
+from rlif_node.names import add_namespace
+
 # command: (service, what is printed where the answer has no message)
 SERVICES = {
     "arm": ("arm", "armed"),
@@ -34,7 +36,7 @@ def positive(text: str) -> float:
 
 def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that talks to a running graph."""
-    parser.add_argument("--namespace", default="", help="of the graph")
+    add_namespace(parser)
     parser.add_argument("--domain-id", type=int, help="of DDS (ROS_DOMAIN_ID)")
     parser.add_argument(
         "--timeout", type=positive, default=5.0, help="s until a node must answer (%(default)s)"
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def nothing_to_check() -> None:
-    """The check of a GraphClient whose nodes are somebody else's."""
+    """The check of a GraphClient whose nodes another process started."""
 
 
 def run(arguments: argparse.Namespace) -> int:

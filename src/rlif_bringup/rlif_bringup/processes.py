@@ -91,7 +91,7 @@ class _Running:
         self.reader.start()
 
     def _read(self, output: Output) -> None:
-        """Pass lines on. Where nobody takes them any more, go on reading: a full pipe blocks."""
+        """Pass lines on. Where no reader is left, go on reading: a full pipe blocks."""
         assert self.popen.stdout is not None
         with self.popen.stdout as stream:
             for line in stream:

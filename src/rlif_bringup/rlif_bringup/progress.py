@@ -105,7 +105,7 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays."""
         self._console.print(text, markup=False, highlight=False)
 
@@ -115,7 +115,7 @@ class Progress:
             self._live.update(self._table(snapshot))
         elif time.monotonic() - self._last_line >= _LINE_PERIOD:
             self._last_line = time.monotonic()
-            self.say(snapshot.line())
+            self.print_line(snapshot.line())
 
     def _table(self, snapshot: Snapshot) -> Table:
         table = Table(title=self._title, show_header=False, min_width=60)

@@ -2,7 +2,7 @@
 """Runs the phases of a run on a running graph: control source, length, learned from or not.
 
 Between two phases the graph stands still: the last episode has ended, no next one is asked for, and
-the learner has worked through what it was sent. Then the nodes are told about the next phase.
+the learner has worked through what it was sent. Then the nodes switch to the next phase.
 """
 
 from __future__ import annotations

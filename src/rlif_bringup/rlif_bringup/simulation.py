@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from rlif_node.names import NAMESPACE, launch_namespace
 
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import find_launch_file
@@ -44,7 +45,7 @@ class NodeLogs:
         self._files[name].write(line + "\n")
         self._last.setdefault(name, deque(maxlen=_LAST_LINES)).append(line)
         if _LOUD.search(line):
-            self._progress.say(f"{name}: {line}")
+            self._progress.print_line(f"{name}: {line}")
 
     def last(self, name: str) -> str:
         """The last lines of a node."""
@@ -100,7 +101,7 @@ def is_domain_free(domain_id: int) -> bool:
 
 
 class ReservedDomain:
-    """A DDS domain that nobody on this host is in: two runs must not command one arm.
+    """A DDS domain that no process on this host uses: two runs must not command one arm.
 
     No other run reserves it while this object is open. Without that, two runs that start at the
     same moment would choose the same domain, since neither is in it yet.
@@ -148,7 +149,7 @@ def reserve_domain() -> ReservedDomain:
 
 @contextlib.contextmanager
 def chosen_domain(asked: int | None) -> Iterator[int]:
-    """The DDS domain asked for, 0 included; None: one that nobody is in (`reserve_domain`)."""
+    """The DDS domain asked for, 0 included; None: a free one (`reserve_domain`)."""
     if asked is not None:
         yield asked
         return
@@ -196,11 +197,11 @@ def simulation(
 
     try:
         with processes:
-            namespace = launch_values(values).get("namespace", "")
-            with GraphClient(namespace, domain_id, check) as graph:
+            namespace = launch_values(values).get("namespace", NAMESPACE)
+            with GraphClient(launch_namespace(namespace), domain_id, check) as graph:
                 yield graph
             for line in processes.stop():
-                progress.say(line)
+                progress.print_line(line)
     finally:
         logs.close()
 

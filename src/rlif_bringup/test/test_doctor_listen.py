@@ -85,7 +85,7 @@ def test_doctor_beside_a_graph_with_remapped_topics_finds_them(
     (tmp_path / "mine" / "topics.launch.yaml").write_text(TOPICS)
     code, rows = run_doctor(
         capsys, "--robot", "mine", "--config-directory", str(tmp_path), "--seconds", "2.5",
-        "--domain-id", os.environ["ROS_DOMAIN_ID"],
+        "--domain-id", os.environ["ROS_DOMAIN_ID"], "--namespace", "none",
     )  # fmt: skip
     assert code == 1
     for name in ("nodes", "command", "robot", "frames", "workspace", "watchdog"):

@@ -15,6 +15,7 @@ from waiting import scaled
 from rlif_bringup import cli
 from rlif_bringup.echo_command import field_of, message_class, plain
 
+ROOT = ["--namespace", "none"]  # where the graph of these tests is
 WITHIN = ["--timeout", str(scaled(20.0)), "--domain-id", os.environ["ROS_DOMAIN_ID"]]
 
 
@@ -45,16 +46,20 @@ def test_echo_of_a_latched_topic_prints_its_message(
     start_graph: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     start_graph()
-    assert cli.main(["echo", "control_state", "--count", "1", "--field", "state", *WITHIN]) == 0
+    assert (
+        cli.main(["echo", "control_state", "--count", "1", "--field", "state", *ROOT, *WITHIN]) == 0
+    )
     assert capsys.readouterr().out == "1\n---\n"
-    assert cli.main(["echo", "learner_status", "--count", "1", *WITHIN]) == 0
+    assert cli.main(["echo", "learner_status", "--count", "1", *ROOT, *WITHIN]) == 0
     assert "caught_up: true" in capsys.readouterr().out
-    assert cli.main(["echo", "control_state", "--count", "1", "--field", "modus", *WITHIN]) == 2
+    assert (
+        cli.main(["echo", "control_state", "--count", "1", "--field", "modus", *ROOT, *WITHIN]) == 2
+    )
     assert "no field 'modus'" in capsys.readouterr().err
 
 
 @pytest.mark.ros
 def test_echo_without_a_topic_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["echo", "nothing", "--timeout", "0.2", *WITHIN[2:]]) == 1
-    assert "waiting for a publisher of /nothing" in capsys.readouterr().err
+    assert "waiting for a publisher of /rlif/nothing" in capsys.readouterr().err
     assert cli.main(["echo", "nothing", "--count", "-1"]) == 2

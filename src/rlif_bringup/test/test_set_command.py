@@ -54,7 +54,14 @@ def test_set_of_a_running_node_prints_the_value_or_the_reason(
     start_graph: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     graph, _ = start_graph()
-    within = ["--timeout", str(scaled(20.0)), "--domain-id", os.environ["ROS_DOMAIN_ID"]]
+    within = [
+        "--namespace",
+        "none",
+        "--timeout",
+        str(scaled(20.0)),
+        "--domain-id",
+        os.environ["ROS_DOMAIN_ID"],
+    ]
     assert cli.main(["set", "sim_operator", "mode", "never", *within]) == 0
     assert capsys.readouterr().out == "sim_operator: mode = 'never'\n"
     assert graph.value("sim_operator", "mode") == "never"

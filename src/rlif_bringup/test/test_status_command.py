@@ -58,7 +58,7 @@ def test_status_of_a_live_graph_has_one_line_for_each(
     client.set_parameters("episode", auto_start=True, max_episodes=1)
     client.wait(lambda: client.finished, "an episode", scaled(20.0))
     within = ["--timeout", str(scaled(20.0)), "--domain-id", os.environ["ROS_DOMAIN_ID"]]
-    assert cli.main(["status", "--seconds", "0.5", *within]) == 0
+    assert cli.main(["status", "--seconds", "0.5", "--namespace", "none", *within]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "control   HOLD"
     assert lines[1].startswith("episode   1 ended as success: 10 steps")

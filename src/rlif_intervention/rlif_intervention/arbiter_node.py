@@ -43,7 +43,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
@@ -172,9 +171,7 @@ class ArbiterNode(Node):
         self.create_subscription(ObservationTick, "observation_tick", self._on_tick, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
-        self.create_subscription(
-            Heartbeat, "episode_heartbeat", self._on_episode_alive, RELIABLE_1
-        )
+        self.create_subscription(Heartbeat, "episode_heartbeat", self._on_episode_alive, RELIABLE_1)
         self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_peer, RELIABLE)
         # Twice: what was latched before this node, and publishers of any other quality of service.
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
@@ -311,7 +308,10 @@ class ArbiterNode(Node):
 
     def _arm(self, on: bool) -> tuple[bool, str]:
         if on and self._listens and not self._yields:
-            return False, f"not armed: for {LISTEN} s after its start it listens for another arbiter"
+            return (
+                False,
+                f"not armed: for {LISTEN} s after its start it listens for another arbiter",
+            )
         return self._core.arm(on)
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -444,7 +444,9 @@ class ArbiterNode(Node):
             self._core.fault(ANOTHER, reason)
             self.get_logger().error(f"this arbiter publishes nothing and cannot be armed: {reason}")
         elif self._yields and not older:
-            self._core.fault_over(ANOTHER, "the other arbiter has ended: arm to go on with this one")
+            self._core.fault_over(
+                ANOTHER, "the other arbiter has ended: arm to go on with this one"
+            )
             self.get_logger().warning("the other arbiter has ended: this one may be armed")
         self._yields = older
 
@@ -468,12 +470,13 @@ class ArbiterNode(Node):
         if warning and self._fault_on_foreign:
             self._core.fault(FOREIGN, warning)
         else:
-            self._core.fault_over(FOREIGN, "no other node publishes commands any more: arm to go on")
+            self._core.fault_over(
+                FOREIGN, "no other node publishes commands any more: arm to go on"
+            )
 
     def _publish_heartbeat(self) -> None:
         """On its own topic: the watchdog publishes on `command` too, and `control_state` is latched."""
-        instance = np.frombuffer(self._instance_id, np.uint8)
-        message = Heartbeat(state=int(self._core.state), instance_id=instance)
+        message = Heartbeat(state=int(self._core.state), instance_id=list(self._instance_id))
         message.header.stamp = self.get_clock().now().to_msg()
         self._heartbeat.publish(message)
 

@@ -32,7 +32,7 @@ class Event(enum.Enum):
     ARM = "a human arms, and no cause of a fault is left"
     DISARM = "a human disarms"
     FAULT = "something only a human may clear: not finite, wrong shape, stop signal, lost heartbeat"
-    TAKE_OVER = "an operator device asks for control, and nothing keeps everybody from driving"
+    TAKE_OVER = "an operator device asks for control, and nothing forbids motion"
     RELEASED = "the operator let go, and dwell and minimum length are over"
     DEVICE_LOST = "the device that drives has gone silent, or was locked"
     EPISODE_OVER = "no episode is running, or its time limit is reached"

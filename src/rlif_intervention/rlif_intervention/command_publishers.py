@@ -16,5 +16,7 @@ def foreign_publishers(found: Iterable[tuple[str, str]], namespace: str, own: st
     """
     allowed = {(namespace, own), (namespace, WATCHDOG)}
     return ", ".join(
-        sorted({f"{space.rstrip('/')}/{name}" for space, name in found if (space, name) not in allowed})
+        sorted(
+            {f"{space.rstrip('/')}/{name}" for space, name in found if (space, name) not in allowed}
+        )
     )

@@ -25,7 +25,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -126,7 +125,7 @@ class EpisodeNode(Node):
         self._complaint, self._complained = "", 0.0
         self._publisher = self.create_publisher(Episode, "episode", LATCHED_10)
         self._heartbeat = self.create_publisher(Heartbeat, "episode_heartbeat", RELIABLE_1)
-        self._instance_id = np.frombuffer(own_instance_id(), np.uint8)
+        self._instance_id = list(own_instance_id())
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
         self._subscribe()

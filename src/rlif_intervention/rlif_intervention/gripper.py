@@ -44,7 +44,7 @@ class Gripper:
         self._changed, self._changed_by = -math.inf, Source.NONE
 
     def drive(self, asked: float, source: Source, now: float) -> float:
-        """Somebody drives. What one asked for and did not get yet is not done under another.
+        """A control source is active. What one source asked for and did not get yet is not done under another.
 
         The operator does not wait for what the policy has just done.
         """
@@ -60,7 +60,7 @@ class Gripper:
         return self.target
 
     def keep(self) -> float:
-        """Nobody drives: the grasp stays, and what was still waiting is forgotten."""
+        """No active control source: the grasp stays, and commands that still wait are dropped."""
         self._wanted, self._source = AS_IT_IS, Source.NONE
         return self.target
 

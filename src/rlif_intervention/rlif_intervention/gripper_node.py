@@ -46,7 +46,7 @@ from .gripper_goals import GoalConfig, GripperGoals
 OUTPUTS = ("action", "topic")
 PARAMETERS = (
     Param("gripper_output", "action", "control_msgs/GripperCommand, or a Float64", choices=OUTPUTS),
-    Param("gripper_action", "gripper_controller/gripper_cmd", "name of the action"),
+    Param("gripper_action", "/gripper_controller/gripper_cmd", "name of the action"),
     Param("gripper_open", 0.08, "position when open, in the driver's unit: m or rad", -10.0, 10.0),
     Param("gripper_closed", 0.0, "position when closed, likewise", -10.0, 10.0),
     Param("gripper_max_effort", 0.0, "N, with the action; 0: the driver's own", 0.0, 1000.0),

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from rlif_node.states import HoldReason
 
 # No command is carried out, so nobody may drive: what the operator does would be recorded as done.
-NOTHING_MOVES = frozenset(
-    {HoldReason.SERVO_PAUSED, HoldReason.NOT_CONNECTED, HoldReason.PLANNING}
-)
+NOTHING_MOVES = frozenset({HoldReason.SERVO_PAUSED, HoldReason.NOT_CONNECTED, HoldReason.PLANNING})
 FORGOTTEN = 3.0  # s without a repetition, after which a human who arms overrides a reason
 
 
@@ -74,4 +72,6 @@ class PolicyHold:
     def code(self) -> HoldReason:
         """Of the reason in force; NONE: none is."""
         codes = [h.code for h in self._holds.values()]
-        return next((c for c in codes if c in NOTHING_MOVES), codes[0] if codes else HoldReason.NONE)
+        return next(
+            (c for c in codes if c in NOTHING_MOVES), codes[0] if codes else HoldReason.NONE
+        )

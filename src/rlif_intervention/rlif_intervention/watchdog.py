@@ -93,7 +93,9 @@ class Watchdog:
                 self._lost, self._lost_at, lost, one.armed = instance, now, True, False
             elif instance != self._lost and now - one.received > self.timeout + self.linger:
                 del self._instances[instance]
-        braking = self.ever and self.silent(now) and now - self._received <= self.timeout + self.linger
+        braking = (
+            self.ever and self.silent(now) and now - self._received <= self.timeout + self.linger
+        )
         return bool(self._lost) or braking, lost
 
 

@@ -140,7 +140,9 @@ class WatchdogNode(Node):
         call = self._call
         if call.stage is Stage.NONE:
             return HoldReason.NONE, ""
-        reason = f"the robot was paused by the watchdog with {self._service}, because {self._reason}"
+        reason = (
+            f"the robot was paused by the watchdog with {self._service}, because {self._reason}"
+        )
         if call.stage is Stage.RELEASING:
             reason += f"; its release is asked for: {call.problem}" if call.problem else ""
         return HoldReason.SERVO_PAUSED, f"{reason} (undone when the arbiter is armed)"

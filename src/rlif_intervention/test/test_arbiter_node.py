@@ -199,7 +199,9 @@ def test_real_time_release_leads_to_zeros_for_the_dwell_and_then_to_the_policy(r
     found = graph.decisions(len(graph.seen["decision"]) + 2)
     assert sum(d.onset for d in found) == 1
     none = [d for d in found if d.source == Decision.NONE]
-    assert none and all(not any(d.executed_action) for d in none[:-1])
+    # The first may hold the end of the braking, if the release came between two ticks; the last,
+    # the policy's first command.
+    assert len(none) > 2 and not any(any(d.executed_action) for d in none[1:-1])
 
 
 def test_real_time_process_that_stood_still_is_a_fault(real_time, steady):

@@ -14,7 +14,7 @@ ENCODER_GRADIENTS = ("critic", "both")
 
 @dataclass(frozen=True)
 class RLPDConfig:
-    """Everything that RLPD can be told. The defaults are the reference's (preset `rlpd`).
+    """The settings of RLPD. The defaults are the reference's (preset `rlpd`).
 
     Raises ValueError that names the field, what was found and what was expected.
     """

@@ -101,7 +101,7 @@ class _Stop:
 
 
 class TrainingEndedError(RuntimeError):
-    """Nobody is there any more to do what was asked for."""
+    """The training thread has ended; it cannot do what was asked for."""
 
 
 class DroppedSteps:
@@ -109,16 +109,16 @@ class DroppedSteps:
 
     def __init__(self) -> None:
         self.note = ""
-        self._count, self._said, self._say_at = 0, 0, -math.inf
+        self._count, self._reported, self._report_at = 0, 0, -math.inf
         self._reason = ""
 
     def add(self, reason: str) -> None:
         self._count, self._reason = self._count + 1, reason
 
     def refresh(self, now: float) -> None:
-        if self._count > self._said and now >= self._say_at:
+        if self._count > self._reported and now >= self._report_at:
             self.note = f"Steps dropped: {self._count}, the last: {self._reason}"
-            self._said, self._say_at = self._count, now + REMIND
+            self._reported, self._report_at = self._count, now + REMIND
 
 
 class Behind:
@@ -198,7 +198,7 @@ class LearnerLoop:
         self._inbox.put(step)
 
     def drop(self, step: StepFacts, reason: str) -> None:
-        """Hand over that a Step came of which no StepRecord can be made; returns at once."""
+        """Report a Step that cannot become a StepRecord; returns at once."""
         self._inbox.put(_Dropped(step, reason))
 
     def request_save(self) -> Future[Path]:
@@ -467,7 +467,7 @@ class LearnerLoop:
 
     def _save(self, trainer: Trainer, store: CheckpointStore) -> Path:
         algorithm = trainer.algorithm
-        check_tensors(algorithm.actor.carried(), algorithm.spec)  # none over a good one
+        check_tensors(algorithm.actor.export_state_dict(), algorithm.spec)  # none over a good one
         extra: dict[str, Any] = {**trainer.counters(), "policy_version": self._version}
         score = trainer.evaluation.score
         path = store.save(algorithm, trainer.buffers, score=score, extra=extra)

@@ -3,7 +3,7 @@
 
 The number of updates is held to a ratio of the Steps received, so that a result does not depend on
 how fast the machine is: `updates_per_step * (steps - warmup_steps)` of them are due. Where Steps come
-faster than the machine updates and nobody waits for it, the backlog grows; `Trainer.drop_backlog`
+faster than the machine updates and no node waits for it, the backlog grows; `Trainer.drop_backlog`
 takes back updates that are due.
 """
 

@@ -92,11 +92,11 @@ class MoveItPyPlanner:
             else:
                 self._finish(Outcome(message.get("problem", "an answer without a result")))
         status = self._process.wait()
-        words = f"the worker of moveit_py has ended with status {status}: start this node again"
+        reason = f"the worker of moveit_py has ended with status {status}: start this node again"
         with self._lock:
             # Its last message, e.g. that moveit_py is not installed, is more specific than its status.
-            self._state = self._state or words
-        self._finish(Outcome(words, still=False))
+            self._state = self._state or reason
+        self._finish(Outcome(reason, still=False))
 
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:

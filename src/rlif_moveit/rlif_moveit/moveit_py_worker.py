@@ -85,7 +85,7 @@ def set_goal(
     """As constraints, like the goals of move_group: with the tolerances, other joints free.
 
     A robot state in their place would have no tolerance and a value for each joint, also for those
-    that nobody named.
+    that no goal names.
     """
     if isinstance(goal, NamedGoal):
         taken = component.set_goal_state(configuration_name=goal.name)

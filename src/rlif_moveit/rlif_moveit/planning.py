@@ -32,7 +32,7 @@ ERRORS: Mapping[int, str] = {
     -17: "INVALID_ROBOT_STATE",
     -18: "INVALID_LINK_NAME: check goal_link",
     -21: "FRAME_TRANSFORM_FAILURE: check goal_frame",
-    -23: "ROBOT_STATE_STALE: does move_group hear joint_states?",
+    -23: "ROBOT_STATE_STALE: does move_group receive joint_states?",
     -26: "START_STATE_INVALID: a joint is beyond its limits",
     -27: "GOAL_STATE_INVALID",
     -31: "NO_IK_SOLUTION: the goal is out of reach",

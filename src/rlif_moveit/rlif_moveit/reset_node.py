@@ -57,9 +57,9 @@ WATCH = 0.05  # s between two looks at whether the arm may still be moved
 PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
     Param("planning_group", "", "group of the SRDF that is moved"),
-    Param("move_group_name", "move_group", "node whose robot_description_semantic has the states"),
+    Param("move_group_name", "/move_group", "node whose robot_description_semantic has the states"),
     # A parameter, because actions cannot be remapped.
-    Param("action_name", "move_action", "of move_group"),
+    Param("action_name", "/move_action", "of move_group"),
     Param("moveit_py_parameters", [], "with moveit_py: parameter files of MoveIt", items=str),
     Param("goal", "named", "what the reset goes to", choices=KINDS),
     Param("goal_state", "", "goal named: a group state of the SRDF"),
@@ -141,7 +141,7 @@ class ResetNode(Node):
             goal=goal,
             attempts=p["attempts"],
             rng=random.Random(p["seed"] or None),
-            say=lambda words: self.get_logger().info(words),
+            log=lambda message: self.get_logger().info(message),
         )
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
         self.create_subscription(
@@ -245,8 +245,8 @@ class ResetNode(Node):
         elif problem:
             status = Status("reset", Level.WARN, problem)
         else:
-            words = "the arm is being reset" if self._core.moving else "ready"
-            status = Status("reset", Level.OK, words)
+            message = "the arm is being reset" if self._core.moving else "ready"
+            status = Status("reset", Level.OK, message)
         array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), [status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

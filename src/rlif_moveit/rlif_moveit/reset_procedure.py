@@ -53,7 +53,7 @@ class ResetProcedure:
     goal: Goal
     attempts: int = 3
     rng: random.Random = field(default_factory=random.Random)
-    say: Callable[[str], None] = lambda words: None
+    log: Callable[[str], None] = lambda message: None
     handed_over: str = ""  # why a human has to act; empty: not
     _busy: bool = False
     _stopped: str = ""  # why the running motion was cancelled
@@ -95,35 +95,35 @@ class ResetProcedure:
             if self._stopped:
                 break
             goal = sample(self.goal, self.rng)
-            self.say(f"attempt {attempt + 1} of {self.attempts}: {describe(goal)}")
+            self.log(f"attempt {attempt + 1} of {self.attempts}: {describe(goal)}")
             outcome = await self.planner.go(goal)
             if not outcome.problem:
                 return await self._release(describe(goal))
             failures.append(outcome.problem)
-            self.say(f"attempt {attempt + 1} failed: {outcome.problem}")
+            self.log(f"attempt {attempt + 1} failed: {outcome.problem}")
             if not outcome.still:
                 return False, self._hand_over(outcome.problem)
         if self._stopped:
             await self.pause(False)
             return False, f"the reset was stopped: {self._stopped}"
-        words = "; ".join(dict.fromkeys(failures))
-        return False, self._hand_over(f"the reset failed {self.attempts} times ({words})")
+        reasons = "; ".join(dict.fromkeys(failures))
+        return False, self._hand_over(f"the reset failed {self.attempts} times ({reasons})")
 
-    async def _release(self, words: str) -> tuple[bool, str]:
+    async def _release(self, goal: str) -> tuple[bool, str]:
         problem = await self.pause(False)
         if problem:
-            return False, f"the arm is at {words}, but Servo stays paused: {problem}"
-        return True, words
+            return False, f"the arm is at {goal}, but Servo stays paused: {problem}"
+        return True, goal
 
     def _hand_over(self, problem: str) -> str:
         self.handed_over = problem
         return f"{problem}: {BY_HAND}"
 
     async def _accept(self) -> tuple[bool, str]:
-        done, words = await self._release("its start, by hand")
+        done, message = await self._release("its start, by hand")
         if done:
             self._done_by_hand = False
-        return done, words
+        return done, message
 
     def stop(self, reason: str) -> None:
         """The arm may not be moved any more: end a motion that is going on."""

@@ -56,7 +56,7 @@ class ServoClient:
                 done(str(error))
                 return
             answer = call.result()
-            words = getattr(answer, "message", "") or "refused without a reason"
-            done("" if answer.success else words)
+            reason = getattr(answer, "message", "") or "refused without a reason"
+            done("" if answer.success else reason)
 
         client.call_async(request).add_done_callback(finish)

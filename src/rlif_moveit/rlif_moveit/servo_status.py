@@ -30,7 +30,7 @@ class Condition:
 
     name: str
     level: Level
-    words: str
+    meaning: str
     holds: bool = False
     stuck: str = ""
 

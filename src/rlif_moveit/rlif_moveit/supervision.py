@@ -212,7 +212,7 @@ class ServoSupervisor:
         self._condition, self._status_at = found, now
         dwelt = now - self._since >= self.config.halt_dwell
         if found.holds and dwelt and self._running(now):
-            self._latch(found.words)
+            self._latch(found.meaning)
         if not found.stuck or not self._running(now):
             self._standstill.clear()
         elif self._standstill.found(now):
@@ -240,7 +240,7 @@ class ServoSupervisor:
         if request is Request.SELECT:
             self._selected, self._select_again = True, self.wants_pause(now)
         elif request is Request.PAUSE:
-            # Selected anew with each unpause: who moved the arm meanwhile may have changed it.
+            # Selected anew with each unpause: whoever moved the arm meanwhile may have changed it.
             self._paused, self._select_again = True, True
         else:
             self._paused, self._unpaused_at = False, now
@@ -334,7 +334,7 @@ class ServoSupervisor:
         c = self._condition
         if c is None or (self._paused is not False and now - self._status_at > 1.0):
             return [*found, Status("servo status", Level.STALE, "none; a paused Servo sends none")]
-        return [*found, Status("servo status", c.level, c.words, {"status": c.name})]
+        return [*found, Status("servo status", c.level, c.meaning, {"status": c.name})]
 
     # ---- reasons that end only with a human
 

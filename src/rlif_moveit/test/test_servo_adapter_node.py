@@ -16,7 +16,7 @@ from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_moveit import servo_adapter_node
 from rlif_moveit.servo_adapter_node import ServoAdapterNode
 from rlif_moveit.servo_status import Dialect
-from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import ControlState, PolicyHold
 
 pytestmark = pytest.mark.ros
 
@@ -130,6 +130,8 @@ def test_adapter_of_a_silent_servo_holds_until_it_is_back(bench, driving):
     servo, _ = driving(status_timeout=0.5)
     servo.paused = True  # by somebody else, or it hangs
     bench.until(lambda: "no status" in bench.hold, "hold")
+    hold = bench.seen["policy_hold"][-1]
+    assert hold.reason_code == PolicyHold.SERVO_STATUS and hold.source == "/servo_adapter"
     assert servo.asked == ["select 1", "unpause"]
     servo.paused = False
     bench.until(lambda: bench.hold == "", "no more reason")

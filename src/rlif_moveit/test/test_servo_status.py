@@ -34,7 +34,7 @@ def test_condition_of_a_code_depends_on_the_dialect():
 
 def test_condition_of_an_unknown_code_holds_and_names_the_parameter():
     unknown = condition(Dialect.JAZZY, 42)
-    assert unknown.holds and "42" in unknown.words and "servo_interface" in unknown.words
+    assert unknown.holds and "42" in unknown.meaning and "servo_interface" in unknown.meaning
 
 
 def test_tables_are_those_of_moveit_msgs():

@@ -243,7 +243,7 @@ def _unknown(setting: Setting) -> Fault | None:
     elif node in NAMES:
         nodes = (node,)
     else:
-        return None  # a node of somebody else
+        return None  # not a node of this suite
     patterns = [pattern for name in nodes for pattern in NAMES[name]]
     name = setting.name
     if name in ALWAYS or name.startswith(ALWAYS_PREFIX) or any(_matches(p, name) for p in patterns):

@@ -145,7 +145,9 @@ def test_check_file_of_any_known_name_with_one_letter_dropped_finds_it(tmp_path_
 
 def test_check_file_with_a_name_of_another_node_in_a_nodes_section_names_the_node(tmp_path):
     (fault,) = check_file(write(tmp_path, "linear_scale: 0.1", section="/lab/observer"))
-    assert "unknown parameter of observer" in fault.text
+    assert "unknown parameter of observer; it is one of arbiter" in fault.text
+    (fault,) = check_file(write(tmp_path, "devices: [joy]", section="episode"))
+    assert "unknown parameter of episode; it is one of arbiter: write it there" in fault.text
     assert not check_file(write(tmp_path, "linear_scale: 0.1", section="arbiter"))
 
 

@@ -3,7 +3,7 @@
 
 An encoder is a trunk, which turns an image into a map of channels, and a head, which pools that map
 and passes it through a bottleneck of LayerNorm and tanh, beside which the state is then joined
-(networks.Actor.widen). A trunk is either trained with the rest, or pretrained and frozen: then its
+(networks.Actor.encode). A trunk is either trained with the rest, or pretrained and frozen: then its
 maps are computed once per image, and what is stored and sent is the heads alone.
 """
 
@@ -278,7 +278,7 @@ class ImageEncoder(nn.Module):
             trunk.load_state_dict(tensors)
         self._loaded = True
 
-    def load_carried(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    def load_exported(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
         """All weights, or, where the trunk is frozen, those of the heads alone: out of `tensors` those
         whose names begin with `prefix`."""
         own = {

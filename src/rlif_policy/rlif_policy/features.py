@@ -160,7 +160,7 @@ class StateLayout:
 def unit_quaternion(x: float, y: float, z: float, w: float) -> tuple[float, float, float, float]:
     """Normalised and with w >= 0, so that one orientation has one quaternion.
 
-    FeatureError where the length is not near 1: an orientation that nobody filled in is all zeros.
+    FeatureError where the length is not near 1: an orientation that was never filled in is all zeros.
     """
     norm = math.sqrt(x * x + y * y + z * z + w * w)
     if not abs(norm - 1.0) < 0.01:

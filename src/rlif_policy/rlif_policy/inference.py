@@ -112,7 +112,7 @@ def load_encoder(
         encoder = ImageEncoder(spec.encoder, spec.images, torch.Generator())
         if trunk is not None:
             encoder.load_trunk(trunk)
-    encoder.load_carried(tensors, ENCODER)
+    encoder.load_exported(tensors, ENCODER)
     return encoder
 
 

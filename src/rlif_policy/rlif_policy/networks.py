@@ -3,8 +3,8 @@
 
 The actor is a tanh-Gaussian multi-layer perceptron, as in SAC and RLPD. It carries its own
 normaliser of the state and its own image encoder, so that a set of weights is complete: state in SI
-units and images in, action in [-1, 1] out. With images the perceptrons of actor and critics see the
-*wide* state: the state and, beside it, what the encoder made of the images.
+units and images in, action in [-1, 1] out. The perceptrons of actor and critics take *features*: the
+state, and with images also the encoder's output, concatenated.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class PolicySpec:
             raise ValueError(f"state_scale: found {self.state_scale!r}, expected values above 0")
 
     @property
-    def wide_dim(self) -> int:
+    def feature_dim(self) -> int:
         """Entries of the state and of what the encoder makes of the images."""
         features = self.encoder.features * len(self.images) if self.encoder is not None else 0
         return self.state_dim + features
@@ -166,7 +166,7 @@ def camera_places(expected: Sequence[str], found: Sequence[str]) -> tuple[int, .
 class StateNormaliser(nn.Module):
     """(state - offset) / scale with fixed numbers: not trained, but part of the weights.
 
-    Of a wide state the part that the encoder made is left as it is.
+    Features that the encoder made are left as they are.
     """
 
     offset: Tensor
@@ -176,7 +176,7 @@ class StateNormaliser(nn.Module):
         super().__init__()
         offset = spec.state_offset or (0.0,) * spec.state_dim
         scale = spec.state_scale or (1.0,) * spec.state_dim
-        beside = spec.wide_dim - spec.state_dim
+        beside = spec.feature_dim - spec.state_dim
         self.register_buffer("offset", torch.tensor((*offset, *(0.0,) * beside)))
         self.register_buffer("scale", torch.tensor((*scale, *(1.0,) * beside)))
         self._identity = not spec.state_offset and not spec.state_scale
@@ -193,10 +193,10 @@ def xavier_uniform_(weight: Tensor, fan_in: int, fan_out: int, generator: torch.
 
 
 class Actor(nn.Module):
-    """Tanh-Gaussian policy: wide state [..., wide_dim] to an action [..., action_dim] in (-1, 1).
+    """Tanh-Gaussian policy: features [..., feature_dim] to an action [..., action_dim] in (-1, 1).
 
-    `seed` fixes the initial weights and the noise of `act`. Without images a state is a wide state;
-    with them, `widen` makes one. `trunk`: pretrained weights of the encoder's trunk (pretrained.py).
+    `seed` fixes the initial weights and the noise of `act`. Without images the features are the
+    state; with them, `encode` computes them. `trunk`: pretrained weights of the encoder's trunk (pretrained.py).
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Actor(nn.Module):
         self.spec = spec
         self.generator = torch.Generator().manual_seed(seed)
         self.normaliser = StateNormaliser(spec)
-        widths = (spec.wide_dim, *spec.hidden)
+        widths = (spec.feature_dim, *spec.hidden)
         linears = [
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in zip(widths, widths[1:], strict=False)
         ]
@@ -234,7 +234,7 @@ class Actor(nn.Module):
         seeing = {id(parameter) for parameter in encoder}
         return [parameter for parameter in self.parameters() if id(parameter) not in seeing]
 
-    def carried(self) -> dict[str, Tensor]:
+    def export_state_dict(self) -> dict[str, Tensor]:
         """The weights that make this policy, by name: all but those of a frozen trunk."""
         frozen = self.encoder is not None and self.encoder.spec.frozen
         return {
@@ -243,18 +243,18 @@ class Actor(nn.Module):
             if not (frozen and name.startswith(TRUNKS))
         }
 
-    def load_carried(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `carried`: a frozen trunk stays as it is."""
-        expected, found = set(self.carried()), set(tensors)
+    def load_exported(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `export_state_dict`: a frozen trunk stays as it is."""
+        expected, found = set(self.export_state_dict()), set(tensors)
         if found != expected:
             missing, unknown = sorted(expected - found), sorted(found - expected)
             raise ValueError(f"weights: missing {missing}, unknown {unknown}")
         self.load_state_dict(tensors, strict=False)
         if self.encoder is not None:
-            self.encoder.load_carried(tensors, ENCODER)
+            self.encoder.load_exported(tensors, ENCODER)
 
-    def widen(self, state: Tensor, images: Sequence[Tensor] = ()) -> Tensor:
-        """[..., wide_dim] of a state [..., state_dim] and the images, as ImageEncoder takes them."""
+    def encode(self, state: Tensor, images: Sequence[Tensor] = ()) -> Tensor:
+        """[..., feature_dim] of a state [..., state_dim] and the images, as ImageEncoder takes them."""
         if self.encoder is None:
             return state
         return torch.cat([state, self.encoder(images)], dim=-1)
@@ -302,7 +302,7 @@ class Actor(nn.Module):
             )
         like = self.head.weight
         tensor = torch.from_numpy(found).to(device=like.device, dtype=like.dtype)
-        tensor = self.widen(tensor, [torch.from_numpy(i).to(like.device) for i in images])
+        tensor = self.encode(tensor, [torch.from_numpy(i).to(like.device) for i in images])
         action = torch.tanh(self.forward(tensor)[0]) if deterministic else self.sample(tensor)[0]
         return action.float().cpu().numpy()
 

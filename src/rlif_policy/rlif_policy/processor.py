@@ -109,7 +109,7 @@ def detect(cpuinfo: str, machine: str, wanted: str = "") -> Processor:
 
 
 def why_missing(name: str, flags: frozenset[str], machine: str) -> str:
-    """Why a processor with these flags has no level of this name, in words."""
+    """Why a processor with these flags has no level of this name."""
     known = {level.name: level for level in LEVELS}
     if name not in known:
         return "which is no level"

@@ -23,7 +23,7 @@ class WeightsError(ValueError):
 def expected_tensors(spec: PolicySpec) -> Mapping[str, Tensor]:
     """Name to tensor, with the shapes and dtypes of an actor of this spec; a frozen trunk, which is
     never sent, left out."""
-    return {name: value.detach() for name, value in Actor(spec).carried().items()}
+    return {name: value.detach() for name, value in Actor(spec).export_state_dict().items()}
 
 
 def pack_weights(actor: Actor, spec: PolicySpec) -> tuple[bytes, str]:
@@ -34,7 +34,7 @@ def pack_weights(actor: Actor, spec: PolicySpec) -> tuple[bytes, str]:
     """
     tensors = {
         name: value.detach().to("cpu", _packed(value.dtype)).contiguous().clone()
-        for name, value in actor.carried().items()
+        for name, value in actor.export_state_dict().items()
     }
     check_tensors(tensors, spec)
     data = save(tensors, metadata={"spec_hash": spec.hash()})
@@ -47,7 +47,7 @@ def _packed(dtype: torch.dtype) -> torch.dtype:
 
 
 def unpack_weights(data: bytes, sha256: str, spec: PolicySpec) -> dict[str, Tensor]:
-    """The inverse of `pack_weights`, for `Actor.load_carried`.
+    """The inverse of `pack_weights`, for `Actor.load_exported`.
 
     WeightsError if the bytes are damaged, or if names, shapes, dtypes or values are not those of
     a network of `spec`.

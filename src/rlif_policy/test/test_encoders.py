@@ -142,7 +142,7 @@ def test_encoder_copy_with_other_weights_leaves_the_first_as_it_is(spec):
     with torch.no_grad():
         before, wanted = encoder(seen), donor(seen)
         other = encoder.copy()
-        other.load_carried({f"a.{n}": v for n, v in donor.state_dict().items()}, "a.")
+        other.load_exported({f"a.{n}": v for n, v in donor.state_dict().items()}, "a.")
         assert torch.equal(encoder(seen), before) and not torch.equal(before, wanted)
         torch.testing.assert_close(other(seen), wanted)
 

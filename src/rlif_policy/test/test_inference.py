@@ -44,7 +44,7 @@ def test_numpy_actor_noise_has_the_spread_of_the_network():
 @pytest.mark.parametrize("actor", [trained(PolicySpec(4, 2, (16,))), seeing()[0]])
 def test_numpy_actor_in_use_is_not_changed_by_later_training(actor):
     images = pictures() if actor.spec.images else ()
-    numpy_actor = NumpyActor(actor.spec, actor.carried())  # not copied on the way
+    numpy_actor = NumpyActor(actor.spec, actor.export_state_dict())  # not copied on the way
     before = numpy_actor.act(STATE, images=images)
     with torch.no_grad():
         for parameter in actor.parameters():

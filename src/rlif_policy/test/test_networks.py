@@ -150,7 +150,7 @@ def test_spec_without_images_is_written_as_before_there_were_encoders():
     assert "encoder" not in json.loads(SPEC.to_json())
     assert SPEC.hash() == "f03202a574533dcd917dd52978e8569b18b28a5880d1ddccabad227357ea8431"
     seeing = PolicySpec(4, 2, images=((64, 64, 3),) * 2, encoder=EncoderSpec(features=7))
-    assert (SPEC.wide_dim, seeing.wide_dim) == (4, 4 + 2 * 7)
+    assert (SPEC.feature_dim, seeing.feature_dim) == (4, 4 + 2 * 7)
 
 
 def test_actor_with_a_normaliser_leaves_the_image_features_as_they_are():
@@ -192,12 +192,12 @@ def test_actor_decision_parameters_are_all_but_the_encoders():
 def test_load_carried_of_a_part_or_of_more_names_the_tensor():
     actor, _ = seeing()
     for name in ("encoder.heads.1.norm.bias", "head.bias"):
-        tensors = actor.carried()
+        tensors = actor.export_state_dict()
         del tensors[name]
         with pytest.raises(ValueError, match=f"missing .*{name}"):
-            Actor(actor.spec).load_carried(tensors)
+            Actor(actor.spec).load_exported(tensors)
     with pytest.raises(ValueError, match="unknown .*extra"):
-        Actor(actor.spec).load_carried({**actor.carried(), "extra": torch.zeros(1)})
+        Actor(actor.spec).load_exported({**actor.export_state_dict(), "extra": torch.zeros(1)})
 
 
 # ---- cameras by name

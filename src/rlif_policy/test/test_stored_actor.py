@@ -29,11 +29,11 @@ def write_state(folder, actor, version=0, without=()):
     """As much of a checkpoint as a policy reads, in the learner's format."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {"actor": parameters_to_vector(actor.decision_parameters()).detach()}
-    state |= {n: v.contiguous() for n, v in encoder_part(actor.carried()).items()}
+    state |= {n: v.contiguous() for n, v in encoder_part(actor.export_state_dict()).items()}
     data = save({name: value for name, value in state.items() if name not in without})
     (folder / "state.safetensors").write_bytes(data)
     write_manifest(
-        folder, spec=json.loads(actor.spec.to_json()),
+        folder, format=1, spec=json.loads(actor.spec.to_json()),
         state_sha256=hashlib.sha256(data).hexdigest(), extra={"policy_version": version},
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_read_actor_with_one_digit_changed_in_the_manifest_raises(run):
     """Regression: it was taken, and the policy saw another state."""
     file = run / "checkpoints/000003/manifest.json"
     file.write_text(file.read_text().replace("0.25", "0.35"))
-    with pytest.raises(WeightsError, match="manifest.json is damaged"):
+    with pytest.raises(WeightsError, match="manifest.json.*does not match its hash"):
         read_actor(run)
 
 

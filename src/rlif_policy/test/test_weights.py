@@ -109,7 +109,7 @@ def test_weights_with_an_encoder_are_restored_exactly(resnet_file, trunk_is, sha
     assert any(name.startswith("encoder.heads.") for name in tensors)
     # The receiver begins with other weights; of the trunk only where it is frozen it has the same.
     other = Actor(spec, seed=9, trunk=trunk if frozen else None)
-    other.load_carried(tensors)
+    other.load_exported(tensors)
     numpy_actor = NumpyActor(spec, tensors, trunk if frozen else None)
     for seed in range(3):
         found = other.act(STATE, images=pictures(seed))

@@ -19,7 +19,7 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rlif_node.names import namespace
+from rlif_node.names import add_namespace
 from rlif_node.qos import LATCHED, REPLAY
 
 from rlif_bags.reading.files import BagError, bag_paths
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument("--rate", type=float, default=1.0, help="times the recorded speed")
     speed.add_argument("--as-fast-as-possible", action="store_true")
-    parser.add_argument("--namespace", type=namespace, default="", help="of the learner")
+    add_namespace(parser, "of the learner")
     parser.add_argument("--topic", default="", help="of the Steps in the bags, if several")
     parser.add_argument(
         "--patience", type=float, default=30.0, metavar="S",

@@ -64,8 +64,8 @@ class StoredCritic:
             torch.from_numpy(np.stack([s.images[camera] for s in steps]))
             for camera in range(len(self.actor.spec.images))
         ]
-        wide = self.actor.widen(states, images)
-        return self.critic(wide, actions).mean(dim=0).double().numpy()
+        features = self.actor.encode(states, images)
+        return self.critic(features, actions).mean(dim=0).double().numpy()
 
     def _check(self, step: StepRecord) -> None:
         spec = self.actor.spec
@@ -119,7 +119,7 @@ def _load(
     actor: Actor, critic: EnsembleCritic, tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
     """Put the weights in, after all of them were found to fit."""
-    own = encoder_part(actor.carried()) | {"critic": critic.flat.values}
+    own = encoder_part(actor.export_state_dict()) | {"critic": critic.flat.values}
     found = {n: t for n, t in tensors.items() if n in own} | encoder_part(tensors)
     differences = [
         f"{name} is {_shape(found.get(name))}, expected {_shape(own.get(name))}"
@@ -135,7 +135,7 @@ def _load(
     with torch.no_grad():
         critic.flat.values.copy_(found["critic"])
     if actor.encoder is not None:
-        actor.encoder.load_carried(found, ENCODER)
+        actor.encoder.load_exported(found, ENCODER)
 
 
 def _shape(tensor: Tensor | None) -> str:

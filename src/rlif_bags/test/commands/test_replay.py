@@ -19,6 +19,8 @@ from step_bags import make_episodes, rlif, write_bag
 from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.step_messages import record_from_message
 
+ROOT = ("--namespace", "none")  # where the learners of these tests are
+
 
 @pytest.fixture
 def learner() -> Iterator[Any]:
@@ -78,7 +80,7 @@ def test_replay_more_steps_than_a_queue_holds_fills_the_same_buffer(
     live = ReplayBuffer(4000, 3, 2)
     for step in steps:
         live.add_step(step)
-    assert rlif("replay", bag, "--as-fast-as-possible") == 0
+    assert rlif("replay", bag, "--as-fast-as-possible", *ROOT) == 0
     assert learner.steps == len(steps) == 1320
     for name, column in live.columns.items():
         assert np.array_equal(learner.buffer.columns[name], column), name
@@ -91,7 +93,7 @@ def test_replay_to_a_learner_that_drops_the_steps_reports_why(
     """Regression: "has taken none", and not a word of their size."""
     learner.drops = True
     bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("replay", bag, "--as-fast-as-possible", "--patience", 2.0) == 1
+    assert rlif("replay", bag, "--as-fast-as-possible", "--patience", 2.0, *ROOT) == 1
     error = capsys.readouterr().err
     assert "it lost or dropped 6 Steps; it reports: state of step 0: found (3,)" in error
 
@@ -142,7 +144,7 @@ def test_replay_to_a_real_learner_gives_the_buffers_of_live(tmp_path: Path) -> N
                 graph.send(steps)
             else:
                 with ThreadPoolExecutor(1) as pool:
-                    replay = pool.submit(rlif, "replay", bag, "--as-fast-as-possible")
+                    replay = pool.submit(rlif, "replay", bag, "--as-fast-as-possible", *ROOT)
                     graph.until(replay.done, "the replay", 60.0)
                     assert replay.result() == 0
             graph.wait_for(counted)

@@ -38,9 +38,9 @@ def test_load_critic_values_are_those_of_the_learner(tmp_path: Path, spec: Polic
         step = steps[i]
         with torch.no_grad():
             images = [torch.from_numpy(image)[None] for image in step.images]
-            wide = learner.actor.widen(torch.from_numpy(step.state)[None], images)
+            features = learner.actor.encode(torch.from_numpy(step.state)[None], images)
             action = torch.from_numpy(step.action)[None]
-            expected = [float(q) for q in learner.critic(wide, action).flatten()]
+            expected = [float(q) for q in learner.critic(features, action).flatten()]
         assert len(expected) == CONFIG.ensemble_size
         assert found[i] == pytest.approx(np.mean(expected), abs=1e-5)
     assert len(np.unique(found[:-1])) == 100, "each step has its own"
@@ -59,8 +59,8 @@ def test_load_critic_frozen_weights_come_from_the_given_file(tmp_path: Path) -> 
     found = load_critic(tmp_path / "run", str(tmp_path / "0.safetensors")).values(steps)
     with torch.no_grad():
         image, state = torch.from_numpy(steps[0].images[0]), torch.from_numpy(steps[0].state)
-        wide = learner.actor.widen(state, [image])[None]
-        expected = learner.critic(wide, torch.from_numpy(steps[0].action)[None]).mean()
+        features = learner.actor.encode(state, [image])[None]
+        expected = learner.critic(features, torch.from_numpy(steps[0].action)[None]).mean()
     assert found[0] == pytest.approx(float(expected), abs=1e-4)
     with pytest.raises(PretrainedError, match="fingerprint"):
         load_critic(tmp_path / "run", str(tmp_path / "1.safetensors"))

@@ -87,7 +87,7 @@ class BC:
         """One step towards batch.actions in batch.states."""
         if self.device.type != "cpu":
             batch = Batch.from_tensors(tensor.to(self.device) for tensor in batch.tensors())
-        mean, _ = self.actor(self.actor.widen(batch.states, self._shifted(batch)))
+        mean, _ = self.actor(self.actor.encode(batch.states, self._shifted(batch)))
         loss = (torch.tanh(mean) - batch.actions).square().mean()
         self.flat.gradients.zero_()
         loss.backward()
@@ -112,7 +112,7 @@ class BC:
     def state_tensors(self) -> dict[str, Tensor]:
         """All tensors of the state, by name, shared (not copied)."""
         return {
-            **encoder_part(self.actor.carried()),
+            **encoder_part(self.actor.export_state_dict()),
             "actor": self.flat.values[: self._decision_size],
             "first": self.optimiser.first,
             "second": self.optimiser.second,

@@ -37,7 +37,7 @@ class FlatParameters:
 
 
 class EnsembleCritic(nn.Module):
-    """`size` independent critics Q(s, a) of the wide state (rlif_policy.networks): MLPs with LayerNorm and ReLU, as batched matrices.
+    """`size` independent critics Q(s, a) of the features (rlif_policy.networks): MLPs with LayerNorm and ReLU, as batched matrices.
 
     Weights have the critic as their first dimension: [size, fan_in, fan_out].
     """
@@ -55,7 +55,7 @@ class EnsembleCritic(nn.Module):
         self.size, self.dropout = config.ensemble_size, config.dropout
         self.layer_norm, self.action_dim = config.layer_norm, spec.action_dim
         self.normaliser = StateNormaliser(spec)
-        widths = (spec.wide_dim + spec.action_dim, *config.hidden, 1)
+        widths = (spec.feature_dim + spec.action_dim, *config.hidden, 1)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.gains, self.shifts = nn.ParameterList(), nn.ParameterList()
         for fan_in, fan_out in zip(widths, widths[1:], strict=False):
@@ -88,7 +88,7 @@ class EnsembleCritic(nn.Module):
         subset: Tensor | None = None,
         masks: list[Tensor] | None = None,
     ) -> Tensor:
-        """Values [critics, batch] of states [batch, wide_dim] and actions [batch, action_dim].
+        """Values [critics, batch] of states [batch, feature_dim] and actions [batch, action_dim].
 
         `subset`: indices of the critics to use; all without it. `masks`: dropout, one
         [critics, batch, width] per hidden layer, already divided by the share that is kept.

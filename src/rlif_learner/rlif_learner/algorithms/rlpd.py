@@ -248,9 +248,9 @@ class RLPD:
         if shifts is not None:
             images = shift_cameras(images, shifts[0])
             next_images = shift_cameras(next_images, shifts[1])
-        states = self.actor.widen(batch.states, images)
+        states = self.actor.encode(batch.states, images)
         with torch.no_grad():
-            next_states = self.actor.widen(batch.next_states, next_images)
+            next_states = self.actor.encode(batch.next_states, next_images)
         return replace(batch, states=states, next_states=next_states, images=(), next_images=())
 
     # ---- around each optimiser step
@@ -328,7 +328,7 @@ class RLPD:
             "generator": self.generator.get_state(),
             "actor_generator": self.actor.generator.get_state(),
         }
-        state |= encoder_part(self.actor.carried())
+        state |= encoder_part(self.actor.export_state_dict())
         for name, optimiser in self._optimisers().items():
             state[f"{name}_first"], state[f"{name}_second"] = optimiser.first, optimiser.second
         return state

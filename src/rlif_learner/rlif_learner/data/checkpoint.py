@@ -29,22 +29,22 @@ import safetensors.torch
 import torch
 
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_policy.checkpoint_files import (
+    FORMAT,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    STATE,
+    CheckpointError,
+    DamagedError,
+    MismatchError,
+    numbered,
+    read_checked,
+    read_manifest,
+    read_state,
+)
 from rlif_policy.networks import PolicySpec
 
-FORMAT = 1
 SEGMENT_BYTES = 64 << 20  # rows are written in files of about this size
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; the message says which, why, and what to do."""
-
-
-class DamagedError(CheckpointError):
-    """A file is missing, cut off or altered."""
-
-
-class MismatchError(CheckpointError):
-    """It is intact, but of another network, configuration or format."""
 
 
 class Learner(Protocol):
@@ -79,7 +79,7 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """All complete checkpoints, oldest first."""
-        return sorted(p for p in self.checkpoints.iterdir() if p.name.isdecimal())
+        return numbered(self.checkpoints)
 
     def save(
         self,
@@ -124,12 +124,12 @@ class CheckpointStore:
         state = safetensors.torch.save(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         )
-        _write(partial / "state.safetensors", state)
+        _write(partial / STATE, state)
         manifest = {**manifest, "state_sha256": hashlib.sha256(state).hexdigest()}
         text = json.dumps(manifest, indent=1).encode()
-        _write(partial / "manifest.json", text)
+        _write(partial / MANIFEST, text)
         digest = hashlib.sha256(text).hexdigest()
-        _write(partial / "manifest.sha256", f"{digest}  manifest.json\n".encode())
+        _write(partial / MANIFEST_DIGEST, f"{digest}  {MANIFEST}\n".encode())
         _sync_directory(partial)
         os.rename(partial, path)  # noqa: PTH104 - the rename is what makes it exist
         _sync_directory(self.checkpoints)
@@ -142,7 +142,7 @@ class CheckpointStore:
         another format.
         """
         try:
-            return _read_manifest(path)
+            return _read_complete_manifest(path)
         except DamagedError as error:
             raise self._with_offer(error) from error
 
@@ -151,15 +151,15 @@ class CheckpointStore:
 
         DamagedError names the file.
         """
-        manifest = _read_manifest(path)
-        _read_checked(path / "state.safetensors", manifest["state_sha256"])
+        manifest = _read_complete_manifest(path)
+        read_checked(path / STATE, manifest["state_sha256"])
         self._check_segments(manifest)
         return manifest
 
     def _check_segments(self, manifest: dict[str, Any]) -> None:
         for buffer in manifest["buffers"].values():
             for segment in buffer["segments"]:
-                _read_checked(self.segments / segment["file"], segment["sha256"])
+                read_checked(self.segments / segment["file"], segment["sha256"])
 
     def last_good(self) -> Path | None:
         """The newest checkpoint that is intact and of this format; None if there is none."""
@@ -182,7 +182,7 @@ class CheckpointStore:
         scored = []
         for path in paths:
             try:
-                score = _read_manifest(path)["score"]
+                score = _read_complete_manifest(path)["score"]
             except CheckpointError:
                 continue
             if score is not None:
@@ -198,6 +198,7 @@ class CheckpointStore:
         named = _named(buffers)
         try:
             manifest, tensors = read_state(path)
+            _check_complete(path, manifest)
             differences = _differences(manifest, learner, buffers)
             if differences:
                 raise MismatchError(f"{path} is of something else: " + "; ".join(differences))
@@ -269,7 +270,7 @@ class CheckpointStore:
         self, segments: list[dict[str, Any]]
     ) -> Iterable[tuple[range, dict[str, np.ndarray]]]:
         for segment in segments:
-            data = _read_checked(self.segments / segment["file"], segment["sha256"])
+            data = read_checked(self.segments / segment["file"], segment["sha256"])
             yield range(segment["start"], segment["stop"]), safetensors.numpy.load(data)
 
     def _prune(self) -> None:
@@ -285,7 +286,7 @@ class CheckpointStore:
         needed: set[str] = set()
         for path in self.paths():
             try:
-                manifest = _read_manifest(path)
+                manifest = _read_complete_manifest(path)
             except CheckpointError:
                 return  # what that one needs cannot be known: remove nothing
             for buffer in manifest["buffers"].values():
@@ -330,39 +331,23 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
     ]
 
 
-def read_state(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Manifest and tensors of the checkpoint at `path`; its buffers stay unread.
-
-    DamagedError names the file; MismatchError if it is of another format.
-    """
-    manifest = _read_manifest(path)
-    state = _read_checked(path / "state.safetensors", manifest["state_sha256"])
-    return manifest, safetensors.torch.load(state)
+def _read_complete_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the checkpoint at `path`, whose segments hold all steps."""
+    manifest = read_manifest(path)
+    _check_complete(path, manifest)
+    return manifest
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint at `path`: as written, of this format, and complete."""
-    file = path / "manifest.json"
-    digest = file.with_suffix(".sha256")
-    try:
-        expected = digest.read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{digest}: cannot be read: {error}") from error
-    manifest = json.loads(_read_checked(file, expected[0] if expected else ""))
-    if manifest.get("format") != FORMAT:
-        raise MismatchError(
-            f"{path}: found format {manifest.get('format')}, expected {FORMAT}; use the version "
-            "of this package that wrote it"
-        )
+def _check_complete(path: Path, manifest: dict[str, Any]) -> None:
+    """DamagedError unless the segments named hold every step of the buffers."""
     for name, buffer in manifest["buffers"].items():
         missing = _first_missing(buffer["state"], buffer["segments"])
         if missing is not None:
             raise DamagedError(
-                f"{file}: no segment holds step {missing} of the {name} buffer, expected all of "
-                f"the last {buffer['state']['capacity']} up to {buffer['state']['total'] - 1}: it "
-                "was written incompletely"
+                f"{path / MANIFEST}: no segment holds step {missing} of the {name} buffer, expected "
+                f"all of the last {buffer['state']['capacity']} up to "
+                f"{buffer['state']['total'] - 1}: it was written incompletely"
             )
-    return manifest
 
 
 def _first_missing(state: dict[str, Any], segments: list[dict[str, Any]]) -> int | None:
@@ -373,18 +358,6 @@ def _first_missing(state: dict[str, Any], segments: list[dict[str, Any]]) -> int
             break
         step = max(step, segment["stop"])
     return step if step < state["total"] else None
-
-
-def _read_checked(path: Path, sha256: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DamagedError(f"{path}: cannot be read: {error}") from error
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DamagedError(
-            f"{path}: its content ({len(data)} bytes) does not match its hash: cut off or altered"
-        )
-    return data
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.data import checkpoint
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore, DamagedError, MismatchError
+from rlif_policy import checkpoint_files
 from rlif_policy.networks import PolicySpec
 
 SPEC, CONFIG = runs.SPEC, runs.CONFIG
@@ -143,13 +144,13 @@ def test_damage_found_on_the_way_leaves_empty_buffers_empty(saved):
 
 def test_loading_reads_each_segment_once(saved, monkeypatch):
     store, path, *_ = saved
-    reads, original = [], checkpoint._read_checked
+    reads, original = [], checkpoint.read_checked
 
     def read(file, sha256):
         reads.append(file)
         return original(file, sha256)
 
-    monkeypatch.setattr(checkpoint, "_read_checked", read)
+    monkeypatch.setattr(checkpoint, "read_checked", read)
     store.load(path, RLPD(CONFIG, SPEC, 99), make_buffers())
     assert len(reads) == len(set(reads))
 
@@ -282,7 +283,7 @@ def test_other_network_buffer_scheme_and_format_are_refused(saved, monkeypatch):
     scheme = Buffers(ReplayBuffer(50, 3, 1, ((4, 4, 3),), scheme="every_step"), buffers.prior)
     with pytest.raises(MismatchError, match="scheme is 'onset', expected 'every_step'"):
         store.load(path, learner, scheme)
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint_files, "FORMAT", 2)
     with pytest.raises(MismatchError, match="format 1, expected 2"):
         store.load(path, learner, buffers)
 
