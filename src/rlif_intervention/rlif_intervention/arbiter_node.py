@@ -76,7 +76,6 @@ from rlif_msgs.msg import (
 from .arbiter import Arbiter, Command
 from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
-from .arbitration import ControlState as State
 from .cadence import Cadence
 from .command_publishers import foreign_publishers
 from .device_inputs import Handlers, make_rack

@@ -5,9 +5,9 @@ A paused Servo, an emergency stop, another controller, a Servo that was restarte
 out and nothing moves. Since the arm was last seen to move by `still`, the way that it was commanded
 is summed up; when that is `LEAST` times `still`, over `timeout` seconds, the arm stands.
 
-Contact is no standstill: an arm that pushes against something still gives way, or slides, by more
-than `still` when its command changes. Where the command does not change, it may push in one direction
-against something stiff, so there the time is `STRAIGHT_FACTOR` times as long.
+Contact is no standstill: an arm that pushes against something gives way, or slides, by more than
+`still` when its command changes. Only one that has moved before, and whose command does not change, may
+have met something stiff: there the time is `STEADY_FACTOR` times as long.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from .limits import LINEAR, Vector
 
-LEAST = 10.0  # times `still`: a shorter commanded way is no test
+LEAST = 30.0  # times `still`: a shorter commanded way is no test
 GAP = 0.2  # s; the longest time that one command counts for
 STALE = 0.5  # s; a measurement that is older says nothing
-STRAIGHT = 0.8  # share of the way in one direction of one axis, from which it is a push that way
-STRAIGHT_FACTOR = 3.0
+STEADY = 0.99  # length of the sum of all commands over the sum of their lengths; 1: all are equal
+STEADY_FACTOR = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class MotionCheckConfig:
     """
 
     timeout: float = 1.5
-    still: float = 0.001
-    still_angle: float = 0.005
+    still: float = 0.0003
+    still_angle: float = 0.001
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout >= 0.0):
@@ -62,7 +62,7 @@ class MotionCheck:
         """Forget what was commanded: the arm was moved by other means, or a human armed."""
         self._anchor = self._pose
         self._time = 0.0  # s of commands since the arm moved
-        self._ways = [0.0] * (2 * len(self._units))  # in units of still, each axis there and back
+        self._way, self._net = 0.0, [0.0] * len(self._units)  # commanded, in units of still
         self.moved = False  # the arm has moved since
 
     def measured(self, position: Vector, now: float, orientation: Vector = ()) -> None:
@@ -87,8 +87,9 @@ class MotionCheck:
             before, since = self._last
             seconds = min(max(now - since, 0.0), GAP)
             self._time += seconds
-            for i, (v, unit) in enumerate(zip(before, self._units, strict=True)):
-                self._ways[2 * i + (v < 0.0)] += abs(v) * seconds / unit
+            step = [v * seconds / unit for v, unit in zip(before, self._units, strict=True)]
+            self._way += math.hypot(*step)
+            self._net = [a + b for a, b in zip(self._net, step, strict=True)]
         self._last = velocity, now
 
     def problem(self, now: float) -> str:
@@ -96,11 +97,11 @@ class MotionCheck:
 
         Not known without a measured pose.
         """
-        timeout, way = self.config.timeout, sum(self._ways)
-        if not timeout or self._anchor is None or now - self._measured > STALE or way < LEAST:
+        timeout, known = self.config.timeout, now - self._measured <= STALE
+        if not timeout or self._anchor is None or not known or self._way < LEAST:
             return ""
-        straight = max(self._ways) >= STRAIGHT * way
-        if self._time < timeout * (STRAIGHT_FACTOR if straight else 1.0):
+        steady = self.moved and math.hypot(*self._net) >= STEADY * self._way
+        if self._time < timeout * (STEADY_FACTOR if steady else 1.0):
             return ""
         return (
             f"the arm does not follow its commands: it has not moved for {self._time:.1f} s of them. Is "

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from rlif_intervention.motion_check import STRAIGHT_FACTOR, MotionCheck, MotionCheckConfig
+from rlif_intervention.motion_check import STEADY_FACTOR, MotionCheck, MotionCheckConfig
 
 AXES = ("x", "y", "z", "yaw")
 LEVEL = (0.0, 0.0, 0.0, 1.0)
@@ -40,7 +40,7 @@ def test_motion_check_of_an_arm_that_is_not_asked_to_move_finds_nothing(command)
     assert found_after(lambda t: command) is None
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.0004])
+@pytest.mark.parametrize("noise", [0.0, 0.0001])
 def test_motion_check_of_a_slow_arm_finds_nothing_and_of_a_noisy_one_that_stands_does(noise):
     def pose(share):
         return lambda t: (
@@ -52,9 +52,13 @@ def test_motion_check_of_a_slow_arm_finds_nothing_and_of_a_noisy_one_that_stands
     assert found_after(lambda t: ASKEW, pose(0.0)) is not None
 
 
-def test_motion_check_of_a_push_in_one_direction_takes_longer():
-    found = found_after(lambda t: DOWN)
-    assert found == pytest.approx(STRAIGHT_FACTOR * TIMEOUT, abs=0.02)
+def test_motion_check_of_a_push_that_does_not_change_takes_longer_if_the_arm_has_moved_before():
+    def meets_a_board(t):
+        return (0.0, 0.0, -0.05 * min(t, 0.5)), LEVEL
+
+    assert found_after(lambda t: DOWN) == pytest.approx(TIMEOUT, abs=0.02)
+    found = found_after(lambda t: DOWN, meets_a_board, limit=20.0)
+    assert found == pytest.approx(0.5 + STEADY_FACTOR * TIMEOUT, abs=0.1)
 
 
 def test_motion_check_of_one_blocked_axis_finds_nothing_while_another_moves():
@@ -99,7 +103,7 @@ def test_motion_check_reports_that_the_arm_moved_and_begins_anew():
     check = MotionCheck(MotionCheckConfig(), AXES)
     check.measured((0.0, 0.0, 0.0), 0.0, LEVEL)
     check.reset()
-    check.measured((0.0009, 0.0, 0.0), 0.1, LEVEL)
+    check.measured((0.0002, 0.0, 0.0), 0.1, LEVEL)
     assert not check.moved
     check.measured((0.002, 0.0, 0.0), 0.2, LEVEL)
     assert check.moved
