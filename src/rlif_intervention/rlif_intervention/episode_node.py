@@ -7,6 +7,7 @@ Subscribes
     operator_buttons  rlif_msgs/OperatorButtons  success, failure and discard, from the arbiter
     task_success   rlif_msgs/TaskSuccess    a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
+    /diagnostics   diagnostic_msgs/DiagnosticArray  the recorder's: whether the bag is written
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
 Publishes
     episode        rlif_msgs/Episode        on change of phase (latched)
@@ -25,6 +26,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -128,6 +130,7 @@ class EpisodeNode(Node):
         self._instance_id = list(own_instance_id())
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
+        self._recorder_status = f"{self.get_namespace().rstrip('/')}/recorder: bag"
         self._subscribe()
         for name, answer in (
             ("start_episode", self._on_start),
@@ -145,6 +148,7 @@ class EpisodeNode(Node):
     def _subscribe(self) -> None:
         self.create_subscription(Decision, "decision", self._on_decision, RELIABLE_100)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE)
         self._policy: Subscription | None = self.create_subscription(
             PolicyAction, "policy_action", self._on_policy, RELIABLE
         )
@@ -191,6 +195,12 @@ class EpisodeNode(Node):
 
     def _on_policy(self, _: PolicyAction) -> None:
         self._core.policy_seen = True
+
+    def _on_diagnostics(self, m: DiagnosticArray) -> None:
+        for status in m.status:
+            if status.name == self._recorder_status:
+                failed = status.level == DiagnosticStatus.ERROR
+                self._core.recording_problem = status.message if failed else ""
 
     def _on_learner(self, m: LearnerStatus) -> None:
         if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
@@ -323,6 +333,7 @@ class EpisodeNode(Node):
             operator_steps=report.operator_steps,
             evaluation=report.evaluation,
             last_intervention_id=report.last_intervention,
+            unrecorded=report.unrecorded,
         )
         message.header.stamp = to_msg(report.stamp)
         self._publisher.publish(message)
@@ -332,6 +343,8 @@ class EpisodeNode(Node):
                 f"{report.operator_steps} by the operator in {report.interventions} take-overs: "
                 f"{report.reason}"
             )
+            if report.unrecorded:
+                self.get_logger().error(f"episode {report.id} is not recorded: {report.unrecorded}")
 
 
 def main() -> int:

@@ -74,6 +74,7 @@ class Report:
     operator_steps: int
     evaluation: bool
     last_intervention: int = 0
+    unrecorded: str = ""
 
 
 class Pacer:
@@ -143,6 +144,7 @@ class EpisodeKeeper:
         self._control_at = -math.inf
         self._hold = HoldReason.NONE
         self._last_intervention = 0
+        self.recording_problem = ""  # why the bag is not written now
         self._not_driving_since = math.inf
         self._heard = 0.0
         self._newest = 0  # stamp in ns of the newest Decision
@@ -152,6 +154,7 @@ class EpisodeKeeper:
         self._max_steps = 0
         self._evaluation = False
         self._outcome, self._reason = Outcome.RUNNING, ""
+        self._unrecorded = ""
         self._driven: list[CountedDecision] = []
 
     def configure(self, config: EpisodeConfig, restart_count: bool) -> None:
@@ -253,6 +256,7 @@ class EpisodeKeeper:
             if now - self._control_at > CONTROL_TIMEOUT:
                 self._control = None  # the last state of an arbiter that has ended stays latched
             return None
+        self._unrecorded = self._unrecorded or self.recording_problem
         limit = self.config.control_lost_timeout
         if now - self._not_driving_since > limit:
             name = self._control.name if self._control is not None else "unknown"
@@ -330,6 +334,7 @@ class EpisodeKeeper:
         self._started += 1
         self._counted_id, self._driven = self.id, []
         self._outcome, self._reason = Outcome.RUNNING, ""
+        self._unrecorded = self.recording_problem
         self._max_steps, self._evaluation = self.config.max_steps, self.config.evaluation
         self.pacer.begin()
         self._start = max(ros, self._newest) + 1
@@ -361,4 +366,5 @@ class EpisodeKeeper:
             ),
             evaluation=self._evaluation if running else self.config.evaluation,
             last_intervention=self._last_intervention,
+            unrecorded=self._unrecorded if running else self.recording_problem,
         )

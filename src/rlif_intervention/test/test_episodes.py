@@ -102,6 +102,19 @@ def test_keeper_that_was_restarted_counts_on_and_one_that_runs_does_not():
     assert k.leave_ended(40).id == 9
 
 
+def test_keeper_of_an_episode_that_was_not_recorded_in_part_says_so_until_the_next():
+    k = keeper()
+    k.start(0.0, 10)
+    k.recording_problem = "the disk is full"
+    k.check(0.1, 20)
+    k.recording_problem = ""
+    k.check(0.2, 30)
+    assert k.end(Outcome.SUCCESS, "", 40).unrecorded == "the disk is full"
+    k.leave_ended(50)
+    k.start(0.3, 60)
+    assert k.end(Outcome.SUCCESS, "", 70).unrecorded == ""
+
+
 def test_keeper_without_a_clock_waits():
     assert keeper().start(0.0, 0) is None
 
