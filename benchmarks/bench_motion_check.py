@@ -21,7 +21,9 @@ from rlif_sim.peg_in_hole import PegInHole
 from rlif_sim.strategies import Actor, ActorConfig, Approach
 
 Array = NDArray[np.float64]
-Motion = Callable[[Array], Array]  # position of the tip relative to the hole, m -> action in [-1, 1]
+Motion = Callable[
+    [Array], Array
+]  # position of the tip relative to the hole, m -> action in [-1, 1]
 SPEED, PERIOD, TICK = 0.1, 0.01, 10  # m/s of an action of 1, s of a command, commands of an action
 STEPS, SETTLED = 100, 10  # actions of an episode; the earliest that the arm is paused
 DOWN = np.array([0.0, 0.0, -1.0])

@@ -126,8 +126,8 @@ class ArbiterNode(Node):
         self._output = make_output(self, p["output"], config.limits, p["command_frame"])
         self._advertise(with_gripper=config.gripper is not None)
         checks_motion = p["motion_timeout"] > 0.0 and not p["lock_step"]
-        needs = config.limits.needs or ("ee_pose" if checks_motion else "")
-        self._subscribe(needs, p["stop_topics"])
+        measured = config.limits.needs or ("ee_pose" if checks_motion else "")
+        self._subscribe(measured, p["stop_topics"])
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (
             (p["control_rate"], self._idle)
