@@ -14,7 +14,7 @@ IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
 TYPED = $(wildcard src/rlif_*/rlif_*)
 
-.PHONY: help setup build demo demo-vision test test-fast lint docs clean
+.PHONY: help setup build demo demo-vision demo-robot test test-fast lint docs clean
 
 help:  ## this list
 	@echo "make TARGET [VARIABLE=value]"
@@ -35,6 +35,9 @@ demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=… ARGS="
 demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
 	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),8000) \
 	    --eval-every 1000 $(ARGS) robot:=$(ROBOT)
+
+demo-robot: setup  ## the same as a lab would: robot.launch.yaml, real time, cameras at 30 Hz, all limits
+	@$(IN_WORKSPACE) exec rlif demo --real-time --seed $(SEED) --steps $(or $(STEPS),12000) $(ARGS)
 
 lint: setup  ## ruff and mypy
 	@$(IN_WORKSPACE) ruff check . && ruff format --check . && mypy $(TYPED)

@@ -21,6 +21,8 @@ pytest_plugins = ["run_report"]
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 _DOMAIN = reserve_domain()
 os.environ["ROS_DOMAIN_ID"] = str(_DOMAIN.id)
+for _name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+    os.environ.pop(_name, None)  # 16 MiB for each node of each test would cost time
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(torch_environment())  # of RLIF_CPU_LEVEL, before anything imports torch

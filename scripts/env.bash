@@ -16,6 +16,12 @@ fi
 . "$_rlif_root/install/setup.bash"
 # DDS stays on this host unless you say otherwise: a demo in a lab must not reach anybody's robot.
 export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
+# Fast DDS with room for images in shared memory, unless you have chosen transports: docs/cameras.md.
+if [ -z "${FASTDDS_BUILTIN_TRANSPORTS:-}" ]; then
+    # The first is read by Fast DDS 2 (Jazzy), the second by Fast DDS 3 (Kilted).
+    export FASTRTPS_DEFAULT_PROFILES_FILE="${FASTRTPS_DEFAULT_PROFILES_FILE:-$_rlif_root/config/fastdds.xml}"
+    export FASTDDS_DEFAULT_PROFILES_FILE="${FASTDDS_DEFAULT_PROFILES_FILE:-$_rlif_root/config/fastdds.xml}"
+fi
 # Logs of nodes and compiled kernels stay in the clone.
 export RLIF_CACHE="${RLIF_CACHE:-$_rlif_root/.cache/rlif}"
 export ROS_LOG_DIR="${ROS_LOG_DIR:-$_rlif_root/log/ros}"

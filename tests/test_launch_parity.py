@@ -22,12 +22,15 @@ pytest.importorskip("launch_yaml", reason="launch_yaml is not installed (it come
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 RUN = {"run_directory": "/tmp/never_written"}
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+SET = (*PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE")  # variables
 CASES = [
     ("sim.launch.yaml", {}),
     ("sim.launch.yaml", {"robot": "sim_vision", "images": "true", "seed": "7", "auto_start": "true"}),
     ("sim.launch.yaml", {"namespace": "left", "lock_step": "false", "watchdog": "true"}),
     ("robot.launch.yaml", {"robot": "ur5e_gamepad", "namespace": "none", **RUN}),
     ("robot.launch.yaml", {"robot": "franka_fr3_spacemouse", "gripper": "true", **RUN}),
+    ("robot_sim.launch.yaml", RUN),
     ("moveit.launch.yaml", {"robot": "ur5e_gamepad"}),
     ("moveit.launch.yaml", {"robot": "franka_fr3_spacemouse"}),
     ("learner.launch.yaml", {"robot": "sim", **RUN}),
@@ -36,12 +39,16 @@ CASES = [
 
 @dataclass(frozen=True)
 class Started:
-    """A process as the system would see it; parameters resolved in the order of the command line."""
+    """A process as the system would see it; parameters resolved in the order of the command line.
+
+    environment: the variables that the launch files set
+    """
 
     before_ros: tuple[str, ...]
     remaps: tuple[str, ...]
     others: tuple[str, ...]
     parameters: Mapping[str, Any]
+    environment: Mapping[str, str | None]
 
     @property
     def name(self) -> str:
@@ -49,7 +56,7 @@ class Started:
         return names[0] if names else " ".join(self.before_ros)
 
 
-def started(command: list[str]) -> Started:
+def started(command: list[str], environment: Mapping[str, str]) -> Started:
     """Takes a command line apart; reads its parameter files while they exist."""
     at = command.index("--ros-args") if "--ros-args" in command else len(command)
     remaps, others, parameters = [], [], {}
@@ -69,7 +76,8 @@ def started(command: list[str]) -> Started:
             parameters[name] = yaml.safe_load(text)
         else:
             others.append(word)
-    return Started(tuple(command[:at]), tuple(sorted(remaps)), tuple(others), parameters)
+    chosen = {name: environment.get(name) for name in SET}
+    return Started(tuple(command[:at]), tuple(sorted(remaps)), tuple(others), parameters, chosen)
 
 
 def as_launch_starts_it(
@@ -84,8 +92,8 @@ def as_launch_starts_it(
     class RefusedError(Exception):
         """Instead of the process."""
 
-    async def execute(*_: object, cmd: list[str], **__: object) -> None:
-        found.append(started(cmd))
+    async def execute(*_: object, cmd: list[str], env: Mapping[str, str], **__: object) -> None:
+        found.append(started(cmd, env))
         raise RefusedError
 
     monkeypatch.setattr("launch.actions.execute_local.async_execute_process", execute)
@@ -105,9 +113,11 @@ def as_launch_starts_it(
     ("file", "arguments"), CASES, ids=lambda v: v if isinstance(v, str) else "-".join(v.values())[:30]
 )  # fmt: skip
 def test_launch_file_starts_the_same_as_with_ros2_launch(file, arguments, monkeypatch):
+    for name in PROFILES:
+        monkeypatch.delenv(name, raising=False)
     ours = {}
     for process in read(LAUNCH / file, arguments, os.environ).processes:
-        found = started(list(process.command))
+        found = started(list(process.command), process.environment)
         # rlif launch writes these into a file as it starts the process; `launch` does so at once.
         ours[process.name] = replace(found, parameters={**found.parameters, **process.parameters})
     theirs = as_launch_starts_it(file, arguments, monkeypatch)

@@ -39,6 +39,7 @@ WITHOUT_KEY = {"safetensors"}
 OPTIONAL = {"ray", "rerun", "moveit", "setuptools"}
 # Declared though no statement imports it.
 INDIRECT = {
+    "rlif_node": {"tf2_ros_py"},  # imported by name where ee_pose.tf is set, see pose_source.py
     "rlif_policy": {"cv_bridge"},  # image_encodings.py imports it by name, where it is installed
     "rlif_bringup": {
         "launch_ros", "ros2launch",  # which run launch/

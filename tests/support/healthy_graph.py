@@ -26,6 +26,7 @@ ARBITER = {
     "pose_timeout": 0.3,
     "pose_latency": 0.05,
     "hold_timeout": 0.5,
+    "stall_timeout": 0.25,
     "workspace_min": [0.3, -0.3, 0.0],
     "workspace_max": [0.7, 0.3, 0.5],
 }
@@ -47,6 +48,8 @@ HEALTHY = Snapshot(
         "policy": {},
         "episode": {"reset_service": True},
         "recorder": {"bag_directory": "somewhere"},
+        "learner": {"encoder": "small"},
+        "watchdog": {"timeout": 0.3},
     },
     observation=Traffic("/observation", 50, 4.9, 1, 3),
     observation_age=(0.01, 0.08),
@@ -78,9 +81,9 @@ HEALTHY = Snapshot(
 
 
 def changed(**values):
-    """A healthy graph but for this; ARBITER_x and OBSERVER_x change a parameter."""
+    """A healthy graph but for this; ARBITER_x, OBSERVER_x and so on change a parameter."""
     parameters = {name: dict(p) for name, p in HEALTHY.parameters.items()}
-    for name in [n for n in values if n.startswith(("ARBITER_", "OBSERVER_"))]:
+    for name in [n for n in values if n.partition("_")[0].isupper()]:
         node, key = name.split("_", 1)
         parameters[node.lower()][key] = values.pop(name)
     return dataclasses.replace(HEALTHY, **({"parameters": parameters} | values))

@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=20,
         help="episodes of each --eval-every (%(default)s)",
     )
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="through robot.launch.yaml, as a lab would: real time, cameras at 30 Hz, all limits in force",
+    )
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,13 +142,14 @@ class Demo:
         self._graph: GraphClient | None = None
         self._training: list[EpisodeRecord] = []
         self._film: filming.FilmPlan | None = None
+        self._load: dict[str, Any] = {}  # of a run in real time
 
     @property
     def values(self) -> dict[str, object]:
         """Launch arguments of the run; those given on the command line win."""
         return {
             "seed": self._arguments.seed,
-            "images": self._arguments.images,
+            "images": self._arguments.images or self._arguments.real_time,
             "auto_start": False,
             "run_directory": self.directory,
             "bag_directory": self.directory / "bag",
@@ -156,14 +162,20 @@ class Demo:
         self._progress.print_line("starting the nodes")
         with (
             chosen_domain(self._arguments.domain_id) as domain_id,
-            simulation(self.values, self.directory, self._progress, domain_id, interrupt) as graph,
+            simulation(
+                *(self.values, self.directory, self._progress, domain_id, interrupt),
+                "robot_sim.launch.yaml" if self._arguments.real_time else "sim.launch.yaml",
+            ) as graph,
         ):
             self._run_phases(graph)
 
     def _run_phases(self, graph: GraphClient) -> None:
         phases = phases_of(self._arguments)
         self._graph = graph
-        session = Session(graph, self._progress.show, phases, True, self._on_record)
+        session = Session(
+            *(graph, self._progress.show, phases, True, self._on_record),
+            pace=not self._arguments.real_time,
+        )
         self._session = session
         session.wait_until_up()
         nodes = [*_NODES, "learner"]
@@ -178,6 +190,8 @@ class Demo:
                 f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
                 f"{rate:.0%} successful"
             )
+            if self._arguments.real_time:
+                self._load = real_time_load(graph, session.elapsed)
         self._progress.print_line("stopping the nodes")
 
     def _on_record(self, record: EpisodeRecord) -> None:
@@ -196,15 +210,18 @@ class Demo:
         """Write summary, records, picture and curves of what there was."""
         records: Sequence[EpisodeRecord] = self._session.records if self._session else ()
         status = self._graph.learner if self._graph else None
-        summary = summarise(
-            records,
-            updates=status.updates if status else 0,
-            gradient_steps=status.critic_steps if status else 0,
-            lost_steps=status.lost_steps if status else 0,
-            wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
-            seed=self._arguments.seed,
-            interrupted=interrupted,
-            error=error,
+        summary = (
+            summarise(
+                records,
+                updates=status.updates if status else 0,
+                gradient_steps=status.critic_steps if status else 0,
+                lost_steps=status.lost_steps if status else 0,
+                wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
+                seed=self._arguments.seed,
+                interrupted=interrupted,
+                error=error,
+            )
+            | self._load
         )
         write_json(self.directory / "summary.json", summary)
         write_csv(self.directory / "episodes.csv", records)
@@ -220,6 +237,22 @@ class Demo:
         filming.make_film(
             self._film, records, self.directory, self.directory, self._progress.print_line
         )
+
+
+def real_time_load(graph: GraphClient, seconds: float) -> dict[str, Any]:
+    """What a run in real time has cost, and whether the learner kept up.
+
+    cpu_percent: of one core, by node, since its start; learner_lag_steps: Steps not yet learned from;
+    faults: of the arbiter
+    """
+    status = graph.learner
+    used = graph.cpu_seconds()
+    return {
+        "cpu_percent": {name: round(100 * used[name] / seconds, 1) for name in sorted(used)},
+        "updates_per_s": round(status.updates / seconds, 2) if status else None,
+        "learner_lag_steps": int(status.steps - status.updates) if status else None,
+        "faults": graph.faults,
+    }
 
 
 def rate_line(name: str, summary: dict[str, Any], key: str) -> str:

@@ -21,6 +21,7 @@ from rich.table import Table
 from rlif_node.names import add_namespace
 
 from rlif_bringup.doctor_checks import check
+from rlif_bringup.doctor_files import check_files
 from rlif_bringup.doctor_findings import Finding, Verdict
 
 STYLES = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rlif_bringup.doctor_listen import Listener, remaps
 
     names: dict[str, str] = {}
-    moveit, servo = False, ""
+    moveit, servo, directory = False, "", Path()
     if arguments.robot:
         directory = config_directory(arguments.config_directory)
         moveit = (directory / arguments.robot / "moveit.yaml").is_file()
@@ -76,7 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"rlif doctor: {error}", file=sys.stderr)
             return 2
     with Listener(arguments.namespace, arguments.domain_id, names) as listener:
-        findings = check(listener.listen(arguments.seconds, moveit, servo))
+        snapshot = listener.listen(arguments.seconds, moveit, servo)
+    findings = check(snapshot)
+    if arguments.robot:
+        simulated = snapshot.lock_step or snapshot.sim_time
+        findings += check_files(directory, arguments.robot, simulated)
     if arguments.json:
         print(as_json(findings))
     else:

@@ -33,6 +33,7 @@ from rlif_bringup.doctor_robot import (
 )
 from rlif_bringup.doctor_snapshot import Snapshot
 
+OLD_WEIGHTS = 30.0  # s; the learner publishes every 5 s
 NEEDED = {
     "observer": "rlif_policy",
     "policy": "rlif_policy",
@@ -88,8 +89,14 @@ def check_clocks(s: Snapshot) -> Iterator[Finding]:
     allowed = s.parameter("observer", "max_age", 0.2) + 0.1 + CLOCKS
     if s.images:
         allowed += s.parameter("observer", "camera_max_age", 0.3)
-    if greatest > allowed:
-        yield failed("clocks", f"observations are {greatest:.3f} s old when they come", ONE_CLOCK)
+    if least > allowed:
+        yield failed("clocks", f"observations are {least:.3f} s old when they come", ONE_CLOCK)
+    elif greatest > allowed:
+        yield warned(
+            "clocks",
+            f"observations are between {least:.3f} and {greatest:.3f} s old when they come",
+            "this machine is overloaded, or a source is slow: rlif status shows the ages",
+        )
     else:
         yield passed("clocks", f"observations are at most {greatest:.3f} s old")
 
@@ -98,6 +105,12 @@ def check_images(s: Snapshot) -> Iterator[Finding]:
     if not s.observation.count or not s.parameter("observer", "images", False):
         return
     cameras = s.parameter("observer", "cameras", [])
+    if s.parameter("learner", "encoder", "small") == "none":
+        yield warned(
+            "encoder",
+            f"none: the policy sees none of the cameras {', '.join(cameras)}",
+            "fine if they are only recorded; else set encoder in robot.yaml: docs/cameras.md",
+        )
     size = tuple(int(s.parameter("observer", f"image_{n}", 0)) for n in ("width", "height"))
     if len(s.images) != len(cameras):
         yield failed(
@@ -115,6 +128,20 @@ def check_images(s: Snapshot) -> Iterator[Finding]:
         )
     else:
         yield passed("images", f"{len(cameras)} of {size[0]} x {size[1]}")
+
+
+def check_image_transport(s: Snapshot) -> Iterator[Finding]:
+    known = [sender for sender in s.image_senders if sender.segment is not None]
+    small = [c for c in known if c.segment is not None and c.segment < 2 * c.image]
+    for c in small:
+        yield failed(
+            "image transport",
+            f"{c.node} has {(c.segment or 0) >> 10} KiB of shared memory, an image on {c.topic} has "
+            f"{c.image >> 10} KiB: images get lost",
+            "start it with the profile of Fast DDS (source scripts/env.bash): docs/cameras.md",
+        )
+    if known and not small:
+        yield passed("image transport", f"shared memory has room for {len(known)} cameras")
 
 
 def check_policy(s: Snapshot) -> Iterator[Finding]:
@@ -135,6 +162,14 @@ def check_policy(s: Snapshot) -> Iterator[Finding]:
 
 
 def _weights(s: Snapshot) -> Iterator[Finding]:
+    real_time = not s.lock_step and not s.sim_time
+    if real_time and s.learned and (s.weights_age is None or s.weights_age > OLD_WEIGHTS):
+        since = "none" if s.weights_age is None else f"none for {s.weights_age:.0f} s"
+        yield failed(
+            "weights",
+            f"the learner learns and publishes no weights: {since}",
+            "the policy stays as it is: look at the learner's log, and at publish_every",
+        )
     if s.weights is None:
         if s.policy_action.count and s.policy_version == 0:
             yield warned(
@@ -168,8 +203,8 @@ def _weights(s: Snapshot) -> Iterator[Finding]:
             "the policy refused them: see its log (learn: false keeps the checkpoint's)",
         )
     else:
-        uses = f"and cameras {wanted}" if wanted else "no camera is used"
-        yield passed("weights", f"version {version}, of this graph's sizes; {uses}")
+        uses = f"; and cameras {wanted}" if wanted else ""
+        yield passed("weights", f"version {version}, of this graph's sizes{uses}")
 
 
 def check_devices(s: Snapshot) -> Iterator[Finding]:
@@ -204,6 +239,7 @@ CHECKS: tuple[Check, ...] = (
     check_observation,
     check_clocks,
     check_images,
+    check_image_transport,
     check_policy,
     check_command,
     check_frames,

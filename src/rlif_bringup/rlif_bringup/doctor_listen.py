@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rlif_node.pose_source import subscribe_pose
+from rlif_node.stamps import to_ns
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -32,9 +34,11 @@ from rlif_bringup.doctor_snapshot import (
     Traffic,
     image_problem,
 )
+from rlif_bringup.image_transport import ImageSender, raw_cameras, segment_of
 from rlif_msgs.msg import (
     ControlState,
     Heartbeat,
+    LearnerStatus,
     Observation,
     PolicyAction,
     PolicyHold,
@@ -43,7 +47,7 @@ from rlif_msgs.msg import (
 
 EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-NODES = (*NEEDED, "recorder", "learner", "servo_adapter")
+NODES = (*NEEDED, "recorder", "learner", "watchdog", "servo_adapter")
 SERVO_PARAMETERS = (
     "update_period", "planning_group_name", "moveit_servo.publish_joint_velocities",
     "moveit_servo.command_out_topic", "moveit_servo.max_expected_latency",
@@ -58,6 +62,7 @@ OUTPUTS = {
     "joint_velocity": "joint_command",
     "joint_trajectory": "joint_trajectory",
 }
+NOW = {"received_timestamp": 0}  # of what no subscription handed over
 CLOCK = 2.0  # s of wall time until /clock must have been received
 
 
@@ -101,6 +106,7 @@ class Listener:
         self._ages: dict[str, list[float]] = {"observation": [], "ee_pose": []}
         self._frames: set[str] = set()
         self._moves = False
+        self._updates: list[int] = []
         self._diagnostics: dict[str, Diagnostic] = {}
         self._subscribe()
 
@@ -120,6 +126,7 @@ class Listener:
             (PoseStamped, "ee_pose", EITHER),
             (ControlState, "control_state", LATCHED),
             (PolicyWeights, "weights", LATCHED),
+            (LearnerStatus, "learner_status", LATCHED),
             (Bool, "stop", LATCHED),
             (PolicyHold, "policy_hold", LATCHED),
             (Heartbeat, "arbiter_heartbeat", EITHER),
@@ -132,19 +139,20 @@ class Listener:
             DiagnosticArray, "/diagnostics", self._on_diagnostics, EITHER
         )
 
-    def _hears(self, topic: str) -> Callable[[Any], None]:
+    def _hears(self, topic: str) -> Callable[..., None]:
         times = self._times.setdefault(topic, [])
 
-        def receive(message: Any) -> None:
+        def receive(message: Any, info: Mapping[str, Any]) -> None:
             if topic == "policy_hold" and not message.source.endswith("/servo_adapter"):
                 return  # the watchdog reports a pause in its diagnostics too
             times.append(time.monotonic())
             self._last[topic] = message
             if topic in self._ages:
-                now = self._node.get_clock().now().nanoseconds
-                stamp = message.header.stamp
-                age = (now - stamp.sec * 1_000_000_000 - stamp.nanosec) * 1e-9
-                self._ages[topic].append(age)
+                # Not the time of this call: it is late on a loaded machine, and no fault of a clock.
+                received = info["received_timestamp"] or self._node.get_clock().now().nanoseconds
+                self._ages[topic].append((received - to_ns(message.header.stamp)) * 1e-9)
+            elif topic == "learner_status":
+                self._updates.append(message.updates)
             elif topic == "command":
                 self._frames.add(message.header.frame_id)
                 parts = (message.twist.linear, message.twist.angular)
@@ -184,6 +192,7 @@ class Listener:
         if simulated:
             self._node.set_parameters([Parameter("use_sim_time", value=True)])
             self._spin(CLOCK, lambda: self._node.get_clock().now().nanoseconds > 0)
+        self._pose_from_tf(parameters.get("arbiter", {}).get("ee_pose.tf") or ())
         self._forget()
         self._spin(seconds)
         received = {topic: self._traffic(topic) for topic in self._times}
@@ -204,6 +213,8 @@ class Listener:
             action_size=len(action.action) if action else 0,
             policy_version=action.policy_version if action else 0,
             weights=(weights.version, json.loads(weights.spec)) if weights else None,
+            weights_age=self._since(weights) if weights else None,
+            learned=max(self._updates) - min(self._updates) if self._updates else 0,
             command=self._without_adapter(received[output], parameters),
             command_publishers=self._publishers(received[output].name),
             command_frames=frozenset(self._frames),
@@ -217,7 +228,24 @@ class Listener:
             pose=received["ee_pose"],
             pose_age=self._age("ee_pose"),
             diagnostics=tuple(self._diagnostics.values()),
+            image_senders=tuple(self._image_senders(parameters.get("observer", {}))),
         )
+
+    def _pose_from_tf(self, frames: Sequence[str]) -> None:
+        if frames:
+            receive = self._hears("ee_pose")
+            subscribe_pose(self._node, frames, lambda m: receive(m, NOW), EITHER)
+
+    def _image_senders(self, observer: Mapping[str, Any]) -> Iterator[ImageSender]:
+        if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
+            return
+        everywhere = self._node.get_publishers_info_by_topic("/parameter_events")
+        own = [i.endpoint_gid for i in everywhere if i.node_name == self._node.get_name()]
+        for ours, size in raw_cameras(observer):
+            topic = self._node.resolve_topic_name(ours)
+            for info in self._node.get_publishers_info_by_topic(topic):
+                segment = segment_of(info.endpoint_gid, own[0]) if own else None
+                yield ImageSender(info.node_name, topic, size, segment)
 
     def _forget(self) -> None:
         """What came before: rates are measured after discovery."""
@@ -226,6 +254,7 @@ class Listener:
         for ages in self._ages.values():
             ages.clear()
         self._frames.clear()
+        self._updates.clear()
         self._moves = False
 
     def _traffic(self, topic: str) -> Traffic:
@@ -242,6 +271,11 @@ class Listener:
     def _age(self, topic: str) -> tuple[float, float] | None:
         ages = self._ages[topic]
         return (min(ages), max(ages)) if ages else None
+
+    def _since(self, message: Any) -> float:
+        """s since the stamp of a message."""
+        now = self._node.get_clock().now().nanoseconds
+        return (now - to_ns(message.header.stamp)) * 1e-9
 
     def _publishers(self, name: str) -> frozenset[str]:
         return frozenset(i.node_name for i in self._node.get_publishers_info_by_topic(name))
@@ -288,7 +322,12 @@ class Listener:
         prefix = self._namespace.rstrip("/")
         clients = {n: AsyncParameterClient(self._node, f"{prefix}/{n}") for n in NODES}
         self._spin(DISCOVERY, lambda: all(clients[n].services_are_ready() for n in NEEDED))
-        found = {n: self._parameters(c) for n, c in clients.items() if c.services_are_ready()}
+        # Twice: a service can be seen before its answers find the way back.
+        found = {
+            n: self._parameters(c) or self._parameters(c)
+            for n, c in clients.items()
+            if c.services_are_ready()
+        }
         return {n: values for n, values in found.items() if values is not None}
 
     def _parameters(self, client: AsyncParameterClient) -> dict[str, Any] | None:

@@ -71,11 +71,11 @@ def _others(s: Snapshot) -> Iterator[Finding]:
 def check_frames(s: Snapshot) -> Iterator[Finding]:
     base = s.parameter("observer", "base_frame", "")
     frame = s.parameter("arbiter", "command_frame", "")
-    if s.boxed and base and frame != base:
+    if s.needs_pose and base and frame != base:
         yield failed(
             "frames",
             f"command_frame is {frame!r}, base_frame {base!r}",
-            "the workspace box needs commands in the base frame",
+            "the workspace box, and action_frame tool, need commands in the base frame",
         )
     elif s.ee_pose and base and s.ee_pose[1] != base:
         yield failed(
@@ -92,9 +92,11 @@ def check_frames(s: Snapshot) -> Iterator[Finding]:
 
 
 def check_pose(s: Snapshot) -> Iterator[Finding]:
-    """What the box goes by: there, often, fresh, from one publisher."""
-    if not s.boxed or s.ee_pose is None:
-        return  # check_limits reports it
+    """What the box and action_frame tool go by: there, often, fresh, from one publisher."""
+    if s.needs_pose and not s.boxed and s.ee_pose is None:
+        yield failed("ee_pose", f"nothing on {s.pose.name}", "action_frame tool needs it: remap it")
+    if not s.needs_pose or s.ee_pose is None:
+        return  # check_limits reports it for a box
     yield from one_publisher(s.pose)
     if s.lock_step:
         return
@@ -106,8 +108,14 @@ def check_pose(s: Snapshot) -> Iterator[Finding]:
     (least, greatest), latency = s.pose_age, s.parameter("arbiter", "pose_latency", 0.0)
     if least < -CLOCKS:
         yield failed("ee_pose age", f"poses come {-least:.3f} s from the future", ONE_CLOCK)
+    elif least > timeout:
+        yield failed("ee_pose age", f"poses are {least:.3f} s old when they come", ONE_CLOCK)
     elif greatest > timeout:
-        yield failed("ee_pose age", f"poses are {greatest:.3f} s old when they come", ONE_CLOCK)
+        yield failed(
+            "ee_pose age",
+            f"poses are up to {greatest:.3f} s old when they come",
+            "their publisher, or this machine, is overloaded: the arbiter holds after pose_timeout",
+        )
     elif greatest > latency:
         yield warned(
             "ee_pose age",
@@ -139,7 +147,8 @@ def _speed(s: Snapshot, kind: str, name: str, unit: str, fast: float) -> Iterato
     limit = s.parameter("arbiter", f"max_{kind}_speed", 0.0)
     motion = f"up to {scale:.2f} {unit} per axis"
     if not limit:
-        yield warned(name, f"{motion}, max_{kind}_speed is off", f"set it, in {unit} of the norm")
+        off = warned if s.sim_time else failed
+        yield off(name, f"{motion}, max_{kind}_speed is off", f"set it, in {unit} of the norm")
     elif min(scale, limit) > fast:
         yield warned(name, motion, "begin with speed_scale 0.3")
     else:
@@ -152,7 +161,9 @@ def _acceleration(s: Snapshot, kind: str, unit: str) -> Iterator[Finding]:
     off = [n for n in names if not s.parameter("arbiter", n, 0.0)]
     if off:
         given = "0.5 and 1.0" if kind == "linear" else "2.0 and 4.0"
-        yield warned(name, f"{', '.join(off)} off", f"set them, e.g. {given} {unit}^2")
+        yield (warned if s.sim_time else failed)(
+            name, f"{', '.join(off)} off", f"set them, e.g. {given} {unit}^2"
+        )
     else:
         yield passed(name, "limited")
 
@@ -181,6 +192,16 @@ def _box(s: Snapshot) -> Iterator[Finding]:
 def check_watchdog(s: Snapshot) -> Iterator[Finding]:
     if s.lock_step:
         return
+    stall, timeout = (
+        s.parameter("arbiter", "stall_timeout", 0.0),
+        s.parameter("watchdog", "timeout", 0.0),
+    )
+    if stall and timeout and stall >= timeout and not s.sim_time:
+        yield failed(
+            "stall_timeout",
+            f"{stall:g} s, the watchdog's timeout is {timeout:g} s: the watchdog acts first",
+            "set stall_timeout below it in robot.yaml",
+        )
     found = [d for d in s.diagnostics if "watchdog: " in d.name]
     if not found:
         yield warned(

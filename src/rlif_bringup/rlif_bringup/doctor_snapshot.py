@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlif_bringup.image_transport import ImageSender
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -50,7 +52,7 @@ def image_problem(width: int, height: int, encoding: str, data: Sequence[int]) -
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What was seen of a graph in `seconds`. Ages in s: receipt minus stamp, in ROS time.
+    """What was seen of a graph in `seconds`. Ages in s: receipt by the middleware minus stamp.
 
     parameters: by node; a node that did not answer is not in it
     weights: version and spec of the last set that was published; None: none
@@ -60,6 +62,9 @@ class Snapshot:
     image_problems: what is wrong with those of an observation, besides their size
     command: of the arbiter's output; command_publishers: names of the nodes on its topic
     moveit: the robot configuration has a moveit.yaml
+    learned: updates that the learner did meanwhile
+    weights_age: s since the last set of weights was published; None: none was
+    image_senders: the publishers of the raw cameras, with Fast DDS
     """
 
     seconds: float
@@ -73,6 +78,8 @@ class Snapshot:
     action_size: int = 0
     policy_version: int = 0
     weights: tuple[int, Mapping[str, Any]] | None = None
+    weights_age: float | None = None
+    learned: int = 0
     command: Traffic = field(default_factory=Traffic)
     command_frames: frozenset[str] = frozenset()
     command_moves: bool = False  # one of them was not zero
@@ -87,6 +94,7 @@ class Snapshot:
     pose: Traffic = field(default_factory=Traffic)
     pose_age: tuple[float, float] | None = None  # least, greatest
     diagnostics: tuple[Diagnostic, ...] = ()
+    image_senders: tuple[ImageSender, ...] = ()
 
     @property
     def lock_step(self) -> bool:
@@ -106,6 +114,11 @@ class Snapshot:
     @property
     def boxed(self) -> bool:
         return bool(self.parameter("arbiter", "workspace_min", []))
+
+    @property
+    def needs_pose(self) -> bool:
+        """The arbiter moves nothing without ee_pose, in command_frame."""
+        return self.boxed or self.parameter("arbiter", "action_frame", "base") == "tool"
 
     @property
     def waits_for_arm(self) -> bool:

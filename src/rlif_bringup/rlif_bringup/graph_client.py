@@ -75,6 +75,9 @@ class GraphClient:
         self.episode = Episode()
         self.control: ControlState | None = None
         self.learner: LearnerStatus | None = None
+        self.faults = 0
+        # CPU time of each node by name, where this process has started them.
+        self.cpu_seconds: Callable[[], dict[str, float]] = dict
         self._last_id = 0
         self.reset_done = False
         latched = DurabilityPolicy.TRANSIENT_LOCAL
@@ -114,6 +117,8 @@ class GraphClient:
             self.finished.append(message)
 
     def _on_control(self, message: ControlState) -> None:
+        if message.state == ControlState.FAULT and self.control != message:
+            self.faults += 1
         self.control = message
 
     def _on_learner(self, message: LearnerStatus) -> None:

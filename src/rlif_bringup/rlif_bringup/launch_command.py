@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from rlif_bringup.image_transport import remove_abandoned
 from rlif_bringup.launch_file import Launch, LaunchFileError, Process, declared_arguments, read
 from rlif_bringup.processes import run as run_processes
 from rlif_bringup.robot_configuration import check_launch
@@ -146,6 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
         if own or path.parent == _installed():
             launch = read(path, values, os.environ)
             check_launch(launch)
+        if not arguments.print:
+            remove_abandoned()
         if not own:
             return _run_ros2(path, arguments.values)
         if arguments.only:

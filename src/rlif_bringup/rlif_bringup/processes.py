@@ -168,6 +168,19 @@ class Processes:
         """Process ids by name, of those that run."""
         return {r.process.name: r.popen.pid for r in self._running if r.code() is None}
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time used so far by each process that runs, by name."""
+        ticks = os.sysconf("SC_CLK_TCK")
+        used = {}
+        for name, pid in self.pids.items():
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                continue  # ended meanwhile
+            user, system = stat.rpartition(")")[2].split()[11:13]  # fields 14 and 15, see proc(5)
+            used[name] = (int(user) + int(system)) / ticks
+        return used
+
     def ended(self) -> list[Exit]:
         """Processes that have ended by themselves since the last call.
 

@@ -67,6 +67,7 @@ class Session:
         phases: all phases of the run, for the display.
         learner: whether there is one to wait for.
         finished: called with every new record.
+        pace: episodes wait for the learner; not in real time, where robots do not wait either.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class Session:
         phases: Sequence[Phase],
         learner: bool,
         finished: Callable[[EpisodeRecord], None] = lambda record: None,
+        pace: bool = True,
     ) -> None:
         self._graph, self._show, self._phases = graph, show, tuple(phases)
         self._learner = learner
+        self._pace = learner and pace
         self._finished = finished
         self._started = time.monotonic()
         self._phase_started = self._started
@@ -144,7 +147,7 @@ class Session:
         graph.set_parameters(
             "episode",
             evaluation=phase.evaluation,
-            pace=self._learner and not phase.evaluation,
+            pace=self._pace and not phase.evaluation,
             max_episodes=phase.episodes,
             auto_start=True,
         )

@@ -164,8 +164,9 @@ def simulation(
     progress: Progress,
     domain_id: int,
     check_more: Interrupt,
+    launch_file: str = "sim.launch.yaml",
 ) -> Iterator[GraphClient]:
-    """The graph of sim.launch.yaml, from here to the end of the `with`.
+    """The graph of a launch file, from here to the end of the `with`.
 
     Args:
         values: launch arguments.
@@ -173,13 +174,14 @@ def simulation(
         progress: where errors of nodes are shown.
         domain_id: of DDS.
         check_more: ends the run when a person asks for it.
+        launch_file: sim.launch.yaml, or robot_sim.launch.yaml for real time.
 
     Raises:
         GraphError: a node has ended.
         InterruptedByUserError: a person has asked to stop.
     """
     environment = graph_environment(run_directory, domain_id)
-    launch = read(find_launch_file("sim.launch.yaml"), launch_values(values), environment)
+    launch = read(find_launch_file(launch_file), launch_values(values), environment)
     check_launch(launch)
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     logs = NodeLogs(run_directory / "log", progress)
@@ -199,6 +201,7 @@ def simulation(
         with processes:
             namespace = launch_values(values).get("namespace", NAMESPACE)
             with GraphClient(launch_namespace(namespace), domain_id, check) as graph:
+                graph.cpu_seconds = processes.cpu_seconds
                 yield graph
             for line in processes.stop():
                 progress.print_line(line)

@@ -9,6 +9,7 @@ from healthy_graph import HEALTHY, changed, diagnostics, without, worst
 from rlif_bringup.doctor_checks import check
 from rlif_bringup.doctor_findings import Verdict
 from rlif_bringup.doctor_snapshot import Traffic
+from rlif_bringup.image_transport import ImageSender
 
 FAILS = [
     ("nodes", {"parameters": {}}, "robot.launch.yaml"),
@@ -16,7 +17,7 @@ FAILS = [
     ("observation", {"observation": Traffic("/observation", 25, 4.9, 1, 1)}, "4.9 Hz"),
     ("source /ee_pose", {"diagnostics": diagnostics("observer: /ee_pose", 2, "never")}, "driver"),
     ("clocks", {"observation_age": (-2.0, -1.9)}, "future"),
-    ("clocks", {"observation_age": (0.1, 5.0)}, "5.000 s old"),
+    ("clocks", {"observation_age": (4.0, 5.0)}, "set the clocks"),
     ("images", {"images": ()}, "0 in an observation"),
     ("images", {"images": ((640, 480),)}, "640"),
     ("policy", {"policy_action": Traffic("/policy_action")}, "its log"),
@@ -25,6 +26,8 @@ FAILS = [
     ("weights", {"weights": (8, {"state_dim": 6, "action_dim": 3})}, "refused"),
     ("device joy", {"diagnostics": diagnostics("arbiter: device joy", 1, "never moved")}, "move it"),
     ("device", {"diagnostics": without("arbiter: device joy")}, "devices"),
+    ("weights", {"learned": 9, "weights_age": 900.0}, "publish_every"),
+    ("weights", {"learned": 9}, "publishes no weights"),
     ("stop", {"stop": True}, "safe"),
     ("control", {"control": None}, "start it"),
     ("control", {"control": (4, "not finite")}, "not finite"),
@@ -37,8 +40,11 @@ FAILS = [
         {"weights": (7, {"state_dim": 6, "action_dim": 3, "images": [[64, 64, 3]]})},
         "cameras of [(64, 64)]",
     ),
+    ("image transport", {"image_senders": (ImageSender("cam", "/rgb", 921600, 524288),)}, "512 KiB"),
 ]  # fmt: skip
 WARNS = [
+    ("clocks", {"observation_age": (0.1, 5.0)}),
+    ("encoder", {"LEARNER_encoder": "none"}),
     ("recording", {"parameters": {k: v for k, v in HEALTHY.parameters.items() if k != "recorder"}}),
     ("weights", {"weights": None, "policy_version": 0}),
     ("control", {"control": (2, "the policy drives")}),

@@ -73,6 +73,23 @@ def test_settle_time_of_a_robot_covers_the_last_observation(
     assert episode["settle_time"] >= 2.0 * period
 
 
+def test_simulated_robot_of_robot_sim_has_the_topics_of_the_graph(
+    environment: Mapping[str, str],
+) -> None:
+    """Nothing tells the graph that it is simulated: no simulated time, no lock-step, all remapped."""
+    graph = nodes("robot_sim.launch.yaml", environment, run_directory="run")
+    assert "watchdog" in graph and parameters(graph["sim_robot"])["wall_clock"] is True
+    for name, process in graph.items():
+        assert not parameters(process).get("use_sim_time"), name
+        assert not parameters(process).get("lock_step"), name
+    command = graph["arbiter"].command
+    assert "command:=/servo_node/delta_twist_cmds" in command
+    assert "servo_node/delta_twist_cmds:=/servo_node/delta_twist_cmds" in graph["sim_robot"].command
+    for topic in ("ee_pose", "wrench", "joint_states"):
+        remap = f"{topic}:=/{topic}"
+        assert remap in graph["sim_robot"].command and remap in graph["observer"].command
+
+
 def test_settle_time_in_lock_step_is_zero(
     environment: Mapping[str, str],
 ) -> None:
@@ -126,3 +143,26 @@ def test_bag_directory_none_records_no_bag(
     robot = {"robot": "sim", "run_directory": "run"}
     graph = nodes("robot.launch.yaml", environment, **robot, **arguments)
     assert graph["recorder"].parameters["bag_directory"] == bag
+
+
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+@pytest.mark.parametrize("file", ["robot.launch.yaml", "sim.launch.yaml"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "{share}/config/fastdds.xml"),
+        (dict.fromkeys(PROFILES, "/mine.xml"), "/mine.xml"),
+        ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, None),
+    ],
+    ids=["unset", "own_profile", "own_transports"],
+)
+def test_fast_dds_profile_is_set_unless_the_user_chose_one(
+    file: str, given: dict[str, str], expected: str | None, environment: Mapping[str, str]
+) -> None:
+    robot = {"robot": "sim", "run_directory": "run"} if file.startswith("robot") else {}
+    share = Path(environment["AMENT_PREFIX_PATH"]) / "share/rlif_bringup"
+    for process in nodes(file, {**environment, **given}, **robot).values():
+        found = {process.environment.get(name) for name in PROFILES}
+        assert found == {expected and expected.format(share=share)}, process.name

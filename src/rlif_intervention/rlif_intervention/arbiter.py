@@ -14,13 +14,14 @@ from dataclasses import replace
 
 from rlif_node.states import HoldReason
 
+from .action_frames import BaseFrame, ToolFrame
 from .arbiter_types import NO_EPISODE, ArbiterConfig, Command, Episode, PolicyInput
 from .arbitration import ControlMachine, ControlState, Event
 from .devices import NEVER, Device, DeviceRack, Reading
 from .gripper import AS_IT_IS, Gripper
 from .interventions import EPSILON, Intervention, InterventionTracker
 from .joint_limits import JointLimitConfig, JointLimiter
-from .limits import Limited, Limiter, Vector, shape_problem
+from .limits import LimitConfig, Limited, Limiter, Vector, shape_problem
 from .motion_check import MotionCheck
 from .policy_hold import PolicyHold
 from .pose_extrapolator import MeasuredPosition
@@ -40,6 +41,8 @@ class Arbiter:
             if isinstance(config.limits, JointLimitConfig)
             else Limiter(config.limits)
         )
+        in_tool = isinstance(config.limits, LimitConfig) and config.limits.tool_actions
+        self._frame = ToolFrame(config.limits.axes) if in_tool else BaseFrame()
         self._gripper = Gripper(config.gripper) if config.gripper else None
         self._tapped: dict[str, float] = {}  # of the gripper, by device, until the next command
         self._machine = ControlMachine()
@@ -191,11 +194,19 @@ class Arbiter:
         """A message of an operator device that cannot be used."""
         self.fault(f"device {name}", f"operator device {name}: {problem}")
 
-    def pose(self, position: Vector, now: float, oldest: str = "") -> None:
+    def pose(
+        self, position: Vector, now: float, oldest: str = "", orientation: Vector = ()
+    ) -> None:
         """Measured position of the end effector (3,) in m, base frame, or of the joints (n,) in rad.
 
         It may be `pose_latency` old. oldest: the joint that was received at `now`, if others are newer
+        orientation: (4,) of the end effector, for actions in its frame
         """
+        try:
+            self._frame.turn(orientation)
+        except ValueError as problem:
+            self.refuse_pose(f"ee_pose: {problem}", now)
+            return
         self._pose.put(position, now, oldest)
 
     def motion(self, position: Vector, now: float, orientation: Vector = ()) -> None:
@@ -379,11 +390,12 @@ class Arbiter:
     def _drive(self, driving: Device | None, now: float) -> tuple[Limited, Source]:
         """The action of whoever has control, through the limits, into the tick."""
         asked, source = self._asked(driving)
-        motion = asked[:-1] if self._gripper else asked
+        motion, clamped = self._frame.to_base(asked[:-1] if self._gripper else asked)
         limited = (
             self.limiter.drive(motion, *self._pose.now(now)) if asked else self.limiter.brake()
         )
         self._pose.sent(self.config.limits.velocity(limited.twist), now)
+        limited = self._frame.executed(limited, clamped)
         if self._gripper:
             grasp = self._grasp(self._gripper, asked, source, now)
             limited = replace(limited, action=(*limited.action, grasp))

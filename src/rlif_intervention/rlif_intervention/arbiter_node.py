@@ -10,7 +10,7 @@ Subscribes
     episode_heartbeat  rlif_msgs/Heartbeat     whether the episode node is alive
     arbiter_heartbeat  rlif_msgs/Heartbeat     of other arbiters: only the oldest may act
     ee_pose        geometry_msgs/PoseStamped   whether the arm follows; with a workspace box in
-                                               command_frame
+                                               command_frame; from tf instead with `ee_pose.tf`
     joint_states   sensor_msgs/JointState      only with a joint output
     stop           std_msgs/Bool               true: FAULT (latched); more of them by parameter,
                                                one for each that may stop
@@ -54,6 +54,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import declare
+from rlif_node.pose_source import TF, subscribe_pose
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100, SENSOR
 from rlif_node.running import run
 from rlif_node.stamps import clock_of, to_msg, to_ns
@@ -127,7 +128,7 @@ class ArbiterNode(Node):
         self._advertise(with_gripper=config.gripper is not None)
         checks_motion = p["motion_timeout"] > 0.0 and not p["lock_step"]
         measured = config.limits.needs or ("ee_pose" if checks_motion else "")
-        self._subscribe(measured, p["stop_topics"])
+        self._subscribe(measured, p["stop_topics"], p[TF.name])
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (
             (p["control_rate"], self._idle)
@@ -166,7 +167,7 @@ class ArbiterNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
-    def _subscribe(self, needs: str, stops: Sequence[str]) -> None:
+    def _subscribe(self, needs: str, stops: Sequence[str], frames: Sequence[str]) -> None:
         self.create_subscription(ObservationTick, "observation_tick", self._on_tick, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
@@ -180,7 +181,7 @@ class ArbiterNode(Node):
         # one: best effort is served by all. In lock-step every sample counts.
         sensor = RELIABLE if self._lock_step else SENSOR
         if needs == "ee_pose":
-            self.create_subscription(PoseStamped, needs, self._on_pose, sensor)
+            subscribe_pose(self, frames, self._on_pose, sensor)
         elif needs == "joint_states":
             self.create_subscription(JointState, needs, self._on_joints, sensor)
 
@@ -242,14 +243,13 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_pose(self, message: PoseStamped) -> None:
-        p, found = message.pose.position, message.header.frame_id
+        p, q, found = message.pose.position, message.pose.orientation, message.header.frame_id
         stamp = to_ns(message.header.stamp)
         # In lock-step the clock of its stamp may come later.
         now = max(self._now(), stamp * 1e-9) if self._lock_step else self._now()
-        q = message.pose.orientation
         self._core.motion((p.x, p.y, p.z), now, (q.x, q.y, q.z, q.w))
         if found == self._frame:
-            self._core.pose((p.x, p.y, p.z), now)
+            self._core.pose((p.x, p.y, p.z), now, orientation=(q.x, q.y, q.z, q.w))
         else:
             self._core.refuse_pose(
                 f"ee_pose is in frame {found!r}, expected {self._frame!r} (command_frame): the "

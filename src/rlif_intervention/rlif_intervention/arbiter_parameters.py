@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlif_node.parameters import Param
+from rlif_node.pose_source import TF
 
+from .action_frames import BASE, FRAMES, TOOL, check_tool_axes
 from .arbiter_types import ArbiterConfig
 from .gripper import AXIS as GRIPPER
 from .gripper import GripperConfig
@@ -29,6 +31,13 @@ PARAMETERS = (
     Param("linear_scale", 0.1, "m/s of an action of 1", 0.001, 1.0),
     Param("angular_scale", 0.5, "rad/s of an action of 1", 0.001, 3.0),
     Param("command_frame", "base", "frame_id of the commands; the base frame of the robot"),
+    TF,
+    Param(
+        "action_frame",
+        BASE,
+        "frame of actions, output twist; tool: that of ee_pose",
+        choices=FRAMES,
+    ),
     Param("output", "twist", "kind of command", choices=OUTPUTS),
     Param("control_rate", 10.0, "Hz of observations and decisions", 0.5, 100.0),
     Param("command_rate", 100.0, "Hz of commands, not in lock-step", 5.0, 500.0),
@@ -163,6 +172,9 @@ def motion_axes(axes: Sequence[str]) -> tuple[str, ...]:
 def limit_config(p: Mapping[str, Any], axes: tuple[str, ...]) -> LimitConfig:
     """The period is that of commands: a control period in lock-step."""
     rate = p["control_rate"] if p["lock_step"] else p["command_rate"]
+    in_tool = p["action_frame"] == TOOL
+    if in_tool:
+        check_tool_axes(axes)
     same = (
         "linear_scale",
         "angular_scale",
@@ -180,12 +192,18 @@ def limit_config(p: Mapping[str, Any], axes: tuple[str, ...]) -> LimitConfig:
         workspace_min=tuple(p["workspace_min"]),
         workspace_max=tuple(p["workspace_max"]),
         pose_latency=0.0 if p["lock_step"] else p["pose_latency"],
+        tool_actions=in_tool,
         **{name: p[name] for name in same},
     )
 
 
 def joint_config(p: Mapping[str, Any], axes: tuple[str, ...]) -> JointLimitConfig:
     """For the two joint outputs. What would have no effect there is refused, not ignored."""
+    if p["action_frame"] != BASE:
+        raise ValueError(
+            f"action_frame is {p['action_frame']} with output {p['output']}; expected {BASE}: joints have no "
+            "tool's frame"
+        )
     if p["workspace_min"] or p["workspace_max"]:
         raise ValueError(
             f"workspace_min and workspace_max are set with output {p['output']}: the box bounds twists "

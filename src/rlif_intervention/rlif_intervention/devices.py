@@ -39,7 +39,10 @@ class Reading:
 
 
 GRIPPER_BUTTONS = ("gripper_open", "gripper_close")
-BUTTONS = ("deadman", "turbo", "success", "failure", "discard", "arm", "stop", *GRIPPER_BUTTONS)
+BUTTONS = (
+    *("deadman", "turbo", "start", "success", "failure", "discard", "arm", "stop"),
+    *GRIPPER_BUTTONS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

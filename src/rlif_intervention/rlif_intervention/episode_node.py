@@ -4,7 +4,7 @@
 Subscribes
     decision       rlif_msgs/Decision       steps, take-overs; the time limit
     control_state  rlif_msgs/ControlState   no episode without an armed arbiter (latched)
-    operator_buttons  rlif_msgs/OperatorButtons  success, failure and discard, from the arbiter
+    operator_buttons  rlif_msgs/OperatorButtons  start, success, failure and discard, from the arbiter
     task_success   rlif_msgs/TaskSuccess    a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
     /diagnostics   diagnostic_msgs/DiagnosticArray  the recorder's: whether the bag is written
@@ -184,6 +184,9 @@ class EpisodeNode(Node):
             self._publish(self._core.succeed(stamp, f"success button of {device}"))
         elif "failure" in pressed:
             self._publish(self._core.end(Outcome.FAILURE, f"failure button of {device}", stamp))
+        elif "start" in pressed:
+            self.get_logger().info(f"start button of {device}: {self._core.request_start()[1]}")
+            self._advance()
 
     def _on_task_success(self, m: TaskSuccess) -> None:
         stamp, now = to_ns(m.header.stamp), self._ros()

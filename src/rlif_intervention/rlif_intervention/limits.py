@@ -42,6 +42,7 @@ class LimitConfig:
     max_linear_jerk: m/s^3, needs max_linear_acceleration
     workspace_min, workspace_max: m, of the end effector's x, y, z; both empty: no box
     pose_latency: s, how old a measured pose may be when it arrives, and what a command needs to act
+    tool_actions: actions come in the tool's frame (`action_frames`): its orientation must be known
     """
 
     axes: tuple[str, ...] = ("x", "y", "z")
@@ -58,6 +59,7 @@ class LimitConfig:
     workspace_min: Vector = ()
     workspace_max: Vector = ()
     pose_latency: float = 0.0
+    tool_actions: bool = False
 
     def __post_init__(self) -> None:
         _check_axes(self.axes)
@@ -87,11 +89,11 @@ class LimitConfig:
     @property
     def needs(self) -> str:
         """The topic of measured positions without which nothing moves; empty: none."""
-        return "ee_pose" if self.boxed else ""
+        return "ee_pose" if self.boxed or self.tool_actions else ""
 
     @property
     def needed_for(self) -> str:
-        return "the workspace box needs it"
+        return f"{'the workspace box' if self.boxed else 'action_frame tool'} needs it"
 
     @property
     def position_size(self) -> int:

@@ -39,6 +39,7 @@ class Bench:
         self.action = POLICY
         self.pose = None  # what ee_pose says with every command; None: nothing
         self.measured = None  # the position of the arm, for the check that it follows
+        self.orientation = ()
         self.observing = self.thinking = self.holding = True
         self.decisions, self.changes, self.outputs = [], [], []
 
@@ -56,7 +57,7 @@ class Bench:
             if self.ms % 100 == 0:
                 self._tick()
             if self.pose is not None:
-                self.arbiter.pose(self.pose, self.now)
+                self.arbiter.pose(self.pose, self.now, orientation=self.orientation)
             if self.measured is not None:
                 self.arbiter.motion(self.measured, self.now)
             command = self.arbiter.output(self.now)

@@ -158,6 +158,14 @@ def test_discard_by_button_or_service_ends_the_episode_and_another_takes_its_pla
     assert reports(graph, Episode.ENDED, 2)[1].outcome == Episode.OUTCOME_DISCARDED
 
 
+def test_start_button_begins_the_next_episode(make_graph):
+    graph = make_graph()
+    start(graph, auto_start=False, **{"joy.start_button": 2, "joy.failure_button": -1})
+    assert not running(graph)
+    tap(graph, failure=True)  # button 2
+    reports(graph, Episode.RUNNING)
+
+
 def test_pace_with_a_learner_behind_waits(make_graph):
     graph = make_graph()
     start(graph, pace=True)

@@ -41,6 +41,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from rlif_node.parameters import Param, declare
+from rlif_node.pose_source import TF, subscribe_pose
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
 from rlif_node.states import HoldReason
@@ -69,6 +70,7 @@ PARAMETERS = (
     Param("joints", [], "with joint_jog: names for the entries of joint_command", items=str),
     Param("relay", False, "turn commands into Servo's frame, units and point, and pass them on"),
     Param("base_frame", "base", "frame of poses, and of the arbiter's commands unless in the tool's"),
+    TF,
     Param("tool_frame", "tool", "frame of the end effector that ee_pose measures"),
     Param("output_frame", "base", "with `relay`: base_frame or tool_frame, as Servo shall get them"),
     Param("tool_offset", [0.0, 0.0, 0.0], "m, tool axes; the point of ee_pose seen from Servo's"),
@@ -156,7 +158,7 @@ class ServoAdapterNode(Node):
         # Its callers wait for Servo; meanwhile everything else must go on.
         group = ReentrantCallbackGroup()
         self.create_service(SetBool, "pause_servo", self._on_pause, callback_group=group)
-        self.create_subscription(PoseStamped, "ee_pose", self._on_pose, SENSOR)
+        subscribe_pose(self, p[TF.name], self._on_pose, SENSOR)
         if p["relay"]:
             self._out = self.create_publisher(TwistStamped, "servo_command", RELIABLE_1)
             self.create_subscription(TwistStamped, "command", self._on_command, RELIABLE_1)

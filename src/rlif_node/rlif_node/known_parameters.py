@@ -12,17 +12,18 @@ _TEXT = {
         <device>.failure_button <device>.gripper_close_button <device>.gripper_open_button
         <device>.idle_ok <device>.kind <device>.motion_off <device>.motion_on
         <device>.preset <device>.priority <device>.repeat_limit <device>.scales
-        <device>.slow <device>.stop_button <device>.success_button <device>.timeout
-        <device>.topic <device>.triggers <device>.turbo_button <lock>.priority
-        <lock>.timeout <lock>.topic angular_scale arm_dwell axes command_frame command_rate
-        control_rate device_timeout devices episode_timeout fault_on_foreign_command
-        gripper_interval gripper_threshold hold_timeout joint_latency joint_position_max
-        joint_position_min joint_scale label_only linear_scale lock_step lock_step_timeout
-        locks max_angular_acceleration max_angular_deceleration max_angular_speed
-        max_joint_acceleration max_joint_deceleration max_joint_lead max_joint_velocity
-        max_linear_acceleration max_linear_deceleration max_linear_jerk max_linear_speed
-        minimum_length motion_timeout observation_timeout output policy_timeout pose_latency
-        pose_timeout release_dwell require_operator speed_scale stall_timeout stop_topics
+        <device>.slow <device>.start_button <device>.stop_button <device>.success_button
+        <device>.timeout <device>.topic <device>.triggers <device>.turbo_button
+        <lock>.priority <lock>.timeout <lock>.topic action_frame angular_scale arm_dwell
+        axes command_frame command_rate control_rate device_timeout devices ee_pose.tf
+        episode_timeout fault_on_foreign_command gripper_interval gripper_threshold
+        hold_timeout joint_latency joint_position_max joint_position_min joint_scale
+        label_only linear_scale lock_step lock_step_timeout locks max_angular_acceleration
+        max_angular_deceleration max_angular_speed max_joint_acceleration
+        max_joint_deceleration max_joint_lead max_joint_velocity max_linear_acceleration
+        max_linear_deceleration max_linear_jerk max_linear_speed minimum_length
+        motion_timeout observation_timeout output policy_timeout pose_latency pose_timeout
+        release_dwell require_operator speed_scale stall_timeout stop_topics
         trajectory_horizon workspace_max workspace_min
     """,
     "episode": """
@@ -52,8 +53,9 @@ _TEXT = {
     "observer": """
         base_frame black_frames black_level camera.<camera>.depth_range
         camera.<camera>.height camera.<camera>.roi camera.<camera>.transport
-        camera.<camera>.width camera_max_age cameras control_rate features frozen_frames
-        image_height image_width images joints lock_step max_age max_camera_skew
+        camera.<camera>.width camera_max_age cameras control_rate ee_pose.tf features
+        frozen_frames image_height image_width images joints lock_step max_age
+        max_camera_skew
     """,
     "policy": """
         axes checkpoint deterministic encoder_weights hidden initial initial_scale learn
@@ -73,21 +75,22 @@ _TEXT = {
     """,
     "servo_adapter": """
         arbiter_timeout base_frame call_timeout clear_after command_in_type command_type
-        halt_dwell joints output_frame pause_deadline pause_delay pose_timeout relay retry
-        scale_linear scale_rotational servo_interface servo_node_name standstill_after
-        standstill_share status_timeout tool_frame tool_offset
+        ee_pose.tf halt_dwell joints output_frame pause_deadline pause_delay pose_timeout
+        relay retry scale_linear scale_rotational servo_interface servo_node_name
+        standstill_after standstill_share status_timeout tool_frame tool_offset
     """,
     "show_workspace": """
         base_frame line_width wall_margin wall_thickness walls workspace_max workspace_min
     """,
     "sim_operator": """
-        actor_bias actor_noise actor_noise_memory alpha arms beta control_rate delta
-        joy_rate linear_scale lock_step mode probability seed strategy take_over_length
+        actor_bias actor_noise actor_noise_memory alpha arms arms_in_real_time beta
+        control_rate delta joy_rate linear_scale lock_step mode probability seed strategy
+        take_over_length
     """,
     "sim_robot": """
-        base_frame board_spread camera_height camera_rate camera_width command_in_type
-        control_rate images incoming_command_timeout lock_step real_time_factor seed
-        start_spread state_rate success_depth
+        base_frame board_spread camera_height camera_rate camera_upscale camera_width
+        command_in_type control_rate images incoming_command_timeout lock_step
+        real_time_factor seed start_spread state_rate success_depth wall_clock
     """,
     "watchdog": """
         axes command_frame linger output pause_service rate start_timeout timeout

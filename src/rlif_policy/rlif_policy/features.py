@@ -3,7 +3,8 @@
 
 A feature is a function of the newest readings of its sources. All values are SI units in the base
 frame unless the name says otherwise; quaternions are x, y, z, w. The reading of joint_states is a
-`rlif_node.joints.MergedJoints`.
+`rlif_node.joints.MergedJoints`. `episode_start` is the pose where the episode began
+(`rlif_policy.episode_start`), in which the features `…_from_start` are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rlif_node.rotations import Quaternion, relative, rotate_inverse
+
+from rlif_node import rotations
 
 Vector = Sequence[float]
 MAX_GAP = 3  # control periods between two poses beyond which no velocity is taken from them
@@ -29,7 +33,7 @@ class Pose:
     """Position in m and orientation as quaternion x, y, z, w."""
 
     position: tuple[float, float, float]
-    orientation: tuple[float, float, float, float]
+    orientation: Quaternion
     velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m/s, see PoseTrack
 
 
@@ -43,31 +47,32 @@ class Wrench:
 
 @dataclass(frozen=True)
 class Feature:
-    """A part of the state. size: number of entries; None: one per configured joint."""
+    """A part of the state. size: number of entries; None: one per configured joint.
+
+    from_start: it needs `episode_start` among the values too
+    """
 
     size: int | None
     sources: tuple[str, ...]
     about: str
     compute: Callable[[Mapping[str, Any]], Vector]
-
-
-def rotate_inverse(quaternion: Vector, vector: Vector) -> tuple[float, float, float]:
-    """`vector` of the outer frame, in the frame that `quaternion` (unit, x, y, z, w) rotates."""
-    qx, qy, qz, qw = quaternion
-    vx, vy, vz = vector
-    # v + 2 u x (u x v + w v) with u = -(x, y, z): the rotation by the conjugate.
-    cx, cy, cz = vy * qz - vz * qy, vz * qx - vx * qz, vx * qy - vy * qx
-    return (
-        vx + 2.0 * (qw * cx + cy * qz - cz * qy),
-        vy + 2.0 * (qw * cy + cz * qx - cx * qz),
-        vz + 2.0 * (qw * cz + cx * qy - cy * qx),
-    )
+    from_start: bool = False
 
 
 def _in_object(values: Mapping[str, Any]) -> Vector:
     tip, frame = values["ee_pose"].position, values["object_pose"]
     offset = [a - b for a, b in zip(tip, frame.position, strict=True)]
     return rotate_inverse(frame.orientation, offset)
+
+
+def _position_from_start(values: Mapping[str, Any]) -> Vector:
+    now, start = values["ee_pose"], values["episode_start"]
+    offset = [a - b for a, b in zip(now.position, start.position, strict=True)]
+    return rotate_inverse(start.orientation, offset)
+
+
+def _orientation_from_start(values: Mapping[str, Any]) -> Vector:
+    return relative(values["episode_start"].orientation, values["ee_pose"].orientation)
 
 
 NEAR = 0.005  # m: the range that `ee_position_in_object_near` magnifies
@@ -85,6 +90,12 @@ FEATURES: dict[str, Feature] = {
     ),
     "ee_linear_velocity": Feature(
         3, ("ee_pose",), "m/s, over the last control period", lambda v: v["ee_pose"].velocity
+    ),
+    "ee_position_from_start": Feature(
+        3, ("ee_pose",), "m, in the frame where the episode began", _position_from_start, True
+    ),
+    "ee_orientation_from_start": Feature(
+        4, ("ee_pose",), "quaternion x, y, z, w with w >= 0, in that frame", _orientation_from_start, True
     ),
     "ee_position_in_object": Feature(
         3, ("ee_pose", "object_pose"), "m, in the object's frame", _in_object
@@ -136,6 +147,11 @@ class StateLayout:
         return tuple(dict.fromkeys(s for name in self.features for s in FEATURES[name].sources))
 
     @property
+    def from_start(self) -> bool:
+        """Whether `episode_start` is needed."""
+        return any(FEATURES[name].from_start for name in self.features)
+
+    @property
     def state_dim(self) -> int:
         """Number of entries of the state."""
         return sum(FEATURES[name].size or len(self.joints) for name in self.features)
@@ -157,18 +173,12 @@ class StateLayout:
         return state
 
 
-def unit_quaternion(x: float, y: float, z: float, w: float) -> tuple[float, float, float, float]:
-    """Normalised and with w >= 0, so that one orientation has one quaternion.
-
-    FeatureError where the length is not near 1: an orientation that was never filled in is all zeros.
-    """
-    norm = math.sqrt(x * x + y * y + z * z + w * w)
-    if not abs(norm - 1.0) < 0.01:
-        raise FeatureError(
-            f"orientation ({x}, {y}, {z}, {w}) has length {norm:.4g}, expected a unit quaternion"
-        )
-    sign = math.copysign(1.0 / norm, w)
-    return (x * sign, y * sign, z * sign, w * sign)
+def unit_quaternion(x: float, y: float, z: float, w: float) -> Quaternion:
+    """As that of rlif_node.rotations; FeatureError where it is none."""
+    try:
+        return rotations.unit_quaternion(x, y, z, w)
+    except ValueError as problem:
+        raise FeatureError(str(problem)) from problem
 
 
 @dataclass

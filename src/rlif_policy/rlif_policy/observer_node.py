@@ -3,9 +3,11 @@
 
 Subscribes, as far as the configured features and cameras need them
     joint_states           sensor_msgs/JointState         of one publisher or several, merged by name
-    ee_pose                geometry_msgs/PoseStamped      end effector, base frame
+    ee_pose                geometry_msgs/PoseStamped      end effector, base frame; with `ee_pose.tf`
+                                                          from tf instead
     object_pose            geometry_msgs/PoseStamped      what is worked on, base frame
     wrench                 geometry_msgs/WrenchStamped    of the force-torque sensor
+    episode                rlif_msgs/Episode              for the features …_from_start (latched)
     camera/NAME/image      sensor_msgs/Image              for each of `cameras`, if `images`
     camera/NAME/image/compressed  sensor_msgs/CompressedImage  instead, with `transport: compressed`
 Publishes
@@ -36,14 +38,17 @@ from rclpy.parameter import Parameter
 from rlif_node.endpoints import why_unmatched
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import RELIABLE, SENSOR, SENSOR_100
+from rlif_node.pose_source import TF, PoseFromTf, subscribe_pose
+from rlif_node.qos import LATCHED_10, RELIABLE, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
+from rlif_node.states import Phase
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
-from rlif_msgs.msg import Observation, ObservationTick
+from rlif_msgs.msg import Episode, Observation, ObservationTick
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
+from rlif_policy.episode_start import EpisodeStart
 from rlif_policy.features import (
     FeatureError,
     Pose,
@@ -65,6 +70,7 @@ from rlif_policy.sampling import LatestSamples, Problem, Ticks
 PARAMETERS = (
     Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
     Param("base_frame", "base", "frame of the poses; others are refused"),
+    TF,
     Param(
         "features",
         ["ee_position"],
@@ -132,7 +138,14 @@ class ObserverNode(Node):
         self._ticks = Ticks()
         self._headers: dict[str, Header] = {}  # of the newest image of each camera, by topic
         self._track = PoseTrack(round(1e9 / value["control_rate"]))
+        self._start = EpisodeStart()
         self._joints = JointMerger(value["joints"])
+        self._tf_frames: list[str] = value["ee_pose.tf"]
+        self._tf: PoseFromTf | None = None
+        if self._tf_frames and self._lock_step:
+            raise ValueError(
+                "ee_pose.tf: found frames, expected none: in lock-step poses are messages"
+            )
         self._problems: list[Problem] = []
         self._logged, self._logged_at = "", 0.0
         self._patient_until = time.monotonic() + PATIENCE
@@ -176,10 +189,15 @@ class ObserverNode(Node):
         self._types: dict[str, type] = {}
         for source in self._layout.sources:
             self._types[source], receive = receivers[source]
+            if source == "ee_pose":
+                self._tf = subscribe_pose(self, self._tf_frames, receive, qos)
+                continue
             shared = source == "joint_states" and not self._lock_step
             self.create_subscription(
                 self._types[source], source, receive, SENSOR_100 if shared else qos
             )
+        if self._layout.from_start:
+            self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         for topic, camera in self._cameras.items():
             packed = topic.endswith(COMPRESSED)
             self._types[topic] = CompressedImage if packed else Image
@@ -219,6 +237,9 @@ class ObserverNode(Node):
         part = f"joint {merged.oldest}" if merged.several else ""
         self._samples.put("joint_states", merged, merged.stamp, merged.received, part)
         self._tick_in_lock_step()
+
+    def _on_episode(self, message: Episode) -> None:
+        self._start.episode(message.id, Phase(message.phase), to_ns(message.header.stamp))
 
     def _tick_in_lock_step(self) -> None:
         if self._lock_step and self._ticks.due(self._samples.common_stamp()):
@@ -292,6 +313,8 @@ class ObserverNode(Node):
         """Of a source that was never received, why: its publisher may be of another type."""
         if problem.age is not None or problem.source not in self._samples.never_received:
             return problem
+        if problem.source == "ee_pose" and self._tf is not None:
+            return Problem(problem.source, f"nothing received yet: {self._tf.problem}")
         kind = self._types[problem.source]
         reason = why_unmatched(self, problem.source, kind, reliable=self._lock_step)
         return Problem(problem.source, f"nothing received yet: {reason}") if reason else problem
@@ -312,7 +335,10 @@ class ObserverNode(Node):
     def _observation(self, tick: int, now: int) -> Observation:
         values = self._samples.values
         message = Observation(tick=tick)
-        message.header.stamp = to_msg(self._samples.oldest_stamp() or now)
+        stamp = self._samples.oldest_stamp() or now
+        if self._layout.from_start:
+            values["episode_start"] = self._start.at(stamp, values["ee_pose"])
+        message.header.stamp = to_msg(stamp)
         message.header.frame_id = self._frame
         message.tick_time = to_msg(now)
         message.state = array.array("f", self._layout.compute(values).tobytes())

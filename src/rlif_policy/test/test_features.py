@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rlif_node.joints import MergedJoints
+from rlif_node.rotations import rotate
 
 from rlif_policy.features import (
     FEATURES,
@@ -16,7 +17,6 @@ from rlif_policy.features import (
     PoseTrack,
     StateLayout,
     Wrench,
-    rotate_inverse,
     unit_quaternion,
 )
 
@@ -26,13 +26,15 @@ VALUES = {
     "joint_states": MergedJoints((0.1, 0.2), (0.3, 0.4), stamp=0, received=0, oldest="a"),
     "wrench": Wrench((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
 }
+VALUES["episode_start"] = VALUES["object_pose"]
 PERIOD = 100_000_000
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_each_have_their_size_and_sources(name):
     layout = StateLayout((name,), ("a", "b"))
-    state = layout.compute({source: VALUES[source] for source in FEATURES[name].sources})
+    needed = FEATURES[name].sources + ("episode_start",) * layout.from_start
+    state = layout.compute({source: VALUES[source] for source in needed})
     assert state.shape == (layout.state_dim,)
     assert state.dtype == np.float32
 
@@ -51,23 +53,31 @@ def test_ee_position_in_object_is_rotated_into_its_frame():
     assert state.tolist() == pytest.approx([0.0, -0.1, 0.1], abs=1e-7)
 
 
-@given(
-    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
-    st.lists(st.floats(-2, 2), min_size=3, max_size=3),
+VECTORS = st.tuples(*[st.floats(-1, 1)] * 3)
+QUATERNIONS = (
+    st.tuples(*[st.floats(-1, 1)] * 4)
+    .filter(lambda q: math.hypot(*q) > 0.1)
+    .map(lambda q: tuple(v / math.hypot(*q) for v in q))
 )
-def test_rotate_inverse_undoes_the_rotation(numbers, vector):
-    norm = math.sqrt(sum(v * v for v in numbers))
-    if norm < 0.1:
-        return
-    x, y, z, w = (v / norm for v in numbers)
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
+FROM_START = StateLayout(("ee_position_from_start", "ee_orientation_from_start"))
+
+
+@given(VECTORS, QUATERNIONS, VECTORS, QUATERNIONS, VECTORS)
+def test_features_from_start_and_the_start_give_the_pose_again(place, start, now, turned, point):
+    values = {"episode_start": Pose(place, start), "ee_pose": Pose(now, turned)}
+    *offset, x, y, z, w = FROM_START.compute(values).tolist()
+    moved = rotate(start, offset)
+    assert [p + m for p, m in zip(place, moved, strict=True)] == pytest.approx(now, abs=1e-5)
+    assert rotate(start, rotate((x, y, z, w), point)) == pytest.approx(
+        rotate(turned, point), abs=1e-5
     )
-    assert rotate_inverse((x, y, z, w), vector) == pytest.approx(rotation.T @ vector, abs=1e-9)
+
+
+def test_features_from_start_at_the_start_are_zero_and_no_rotation():
+    start = Pose((0.3, 0.2, 0.1), (0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5)))
+    assert FROM_START.from_start and FROM_START.sources == ("ee_pose",)
+    at_start = FROM_START.compute({"episode_start": start, "ee_pose": start}).tolist()
+    assert at_start == pytest.approx([0.0] * 6 + [1.0], abs=1e-7)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e60])

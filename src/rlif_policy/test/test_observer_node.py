@@ -6,18 +6,27 @@ from __future__ import annotations
 import array
 import io
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped, Wrench, WrenchStamped
+from geometry_msgs.msg import (
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TransformStamped,
+    Wrench,
+    WrenchStamped,
+)
 from PIL import Image as PillowImage
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rlif_node.qos import LATCHED_10
 from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from rlif_msgs.msg import Observation, ObservationTick
+from rlif_msgs.msg import Episode, Observation, ObservationTick
 from rlif_policy import observer_node
 from rlif_policy.observer_node import ObserverNode
 
@@ -539,3 +548,46 @@ def test_observer_with_a_wrong_configuration_is_refused_at_start(graph, paramete
     cameras = {"images": True, "cameras": ["wrist"]} if "images" not in parameters else {}
     with pytest.raises(ValueError, match=text):
         graph.add(ObserverNode, **cameras, **parameters)
+
+
+def test_features_from_start_are_relative_to_the_first_observation_of_the_episode(graph):
+    rig = Rig(graph, features=["ee_position_from_start"], lock_step=True)
+    episodes = graph.publisher(Episode, "episode", LATCHED_10)
+
+    def step(number, x):
+        rig.send_tip(number * PERIOD, x)
+        seen = lambda: rig.observed and to_ns(rig.observed[-1].header.stamp) == number * PERIOD  # noqa: E731
+        graph.until(seen, f"observation {number}")
+        return rig.observed[-1].state[0]
+
+    assert [step(1, 0.1), step(2, 0.2)] == [0.0, 0.0]
+    running = Episode(id=1, phase=Episode.RUNNING)
+    running.header.stamp = to_msg(2 * PERIOD)
+    episodes.publish(running)
+    episodes.wait_for_all_acked()
+    graph.until(lambda: rig.observer._start._began is not None, "the episode")
+    assert step(3, 0.5) == pytest.approx(0.3), "from that of stamp 2, which came before the message"
+
+
+# ---- pose from tf
+
+
+def test_pose_from_tf_is_observed_and_grows_old_when_the_transforms_stop(graph, monkeypatch):
+    newest = TransformStamped()
+    newest.header.frame_id, newest.transform.translation.x = "base", 0.5
+    newest.transform.rotation.w = 1.0
+    tf2_ros = SimpleNamespace(
+        Buffer=lambda: SimpleNamespace(lookup_transform=lambda *_: newest),
+        TransformListener=lambda *_: None,
+        TransformException=LookupError,
+    )
+    monkeypatch.setitem(sys.modules, "tf2_ros", tf2_ros)
+    rig = Rig(graph, max_age=0.5, **{"ee_pose.tf": ["base", "tool0"]})
+
+    def moves():
+        newest.header.stamp = to_msg(rig.now())
+        return rig.observed
+
+    graph.until(moves, "an observation")
+    assert rig.observed[-1].state[0] == 0.5
+    rig.report("/ee_pose", "s old, expected at most 0.500 s")

@@ -79,6 +79,11 @@ PARAMETERS = (
     Param("joy_rate", 20.0, "Hz of repeated Joy messages, as joy_node's autorepeat", 1.0, 100.0),
     Param("lock_step", False, "one Joy for each PolicyAction, with its stamp"),
     Param("arms", True, "press the arm button of a disarmed arbiter; with use_sim_time only"),
+    Param(
+        "arms_in_real_time",
+        False,
+        "press it also without use_sim_time, and after a FAULT: only with a simulated robot",
+    ),
     Param("seed", 0, "of bias, noise and take-overs", 0, 2**31 - 1),
 )
 Stamp = tuple[int, int]
@@ -94,7 +99,9 @@ class OperatorNode(Node):
         self._mode: str = value["mode"]
         self._lock_step: bool = value["lock_step"]
         # Without simulated time there may be a real arm on these topics: a person arms that.
-        self._arms: bool = value["arms"] and self.get_parameter("use_sim_time").value
+        self._real_time: bool = value["arms_in_real_time"]
+        sim_time = self.get_parameter("use_sim_time").value
+        self._arms: bool = value["arms"] and (sim_time or self._real_time)
         if value["arms"] and not self._arms:
             self.get_logger().warning("use_sim_time is false: does not press the arm button")
         self._operator = _make_operator(value)
@@ -133,6 +140,9 @@ class OperatorNode(Node):
 
     def _on_control_state(self, message: ControlState) -> None:
         self._armed = message.state != ControlState.DISARMED
+        if message.state == ControlState.FAULT and self._real_time:
+            self._armed = False
+            self.get_logger().warning(f"arms after a FAULT: {message.reason}")
 
     def _on_end_effector(self, message: PoseStamped) -> None:
         self._keep("end_effector", message)

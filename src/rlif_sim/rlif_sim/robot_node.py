@@ -10,12 +10,14 @@ Publishes
     wrench                       geometry_msgs/WrenchStamped  what the board does to the peg, base frame
     task_success                 rlif_msgs/TaskSuccess        once, when the peg is in the hole
     camera/{wrist,fixed}/image, .../camera_info               if `images`
-    /clock                       rosgraph_msgs/Clock          after the samples of the same time
+    /clock                       rosgraph_msgs/Clock          after the samples of the same time;
+                                                              not with `wall_clock`
 Services
     reset                        std_srvs/Trigger             another board, another start
 
 In lock-step the world stands still until a command of the newest samples' stamp arrives, then moves
-for one control period. Otherwise it runs at `real_time_factor`.
+for one control period. Otherwise it runs at `real_time_factor`, or with `wall_clock` in real time with
+the stamps of the system's clock.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from __future__ import annotations
 import array
 import math
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -47,6 +51,11 @@ from rlif_sim.servo import Command, ServoConfig, follow
 
 PARAMETERS = (
     Param("lock_step", False, "move only in answer to a command, one control period each"),
+    Param(
+        "wall_clock",
+        False,
+        "as a robot's drivers: stamps of the system's clock, no /clock, real time",
+    ),
     Param("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", 0.01, 100.0),
     Param("control_rate", 10.0, "Hz; 1 / the control period of lock-step", 1.0, 100.0),
     Param("state_rate", 50.0, "Hz; of joints, pose and wrench, where not in lock-step", 1.0, 100.0),
@@ -54,6 +63,7 @@ PARAMETERS = (
     Param("camera_rate", 15.0, "Hz; where not in lock-step", 0.1, 60.0),
     Param("camera_width", 128, "pixels that the cameras send", 16, 640),
     Param("camera_height", 128, "pixels that the cameras send", 16, 480),
+    Param("camera_upscale", 1, "images are rendered smaller by this factor and enlarged", 1, 8),
     Param("base_frame", "base", "frame of poses, wrenches and twists"),
     Param("command_in_type", "speed_units", "as Servo's: speed_units or unitless"),
     Param("incoming_command_timeout", 0.1, "s; a command older than this moves nothing", 0.01, 2.0),
@@ -65,6 +75,7 @@ PARAMETERS = (
     ),
 )
 _WALL_PERIOD = 0.01  # s of simulated time per turn of the timer, where not in lock-step
+_LONGEST_TURN = 0.05  # s; with wall_clock the world does not jump further than this
 _RESET_PAUSE = 0.5  # s without samples: no velocity may be taken from the jump to another start
 _REPEAT_PERIOD = 0.5  # s of wall time after which an idle lock-step world repeats its samples
 _START_TIME = 1.0  # s; a stamp of zero means "no stamp"
@@ -78,6 +89,20 @@ def _quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, flo
     return x, y, z, w
 
 
+def _check(value: Mapping[str, Any]) -> None:
+    """ValueError for settings that exclude each other."""
+    if value["wall_clock"] and (value["lock_step"] or value["real_time_factor"] != 1.0):
+        raise ValueError(
+            "wall_clock: found it with lock_step or a real_time_factor other than 1, expected neither"
+        )
+    factor, sizes = value["camera_upscale"], (value["camera_width"], value["camera_height"])
+    if any(size % factor for size in sizes):
+        raise ValueError(
+            f"camera_upscale: found {factor} with images of {sizes[0]}x{sizes[1]}, expected a factor "
+            "of both"
+        )
+
+
 class RobotNode(Node):
     """Shell around `PegInHole` and Servo's rules."""
 
@@ -89,6 +114,9 @@ class RobotNode(Node):
         self._frame: str = value["base_frame"]
         self._images: bool = value["images"]
         self._size: tuple[int, int] = (value["camera_width"], value["camera_height"])
+        self._upscale: int = value["camera_upscale"]
+        self._wall_clock: bool = value["wall_clock"]
+        _check(value)
         self._servo = ServoConfig(
             frames=(self._frame,),
             command_in_type=value["command_in_type"],
@@ -114,6 +142,7 @@ class RobotNode(Node):
             self._every_state = max(1, round(1.0 / value["state_rate"] / _WALL_PERIOD))
             self._every_image = max(1, round(1.0 / value["camera_rate"] / _WALL_PERIOD))
             self._turn = 0
+            self._turned: float | None = None  # steady time of the last turn, in s
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             period = _WALL_PERIOD / value["real_time_factor"]
             self.create_timer(period, self._on_timer, clock=steady)
@@ -130,7 +159,9 @@ class RobotNode(Node):
         self._object = self.create_publisher(PoseStamped, "object_pose", reliable)
         self._wrench = self.create_publisher(WrenchStamped, "wrench", reliable)
         self._success = self.create_publisher(TaskSuccess, "task_success", reliable)
-        self._clock_publisher = self.create_publisher(ClockMessage, "/clock", reliable)
+        self._clock_publisher = (
+            None if self._wall_clock else self.create_publisher(ClockMessage, "/clock", reliable)
+        )
         self._cameras = {
             name: (
                 self.create_publisher(Image, f"camera/{name}/image", image_qos),
@@ -168,13 +199,23 @@ class RobotNode(Node):
             self._publish_all()
 
     def _on_timer(self) -> None:
-        self._move(_WALL_PERIOD)
+        self._move(self._turn_duration())
         self._turn += 1
         if self._turn % self._every_state == 0:
             self._publish_states()
-        if self._images and self._turn % self._every_image == 0:
-            self._publish_images()
+        # One camera a turn: rendering two would delay the next samples of the state.
+        for index, name in enumerate(self._cameras):
+            if (self._turn + index) % self._every_image == 0:
+                self._publish_image(name)
         self._publish_clock()
+
+    def _turn_duration(self) -> float:
+        """Simulated s of this turn; with `wall_clock` as long as the last one really took."""
+        now = time.monotonic()
+        last, self._turned = self._turned, now
+        if not self._wall_clock or last is None:
+            return _WALL_PERIOD
+        return min(now - last, _LONGEST_TURN)
 
     def _repeat_if_idle(self) -> None:
         if self._moves == 0:
@@ -189,6 +230,8 @@ class RobotNode(Node):
         self._world.advance(answer.twist, duration)
 
     def _now(self) -> float:
+        if self._wall_clock:
+            return self.get_clock().now().nanoseconds * 1e-9
         return self._world.time + _START_TIME
 
     def _header(self) -> Header:
@@ -233,16 +276,22 @@ class RobotNode(Node):
         self._pose.publish(pose)
 
     def _publish_images(self) -> None:
-        width, height = self._size
-        for name, (image_publisher, info_publisher) in self._cameras.items():
-            header = self._header()
-            header.frame_id = f"{name}_camera"
-            pixels = self._world.render(name, width, height)
-            image = Image(header=header, height=height, width=width, encoding="rgb8")
-            image.step = 3 * width
-            image.data = array.array("B", pixels.tobytes())
-            image_publisher.publish(image)
-            info_publisher.publish(self._camera_info(name, header))
+        for name in self._cameras:
+            self._publish_image(name)
+
+    def _publish_image(self, name: str) -> None:
+        (width, height), factor = self._size, self._upscale
+        image_publisher, info_publisher = self._cameras[name]
+        header = self._header()
+        header.frame_id = f"{name}_camera"
+        pixels = self._world.render(name, width // factor, height // factor)
+        if factor > 1:
+            pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+        image = Image(header=header, height=height, width=width, encoding="rgb8")
+        image.step = 3 * width
+        image.data = array.array("B", pixels.tobytes())
+        image_publisher.publish(image)
+        info_publisher.publish(self._camera_info(name, header))
 
     def _camera_info(self, name: str, header: Header) -> CameraInfo:
         width, height = self._size
@@ -256,7 +305,8 @@ class RobotNode(Node):
         return info
 
     def _publish_clock(self) -> None:
-        self._clock_publisher.publish(ClockMessage(clock=self._header().stamp))
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(ClockMessage(clock=self._header().stamp))
 
     def destroy_node(self) -> None:
         """Free the renderers with the node."""

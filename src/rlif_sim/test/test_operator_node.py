@@ -59,3 +59,17 @@ def test_operator_without_simulated_time_never_arms(graph):
     received = graph.collect(Joy, "joy", of=operator)
     graph.until(lambda: len(received) > 20, "twenty Joy messages")
     assert not any(joy.buttons[ARM] for joy in received)
+
+
+def test_operator_of_a_robot_simulated_in_real_time_arms_also_after_a_fault(graph):
+    control = graph.node.create_publisher(ControlState, "control_state", LATCHED)
+    operator = graph.add(OperatorNode, use_sim_time=False, arms_in_real_time=True, joy_rate=100.0)
+    received = graph.collect(Joy, "joy", of=operator)
+    pressed = lambda: any(joy.buttons[ARM] for joy in received)  # noqa: E731
+    graph.until(pressed, "the arm button")
+    control.publish(ControlState(state=ControlState.HOLD))
+    graph.until(lambda: operator._armed, "the state HOLD")
+    control.publish(ControlState(state=ControlState.FAULT))
+    graph.until(lambda: not operator._armed, "the state FAULT")
+    received.clear()
+    graph.until(pressed, "the arm button after the FAULT")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, TwistStamped
@@ -10,6 +12,7 @@ from rclpy.exceptions import ParameterException
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
+from waiting import scaled
 
 from rlif_msgs.msg import TaskSuccess
 from rlif_sim import robot_node
@@ -118,6 +121,32 @@ def test_robot_with_images_publishes_them_with_their_info(graph):
     assert (images[0].width, images[0].height, images[0].encoding) == (64, 48, "rgb8")
     assert len(images[0].data) == images[0].step * 48
     assert infos[0].k[0] == infos[0].k[4] > 0.0
+
+
+def test_robot_on_the_wall_clock_stamps_with_it_and_enlarges_images(graph):
+    now = time.time()
+    size = {"camera_width": 64, "camera_height": 48, "camera_upscale": 4}
+    rig = Rig(graph, wall_clock=True, images=True, **size)
+    images = graph.collect(Image, "camera/wrist/image", 2, of=rig.robot)
+    graph.until(lambda: images, "an image")
+    for message in (rig.poses[0], images[0]):
+        assert 0.0 < stamp_of(message) - now < scaled(30.0)
+    pixels = np.frombuffer(images[0].data, np.uint8).reshape(12, 4, 16, 4, 3)
+    assert (pixels == pixels[:, :1, :, :1]).all() and pixels.std() > 1.0
+    assert rig.robot.count_publishers("/clock") == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"wall_clock": True, "lock_step": True}, "expected neither"),
+        ({"wall_clock": True, "real_time_factor": 2.0}, "expected neither"),
+        ({"camera_upscale": 3}, "camera_upscale: found 3 with images of 128x128"),
+    ],
+)
+def test_robot_with_settings_that_exclude_each_other_is_refused(graph, parameters, match):
+    with pytest.raises(ValueError, match=match):
+        graph.add(RobotNode, **parameters)
 
 
 def test_robot_with_a_parameter_out_of_range_is_refused_by_name(graph):

@@ -28,7 +28,7 @@ from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
 from rlif_intervention.ticks import Source as Asker
 from rlif_learner.data.steps import Outcome, Source, StepRecord
-from rlif_policy.features import FeatureError
+from rlif_policy.features import FeatureError, Pose
 from rlif_policy.images import ImageError
 from rlif_policy.sampling import LatestSamples
 
@@ -97,6 +97,9 @@ class ExternalSteps:
         self._idle: list[_Tick] = []
         self._next = -1  # ns, of the next tick; below 0: no episode
         self._episode, self._index, self._sequence = 0, 0, 0
+        self._start: Pose | None = (
+            None  # of the end effector, in the first observation of the episode
+        )
         self._last_onset, self._any = 0, False  # whether this episode has a Step
         self._ends = 0  # Steps without an action
 
@@ -237,6 +240,7 @@ class ExternalSteps:
             if self._success_lasts(stamp):
                 return  # on the way to the next episode
             self._episode, self._index, self._any = self._episode + 1, 0, False
+            self._start = None
             self._next = stamp
         if self._tick is not None:
             self._tick.commands.append(values)
@@ -318,6 +322,9 @@ class ExternalSteps:
         if gaps:
             return None, gaps
         values = self._samples.values
+        if "ee_pose" in values:
+            self._start = self._start or values["ee_pose"]
+            values["episode_start"] = self._start
         try:
             state = self._layout.compute(values)
         except FeatureError as error:

@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 from learner_graph import LearnerGraph
 from step_bags import make_episodes, rlif, write_bag
+from waiting import scaled
 
 from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.step_messages import record_from_message
@@ -93,7 +94,7 @@ def test_replay_to_a_learner_that_drops_the_steps_reports_why(
     """Regression: "has taken none", and not a word of their size."""
     learner.drops = True
     bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("replay", bag, "--as-fast-as-possible", "--patience", 2.0, *ROOT) == 1
+    assert rlif("replay", bag, "--as-fast-as-possible", "--patience", scaled(5.0), *ROOT) == 1
     error = capsys.readouterr().err
     assert "it lost or dropped 6 Steps; it reports: state of step 0: found (3,)" in error
 

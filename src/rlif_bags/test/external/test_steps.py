@@ -101,6 +101,23 @@ def test_steps_twist_with_gripper_has_both_in_the_action() -> None:
     assert steps[4].action.tolist() == pytest.approx([0.2, -0.2, -1.0])
 
 
+def test_steps_features_from_start_are_relative_to_the_first_observation_of_each_episode() -> None:
+    messages = [m for m in session() if m[0] != "/arm/pose"]
+    stamps = range(
+        min(m[1] for m in messages) - SECOND, max(m[1] for m in messages) + SECOND, SECOND // 50
+    )
+    poses = [pose(stamp, stamp / SECOND / 10) for stamp in stamps]  # 0.1 m/s
+    steps, _ = feed(
+        sorted([*messages, *poses], key=lambda m: m[1]),
+        features=["ee_position", "ee_position_from_start"],
+    )
+    start = None
+    for step in steps:
+        start = step.state[0] if step.is_first else start
+        assert step.state[3] == pytest.approx(step.state[0] - start, abs=1e-6)
+    assert steps[-1].state[3] > 0.05
+
+
 def test_steps_one_topic_commands_arm_and_gripper() -> None:
     def both(elbow: float, wrist: float) -> tuple[str, Any]:
         kind, message = joint_state(elbow, wrist)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the running episode began: the pose that the features `…_from_start` are relative to. No ROS."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from rlif_node.states import Phase
+
+from rlif_policy.features import Pose
+
+KEPT = 20  # observations that may precede the message that the episode runs
+
+
+class EpisodeStart:
+    """The pose of an episode's first observation, for all observations of it. Stamps in ns.
+
+    It lasts until the next reset begins, since the last observation may come after the end. Without an
+    episode it is where the arm is, so that an Episode that is received after its first observation
+    changes nothing: that observation was relative to itself already.
+    """
+
+    def __init__(self) -> None:
+        self._id = 0
+        self._began: int | None = None
+        self._start: Pose | None = None
+        self._idle: deque[tuple[int, Pose]] = deque(maxlen=KEPT)
+
+    def episode(self, id: int, phase: Phase, stamp: int) -> None:
+        """An Episode message; `stamp`: of its header, for RUNNING that of the start."""
+        if phase in (Phase.RESETTING, Phase.READY):
+            self._id, self._began, self._start = id, None, None
+        elif phase is Phase.RUNNING and (self._began is None or id != self._id):
+            self._id, self._began = id, stamp
+            self._start = next((pose for when, pose in self._idle if when >= stamp), None)
+
+    def at(self, stamp: int, pose: Pose) -> Pose:
+        """What the observation of `stamp`, with this pose, is relative to."""
+        if self._start is None and self._began is not None and stamp >= self._began:
+            self._start = pose
+        if self._start is None:
+            self._idle.append((stamp, pose))
+            return pose
+        return self._start
