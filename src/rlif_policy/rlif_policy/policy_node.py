@@ -6,7 +6,7 @@ Subscribes
     weights        rlif_msgs/PolicyWeights   taken whole between two ticks, or refused (latched)
 Publishes
     policy_action  rlif_msgs/PolicyAction    of the same tick and stamp; none where it cannot answer
-    policy_hold    rlif_msgs/PolicyHold      why it cannot (latched, on change)
+    policy_hold    rlif_msgs/PolicyHold      why it cannot, repeated while it cannot (latched)
 
 Before any weights it acts as `initial` asks. It does not depend on the learner being alive. The
 weights of a frozen encoder are not sent: it loads them itself, from `encoder_weights`.
@@ -124,7 +124,7 @@ class PolicyNode(Node):
         self._publisher.publish(answer)
 
     def _publish_hold(self, problem: str) -> None:
-        if problem == self._problem:
+        if not problem and not self._problem:
             return
         self._problem = problem
         code = HoldReason.OTHER if problem else HoldReason.NONE
