@@ -57,7 +57,7 @@ class Window:
     _received: int = 0
 
     def status(self, steps: int) -> None:
-        """A LearnerStatus arrived. The first one tells where the learner's count stood."""
+        """A LearnerStatus arrived. The first one shows where the learner's count stood."""
         if self._base is None:
             self._base = min(steps, max(0, steps - self.sent))
         self._received = steps - self._base

@@ -5,25 +5,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability
 from rosbags.interfaces import QosTime as Time
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
-from rlif_bags.reading.files import (
-    BagError,
-    begin_partial,
-    remove_bag,
-    rename_bag,
-)
+from rlif_bags.reading.files import BagError, new_bag, refuse_existing
 from rlif_bags.reading.open import STEP_TYPE
+from rlif_bags.reading.types import add_installed
 from rlif_learner.data.steps import StepRecord
 
 REPLAY_TOPIC = "/replay"
@@ -40,14 +34,13 @@ def step_typestore() -> Typestore:
 
     Made once, since it compiles its (de)serialisers; nothing may be registered in it.
     """
+    store = get_typestore(Stores.ROS2_JAZZY)
     try:
-        share = Path(get_package_share_directory("rlif_msgs"))
-    except (PackageNotFoundError, LookupError) as error:
+        add_installed(store, STEP_TYPE)
+    except (ValueError, LookupError) as error:
         raise BagError(
             f"rlif_msgs is not on the path: source the workspace first ({error})"
         ) from error
-    store = get_typestore(Stores.ROS2_JAZZY)
-    store.register(get_types_from_msg((share / "msg/Step.msg").read_text(), STEP_TYPE))
     return store
 
 
@@ -110,25 +103,17 @@ class StepWriter:
     The bag appears under its name when it is complete; after an exception there is none.
     """
 
-    def __init__(self, output: Path, topic: str = REPLAY_TOPIC, compress: bool = False) -> None:
-        if output.exists():
-            raise BagError(f"{output} exists already; name another output")
-        self.output, self.topic = output, topic
-        self._partial = output.with_name(f".partial-{output.name}")
-        self._store, self._compress, self.count = step_typestore(), compress, 0
+    def __init__(self, output: Path) -> None:
+        refuse_existing(output)
+        self._output, self._store, self.count = output, step_typestore(), 0
+        self._stack = ExitStack()
 
     def __enter__(self) -> StepWriter:
-        self._lock = begin_partial(self._partial, self._open)
+        self._writer = self._stack.enter_context(new_bag(self._output))
         self._connection = self._writer.add_connection(
-            self.topic, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
+            REPLAY_TOPIC, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
         )
         return self
-
-    def _open(self) -> None:
-        self._writer = Writer(self._partial, version=9, storage_plugin=StoragePlugin.MCAP)
-        if self._compress:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
 
     def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
         """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images, in
@@ -137,18 +122,5 @@ class StepWriter:
         self._writer.write(self._connection, stamp, data)
         self.count += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._writer.close()
-                rename_bag(self._partial, self.output)
-                return
-            self._writer.abort()
-            remove_bag(self._partial)
-        finally:
-            self._lock.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)

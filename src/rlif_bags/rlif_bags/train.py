@@ -127,7 +127,7 @@ def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:
         _load_bag(bag, data, report, trainer.add_to_prior, [prior])
     for bag in data.bags:
         _load_bag(bag, data, report, trainer.receive, [trainer.buffers.online, prior])
-        trainer.counts.last_sequence = None  # the next bag counts from anew
+        trainer.counts.last_sequence = None  # the next bag has its own count
 
 
 def _load_bag(
@@ -139,7 +139,7 @@ def _load_bag(
 ) -> None:
     labels = None if data.labels is None else read_labels(labels_path(bag, data.labels))
     count, entry, digest = 0 if labels is None else len(labels.columns["reward"]), -1, StepDigest()
-    others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it anew"
+    others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it again"
     rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
     reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
     for entry, step in enumerate(reader):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +20,19 @@ def mapping_file(tmp_path: Path) -> Path:
     path = tmp_path / "mapping.yaml"
     path.write_text(yaml.safe_dump(MAPPING))
     return path
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Any:
+    """step_bags.Cli"""
+    from step_bags import Cli
+
+    return Cli(capsys)
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """A bag of one episode."""
+    from step_bags import make_episodes, write_bag
+
+    return write_bag(tmp_path / "bag", make_episodes(1))

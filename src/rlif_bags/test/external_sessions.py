@@ -92,7 +92,7 @@ def joy(stamp: int, pressed: bool) -> Message:
 
 
 # Let go just before tick 7, which is within the dwell of 0.15 s; it ends in tick 8.
-BY_HAND = "ppppooo.pp|"
+SOURCES = "ppppooo.pp|"
 
 
 def session(ticks: int = 10, operator: range = range(4, 7)) -> list[Message]:
@@ -164,7 +164,7 @@ def feed(messages: list[Message], **changes: Any) -> tuple[list[StepRecord], Con
     return steps + [s for _, s in converter.finish()], report
 
 
-def drivers(steps: list[StepRecord]) -> str:
+def sources_of(steps: list[StepRecord]) -> str:
     return "".join(".po"[s.source] if not s.is_last else "|" for s in steps)
 
 

@@ -28,7 +28,7 @@ SEEING = replace(
 
 
 def seen_steps(episode: int = 1, length: int = LENGTH, shapes: Any = SHAPES) -> list[StepRecord]:
-    """An episode with two cameras of random pixels; the operator drives from step 3 on."""
+    """An episode with two cameras of random pixels; the operator is in control from step 3 on."""
     rng = np.random.default_rng(episode)
     return [
         replace(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -27,7 +28,7 @@ PERIOD = 100_000_000  # ns
 def make_step(
     sequence: int, index: int, length: int, episode: int = 1, **fields: Any
 ) -> StepRecord:
-    """Step `index` of an episode of `length` actions; the operator drives from step 3 on."""
+    """Step `index` of an episode of `length` actions; the operator is in control from step 3 on."""
     last = index == length
     operator = 3 <= index < length
     values: dict[str, Any] = {
@@ -83,13 +84,33 @@ def assert_equal_steps(found: list[StepRecord], expected: list[StepRecord]) -> N
                 assert got == value, name
 
 
-def rlif(name: str, *words: object) -> int:
+def rlif(name: str, *args: object) -> int:
     """The exit code of `rlif NAME WORD...`, run in this process."""
     module = "import_" if name == "import" else name
     command = importlib.import_module(f"rlif_bags.commands.{module}")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    return int(command.run(parser.parse_args([str(w) for w in words])))
+    return int(command.run(parser.parse_args([str(w) for w in args])))
+
+
+class Cli:
+    """`rlif NAME WORD...`, run in this process, and what it prints."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def succeeds(self, *args: object) -> str:
+        """Returns stdout."""
+        return self._run(0, args).out
+
+    def fails(self, *args: object) -> str:
+        """Returns stderr."""
+        return self._run(1, args).err
+
+    def _run(self, expected: int, args: tuple[Any, ...]) -> Any:
+        self._capsys.readouterr()
+        assert rlif(*args) == expected
+        return self._capsys.readouterr()
 
 
 def write_unfinished_bag(path: Path, steps: list[StepRecord], topic: str = "/replay") -> list[int]:
@@ -149,7 +170,7 @@ def record_bag(
     for name, kind in (("/replay", STEP_TYPE), (episode, EPISODE_TYPE)):
         writer.add_topic(Topic(name, kind, definition(kind), type_hash(kind), (qos_profile(),)))
 
-    def say(at: int, number: int, phase: int, outcome: int) -> None:
+    def write_event(at: int, number: int, phase: int, outcome: int) -> None:
         time = store.types["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
         message = store.types[EPISODE_TYPE](
             header=store.types["std_msgs/msg/Header"](time, frame_id=""), id=number,
@@ -162,11 +183,11 @@ def record_bag(
     waiting = list(events)
     for step in steps:
         while waiting and waiting[0][0] <= step.sequence:
-            say(*waiting.pop(0))
+            write_event(*waiting.pop(0))
         stamp = PERIOD + step.sequence * PERIOD
         writer.write("/replay", stamp, step_bytes(store, step, stamp))
     for event in waiting:
-        say(*event)
+        write_event(*event)
     writer.close()
     return path
 
@@ -178,7 +199,7 @@ def discarded(length: int = 6) -> list[StepRecord]:
     return steps
 
 
-SAYS: list[Event] = [(0, 1, RUNNING, 0), (6, 1, ENDED, 1), (6, 2, RUNNING, 0),
+EPISODE_EVENTS: list[Event] = [(0, 1, RUNNING, 0), (6, 1, ENDED, 1), (6, 2, RUNNING, 0),
                      (11, 2, ENDED, 4), (12, 3, RUNNING, 0)]  # fmt: skip
 
 

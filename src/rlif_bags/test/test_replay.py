@@ -64,11 +64,9 @@ def test_recorded_steps_of_before_camera_names_become_the_installed_message(tmp_
 
 
 def test_recorded_steps_another_definition_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, bag: Path
 ) -> None:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
 
     def newer() -> Any:
         store = step_typestore()

@@ -70,7 +70,7 @@ METADATA = {
 
 
 def assert_fits(found: Any, expected: Any, where: str = "") -> None:
-    """As a table says: a type, a set of values, a list of one kind, or a mapping."""
+    """As a table asks: a type, a set of values, a list of one kind, or a mapping."""
     if isinstance(expected, dict):
         assert isinstance(found, dict) and set(found) == set(expected), where
         for name, kind in expected.items():

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from step_bags import (
-    SAYS,
+    EPISODE_EVENTS,
+    Cli,
     discarded,
     make_episodes,
     make_step,
     record_bag,
-    rlif,
     write_bag,
 )
 
@@ -30,18 +30,15 @@ from rlif_learner.data.steps import Source
 SMALL = {"hidden": (8,), "settings": {"hidden": [8], "ensemble_size": 2, "utd": 1}}
 
 
-def test_discarded_episode_without_its_end_is_not_learned_from(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_discarded_episode_without_its_end_is_not_learned_from(tmp_path: Path, cli: Cli) -> None:
     whole = record_bag(tmp_path / "whole", make_episodes(3), [])
-    bag = record_bag(tmp_path / "bag", discarded(), SAYS)
-    assert rlif("relabel", bag, "-o", tmp_path / "labels") == 0
-    assert "18 steps, 10 transitions" in capsys.readouterr().out
-    assert rlif("export", bag, "-o", tmp_path / "out.npz") == 0
-    said = capsys.readouterr().out
-    assert "left out, discarded: 1 episodes" in said and "10 transitions of 2 episodes" in said
-    assert rlif("bag", "info", bag) == 0
-    assert "2 success, 1 discarded" in capsys.readouterr().out
+    bag = record_bag(tmp_path / "bag", discarded(), EPISODE_EVENTS)
+    assert "18 steps, 10 transitions" in cli.succeeds("relabel", bag, "-o", tmp_path / "labels")
+    printed = cli.succeeds("export", bag, "-o", tmp_path / "out.npz")
+    assert (
+        "left out, discarded: 1 episodes" in printed and "10 transitions of 2 episodes" in printed
+    )
+    assert "2 success, 1 discarded" in cli.succeeds("bag", "info", bag)
     for path, labels, count in ((whole, None, 15), (bag, None, 10), (bag, tmp_path / "labels", 10)):
         trainer = loaded(Data([path], labels=labels))
         assert int(trainer.buffers.online.columns["valid"].sum()) == count
@@ -50,7 +47,7 @@ def test_discarded_episode_without_its_end_is_not_learned_from(
 def test_episodes_after_a_discarded_one_are_learned_from(tmp_path: Path) -> None:
     for numbered in (True, False):  # lost on the way, or never made by the recorder
         after = [replace(s, sequence=s.sequence - (not numbered)) for s in make_episodes(4)[12:]]
-        bag = record_bag(tmp_path / str(numbered), [*make_episodes(3)[:11], *after], SAYS)
+        bag = record_bag(tmp_path / str(numbered), [*make_episodes(3)[:11], *after], EPISODE_EVENTS)
         reader = StepReader(bag)
         assert [s.outcome for s in reader if s.is_last] == [1, 4, 1, 1] and len(reader.notes) == 1
         trainer = loaded(Data([bag]))

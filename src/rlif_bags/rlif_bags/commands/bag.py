@@ -8,9 +8,9 @@ rlif bag repair BAG -o OUTPUT   all whole messages into a new bag; the source st
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from rlif_bags.commands.options import print_errors, reports_errors
 from rlif_bags.reading.files import BagError, find_bags, one_bag
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.reading.repair import repair_bag
@@ -28,27 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     repair.add_argument(
         "--compress",
         action="store_true",
-        help="zstd chunks in the new bag, too where the old one has none",
+        help="zstd chunks in the new bag, even if the old one has none",
     )
 
 
+@reports_errors("bag")
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where a bag cannot be read."""
-    try:
-        if arguments.part == "repair":
-            return _repair(arguments)
-        bags, problems = find_bags(arguments.bags)
-        for path in bags:
-            try:
-                print("\n".join(describe_bag(path)))
-            except BagError as error:
-                problems.append(str(error))
-        for problem in problems:
-            print(f"rlif bag: {problem}", file=sys.stderr)
-    except BagError as error:
-        print(f"rlif bag: {error}", file=sys.stderr)
-        return 1
-    return 1 if problems else 0
+    if arguments.part == "repair":
+        return _repair(arguments)
+    bags, problems = find_bags(arguments.bags)
+    for path in bags:
+        try:
+            print("\n".join(describe_bag(path)))
+        except BagError as error:
+            problems.append(str(error))
+    return print_errors("bag", *problems)
 
 
 def _repair(arguments: argparse.Namespace) -> int:

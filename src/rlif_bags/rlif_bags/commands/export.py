@@ -13,33 +13,33 @@ evaluation too unless asked for. Beyond npz, libraries are needed: `pip install 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from rlif_bags.commands.relabel import parse_parameters
-from rlif_bags.formats.export import ExportConfig, ExportReader
+from rlif_bags.commands.options import (
+    add_bags,
+    add_scheme,
+    parse_parameters,
+    reports_errors,
+)
+from rlif_bags.formats.export import ExportReader
 from rlif_bags.formats.lerobot import LeRobotConfig, write_lerobot
-from rlif_bags.formats.minari import MinariConfig, write_minari
+from rlif_bags.formats.minari import write_minari
 from rlif_bags.formats.npz import write_npz
 from rlif_bags.formats.video import CODECS
-from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
+from rlif_bags.reading.files import bag_paths, refuse_inside
+from rlif_bags.relabelling.relabel import Relabelling
 
 FORMATS = ("npz", "lerobot", "minari")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_bags(parser)
+    add_scheme(parser)
     add = parser.add_argument
-    add("bags", nargs="+", type=Path, metavar="BAG")
     add("-o", "--output", type=Path, required=True, help="file or directory; it must not exist")
     add("--format", choices=FORMATS, help="default: npz for a name that ends in .npz")
-    add("--scheme", default="onset", help="of the rewards: onset, every_step or module:function")
-    add(
-        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
-        help="parameter of the function; the value is JSON",
-    )  # fmt: skip
     add("--evaluation", action="store_true", help="episodes of evaluation as well")
     add("--no-images", action="store_true", help="leave the cameras out")
-    add("--topic", default="", help="of the Steps, where there are several")
     lerobot = parser.add_argument_group("lerobot")
     lerobot.add_argument("--task", default=LeRobotConfig.task, help="the task as text")
     lerobot.add_argument("--fps", type=float, default=0.0, help="default: the rate of the Steps")
@@ -52,23 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     minari.add_argument("--author", default="", help="for the metadata")
 
 
+@reports_errors("export")
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where that is not possible; then there is no output."""
-    try:
-        config = ExportConfig(
-            arguments.scheme,
-            parse_parameters(arguments.parameters),
-            arguments.topic,
-            arguments.evaluation,
-            not arguments.no_images,
-        )
-        bags = bag_paths(arguments.bags)
-        refuse_inside(bags, arguments.output)
-        reader = ExportReader(bags, config)
-        _write(reader, arguments)
-    except (BagError, ValueError, OSError) as error:
-        print(f"rlif export: {error}", file=sys.stderr)
-        return 1
+    parameters = parse_parameters(arguments.parameters)
+    work = Relabelling(arguments.scheme, parameters, topic=arguments.topic)
+    bags = bag_paths(arguments.bags)
+    refuse_inside(bags, arguments.output)
+    reader = ExportReader(bags, work, arguments.evaluation, not arguments.no_images)
+    _write(reader, arguments)
     for line in reader.lines():
         print(line)
     print(f"{reader.transitions} transitions of {reader.runs} episodes: {arguments.output}")
@@ -83,6 +74,6 @@ def _write(reader: ExportReader, arguments: argparse.Namespace) -> None:
         config = LeRobotConfig(arguments.task, arguments.fps, arguments.codec, arguments.robot)
         write_lerobot(reader, arguments.output, config)
     elif kind == "minari":
-        write_minari(reader, arguments.output, MinariConfig(arguments.author))
+        write_minari(reader, arguments.output, arguments.author)
     else:
         raise ValueError(f"--format: found none, expected one of {list(FORMATS)}")

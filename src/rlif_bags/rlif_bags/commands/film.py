@@ -12,15 +12,15 @@ It runs in real time, at the rate of the Steps or --rate. A GIF needs nothing mo
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from rlif_bags.commands.options import add_bags, print_notes, reports_errors
 from rlif_bags.drawing.film import Film, Take, find_takes
 from rlif_bags.drawing.film_files import write_film
-from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
+from rlif_bags.reading.files import bag_paths, refuse_inside
 from rlif_learner.data.checkpoint import CheckpointError
 from rlif_learner.data.steps import StepRecord
 
@@ -28,8 +28,8 @@ COUNT = 3  # episodes, where none are named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_bags(parser)
     add = parser.add_argument
-    add("bags", nargs="+", type=Path, metavar="BAG")
     add("-o", "--output", type=Path, required=True, help="FILE.gif or FILE.mp4; it must not exist")
     add("--episodes", type=episode_ids, default=(), help="ids: 3, or 1,4,10-12")
     add("--checkpoint", type=Path, help="of RLPD, or the folder of a run: whose critic to ask")
@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the checkpoint's frozen encoder, as the learner's encoder_weights",
     )  # fmt: skip
     add("--rate", type=float, default=0.0, help="control_rate, Hz; default: that of the Steps")
-    add("--topic", default="", help="of the Steps, where there are several")
 
 
 def episode_ids(text: str) -> tuple[int, ...]:
@@ -53,21 +52,20 @@ def episode_ids(text: str) -> tuple[int, ...]:
     return tuple(ids)
 
 
+@reports_errors("film", CheckpointError)
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where that is not possible; then there is no output."""
     notes: list[str] = []
-    try:
-        values = _critic(arguments, notes)
-        bags = bag_paths(arguments.bags)
-        refuse_inside(bags, arguments.output)
-        takes = _takes(bags, arguments, values, notes)
-        film = Film(takes, arguments.rate)
-        write_film(film, arguments.output)
-    except (BagError, CheckpointError, ValueError, OSError) as error:
-        print(f"rlif film: {error}", file=sys.stderr)
-        return 1
-    for note in notes:
-        print(f"note: {note}")
+    values = _critic(arguments, notes)
+    bags = bag_paths(arguments.bags)
+    refuse_inside(bags, arguments.output)
+    takes: list[Take] = []
+    for bag in bags:
+        count = COUNT - len(takes)
+        if arguments.episodes or count > 0:
+            takes += find_takes(bag, arguments.episodes, count, arguments.topic, values, notes)
+    film = Film(takes, arguments.rate)
+    write_film(film, arguments.output)
+    print_notes(*notes)
     size = arguments.output.stat().st_size / 1e6
     print(f"{len(takes)} episodes, {film.ends()[-1]:.0f} s, {size:.1f} MB: {arguments.output}")
     return 0
@@ -85,18 +83,3 @@ def _critic(
     except NoCriticError as error:
         notes.append(f"no critic's value: {error}")
         return None
-
-
-def _takes(
-    bags: Sequence[Path],
-    arguments: argparse.Namespace,
-    values: Callable[[Sequence[StepRecord]], np.ndarray] | None,
-    notes: list[str],
-) -> list[Take]:
-    takes: list[Take] = []
-    for bag in bags:
-        count = COUNT - len(takes)
-        if not arguments.episodes and count == 0:
-            break
-        takes += find_takes(bag, arguments.episodes, count, arguments.topic, values, notes)
-    return takes

@@ -11,13 +11,13 @@ Rewards in the data are not used: labels come from the control source. Actions m
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from rlif_bags.commands.options import print_notes, reports_errors
 from rlif_bags.formats.arrays import (
     Images,
     ImportConfig,
@@ -34,9 +34,9 @@ from rlif_bags.reading.files import BagError, refuse_inside
 from rlif_bags.step_writer import StepWriter
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
-DRIVERS = {"operator": Source.OPERATOR, "policy": Source.POLICY}
+SOURCES = {"operator": Source.OPERATOR, "policy": Source.POLICY}
 OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
-RATE = 10.0  # Hz, of what does not say
+RATE = 10.0  # Hz, where the data have none
 
 Part = tuple[Mapping[str, np.ndarray], Images | None]  # arrays of one or more episodes
 
@@ -46,18 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("files", nargs="+", type=Path, metavar="FILE")
     add("-o", "--output", type=Path, required=True, help="the bag, which must not exist")
     add(
-        "--driver", choices=DRIVERS, default="operator",
-        help="the control source where the file does not tell it",
+        "--driver", choices=SOURCES, default="operator",
+        help="the control source where the file has none",
     )  # fmt: skip
     add(
         "--outcome", choices=OUTCOMES, default="truncated",
-        help="of episodes where the file does not tell it",
+        help="of episodes where the file has none",
     )  # fmt: skip
     add("--action-scale", type=float, default=1.0, help="what is 1 in an action")
     add(
         "--one-episode",
         action="store_true",
-        help="all rows of a file are one episode; else it must tell them apart",
+        help="all rows of a file are one episode; else it must separate them",
     )
     add(
         "--rate", type=float, help="Hz; steps are stamped so far apart (default: the file's, or 10)"
@@ -79,25 +79,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-images", action="store_true", help="leave the cameras out")
     add(
         "--cameras", nargs="+", metavar="NAME", default=(),
-        help="the robot's names for the dataset's cameras, in the dataset's order: a policy tells "
-        "cameras apart by name",
+        help="the robot's names for the dataset's cameras, in the dataset's order: a policy "
+        "identifies cameras by name",
     )  # fmt: skip
 
 
+@reports_errors("import")
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr where that is not possible; then there is no bag."""
-    try:
-        if arguments.rate is not None and not arguments.rate > 0.0:
-            raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
-        config = ImportConfig(
-            DRIVERS[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
-        )
-        refuse_inside(arguments.files, arguments.output)
-        with StepWriter(arguments.output) as writer:
-            episodes = _write_all(arguments, config, writer)
-    except (BagError, ValueError, OSError) as error:
-        print(f"rlif import: {error}", file=sys.stderr)
-        return 1
+    if arguments.rate is not None and not arguments.rate > 0.0:
+        raise ValueError(f"--rate: found {arguments.rate}, expected above 0")
+    config = ImportConfig(
+        SOURCES[arguments.driver], OUTCOMES[arguments.outcome], arguments.action_scale
+    )
+    refuse_inside(arguments.files, arguments.output)
+    with StepWriter(arguments.output) as writer:
+        episodes = _write_all(arguments, config, writer)
     print(f"{writer.count} steps of {episodes} episodes: {arguments.output}")
     return 0
 
@@ -126,37 +122,32 @@ def _differences(arguments: argparse.Namespace) -> Differences | None:
     return Differences(arguments.action_scale, (ends[0], ends[1]) if ends else None)
 
 
-def _print_notes(notes: Iterable[str]) -> None:
-    for note in notes:
-        print(f"note: {note}")
-
-
 def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
     """BagError where it is of no known kind."""
     if is_lerobot(path):
         state = tuple(arguments.state_key) or (STATE,)
         reader = LeRobotReader(path, state, arguments.action_key, _differences(arguments))
-        _print_notes(reader.notes(not arguments.no_images))
+        print_notes(*reader.notes(not arguments.no_images))
         scaled = arguments.differences
         return Origin(iter(reader), reader.cameras, reader.fps, scaled)
     if arguments.differences:
         raise BagError(f"{path}: --differences is for LeRobot datasets, which name their actions")
     if is_minari(path):
         dataset = MinariReader(path, arguments.state_key)
-        _print_notes(dataset.notes(not arguments.no_images))
+        print_notes(*dataset.notes(not arguments.no_images))
         return Origin(iter(dataset), dataset.cameras)
     if path.is_dir():
         raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
     arrays = columns(read_arrays(path))
-    _print_notes(f"{path}: {note}" for note in remarks(arrays, arguments.one_episode))
+    print_notes(*(f"{path}: {note}" for note in remarks(arrays, arguments.one_episode)))
     images = NpzImages(path, arrays) if path.suffix == ".npz" else None
-    if images is not None and images.cameras and not images.final and not arguments.no_images:
-        print(
-            f"note: {path}: no image_rows, and so no images of what the last action of an episode "
-            "led to: that action is left out"
-        )
     if images is None or not images.cameras:
         return Origin(iter([(arrays, None)]), ())
+    if not images.final and not arguments.no_images:
+        print_notes(
+            f"{path}: no image_rows, and so no images of what the last action of an episode led to: "
+            "that action is left out"
+        )
     return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
 
 

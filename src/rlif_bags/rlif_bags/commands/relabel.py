@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rlif_bags.commands.options import (
+    add_bags,
+    add_scheme,
+    parse_parameters,
+    print_errors,
+    reports_errors,
+)
 from rlif_bags.external.guess import starter_lines
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.reading.files import (
     BagError,
-    DirectoryLock,
+    directory_lock,
     find_bags,
+    new_file,
     refuse_equal_names,
     refuse_inside,
 )
@@ -35,73 +40,40 @@ from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, labels_pat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG")
-    parser.add_argument("-o", "--output", type=Path, help="directory of the labels")
-    parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
-        help="parameter of the function; the value is JSON",
-    )  # fmt: skip
-    parser.add_argument(
+    add_bags(parser)
+    add_scheme(parser)
+    add = parser.add_argument
+    add("-o", "--output", type=Path, help="directory of the labels")
+    add(
         "--dwell", type=int, default=0, metavar="STEPS",
         help="the operator's return within so many steps is no new intervention",
     )  # fmt: skip
-    parser.add_argument("--topic", default="", help="of the Steps, where there are several")
-    parser.add_argument("--jobs", type=int, default=1, help="bags at the same time")
-    parser.add_argument(
+    add("--jobs", type=int, default=1, help="bags at the same time")
+    add(
         "--ray", metavar="ADDRESS",
         help="do the bags on this Ray cluster; local: on one of this machine alone",
     )  # fmt: skip
-    parser.add_argument("--plots", action="store_true", help="a picture for each episode, too")
-    parser.add_argument("--mapping", type=Path, help="what the topics of external recordings mean")
-    parser.add_argument(
-        "--describe",
-        action="store_true",
+    add("--plots", action="store_true", help="a picture for each episode, too")
+    add("--mapping", type=Path, help="what the topics of external recordings mean")
+    add(
+        "--describe", action="store_true",
         help="only print what is in the bags, and a mapping to start from, as YAML",
-    )
+    )  # fmt: skip
 
 
-def parse_parameters(given: list[str]) -> dict[str, Any]:
-    """name=value pairs; what is no JSON, nor a list as YAML has it, is taken as text."""
-    parameters: dict[str, Any] = {}
-    for pair in given:
-        name, equals, text = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"--set: found {pair!r}, expected NAME=VALUE")
-        try:
-            parameters[name] = json.loads(text)
-        except json.JSONDecodeError:
-            parameters[name] = _yaml_list(text) if text.startswith("[") else text
-    return parameters
-
-
-def _yaml_list(text: str) -> Any:
-    """[wrist, fixed]: names need no quotes there."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set: found {text!r}, which is no list: {error}") from error
-
-
+@reports_errors("relabel")
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr per bag that could not be done."""
-    try:
-        bags, problems = find_bags(arguments.bags)
-        for problem in problems:
-            print(f"rlif relabel: {problem}", file=sys.stderr)
-        if not bags:
-            return 1
-        if arguments.describe:
-            return _describe(bags) or bool(problems)
-        jobs = _jobs(bags, arguments)
-        results = []
-        for result in run_jobs(jobs, arguments.jobs, arguments.ray):
-            results.append(result)
-            _print(result)
-        return _write_report(results, arguments.output) or bool(problems)
-    except (BagError, ValueError, OSError) as error:
-        print(f"rlif relabel: {error}", file=sys.stderr)
+    bags, problems = find_bags(arguments.bags)
+    failed = print_errors("relabel", *problems)
+    if not bags:
         return 1
+    if arguments.describe:
+        return _describe(bags) or failed
+    results = []
+    for result in run_jobs(_jobs(bags, arguments), arguments.jobs, arguments.ray):
+        results.append(result)
+        _print(result)
+    return _write_report(results, arguments.output) or failed
 
 
 def _describe(bags: list[Path]) -> int:
@@ -110,12 +82,10 @@ def _describe(bags: list[Path]) -> int:
     for bag in bags:
         try:
             lines = [f"# {line}" for line in describe_bag(bag)] + starter_lines(bag)
+            print("---\n" * (len(bags) > 1) + "\n".join(lines))
         except BagError as error:
-            failed += 1
-            print(f"rlif relabel: {error}", file=sys.stderr)
-            continue
-        print("---\n" * (len(bags) > 1) + "\n".join(lines))
-    return 1 if failed else 0
+            failed = print_errors("relabel", error)
+    return failed
 
 
 def _jobs(bags: list[Path], arguments: argparse.Namespace) -> list[Job]:
@@ -144,7 +114,7 @@ def _print(result: JobResult) -> None:
     if result.plots:
         print(f"  plots: {result.plots}")
     if result.error:
-        print(f"rlif relabel: {result.error}", file=sys.stderr)
+        print_errors("relabel", result.error)
 
 
 def _write_report(results: list[JobResult], output: Path) -> int:
@@ -152,7 +122,7 @@ def _write_report(results: list[JobResult], output: Path) -> int:
     done, count = len(results) - failed, len(results)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.json"
-    with DirectoryLock(output, wait=True):  # another call may be at work on other bags
+    with directory_lock(output, wait=True):  # another call may be at work on other bags
         entries = _entries_before(path)
         for result in results:
             old = entries.get(result.bag, {})
@@ -161,9 +131,8 @@ def _write_report(results: list[JobResult], output: Path) -> int:
                 entries[result.bag] = {**old, "last_call_refused": result.error}
             else:
                 entries[result.bag] = result.entry()
-        unfinished = path.with_name(f".partial-{path.name}")
-        unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
-        unfinished.replace(path)
+        with new_file(path) as unfinished:
+            unfinished.write_text(json.dumps([*entries.values()], indent=1), encoding="utf-8")
     print(f"{done} of {count} bags labelled, {failed} refused: {path}")
     return 1 if failed else 0
 

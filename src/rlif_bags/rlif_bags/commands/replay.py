@@ -13,7 +13,8 @@ import argparse
 import math
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import rclpy
 from rclpy.duration import Duration
@@ -22,22 +23,22 @@ from rclpy.node import Node
 from rlif_node.names import add_namespace
 from rlif_node.qos import LATCHED, REPLAY
 
-from rlif_bags.reading.files import BagError, bag_paths
+from rlif_bags.commands.options import add_bags, reports_errors
+from rlif_bags.reading.files import bag_paths
 from rlif_bags.replay import BLOCK, Pace, Window, recorded_steps
 from rlif_msgs.msg import LearnerStatus, Step
 
 
 class ReplayError(RuntimeError):
-    """Nobody takes the Steps; the message says what to do."""
+    """No learner takes the Steps."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG")
+    add_bags(parser)
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument("--rate", type=float, default=1.0, help="times the recorded speed")
     speed.add_argument("--as-fast-as-possible", action="store_true")
     add_namespace(parser, "of the learner")
-    parser.add_argument("--topic", default="", help="of the Steps in the bags, if several")
     parser.add_argument(
         "--patience", type=float, default=30.0, metavar="S",
         help="wait so long for a learner, or for one that does not get on",
@@ -98,13 +99,12 @@ class Replayer(Node):
             raise ReplayError(f"the subscriber took no Step for {self._patience} s")
 
     def finish(self) -> None:
-        """Wait until the learner, if it says how far it is, has all Steps."""
+        """Wait until the learner, if it reports how far it is, has all Steps."""
         self.delivered()
         if self.window.known:
             self._wait(lambda: self.window.behind <= 0)
 
-    def _wait(self, condition: object) -> None:
-        assert callable(condition)
+    def _wait(self, condition: Callable[[], bool]) -> None:
         behind, since = self.window.behind, time.monotonic()
         while not condition():
             self._spinner.spin_once(timeout_sec=0.1)
@@ -119,16 +119,17 @@ class Replayer(Node):
                 )
 
 
+@reports_errors("replay", ReplayError)
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr for a bag that cannot be replayed, or no learner."""
+    bags = bag_paths(arguments.bags)
+    rate = math.inf if arguments.as_fast_as_possible else arguments.rate
+    Pace(rate)  # a wrong rate is refused before anything is published
     context = rclpy.Context()
-    node = None
-    try:
-        bags = bag_paths(arguments.bags)
-        rate = math.inf if arguments.as_fast_as_possible else arguments.rate
-        Pace(rate)  # a wrong rate is refused before anything is published
+    with ExitStack() as stack:
+        stack.callback(rclpy.try_shutdown, context=context)
         rclpy.init(context=context)
         node = Replayer(arguments.namespace, arguments.patience, context)
+        stack.callback(node.destroy_node)
         node.wait_for_learner()
         for bag in bags:
             pace, notes = Pace(rate), list[str]()
@@ -138,11 +139,4 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"note: {note}", file=sys.stderr)
             print(f"{bag}: {node.count} Steps so far")
         node.finish()
-    except (BagError, ReplayError, ValueError) as error:
-        print(f"rlif replay: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown(context=context)
     return 0

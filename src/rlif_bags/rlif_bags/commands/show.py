@@ -11,13 +11,20 @@ is installed; with a name it writes a file for Rerun instead.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import deque
 from pathlib import Path
 
-from rlif_bags.commands.relabel import parse_parameters
-from rlif_bags.drawing.rerun_log import import_rerun, show_in_rerun
-from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, views
+from rlif_bags.commands.options import (
+    add_bags,
+    add_scheme,
+    parse_parameters,
+    print_errors,
+    print_notes,
+    reports_errors,
+)
+from rlif_bags.drawing.rerun_log import show_in_rerun
+from rlif_bags.drawing.show import EpisodeView, draw_pngs, html_page, view_of
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import (
     BagError,
     bag_name,
@@ -25,29 +32,25 @@ from rlif_bags.reading.files import (
     refuse_equal_names,
     refuse_inside,
 )
-from rlif_bags.reading.step_reader import StepReader
+from rlif_bags.reading.step_reader import StepReader, episodes_of
 from rlif_bags.relabelling.relabel import Relabelling, Scheme
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bags", nargs="+", type=Path, metavar="BAG")
-    parser.add_argument("-o", "--output", type=Path, default=Path(), help="directory")
-    parser.add_argument("--episodes", type=episode_range, help="ids: 3, or 10-20")
-    parser.add_argument(
+    add_bags(parser)
+    add_scheme(parser)
+    add = parser.add_argument
+    add("-o", "--output", type=Path, default=Path(), help="directory")
+    add("--episodes", type=episode_range, help="ids: 3, or 10-20")
+    add(
         "--last", type=int, default=20, help="draw the last so many episodes of a bag (default: 20)"
     )
-    parser.add_argument("--camera", type=int, default=0, help="of the Steps, from 0")
-    parser.add_argument("--frames", type=int, default=8, help="per episode")
-    parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
-        help="parameter of the function; the value is JSON",
-    )  # fmt: skip
-    parser.add_argument(
+    add("--camera", type=int, default=0, help="of the Steps, from 0")
+    add("--frames", type=int, default=8, help="per episode")
+    add(
         "--rerun", nargs="?", const="", metavar="FILE.rrd",
         help="open the episodes in Rerun, or write them into this file",
     )  # fmt: skip
-    parser.add_argument("--topic", default="", help="of the Steps, where there are several")
 
 
 def episode_range(text: str) -> range:
@@ -58,29 +61,23 @@ def episode_range(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
+@reports_errors("show")
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 1 with one line on stderr for each bag of which nothing can be drawn."""
-    try:
-        if arguments.last < 1 or arguments.frames < 1:
-            raise ValueError("--last and --frames: expected at least 1")
-        if arguments.rerun is not None:
-            import_rerun()  # one that is not there is reported before anything is read
-        bags, problems = find_bags(arguments.bags)
-        refuse_equal_names(bags, bag_name)
-        if arguments.rerun and len(bags) > 1:
-            raise ValueError(f"--rerun {arguments.rerun}: found {len(bags)} bags, expected one")
-        scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
-    except (BagError, ValueError, OSError) as error:
-        print(f"rlif show: {error}", file=sys.stderr)
-        return 1
+    if arguments.last < 1 or arguments.frames < 1:
+        raise ValueError("--last and --frames: expected at least 1")
+    if arguments.rerun is not None:
+        optional("rerun")  # one that is not there is reported before anything is read
+    bags, problems = find_bags(arguments.bags)
+    refuse_equal_names(bags, bag_name)
+    if arguments.rerun and len(bags) > 1:
+        raise ValueError(f"--rerun {arguments.rerun}: found {len(bags)} bags, expected one")
+    scheme = Relabelling(arguments.scheme, parse_parameters(arguments.parameters)).function()
     for bag in bags:
         try:
             _show(bag, arguments, scheme)
         except (BagError, ValueError, OSError) as error:
             problems.append(str(error))
-    for problem in problems:
-        print(f"rlif show: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    return print_errors("show", *problems)
 
 
 def _show(bag: Path, arguments: argparse.Namespace, scheme: Scheme) -> None:
@@ -89,9 +86,10 @@ def _show(bag: Path, arguments: argparse.Namespace, scheme: Scheme) -> None:
     reader = StepReader(bag, arguments.topic)
     shown: deque[EpisodeView] = deque(maxlen=arguments.last)
     count = 0
-    for view in views(reader, arguments.episodes, scheme, arguments.frames, arguments.camera):
-        shown.append(view)
-        count += 1
+    for steps in episodes_of(reader):
+        if arguments.episodes is None or steps[0].episode_id in arguments.episodes:
+            shown.append(view_of(steps, scheme, arguments.frames, arguments.camera))
+            count += 1
     if not shown:
         raise ValueError(f"{bag}: found no such episode")
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -100,8 +98,7 @@ def _show(bag: Path, arguments: argparse.Namespace, scheme: Scheme) -> None:
     pictures = draw_pngs(list(shown), arguments.output / f"{name}.png")
     page = arguments.output / f"{name}.html"
     page.write_text(html_page(list(shown), name), encoding="utf-8")
-    for note in reader.notes:
-        print(f"note: {note}")
+    print_notes(*reader.notes)
     which = f"the last {len(shown)} of {count} episodes (--last)"
     which = which if count > len(shown) else f"{count} episodes"
     print(f"{which}: {' '.join(map(str, pictures))} {page} {rerun}".rstrip())

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from rlif_bags.commands.relabel import parse_parameters
+from rlif_bags.commands.options import add_bags, add_set, parse_parameters
 from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
 from rlif_bags.relabelling.relabel import Relabelling
 from rlif_bags.train import (
@@ -51,17 +51,13 @@ Print = Callable[[str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_bags(parser)
+    add_set(parser, "parameter of the learner node over the file's, e.g. seed=3; the value is JSON")
     add = parser.add_argument
-    add("bags", nargs="+", type=Path, metavar="BAG")
     add("-o", "--output", type=Path, required=True, help="directory of the checkpoints; new")
     add("--config", type=Path, help="parameter file of the learner node")
-    add(
-        "--set", action="append", default=[], metavar="NAME=VALUE", dest="parameters",
-        help="parameter of the learner node over the file's, e.g. seed=3; the value is JSON",
-    )  # fmt: skip
     add("--prior", nargs="+", type=Path, default=[], metavar="BAG", help="bags of prior data")
     add("--labels", type=Path, help="directory that `rlif relabel` wrote, instead of a scheme")
-    add("--topic", default="", help="of the Steps, where there are several")
     add("--updates", type=int, help="default: updates_per_step for each step")
     add("--checkpoint-every", type=int, default=5000, metavar="UPDATES")
     add("--no-curves", action="store_true", help="write no TensorBoard events")
@@ -95,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, int] | None:
     """The trainer with its data, and how many updates it shall do.
 
-    None where that failed in one of the processes; the first of them says why.
+    None where that failed in one of the processes; the first of them reports it.
     """
     problem: Exception | None = None
     try:
@@ -109,7 +105,7 @@ def _prepare(arguments: argparse.Namespace, own: Processes) -> tuple[Trainer, in
             raise ValueError(f"{arguments.output} is not empty; name a new directory")
         bags = bag_paths([*arguments.bags, *arguments.prior])
         refuse_inside(bags, arguments.output)
-        config, trainer, updates = _load(arguments, print if own.is_first else _print_nothing)
+        config, trainer, updates = _load(arguments, print if own.is_first else lambda _: None)
     except (BagError, ValueError, OSError) as error:
         problem = error
     failed = own.first_failed(problem is not None)
@@ -149,21 +145,11 @@ def _load(arguments: argparse.Namespace, report: Print) -> tuple[OfflineConfig, 
     return config, trainer, updates
 
 
-def _print_nothing(_: str) -> None:
-    """In the place of print, in all processes but the first."""
-
-
-def _identifier(pair: str) -> str:
-    """rlpd.utd=3 as rlpd__utd=3."""
-    name, equals, value = pair.partition("=")
-    return name.replace(".", "__", 1) + equals + value
-
-
 def _config(arguments: argparse.Namespace, report: Print) -> OfflineConfig:
     parameters = read_parameters(arguments.config) if arguments.config else {}
-    over = parse_parameters([_identifier(p) for p in arguments.parameters])
+    over = parse_parameters(arguments.parameters)
     for name, value in over.items():
-        group, dot, inner = name.partition("__")
+        group, dot, inner = name.partition(".")
         if dot:
             parameters[group] = {**parameters.get(group, {}), inner: value}
         else:

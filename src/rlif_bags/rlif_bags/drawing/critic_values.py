@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The critic out of a checkpoint, to be asked what it thinks of recorded Steps. No ROS."""
+"""The critic of a checkpoint, to value recorded Steps. No ROS."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class StoredCritic:
         other sizes than the critic's.
         """
         found = np.full(len(steps), np.nan)
-        driven = [i for i, step in enumerate(steps) if len(step.action)]
-        for start in range(0, len(driven), _AT_ONCE):
-            part = driven[start : start + _AT_ONCE]
+        with_action = [i for i, step in enumerate(steps) if len(step.action)]
+        for start in range(0, len(with_action), _AT_ONCE):
+            part = with_action[start : start + _AT_ONCE]
             found[part] = self._values([steps[i] for i in part])
         return found
 
@@ -130,7 +130,7 @@ def _load(
         more = f"; {len(differences) - 3} more" if len(differences) > 3 else ""
         raise MismatchError(
             f"{folder} is of another network than this version builds from its spec: "
-            f"{'; '.join(differences[:3])}{more}. Train anew, or use the version that wrote it"
+            f"{'; '.join(differences[:3])}{more}. Train again, or use the version that wrote it"
         )
     with torch.no_grad():
         critic.flat.values.copy_(found["critic"])

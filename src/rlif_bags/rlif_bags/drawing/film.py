@@ -4,11 +4,11 @@
 A frame for each Step, in real time:
 
     +--------------------------------------------------------+
-    | band: POLICY / OPERATOR drives, at the end the outcome |
+    | band: the control source, at the end the outcome       |
     +--------------+--------------+--------------------------+
     | camera       | camera       | the critic's value       |
     +--------------+--------------+--------------------------+
-    | the episode as a bar in the drivers' colours           |
+    | the episode as a bar in the colours of the sources     |
     +--------------------------------------------------------+
 
 film_files.py makes an animated GIF or an mp4 of the frames.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,18 +29,20 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from rlif_bags.formats.export import camera_names
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader
-from rlif_bags.relabelling.relabel import episodes_of
+from rlif_bags.reading.step_reader import (
+    StepReader,
+    camera_names,
+    grouped_by_episode,
+    observation_stamp,
+)
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards
-from rlif_policy.images import image_names
 
 POLICY, OPERATOR, GREY = "#1f6f8b", "#e07a3f", "#6b7280"  # as in the plot of a run
-DRIVERS = {Source.POLICY: POLICY, Source.OPERATOR: OPERATOR, Source.NONE: GREY}
-DRIVER_WORDS = {
-    Source.POLICY: "POLICY drives",
-    Source.OPERATOR: "OPERATOR drives",
+SOURCE_COLOURS = {Source.POLICY: POLICY, Source.OPERATOR: OPERATOR, Source.NONE: GREY}
+SOURCE_TEXTS = {
+    Source.POLICY: "POLICY in control",
+    Source.OPERATOR: "OPERATOR in control",
     Source.NONE: "no active source",
 }
 OUTCOMES = {
@@ -52,8 +54,8 @@ OUTCOMES = {
 INK, PAPER, LINE = "#1f2937", "#ffffff", "#e5e7eb"
 
 MARGIN, GAP, BAND, BAR, NAME = 16, 10, 44, 10, 22  # pixels
-CAMERA_HEIGHT = 256  # pixels that a picture is made as high as, by a whole factor
-PANEL = (256, 256)  # pixels of the critic's panel with its words
+CAMERA_HEIGHT = 256  # pixels; images are scaled to about this by a whole factor
+PANEL = (256, 256)  # pixels of the critic's panel with its text
 HOLD = 1.5  # s that the last frame of an episode stands
 MAX_FPS = 20.0  # of the frames; of faster control only every n-th Step is shown
 SMOOTH = 4  # the curve is drawn so much larger, then made smaller
@@ -68,19 +70,13 @@ class Take:
     """An episode to be shown.
 
     cameras: a name of each of the images; values: the critic's, of each step, NaN where there is
-    none; None: there is no critic; rate: Hz, of the Steps by their stamps; 0: they do not tell
+    none; None: there is no critic; rate: Hz, of the Steps by their stamps; 0: unknown
     """
 
     steps: Sequence[StepRecord]
     cameras: tuple[str, ...]
     values: np.ndarray | None = None
     rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.values is not None and len(self.values) != len(self.steps):
-            raise ValueError(
-                f"values: found {len(self.values)}, expected one for each of {len(self.steps)} steps"
-            )
 
     @property
     def id(self) -> int:
@@ -95,29 +91,11 @@ class Take:
 # ---- episodes out of a bag
 
 
-class _Reader(StepReader):
-    """Remembers what a record does not hold: the cameras' names, and how fast Steps came."""
-
-    def __init__(self, path: Path, topic: str) -> None:
-        super().__init__(path, topic)
-        self.cameras: tuple[str, ...] = ()
-        self._stamp = 0
-        self._periods: list[float] = []  # s from a step to the next one
-
-    def messages(self) -> Iterator[tuple[int, Any]]:
-        for stamp, message in super().messages():
-            if message.images:
-                self.cameras = camera_names(image_names(message))
-            when = message.header.stamp
-            before, self._stamp = self._stamp, when.sec * 1_000_000_000 + when.nanosec
-            if not message.is_first and self._stamp > before:
-                self._periods.append((self._stamp - before) / 1e9)
-            yield stamp, message
-
-    def take_rate(self) -> float:
-        """Hz of the Steps since the last call; 0: their stamps do not tell."""
-        periods, self._periods = self._periods, []
-        return round(1.0 / float(np.median(periods)), 2) if periods else 0.0
+def _rate(steps: Sequence[tuple[StepRecord, Any]]) -> float:
+    """Hz of the Steps of an episode; 0: unknown."""
+    stamps = [observation_stamp(message) for _, message in steps]
+    periods = [b - a for a, b in pairwise(stamps) if b > a]
+    return round(1e9 / float(np.median(periods)), 2) if periods else 0.0
 
 
 def find_takes(
@@ -130,14 +108,15 @@ def find_takes(
 ) -> list[Take]:
     """The episodes `wanted` of a bag; without any, the first `count` that were not discarded.
 
-    `values`: the critic's, of the steps of an episode. `notes`: is given what the reader found odd.
+    `values`: the critic's, of the steps of an episode. `notes` takes those of the reader.
 
     BagError names an episode that is not there; NoImagesError where the Steps hold no images.
     """
-    reader, takes, seen = _Reader(bag, topic), list[Take](), list[int]()
+    reader, takes, seen = StepReader(bag, topic), list[Take](), list[int]()
     missing = set(wanted)
-    for steps in episodes_of(reader):
-        number, rate = steps[0].episode_id, reader.take_rate()
+    for pairs in grouped_by_episode(reader.with_messages(), lambda pair: pair[0]):
+        steps = [step for step, _ in pairs]
+        number = steps[0].episode_id
         seen.append(number)
         left_out = number not in missing if wanted else discards(steps[-1])
         if left_out:
@@ -149,7 +128,8 @@ def find_takes(
                 f"{bag}: the Steps of episode {number} hold no images; record with cameras "
                 "(launch argument images:=true)"
             )
-        takes.append(Take(shown, reader.cameras, values(shown) if values else None, rate))
+        cameras = camera_names(shown[0])
+        takes.append(Take(shown, cameras, values(shown) if values else None, _rate(pairs)))
         if len(takes) == (len(set(wanted)) or count):
             break
     if notes is not None:
@@ -241,7 +221,7 @@ def camera_picture(image: np.ndarray, box: Box) -> Image.Image:
     return picture.resize((box.width, box.height), Image.Resampling.NEAREST)
 
 
-# ---- words
+# ---- text
 
 
 @lru_cache(maxsize=16)
@@ -317,14 +297,14 @@ def _draw_curve(picture: Image.Image, axes: Axes, take: Take, now: int, rate: fl
     drawn = zip(take.steps, points, strict=False)
     for (before, start), (after, end) in pairwise(drawn):
         if start and end and after.step_index == before.step_index + 1:
-            draw.line((*start, *end), DRIVERS[Source(after.source)], round(2.5 * SMOOTH))
-            _disc(draw, end, 1.25 * SMOOTH, DRIVERS[Source(after.source)])
+            draw.line((*start, *end), SOURCE_COLOURS[Source(after.source)], round(2.5 * SMOOTH))
+            _disc(draw, end, 1.25 * SMOOTH, SOURCE_COLOURS[Source(after.source)])
     known = [i for i, point in enumerate(points) if point]
     if known:
         last = points[known[-1]]
         assert last is not None
         _disc(draw, last, 5.0 * SMOOTH, PAPER)
-        _disc(draw, last, 4.0 * SMOOTH, DRIVERS[Source(take.steps[known[-1]].source)])
+        _disc(draw, last, 4.0 * SMOOTH, SOURCE_COLOURS[Source(take.steps[known[-1]].source)])
     picture.paste(large.reduce(SMOOTH), area[:2])
 
 
@@ -335,37 +315,26 @@ def _disc(draw: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, col
 # ---- the film
 
 
-@dataclass(frozen=True, eq=False)
 class Film:
     """The frames of some episodes, one after another.
 
     rate: Hz, of control, for the film runs in real time; 0: that of the Steps. ValueError where
-    neither is known, and for episodes whose cameras, or whether there are values, differ.
+    neither is known, and for episodes whose cameras differ.
     """
 
-    takes: Sequence[Take]
-    rate: float = 0.0
-    layout: Layout = field(init=False)
-    axes: Axes | None = field(init=False)
-    every: int = field(init=False)  # Steps of which one is shown
+    def __init__(self, takes: Sequence[Take], rate: float = 0.0) -> None:
+        self.takes, self.rate = takes, rate or max(take.rate for take in takes)
+        if not (math.isfinite(self.rate) and self.rate > 0.0):
+            raise ValueError(f"rate: found {self.rate}, expected the Hz of the Steps; name them")
+        shapes = [image.shape for image in takes[0].steps[0].images]
+        for take in takes:
+            self._check(take, shapes)
+        self.layout = make_layout(shapes, takes[0].values is not None)
+        panel = self.layout.panel
+        self.axes = make_axes(panel, takes, self.rate) if panel else None
+        self.every = max(1, math.ceil(self.rate / MAX_FPS))  # Steps of which one is shown
 
-    def __post_init__(self) -> None:
-        if not self.takes:
-            raise ValueError("takes: found no episode, expected at least one")
-        rate = self.rate or max(take.rate for take in self.takes)
-        if not (math.isfinite(rate) and rate > 0.0):
-            raise ValueError(f"rate: found {rate}, expected the Hz of the Steps; name them")
-        shapes = [image.shape for image in self.takes[0].steps[0].images]
-        valued = self.takes[0].values is not None
-        for take in self.takes:
-            self._check(take, shapes, valued)
-        layout = make_layout(shapes, valued)
-        axes = make_axes(layout.panel, self.takes, rate) if layout.panel else None
-        every = max(1, math.ceil(rate / MAX_FPS))
-        for name, value in {"rate": rate, "layout": layout, "axes": axes, "every": every}.items():
-            object.__setattr__(self, name, value)
-
-    def _check(self, take: Take, shapes: list[tuple[int, ...]], valued: bool) -> None:
+    def _check(self, take: Take, shapes: list[tuple[int, ...]]) -> None:
         for step in take.steps:
             found = [image.shape for image in step.images]
             if found != shapes:
@@ -373,8 +342,6 @@ class Film:
                     f"episode {take.id}, step {step.step_index}: found images of {found}, expected "
                     f"{shapes} as in episode {self.takes[0].id}; film them one by one"
                 )
-        if (take.values is not None) != valued:
-            raise ValueError("takes: found some with values and some without, expected all or none")
 
     @property
     def fps(self) -> float:
@@ -432,23 +399,23 @@ class Film:
             _draw_curve(picture, self.axes, take, now, self.rate)
             known = take.values[: now + 1][np.isfinite(take.values[: now + 1])]
             if len(known):
-                words = f"{known[-1]:+.2f}".replace("-", "\N{MINUS SIGN}")
+                text = f"{known[-1]:+.2f}".replace("-", "\N{MINUS SIGN}")
                 corner = (layout.panel.right, layout.panel.y - 2)
-                draw.text(corner, words, INK, _font(14, True), "ra")
+                draw.text(corner, text, INK, _font(14, True), "ra")
         return picture
 
     def _draw_band(self, draw: ImageDraw.ImageDraw, take: Take, step: StepRecord) -> None:
         band = self.layout.band
         passed = (step.step_index - take.steps[0].step_index) / self.rate
         if step.is_last and step.outcome in OUTCOMES:
-            words, colour = OUTCOMES[Outcome(step.outcome)]
+            text, colour = OUTCOMES[Outcome(step.outcome)]
         else:
-            words, colour = DRIVER_WORDS[Source(step.source)], DRIVERS[Source(step.source)]
+            text, colour = SOURCE_TEXTS[Source(step.source)], SOURCE_COLOURS[Source(step.source)]
         draw.rectangle(band.corners, colour)
         middle = band.y + band.height // 2
-        draw.text((band.x + MARGIN, middle), words, PAPER, _font(20, True), "lm")
-        words = f"episode {take.id}   step {step.step_index}   {passed:.1f} s"
-        draw.text((band.right - MARGIN, middle), words, PAPER, _font(16), "rm")
+        draw.text((band.x + MARGIN, middle), text, PAPER, _font(20, True), "lm")
+        text = f"episode {take.id}   step {step.step_index}   {passed:.1f} s"
+        draw.text((band.right - MARGIN, middle), text, PAPER, _font(16), "rm")
 
     def _draw_bar(self, draw: ImageDraw.ImageDraw, take: Take, now: int) -> None:
         """Each period of the episode in the colour of its control source; what is to come, grey."""
@@ -463,4 +430,4 @@ class Film:
             right = min(right, bar.right)  # of an episode whose end was not recorded
             if right > left:
                 box = (left, bar.y, right - 1, bar.bottom - 1)
-                draw.rectangle(box, DRIVERS[Source(step.source)])
+                draw.rectangle(box, SOURCE_COLOURS[Source(step.source)])

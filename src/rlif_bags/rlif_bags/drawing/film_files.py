@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlif_bags.drawing.film import DRIVERS, INK, LINE, OUTCOMES, PAPER, Film, camera_picture
+from rlif_bags.drawing.film import INK, LINE, OUTCOMES, PAPER, SOURCE_COLOURS, Film, camera_picture
 from rlif_bags.formats.video import VideoFormat, VideoWriter
-from rlif_bags.reading.files import BagError
+from rlif_bags.reading.files import new_file, refuse_existing
 
 MAX_GIF = 2_000_000  # bytes that a GIF shall stay below; coarser, if it must be
 # Tried in this order: colours of the cameras, and by how much of 255 a pixel of theirs may be off
@@ -29,15 +29,10 @@ def write_film(film: Film, path: Path) -> None:
     kind = path.suffix.lower()
     if kind not in kinds:
         raise ValueError(f"{path}: found {kind or 'no ending'!r}, expected .gif or .mp4")
-    if path.exists():
-        raise BagError(f"{path} exists already; name another output")
+    refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    with new_file(path) as partial:
         kinds[kind](film, partial)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_gif(film: Film, path: Path) -> None:
@@ -92,7 +87,7 @@ def _palette_of(film: Film, colours: int) -> _Palette:
 def _write_mp4(film: Film, path: Path) -> None:
     rate = Fraction(film.fps).limit_denominator(1001)
     form = VideoFormat(rate, film.layout.height, film.layout.width, 3)
-    with VideoWriter(path, form) as writer:
+    with closing(VideoWriter(path, form)) as writer:
         for frame, end in zip(film.frames(), film.ends(), strict=True):
             pixels = np.asarray(frame)
             while writer.count < max(1, round(end * film.fps)):
@@ -141,7 +136,7 @@ def _changes(frames: Iterator[Image.Image], palette: _Palette) -> Iterator[Image
 
 def _drawn_colours() -> list[tuple[int, ...]]:
     """Red, green, blue of each colour that is drawn with, and steps from it to white."""
-    bands = {*DRIVERS.values(), *(colour for _, colour in OUTCOMES.values())}
+    bands = {*SOURCE_COLOURS.values(), *(colour for _, colour in OUTCOMES.values())}
     found = [_rgb(PAPER), _rgb(LINE)]
     for colour in [INK, *sorted(bands)]:
         ends = np.array([_rgb(colour), _rgb(PAPER)], float)

@@ -11,40 +11,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rlif_bags.drawing.show import COLOURS
-from rlif_bags.reading.step_reader import StepReader
-from rlif_bags.relabelling.relabel import Relabelling, episodes_of, labels_path, read_labels
+from rlif_bags.reading.files import new_directory
+from rlif_bags.reading.step_reader import StepReader, episodes_of
+from rlif_bags.relabelling.relabel import Relabelling, labels_path, read_labels
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 
-def plot_episodes(bag: Path, output: Path, work: Relabelling, anew: bool) -> Path:
+def plot_episodes(bag: Path, output: Path, work: Relabelling, redraw: bool) -> Path:
     """Draw the labels that lie in `output`. Returns the directory.
 
-    anew: what is there already was drawn of other labels; else it stays
+    redraw: what is there already was drawn from other labels; else it stays
     """
     labels = labels_path(bag, output)
     target = labels.with_name(labels.name.replace(".labels.npz", ".plots"))
-    if anew:
+    if redraw:
         shutil.rmtree(target, ignore_errors=True)
     if target.exists():
         return target
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
-    partial.mkdir()
     rewards, start = read_labels(labels).columns["reward"], 0
-    for steps in episodes_of(StepReader(bag, work.topic, images=False)):
-        new = rewards[start : start + len(steps)]
-        name = f"episode_{steps[0].episode_id:06d}"
-        path = partial / f"{name}.png"
-        if path.exists():  # recorded by two recorders: the number is not unique
-            path = partial / f"{name}_from_{start}.png"
-        draw_labels(steps, label_rewards(steps, "onset")[0], new, path)
-        start += len(steps)
-    partial.replace(target)
+    with new_directory(target) as partial:
+        for steps in episodes_of(StepReader(bag, work.topic, images=False)):
+            new = rewards[start : start + len(steps)]
+            name = f"episode_{steps[0].episode_id:06d}"
+            path = partial / f"{name}.png"
+            if path.exists():  # recorded by two recorders: the number is not unique
+                path = partial / f"{name}_from_{start}.png"
+            draw_labels(steps, label_rewards(steps, "onset")[0], new, path)
+            start += len(steps)
     return target
 
 
@@ -53,7 +50,6 @@ def draw_labels(
 ) -> None:
     """Rewards of `onset` and the new ones over the steps, above the control source."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     at = np.arange(len(steps)) + 0.5
     top.step(at, before, where="mid", color="#888888", linewidth=3, alpha=0.6, label="onset")
@@ -67,8 +63,10 @@ def draw_labels(
         fontsize=9,
         loc="left",
     )
-    driven = [s for s in steps if not s.is_last]
-    colours = [COLOURS[Source(s.source)] for s in driven]
-    bottom.bar(np.arange(len(driven)), 1.0, width=1.0, align="edge", color=colours, linewidth=0)
+    with_action = [s for s in steps if not s.is_last]
+    colours = [COLOURS[Source(s.source)] for s in with_action]
+    bottom.bar(
+        np.arange(len(with_action)), 1.0, width=1.0, align="edge", color=colours, linewidth=0
+    )
     bottom.set(yticks=[], xlabel="step", xlim=(0, len(steps)))
     figure.savefig(path, dpi=80, metadata={"Software": None})

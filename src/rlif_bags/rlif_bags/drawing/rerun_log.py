@@ -12,31 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.reading.files import BagError
-from rlif_bags.relabelling.relabel import Scheme, episodes_of
+from rlif_bags.optional import optional
+from rlif_bags.reading.files import refuse_existing
+from rlif_bags.reading.step_reader import episodes_of
+from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.steps import Outcome, Source, StepRecord
-
-INSTALL = "pip install 'rerun-sdk==0.41.0'"
-
-
-def import_rerun() -> Any:
-    """The rerun package. BagError names what to do where it is not installed."""
-    try:
-        import rerun
-    except ImportError as error:
-        raise BagError(
-            f"--rerun: found no Rerun here ({error}); install the optional extra: {INSTALL}"
-        ) from error
-    return rerun
 
 
 def show_in_rerun(
     steps: Iterable[StepRecord], wanted: set[int], scheme: Scheme, name: str, file: Path | None
 ) -> int:
     """Send the episodes with these ids to a viewer, or into an .rrd file. Returns how many."""
-    rerun = import_rerun()
-    if file is not None and file.exists():
-        raise BagError(f"{file} exists already; name another file")
+    rerun = optional("rerun")
+    if file is not None:
+        refuse_existing(file)
     stream = rerun.RecordingStream(f"rlif {name}")
     if file is None:
         stream.spawn()
@@ -61,12 +50,12 @@ def _send(rerun: Any, stream: Any, steps: Sequence[StepRecord], rewards: np.ndar
             stream.log(f"camera_{camera}", rerun.Image(image[:, :, 0] if grey else image))
         stream.log("state", rerun.Scalars(np.asarray(step.state, np.float64)))
         if step.is_last:
-            words = f"episode {step.episode_id}: {Outcome(step.outcome).name.lower()}"
-            stream.log("events", rerun.TextLog(words))
+            text = f"episode {step.episode_id}: {Outcome(step.outcome).name.lower()}"
+            stream.log("events", rerun.TextLog(text))
             continue
         stream.log("action", rerun.Scalars(np.asarray(step.action, np.float64)))
         stream.log("reward", rerun.Scalars(float(reward)))
         stream.log("driver", rerun.Scalars(float(step.source)))
         if step.onset:
-            words = f"step {step.step_index}: {Source(step.source).name.lower()} takes over"
-            stream.log("events", rerun.TextLog(words, level="WARN"))
+            text = f"step {step.step_index}: {Source(step.source).name.lower()} takes over"
+            stream.log("events", rerun.TextLog(text, level="WARN"))

@@ -7,17 +7,16 @@ import base64
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from rlif_bags.relabelling.relabel import Scheme, episodes_of
+from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
 
@@ -45,23 +44,23 @@ class EpisodeView:
     @property
     def caption(self) -> str:
         operator = sum(s == Source.OPERATOR for s in self.sources)
-        words = [
+        parts = [
             f"episode {self.id}",
             self.outcome.name.lower() if self.outcome else "no end recorded",
             f"{len(self.sources)} steps",
             f"{self.interventions} interventions",
             f"{100 * operator / max(1, len(self.sources)):.0f} % operator",
         ]
-        words += ["evaluation"] * self.evaluation
-        words += [f"{self.missing} steps missing"] * bool(self.missing)
-        return ", ".join(words)
+        parts += ["evaluation"] * self.evaluation
+        parts += [f"{self.missing} steps missing"] * bool(self.missing)
+        return ", ".join(parts)
 
 
 def view_of(
     steps: Sequence[StepRecord], scheme: Scheme = label_rewards, frames: int = 8, camera: int = 0
 ) -> EpisodeView:
     """The view of one episode. ValueError for a camera that is not in the Steps."""
-    driven = [s for s in steps if not s.is_last]
+    with_action = [s for s in steps if not s.is_last]
     rewards = np.asarray(scheme(steps)[0])
     count = max(len(s.images) for s in steps)
     if count and not 0 <= camera < count:
@@ -72,7 +71,7 @@ def view_of(
         id=steps[0].episode_id,
         outcome=Outcome(steps[-1].outcome),
         evaluation=steps[0].evaluation,
-        sources=tuple(Source(s.source) for s in driven),
+        sources=tuple(Source(s.source) for s in with_action),
         negative=tuple(np.flatnonzero(rewards < 0.0).tolist()),
         interventions=sum(s.onset for s in steps),
         missing=sum(
@@ -83,22 +82,12 @@ def view_of(
     )
 
 
-def views(
-    steps: Iterable[StepRecord], wanted: range | None = None, scheme: Scheme = label_rewards,
-    frames: int = 8, camera: int = 0,
-) -> Iterator[EpisodeView]:  # fmt: skip
-    """Views of the episodes, those with an id in `wanted` only."""
-    for episode in episodes_of(steps):
-        if wanted is None or episode[0].episode_id in wanted:
-            yield view_of(episode, scheme, frames, camera)
-
-
 def _colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def draw_pngs(shown: Sequence[EpisodeView], path: Path) -> list[Path]:
-    """Pictures of so many episodes each that they can be opened: `path`, or its name with numbers."""
+    """Images of at most _PAGE episodes each: `path`, or its name with numbers."""
     parts = [shown[i : i + _PAGE] for i in range(0, len(shown), _PAGE)]
     paths = [path] if len(parts) == 1 else [
         path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, len(parts) + 1)
@@ -118,7 +107,6 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
             if kind == "time" or view.frames]  # fmt: skip
     height = sum(_HEIGHTS[kind] for _, kind in rows) + _LEGEND
     figure = Figure(figsize=(_WIDTH, height))
-    FigureCanvasAgg(figure)
     longest = max(len(view.sources) for view in shown)
     top = height
     for view, kind in rows:  # placed by hand: a layout engine takes minutes for many
@@ -170,7 +158,7 @@ def _section(view: EpisodeView) -> str:
 
 
 def _timeline(view: EpisodeView) -> str:
-    """Runs of the same driver as one rectangle each; labels as triangles above."""
+    """Steps in a row of the same control source as one rectangle each; labels as triangles above."""
     count = max(1, len(view.sources))
     parts, start = [], 0
     for i in range(1, len(view.sources) + 1):

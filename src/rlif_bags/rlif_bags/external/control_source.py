@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which source was in control of an external recording, as its messages tell."""
+"""The control source of an external recording, from its messages."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class ControlSource:
 
     @property
     def by_command(self) -> bool:
-        """Each command tells, by its difference to the policy's."""
+        """Whether it is found from each command's difference to the policy's."""
         return "policy" in self._rule
 
     def read(self, stamp: int, message: Any) -> None:
-        """One message of its topic. ValueError for one that does not tell the source."""
+        """One message of its topic. ValueError for one without the source."""
         if "joy" in self._rule:
             engaged = self._pressed(message)
         elif "motion" in self._rule:
@@ -116,7 +116,7 @@ class ControlSource:
             if not hasattr(value, name):
                 raise ValueError(
                     f"found a {type_name(message)} without {name!r}, expected a Bool, or the `field` "
-                    "of it that tells"
+                    "of it with the source"
                 )
             value = getattr(value, name)
         kind, values = kind_of(value), self._rule.get("operator_values")
@@ -126,7 +126,7 @@ class ControlSource:
             if kind != "a flag":
                 raise ValueError(
                     f"found {value!r} in a {type_name(message)}, expected a Bool; for other types, "
-                    "operator_values: [...] says which values mean the operator"
+                    "operator_values: [...] lists the values that mean the operator"
                 )
             return bool(value)
         if kind != kind_of(values[0]):
@@ -150,7 +150,7 @@ class ControlSource:
         """The newest message cannot be used: the source is not known."""
         self._unknown = why
 
-    def judge(self, command: np.ndarray) -> None:
+    def compare(self, command: np.ndarray) -> None:
         """A command that differs from the policy's is the operator's."""
         if self.by_command and self._policy is not None:
             difference = float(np.abs(command - self._policy).max())

@@ -34,17 +34,12 @@ class Conversion:
         return [f"{self.bag} -> {self.target}{before}", *self.report.lines()]
 
 
-def converted_path(bag: Path, output: Path) -> Path:
-    """Where the Steps of `bag` lie."""
-    return output / bag_name(bag)
-
-
 def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:
     """Write the Steps of one bag; what is there already and the same is left as it is.
 
     BagError if other Steps are there, or the bag gives none.
     """
-    target = converted_path(bag, output)
+    target = output / bag_name(bag)
     beside = output / f"{target.name}.conversion.json"
     of: dict[str, Any] = json.loads(
         json.dumps({**source_files(bag), "mapping": asdict(mapping)})  # as it will be read

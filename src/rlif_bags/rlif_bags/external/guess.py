@@ -55,7 +55,7 @@ def starter(types: Mapping[str, str], facts: Facts) -> str:
 
     sources = {name: first(*kinds) for name, kinds, _ in _SOURCES if first(*kinds)}
     images = [t for t in sorted(types) if types[t] in IMAGES]
-    driver, told_by = _driver(types, facts, first(JOY), first(FLAG))
+    driver, reason = _driver(types, facts, first(JOY), first(FLAG))
     motion, scale = _motion(first, facts)
     content = {
         "control_rate": 10.0,
@@ -73,12 +73,12 @@ def starter(types: Mapping[str, str], facts: Facts) -> str:
         "control_rate": "guess: of the robot's policy, Hz",
         "features": "guess: those of the robot's observer",
         "command": "guess: the topic of the commands that the robot executed",
-        "driver": told_by,
+        "driver": reason,
         "release_dwell": "guess: those of the robot's arbiter, and a pause between episodes, s",
         **scale,
     }
     if images:
-        comments["cameras"] = "guess: the names; a policy tells cameras apart by them"
+        comments["cameras"] = "guess: the names; a policy identifies cameras by them"
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=96)
     lines = []
     for line in text.splitlines():
@@ -91,7 +91,7 @@ def starter(types: Mapping[str, str], facts: Facts) -> str:
 def _driver(
     types: Mapping[str, str], facts: Facts, joy: str, flag: str
 ) -> tuple[dict[str, Any], str]:
-    """What tells the control source, and why that was chosen."""
+    """Where the control source is recorded, and why that was chosen."""
     modes = [topic for topic in sorted(types) if types[topic] in MODES]
     if joy:
         pressed = facts.pressed.get(joy, Counter())
@@ -104,7 +104,7 @@ def _driver(
         return {"joy": joy, "button": button, "timeout": 0.5}, why
     if flag:
         return {"flag": flag, "timeout": 0}, "guess: true means that the operator is in control"
-    why = "guess: no Joy and no Bool tells who was in control"
+    why = "guess: found no Joy and no Bool for the control source"
     if modes:
         why += f"; perhaps {{flag: {modes[0]}, operator_values: [...]}}"
     return {"always": "operator"}, why

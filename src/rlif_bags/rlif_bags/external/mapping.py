@@ -25,7 +25,7 @@ gripper: {topic: /grip, open: 0.08, closed: 0.0}   # of the axis gripper: what i
                                         # a number, a flag or a GripperCommand; with `joint: NAME`
                                         # in a JointState or JointTrajectory
 gripper_threshold: 0.5                  # as the arbiter's
-driver: {joy: /joy, button: 4}          # what tells who was in control: a deadman button, or
+driver: {joy: /joy, button: 4}          # the control source: a deadman button, or
   # {motion: /spacenav/joy, motion_on: 0.15, motion_off: 0.05}   take-over by motion of a Joy or
   #                                     twist, as the arbiter's; axes: [0, 1, 2] counts only these
   # {flag: /manual}                     a Bool; or of text or whole numbers, with
@@ -45,7 +45,7 @@ success: ""                             # topic; a message ends the episode in s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +60,68 @@ from rlif_policy.features import StateLayout
 
 OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")  # of the arbiter
 AXES = ("x", "y", "z", "roll", "pitch", "yaw")
+
+
+def _is_number(value: Any) -> bool:
+    """A finite one; YAML's `true` and text are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0
+
+
+class Kind(NamedTuple):
+    """What a value must be."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+_NAME = Kind(lambda v: isinstance(v, str), "a name")
+_TOPIC = Kind(lambda v: isinstance(v, str) and v != "", "a topic")
+_OPTIONAL_TOPIC = Kind(lambda v: isinstance(v, str), "a topic")
+_NAMES = Kind(lambda v: all(isinstance(name, str) for name in v), "names")
+_MAPPING = Kind(lambda v: isinstance(v, Mapping) and _NAMES.fits(v), "{name: value}")
+_POSITIVE = Kind(lambda v: _is_number(v) and v > 0, "a number above 0")
+_AMOUNT = Kind(lambda v: _is_number(v) and v >= 0, "a number, 0 or more")
+_SIZE = Kind(lambda v: _is_index(v) and v > 0, "a whole number above 0")
+_INDEX = Kind(_is_index, "0 or a whole number above")
+_INDICES = Kind(lambda v: _is_list(v) and all(map(_is_index, v)), "indices, 0 or more")
+_VALUES = Kind(_is_list, "a list of values")
+_SOURCE = Kind(lambda v: v in ("operator", "policy"), "operator or policy")
+
+
+def _numbers(count: int) -> Kind:
+    return Kind(
+        lambda v: _is_list(v) and len(v) == count and all(map(_is_number, v)), f"{count} numbers"
+    )
+
+
+_FIELDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("sources", "cameras", "rois", "depth_ranges", "gripper", "driver"), _MAPPING),
+    **dict.fromkeys(("features", "joints", "axes"), _NAMES),
+    **dict.fromkeys(("control_rate", "max_age", "linear_scale", "angular_scale", "joint_scale",
+                     "episode_gap"), _POSITIVE),
+    **dict.fromkeys(("image_width", "image_height"), _SIZE),
+    **dict.fromkeys(("max_camera_skew", "release_dwell"), _AMOUNT),
+    "command": _TOPIC,
+    "success": _OPTIONAL_TOPIC,
+    "output": Kind(lambda v: v in OUTPUTS, f"one of {list(OUTPUTS)}"),
+}  # fmt: skip
+_ENTRIES: Mapping[str, Kind] = {
+    "sources": _TOPIC, "cameras": _TOPIC, "rois": _numbers(4), "depth_ranges": _numbers(2),
+}  # fmt: skip
+_DRIVER_ENTRIES: Mapping[str, Kind] = {
+    **dict.fromkeys(("joy", "motion", "flag", "policy"), _TOPIC),
+    **dict.fromkeys(("threshold", "timeout", "motion_on", "motion_off"), _AMOUNT),
+    **dict.fromkeys(("operator_values", "policy_values"), _VALUES),
+    "always": _SOURCE, "button": _INDEX, "axes": _INDICES, "field": _NAME,
+}  # fmt: skip
 
 
 class DriverKind(NamedTuple):
@@ -86,9 +148,9 @@ _DRIVERS: Mapping[str, DriverKind] = {
 _WITH_TOPIC = ("joy", "motion", "flag", "policy")
 
 
-def _is_number(value: Any) -> bool:
-    """A finite one; YAML's `true` and text are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _check(where: str, value: Any, kind: Kind) -> None:
+    if not kind.fits(value):
+        raise ValueError(f"{where}: found {value!r}, expected {kind.expected}")
 
 
 @dataclass(frozen=True)
@@ -121,20 +183,16 @@ class TopicMapping:
     success: str = ""
 
     def __post_init__(self) -> None:
-        self._check_kinds()
-        for name in ("control_rate", "max_age", "linear_scale", "angular_scale", "joint_scale",
-                     "episode_gap", "image_width", "image_height"):  # fmt: skip
-            value = getattr(self, name)
-            if not _is_number(value) or not value > 0:
-                raise ValueError(f"{name}: found {value!r}, expected a number above 0")
-        for name in ("image_width", "image_height"):
-            if not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected a whole number")
-        for name in ("max_camera_skew", "release_dwell"):
-            value = getattr(self, name)
-            if not _is_number(value) or value < 0:
-                raise ValueError(f"{name}: found {value!r}, expected a number, 0 or more")
-        self._check_cameras()
+        for name, kind in _FIELDS.items():
+            _check(name, getattr(self, name), kind)
+        for name, kind in _ENTRIES.items():
+            for key, value in getattr(self, name).items():
+                _check(f"{name}: {key}", value, kind)
+        for name in ("rois", "depth_ranges"):
+            if wrong := sorted(set(getattr(self, name)) - set(self.cameras)):
+                raise ValueError(
+                    f"{name}: found {wrong}, expected some of the cameras {list(self.cameras)}"
+                )
         needed = set(self.layout.sources)
         if needed != set(self.sources):
             raise ValueError(
@@ -144,107 +202,35 @@ class TopicMapping:
         self._check_axes()
         self._check_gripper()
         self._check_driver()
-        if not self.command:
-            raise ValueError("command: found no topic, expected that of the commands to the robot")
-
-    def _check_kinds(self) -> None:
-        """YAML takes a list where names were meant, and a number where a topic was."""
-        for name in ("sources", "cameras", "rois", "depth_ranges", "gripper", "driver"):
-            value = getattr(self, name)
-            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-                raise ValueError(f"{name}: found {value!r}, expected {{name: value}}")
-        topics = {"command": self.command, "success": self.success}
-        topics |= {f"sources: {name}": topic for name, topic in self.sources.items()}
-        topics |= {f"cameras: {name}": topic for name, topic in self.cameras.items()}
-        topics |= {f"driver: {k}": self.driver[k] for k in _WITH_TOPIC if k in self.driver}
-        if self.gripper:
-            topics["gripper: topic"] = self.gripper.get("topic", "")
-        for name, topic in topics.items():
-            if not isinstance(topic, str):
-                raise ValueError(f"{name}: found {topic!r}, expected a topic")
-        for name in ("features", "joints", "axes"):
-            names = getattr(self, name)
-            if not all(isinstance(entry, str) for entry in names):
-                raise ValueError(f"{name}: found {list(names)}, expected names")
 
     def _check_driver(self) -> None:
         driver = self.driver
         kind = next((kind for kind in _DRIVERS if kind in driver), "")
         if not kind or set(driver) - _DRIVERS[kind].optional != {kind, *_DRIVERS[kind].needed}:
             expected = " or ".join(
-                "{"
-                + ", ".join([name, *sorted(k.needed)])
-                + "}"
+                f"{{{', '.join([name, *sorted(k.needed)])}}}"
                 + f" (and {', '.join(sorted(k.optional))})" * bool(k.optional)
                 for name, k in _DRIVERS.items()
             )
             raise ValueError(f"driver: found {sorted(driver)}, expected {expected}")
-        if driver.get("always", "policy") not in ("operator", "policy"):
-            raise ValueError(
-                f"driver: found always: {driver['always']!r}, expected operator or policy"
-            )
-        button = driver.get("button", 0)
-        if not isinstance(button, int) or isinstance(button, bool) or button < 0:
-            raise ValueError(
-                f"driver: found button: {button!r}, expected 0 or a whole number above"
-            )
-        for name in ("threshold", "timeout", "motion_on", "motion_off"):
-            value = driver.get(name, 0)
-            if not _is_number(value) or value < 0:
-                raise ValueError(f"driver: found {name}: {value!r}, expected a number, 0 or more")
-        if kind == "motion":
-            self._check_motion()
-        if kind == "flag":
-            self._check_values()
-
-    def _check_motion(self) -> None:
-        driver = self.driver
+        for name, value in driver.items():
+            _check(f"driver: {name}", value, _DRIVER_ENTRIES[name])
         try:
             MotionGate(driver.get("motion_on", 0.15), driver.get("motion_off", 0.05))
         except ValueError as error:
             raise ValueError(f"driver: {error}") from error
-        axes = driver.get("axes", [0])
-        right = isinstance(axes, list) and axes
-        if not right or not all(type(axis) is int and axis >= 0 for axis in axes):
-            raise ValueError(f"driver: found axes: {axes!r}, expected indices, 0 or more")
-
-    def _check_values(self) -> None:
-        driver = self.driver
-        if not isinstance(driver.get("field", ""), str):
-            raise ValueError(f"driver: found field: {driver['field']!r}, expected a name")
         if "policy_values" in driver and "operator_values" not in driver:
             raise ValueError("driver: found policy_values, expected operator_values with them")
-        found: list[Any] = []
-        for name in ("operator_values", "policy_values"):
-            values = driver.get(name, ["any"])
-            if not isinstance(values, list) or not values:
-                raise ValueError(f"driver: found {name}: {values!r}, expected a list of values")
-            found += driver.get(name, [])
-        kinds = {type(value) for value in found}
+        values = [*driver.get("operator_values", ()), *driver.get("policy_values", ())]
+        kinds = {type(value) for value in values}
         if len(kinds) > 1 or not kinds <= {bool, int, str}:
             raise ValueError(
-                f"driver: found values {found}, expected all text, all whole numbers or all flags"
+                f"driver: found values {values}, expected all text, all whole numbers or all flags"
             )
-        if twice := [value for value in found if found.count(value) > 1]:
+        if twice := [value for value in values if values.count(value) > 1]:
             raise ValueError(f"driver: found {twice[0]!r} more than once, expected each value once")
 
-    def _check_cameras(self) -> None:
-        for field_name, size in (("rois", 4), ("depth_ranges", 2)):
-            given = getattr(self, field_name)
-            if wrong := sorted(set(given) - set(self.cameras)):
-                raise ValueError(
-                    f"{field_name}: found {wrong}, expected some of the cameras {list(self.cameras)}"
-                )
-            for name, numbers in given.items():
-                right = isinstance(numbers, Sequence) and len(numbers) == size
-                if not right or not all(map(_is_number, numbers)):
-                    raise ValueError(
-                        f"{field_name}: found {numbers!r} for {name}, expected {size} numbers"
-                    )
-
     def _check_axes(self) -> None:
-        if self.output not in OUTPUTS:
-            raise ValueError(f"output: found {self.output!r}, expected one of {list(OUTPUTS)}")
         axes = list(self.axes)
         if not self.motion or len(set(axes)) < len(axes):
             raise ValueError(f"axes: found {axes}, expected one or more, each once")
@@ -273,6 +259,7 @@ class TopicMapping:
                 f"gripper: found {sorted(self.gripper)}, expected topic, open and closed, and "
                 "joint where it is one of several"
             )
+        _check("gripper: topic", self.gripper["topic"], _TOPIC)
         ends = [self.gripper["open"], self.gripper["closed"]]
         if not all(map(_is_number, ends)) or ends[0] == ends[1]:
             raise ValueError(f"gripper: found open and closed {ends}, expected two numbers")

@@ -19,7 +19,7 @@ _POSES = "PoseStamped, PoseWithCovarianceStamped, TransformStamped or Odometry"
 
 
 def type_name(message: Any) -> str:
-    """`package/msg/Name` of a message, or its class where it does not say."""
+    """`package/msg/Name` of a message, or its class where it has none."""
     return str(getattr(message, "__msgtype__", type(message).__name__))
 
 
@@ -51,7 +51,7 @@ class Readings:
                 raise wrong_type(message, "WrenchStamped")
             return Wrench(_xyz(wrench.force), _xyz(wrench.torque))
         picture = _picture(message)
-        if source not in self._cameras:  # the first image tells the size; another one is an error
+        if source not in self._cameras:  # the first image sets the size; another one is an error
             self._cameras[source] = CameraSpec(
                 source, picture.width, picture.height, *self._size,
                 tuple(self._rois.get(source, ())), tuple(self._depth_ranges.get(source, ())),

@@ -51,8 +51,8 @@ class _ControlEvent(NamedTuple):
     """Something by which an intervention begins, goes on or ends."""
 
     stamp: int  # ns
-    engaged: bool  # the operator holds on
-    command: bool  # a command, or a change of the gripper; else only what the operator holds
+    engaged: bool  # the operator is in control
+    command: bool  # a command, or a change of the gripper; else the state of the device only
 
 
 @dataclass
@@ -60,11 +60,11 @@ class _Tick:
     """An open tick: its observation, and what happened in it."""
 
     start: int  # ns
-    seen: _Observation | None  # None: it cannot be used, and gives no step
+    observation: _Observation | None  # None: it cannot be used, and gives no step
     gaps: tuple[_Gap, ...] = ()  # why it gives none; with an observation it may be the last one
-    held: bool = False  # whether the operator drove when it began
+    held: bool = False  # whether the operator was in control when it began
     commands: list[np.ndarray] = field(default_factory=list)
-    moments: list[_ControlEvent] = field(default_factory=list)
+    events: list[_ControlEvent] = field(default_factory=list)
     gripper: float = 0.0  # what was commanded last when the tick ended
     grasped: bool = False  # whether that changed in it
 
@@ -104,14 +104,14 @@ class ExternalSteps:
         self._ends = 0  # Steps without an action
 
     def _forget(self) -> None:
-        """Begin with nothing seen yet."""
+        """Begin with no sample."""
         names = [*self._layout.sources, *self.mapping.cameras]
         self._samples = LatestSamples(dict.fromkeys(names, round(self.mapping.max_age * 1e9)))
         self._readings = Readings(self.mapping)
         # The bag has what was commanded: nothing is held back here for a time.
         config = GripperConfig(threshold=self.mapping.gripper_threshold, interval=0.0)
         self._gripper = Gripper(config)
-        self._success: int | None = None  # ns, of the newest message that said so
+        self._success: int | None = None  # ns, of the newest success message
         self._taken: dict[str, int] = {}  # ns; when the newest image of each camera was taken
 
     def feed(self, topic: str, stamp: int, message: Any) -> Iterator[tuple[int, StepRecord]]:
@@ -158,8 +158,8 @@ class ExternalSteps:
             return
         if -self._period < passed < 0:  # as where one file of a bag begins before another ends
             if not self.report.late:
-                words = f"logged {-passed / 1e9:.6f} s before the one ahead of it: taken as later"
-                self.report.note(topic, stamp, f"the first out of order: {words}")
+                text = f"logged {-passed / 1e9:.6f} s before the one ahead of it: taken as later"
+                self.report.note(topic, stamp, f"the first out of order: {text}")
             self.report.late += 1
             return
         self.report.note(topic, stamp, f"time jumps by {passed / 1e9:+.3f} s")
@@ -195,8 +195,8 @@ class ExternalSteps:
                 if of == self.mapping.driver_topic:
                     self._source.refuse(problems[-1])
         if problems:
-            words = "; ".join(dict.fromkeys(problems))  # each once
-            self.report.refuse(topic, stamp - self._shift, words)
+            text = "; ".join(dict.fromkeys(problems))  # each once
+            self.report.refuse(topic, stamp - self._shift, text)
 
     def _take_reading(self, source: str, topic: str, stamp: int, message: Any) -> str:
         """The message as a sample of `source`. Returns why it cannot be used; empty: it can."""
@@ -228,12 +228,12 @@ class ExternalSteps:
         self._source.read(stamp, message)
         # A release counts at once, as live; a button that stays pressed, with the next command.
         if self._tick is not None and not self._source.by_command and not self._source.engaged:
-            self._tick.moments.append(_ControlEvent(stamp, False, False))
+            self._tick.events.append(_ControlEvent(stamp, False, False))
 
     def _take_command(self, stamp: int, message: Any) -> None:
         values = command_values(message, self.mapping)
         self._same_frame(message)
-        self._source.judge(values)
+        self._source.compare(values)
         self._command = (stamp, values)
         self._newest_act = stamp
         if self._next < 0:
@@ -244,7 +244,7 @@ class ExternalSteps:
             self._next = stamp
         if self._tick is not None:
             self._tick.commands.append(values)
-            self._tick.moments.append(_ControlEvent(stamp, self._source.engaged, True))
+            self._tick.events.append(_ControlEvent(stamp, self._source.engaged, True))
 
     def _same_frame(self, message: Any) -> None:
         """FeatureError for a command in another frame than the first one: another direction."""
@@ -285,7 +285,7 @@ class ExternalSteps:
         if self._tick is not None:
             self._tick.gripper, self._tick.grasped = target, True
             engaged = self._source.engaged and not self._source.by_command
-            self._tick.moments.append(_ControlEvent(stamp, engaged, True))
+            self._tick.events.append(_ControlEvent(stamp, engaged, True))
 
     def _begin_tick(self, start: int) -> Iterator[tuple[int, StepRecord]]:
         """Close the open tick, and open the one at `start`."""
@@ -298,15 +298,15 @@ class ExternalSteps:
         began = self._command[0] == start
         # A difference to the policy's command holds for that command alone.
         holds = began or not self._source.by_command
-        seen, gaps = self._observe(start)
+        observation, gaps = self._observe(start)
         if unknown := self._source.unknown(start):
             gaps.append((self.mapping.driver_topic, "the control source is not known", unknown))
         held = self._source.engaged and holds
-        self._tick = _Tick(start, seen, tuple(gaps), held)
+        self._tick = _Tick(start, observation, tuple(gaps), held)
         self._tick.gripper = self._gripper.target
         if began:  # the command with which the episode begins
             self._tick.commands.append(self._command[1])
-            self._tick.moments.append(_ControlEvent(start, held, True))
+            self._tick.events.append(_ControlEvent(start, held, True))
 
     def _observe(self, now: int) -> tuple[_Observation | None, list[_Gap]]:
         """State and images at `now`, or why there are none."""
@@ -358,9 +358,9 @@ class ExternalSteps:
         for tick in ticks:
             if tick.commands:
                 self._in_force = (tick.start, np.mean(tick.commands, axis=0))
-            if tick.seen is None or tick.gaps:
-                for where, why, words in tick.gaps:
-                    self.report.gap(where, tick.start - self._shift, why, words)
+            if tick.observation is None or tick.gaps:
+                for where, why, text in tick.gaps:
+                    self.report.gap(where, tick.start - self._shift, why, text)
                 self._pass(tick)
                 continue
             stamp, action = self._in_force
@@ -372,35 +372,35 @@ class ExternalSteps:
                 clipped = np.append(clipped, tick.gripper)
             source, onset, number = self._control_of(tick)
             yield tick.start, self._step(
-                tick.seen, source=int(source), onset=onset, intervention_id=number,
+                tick.observation, source=int(source), onset=onset, intervention_id=number,
                 action=clipped.astype(np.float32), is_last=False, outcome=0,
             )  # fmt: skip
 
     def _pass(self, tick: _Tick) -> None:
-        """A gap: what was not seen is not learned across."""
+        """A gap: nothing is learned across it."""
         self._index += 1
         self._sequence += 1
-        for moment in tick.moments:
-            self._track(moment)
+        for event in tick.events:
+            self._track(event)
 
     def _control_of(self, tick: _Tick) -> tuple[Source, bool, int]:
-        """Who drove, whether that begins an intervention, and its number; as the arbiter's Tick."""
+        """The control source, whether an intervention begins, and its number; as the arbiter's Tick."""
         source, onset, number = Source.NONE, False, 0
         idle = [] if tick.acted else [_ControlEvent(tick.start, tick.held, False)]
-        for moment in (*idle, *tick.moments):
-            current = self._track(moment)
-            if moment.engaged:
+        for event in (*idle, *tick.events):
+            current = self._track(event)
+            if event.engaged:
                 source, number = Source.OPERATOR, current
                 onset |= current > self._last_onset
                 self._last_onset = current
-            elif moment.command and not current:  # inside the dwell it is nobody's
+            elif event.command and not current:  # inside the dwell there is no source
                 source = max(source, Source.POLICY)
         return source, onset, number
 
-    def _track(self, moment: _ControlEvent) -> int:
+    def _track(self, event: _ControlEvent) -> int:
         """The number of the intervention that goes on then; 0: none does."""
-        now = moment.stamp * 1e-9
-        if moment.engaged:
+        now = event.stamp * 1e-9
+        if event.engaged:
             return self._tracker.engage("driver", now).id
         if self._tracker.release(now):
             self._tracker.end()
@@ -414,7 +414,7 @@ class ExternalSteps:
         yield from self._close_tick()
         if outcome == Outcome.SUCCESS:
             yield from self._release_idle()
-        while self._idle and self._idle[0].seen is None:
+        while self._idle and self._idle[0].observation is None:
             self._pass(self._idle.pop(0))
         final = self._idle[0] if self._idle else _Tick(now, self._observe(now)[0])
         self._idle, self._next = [], -1
@@ -422,17 +422,17 @@ class ExternalSteps:
         where, recorded = f"episode {self._episode}", now - self._shift
         if not self._any:
             self.report.note(where, recorded, "is empty: none of its ticks gave a step")
-        elif final.seen is None:
+        elif final.observation is None:
             self.report.note(where, recorded, "has no last step: nothing to observe")
         else:
             yield final.start, self._step(
-                final.seen, source=0, onset=False, intervention_id=0, action=_NO_ACTION,
+                final.observation, source=0, onset=False, intervention_id=0, action=_NO_ACTION,
                 is_last=True, outcome=int(outcome),
             )  # fmt: skip
 
-    def _step(self, seen: _Observation, **values: Any) -> StepRecord:
+    def _step(self, observation: _Observation, **values: Any) -> StepRecord:
         step = StepRecord(
-            state=seen[0], images=seen[1],
+            state=observation[0], images=observation[1],
             sequence=self._sequence, episode_id=self._episode, step_index=self._index,
             is_first=self._index == 0, evaluation=False, **values,
         )  # fmt: skip
@@ -450,7 +450,7 @@ def external_steps(
 ) -> Iterator[tuple[int, StepRecord]]:
     """Stamps (ns) and Steps of an external recording.
 
-    BagError names topics that are not in it, and those of a type that nobody knows.
+    BagError names topics that are not in it, and those of unknown type.
     """
     report.bag = str(path)
     with open_bag(path, report.notes) as reader:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of observations and actions as Steps: prior data from wherever there are demonstrations.
 
-Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what tells the episodes
-apart: `episode_ids`, `terminals` (ended in success), `timeouts`, `dones` or `next_observations`: an
+Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what separates the
+episodes: `episode_ids`, `terminals` (ended in success), `timeouts`, `dones` or `next_observations`: an
 episode ends where one is not the observation of the next row. Where there are, these are used:
-`sources` (1 policy, 2 operator, 0 nobody) or `interventions`, `onsets`,
+`sources` (1 policy, 2 operator, 0 none) or `interventions`, `onsets`,
 `outcomes`, `evaluations`, `step_indices`, and images: see npz.py, which writes such arrays.
 
 `rewards` are not used: labels come from the control source.
@@ -19,8 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
-from rlif_bags.formats.export import optional
 from rlif_bags.formats.npz import IMAGES
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import NOT_ARRAYS, BagError
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
@@ -45,7 +45,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """How to read arrays that do not say.
+    """What the arrays may lack.
 
     driver: the control source, where there are no `sources`; outcome: of episodes without terminals and
     timeouts; action_scale: what is 1 in an action, to divide by
@@ -143,7 +143,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[in
 
 
 def _marked_ends(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-    """Rows [n] after which some array, or the end of them, says that an episode ends."""
+    """Rows [n] after which some array, or the end of them, ends an episode."""
     ends = np.zeros(count, np.bool_)
     for name in ENDS:
         if name in arrays:
@@ -157,7 +157,7 @@ def _marked_ends(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
 
 
 def _elsewhere(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Rows [n] whose next observation is not that of the next row; none where nothing tells."""
+    """Rows [n] whose next observation is not that of the next row; none without next_observations."""
     found = np.zeros(len(arrays["observations"]), np.bool_)
     if "next_observations" in arrays:
         after, following = arrays["next_observations"][:-1], arrays["observations"][1:]
@@ -187,16 +187,16 @@ def columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list[str]:
     """Notes for the user on arrays that are to become Steps.
 
-    one_episode: all rows are one. ValueError where that is not said and nothing tells episodes
-    apart.
+    one_episode: all rows are one. ValueError where neither that nor anything else separates
+    episodes.
     """
     count = _check(arrays)
     bounds = sorted(set(BOUNDS) & set(arrays))
     if one_episode and bounds:
-        raise ValueError(f"--one-episode: found {', '.join(bounds)}, which tell episodes apart")
+        raise ValueError(f"--one-episode: found {', '.join(bounds)}, which separate episodes")
     if not one_episode and not bounds:
         raise ValueError(
-            f"found nothing that tells the episodes apart ({', '.join(BOUNDS)}), only "
+            f"found nothing that separates the episodes ({', '.join(BOUNDS)}), only "
             f"{sorted(arrays)}; --one-episode if all rows are one"
         )
     notes = []
@@ -241,11 +241,11 @@ def _episode(
     """Without what came after the last action, that action has no successor and is left out."""
     start, stop = rows
     whole = "next_observations" in arrays and (images is None or images.final)
-    driven = stop - start if whole else stop - start - 1
+    actions = stop - start if whole else stop - start - 1
     pictures = None if images is None else images.of(start, stop)
     previous = Source.NONE
-    for i in range(driven + 1):
-        row, last = start + i, i == driven
+    for i in range(actions + 1):
+        row, last = start + i, i == actions
         source = Source.NONE if last else _source(arrays, config, row)
         onset = source == Source.OPERATOR and previous != Source.OPERATOR
         if "onsets" in arrays and not last:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -26,10 +27,11 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 
-from rlif_bags.formats.export import ExportReader, Run, new_directory, optional
+from rlif_bags.formats.export import ExportReader, Run
 from rlif_bags.formats.lerobot_stats import RunningStats, image_stats, vector_stats
 from rlif_bags.formats.video import VideoFormat, VideoWriter
-from rlif_bags.reading.files import BagError
+from rlif_bags.optional import optional
+from rlif_bags.reading.files import BagError, new_directory
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -40,6 +42,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 FINAL_PATH = "rlif/final.parquet"
+PLACE = ("chunk_index", "file_index")
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 # Column of the dataset: column of a run, and its type. Vectors have the size of state or action.
 SCALARS: Mapping[str, tuple[str, str]] = {
@@ -73,9 +76,9 @@ INDICES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class LeRobotConfig:
-    """What the bags do not say.
+    """What is not in the bags.
 
-    task: in words; fps: 0 takes the rate of the Steps; codec: of video.py; robot: its type
+    task: as text; fps: 0 takes the rate of the Steps; codec: of video.py; robot: its type
     """
 
     task: str = "unnamed task"
@@ -114,7 +117,7 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
 
 
 def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
-    """The first runs, up to one that is long enough: the gaps of few Steps tremble."""
+    """The first runs, up to one that is long enough: few Steps have no stable rate."""
     found: list[Run] = []
     for run in runs:
         found.append(run)
@@ -124,7 +127,7 @@ def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
 
 
 def rate_of(runs: Sequence[Run]) -> float:
-    """Hz, by the longest of these runs. ValueError where its stamps tell none."""
+    """Hz, by the longest of these runs. ValueError where its stamps have none."""
     run = max(runs, key=len)
     gaps = np.diff([frame.stamp for frame in run.frames])
     if not (gaps > 0).all():
@@ -152,89 +155,54 @@ def _refuse_other_rate(run: Run, expected: float) -> None:
         )
 
 
-@dataclass
 class _Files:
-    """Which file of a kind is written, by the rule that a file is not to exceed a size."""
+    """Files of one kind, one after another, by the rule that none is to exceed a size."""
 
-    limit: int
-    chunk: int = 0
-    file: int = 0
+    def __init__(self, root: Path, pattern: str, mib: float, key: str = "") -> None:
+        self.key = key  # of a camera
+        self._root, self._pattern, self._limit = root, pattern, mib * 2**20
+        self._number = 0
+        self.writer: Any = None
+        self.size = 0  # bytes written so far, about
 
-    def next(self) -> None:
-        self.file += 1
-        if self.file == CHUNK_FILES:
-            self.chunk, self.file = self.chunk + 1, 0
+    def place(self) -> dict[str, int]:
+        """Chunk and file into which the next episode goes."""
+        if self.writer is not None and self.size >= self._limit:
+            self.close()
+            self._number += 1
+        return dict(zip(PLACE, divmod(self._number, CHUNK_FILES), strict=True))
 
-
-@dataclass
-class _Table:
-    """Parquet files of one schema, a row group for each `write`."""
-
-    root: Path
-    pattern: str
-    schema: Any
-    files: _Files = field(default_factory=lambda: _Files(DATA_MIB << 20))
-    writer: Any = None
-    size: int = 0
-
-    def write(self, columns: Mapping[str, Sequence[Any] | Any]) -> None:
-        """Append these columns; `place()` was where they go."""
-        arrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
-        table = arrow.table(dict(columns), schema=self.schema)
+    def _open(self, make_writer: Callable[[Path], Any]) -> dict[str, int]:
+        place = self.place()
         if self.writer is None:
-            chunk, file = self.place()
-            path = self.root / self.pattern.format(chunk_index=chunk, file_index=file)
+            path = self._root / self._pattern.format(video_key=self.key, **place)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.writer = parquet.ParquetWriter(path, self.schema, compression="snappy")
-        self.writer.write_table(table)
-        self.size += table.nbytes
-
-    def place(self) -> tuple[int, int]:
-        """Chunk and file of the next `write`."""
-        if self.writer is not None and self.size >= self.files.limit:
-            self.close()
-            self.files.next()
-        return self.files.chunk, self.files.file
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-        self.writer, self.size = None, 0
-
-
-@dataclass
-class _Videos:
-    """The mp4 files of one camera."""
-
-    root: Path
-    key: str
-    form: VideoFormat
-    files: _Files = field(default_factory=lambda: _Files(VIDEO_MIB << 20))
-    writer: VideoWriter | None = None
-
-    def add(self, images: Iterable[np.ndarray]) -> dict[str, Any]:
-        """Append an episode; what the metadata say of it."""
-        if self.writer is not None and self.writer.size() >= self.files.limit:
-            self.close()
-            self.files.next()
-        chunk, file = self.files.chunk, self.files.file
-        if self.writer is None:
-            relative = VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
-            self.writer = VideoWriter(self.root / relative, self.form)
-        first = self.writer.count
-        for image in images:
-            self.writer.write(image)
-        return {
-            f"videos/{self.key}/chunk_index": chunk,
-            f"videos/{self.key}/file_index": file,
-            f"videos/{self.key}/from_timestamp": float(first / self.form.fps),
-            f"videos/{self.key}/to_timestamp": float(self.writer.count / self.form.fps),
-        }
+            self.writer, self.size = make_writer(path), 0
+        return place
 
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
         self.writer = None
+
+    def add_rows(self, table: Any) -> dict[str, int]:
+        """Append a pyarrow table, as a row group of its own."""
+        parquet = optional("pyarrow.parquet")
+        place = self._open(lambda path: parquet.ParquetWriter(path, table.schema))
+        self.writer.write_table(table)
+        self.size += table.nbytes
+        return place
+
+    def add_video(self, images: Sequence[np.ndarray], form: VideoFormat) -> dict[str, Any]:
+        """Append the frames of an episode; returns its metadata."""
+        place = self._open(lambda path: VideoWriter(path, form))
+        first = self.writer.count
+        for image in images:
+            self.writer.write(image)
+        self.size = self.writer.size()
+        times = (float(number / form.fps) for number in (first, self.writer.count))
+        found = {**place, **dict(zip(("from_timestamp", "to_timestamp"), times, strict=True))}
+        return {f"videos/{self.key}/{name}": value for name, value in found.items()}
 
 
 class _Dataset:
@@ -244,63 +212,44 @@ class _Dataset:
         self.root, self.config, self.fps = root, config, fps
         self.episodes = self.frames = 0
         self.stats = RunningStats()
-        sizes = {"observations": len(run.states[0]), "actions": len(run.driven[0].record.action)}
-        sizes |= {"next_observations": sizes["observations"]}
-        sizes |= dict.fromkeys(ASKED, sizes["actions"])
-        self.videos = [
-            _Videos(
-                root,
-                IMAGES + name,
-                VideoFormat(Fraction(fps), height, width, channels, codec=config.codec),
-            )  # fmt: skip
-            for name, (height, width, channels) in zip(
-                run.cameras, (image.shape for image in run.frames[0].record.images), strict=True
-            )
-        ]
-        self.features = features(sizes, self.videos, fps)
-        arrow = optional("pyarrow")
-        self.data = _Table(root, DATA_PATH, data_schema(arrow, self.features))
-        self.meta = _Table(root, EPISODES_PATH, episode_schema(arrow, self.features))
-        fields = [
-            ("episode_index", arrow.int64()),
-            ("key", arrow.string()),
-            ("png", arrow.binary()),
-        ]
-        self.final = _Table(root, FINAL_PATH, arrow.schema(fields))
+        shapes = [image.shape for image in run.frames[0].record.images]
+        self.forms = {
+            IMAGES + name: VideoFormat(Fraction(fps), height, width, channels, config.codec)
+            for name, (height, width, channels) in zip(run.cameras, shapes, strict=True)
+        }
+        self.features = _features(run, self.forms, fps)
+        self.data = _Files(root, DATA_PATH, DATA_MIB)
+        self.meta = _Files(root, EPISODES_PATH, DATA_MIB)
+        self.final = _Files(root, FINAL_PATH, math.inf)
+        self.videos = [_Files(root, VIDEO_PATH, VIDEO_MIB, key) for key in self.forms]
 
     def __enter__(self) -> _Dataset:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for table in (self.data, self.meta, self.final):
-            table.close()
-        for videos in self.videos:
-            videos.close()
+        for files in (self.data, self.meta, self.final, *self.videos):
+            files.close()
 
     def add(self, run: Run) -> None:
-        count = len(run)
-        columns = self._columns(run)
-        chunk, file = self.data.place()
+        arrow, count, columns = optional("pyarrow"), len(run), self._columns(run)
+        place = self.data.add_rows(arrow.table({k: _column(v) for k, v in columns.items()}))
         episode: dict[str, Any] = {
             "episode_index": self.episodes, "tasks": [self.config.task], "length": count,
-            "data/chunk_index": chunk, "data/file_index": file,
+            **{f"data/{name}": number for name, number in place.items()},
             "dataset_from_index": self.frames, "dataset_to_index": self.frames + count,
         }  # fmt: skip
-        self.data.write({k: _arrow(v) for k, v in columns.items()})
         stats = {key: vector_stats(values) for key, values in columns.items()}
-        for number, videos in enumerate(self.videos):
-            images = run.images(number)
-            episode.update(videos.add(images[:-1]))
-            stats[videos.key] = image_stats(images[:-1])
-            self.final.write(
-                {"episode_index": [self.episodes], "key": [videos.key], "png": [_png(images[-1])]}
-            )
+        for camera, videos in enumerate(self.videos):
+            *images, last = run.images(camera)
+            episode |= videos.add_video(images, self.forms[videos.key])
+            stats[videos.key] = image_stats(images)
+            final = {"episode_index": self.episodes, "key": videos.key, "png": _png(last)}
+            self.final.add_rows(arrow.Table.from_pylist([final]))
         for key, values in stats.items():
             for name, value in values.items():
                 episode[f"stats/{key}/{name}"] = value.tolist()
-        meta_chunk, meta_file = self.meta.place()
-        episode |= {"meta/episodes/chunk_index": meta_chunk, "meta/episodes/file_index": meta_file}
-        self.meta.write({name: [value] for name, value in episode.items()})
+        episode |= {f"meta/episodes/{name}": at for name, at in self.meta.place().items()}
+        self.meta.add_rows(arrow.Table.from_pylist([episode]))
         self.stats.add(stats)
         self.episodes, self.frames = self.episodes + 1, self.frames + count
 
@@ -312,18 +261,15 @@ class _Dataset:
         for name in ASKED:  # NaN becomes null when LeRobot merges datasets, and cannot be read then
             known = ~np.isnan(found[name]).any(axis=1)
             found |= {name: np.nan_to_num(found[name]), f"{name}_known": known}
-        columns = {key: found[name] for key, name in VECTORS.items()}
-        columns |= {key: found[name] for key, (name, _) in SCALARS.items()}
-        return columns | {
-            "timestamp": (frame / self.fps).astype(np.float32),
-            "frame_index": frame,
-            "episode_index": np.full(count, self.episodes),
-            "index": self.frames + frame,
-            "task_index": np.zeros(count, np.int64),
-        }
+        columns = {key: found[name].astype(np.float32) for key, name in VECTORS.items()}
+        columns |= {key: found[name].astype(kind) for key, (name, kind) in SCALARS.items()}
+        values: Sequence[Any] = (frame / self.fps, frame, self.episodes, self.frames + frame, 0)
+        for (name, kind), value in zip(INDICES.items(), values, strict=True):
+            columns[name] = np.broadcast_to(value, count).astype(kind)
+        return columns
 
     def finish(self) -> None:
-        """What can be said only at the end."""
+        """What is known only at the end."""
         _write_tasks(self.root / "meta/tasks.parquet", [self.config.task])
         info = {
             "codebase_version": VERSION, "robot_type": self.config.robot,
@@ -338,16 +284,16 @@ class _Dataset:
             (self.root / f"meta/{name}.json").write_text(text, encoding="utf-8")
 
 
-def features(sizes: Mapping[str, int], videos: Sequence[_Videos], fps: int) -> dict[str, Any]:
+def _features(run: Run, forms: Mapping[str, VideoFormat], fps: int) -> dict[str, Any]:
     """The `features` of info.json."""
     found: dict[str, Any] = {}
+    step = run.frames[0].record
     for key, name in VECTORS.items():
-        size = sizes[name]
+        size = len(step.state if name.endswith("observations") else step.action)
         names = [f"{key.rpartition('.')[2]}_{i}" for i in range(size)]
         found[key] = {"dtype": "float32", "shape": [size], "names": names}
-    for videos_of in videos:
-        form = videos_of.form
-        found[videos_of.key] = {
+    for key, form in forms.items():
+        found[key] = {
             "dtype": "video",
             "shape": [form.height, form.width, 3],
             "names": ["height", "width", "channels"],
@@ -364,44 +310,12 @@ def features(sizes: Mapping[str, int], videos: Sequence[_Videos], fps: int) -> d
     return found
 
 
-def data_schema(arrow: Any, described: Mapping[str, Any]) -> Any:
-    """Of the data files: a feature of one entry is a plain value, others are lists of fixed size."""
-    kinds = {"float32": arrow.float32(), "int64": arrow.int64(), "bool": arrow.bool_()}
-    fields = []
-    for key, feature in described.items():
-        if feature["dtype"] != "video":
-            kind, size = kinds[feature["dtype"]], feature["shape"][0]
-            fields.append((key, kind if size == 1 else arrow.list_(kind, size)))
-    return arrow.schema(fields)
-
-
-def episode_schema(arrow: Any, described: Mapping[str, Any]) -> Any:
-    """Of the episodes' metadata."""
-    whole = arrow.int64()
-    fields = [("episode_index", whole), ("tasks", arrow.list_(arrow.string())), ("length", whole)]
-    names = ["data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index"]
-    fields += [(name, whole) for name in names]
-    kind = arrow.list_(arrow.float64())
-    image_kind = arrow.list_(arrow.list_(kind))
-    for key, feature in described.items():
-        if feature["dtype"] == "video":
-            fields += [(f"videos/{key}/{name}", whole) for name in ("chunk_index", "file_index")]
-            for name in ("from_timestamp", "to_timestamp"):
-                fields.append((f"videos/{key}/{name}", arrow.float64()))
-    for key, feature in described.items():
-        of_key = image_kind if feature["dtype"] == "video" else kind
-        for name in RunningStats.NAMES:
-            of_name = arrow.list_(whole) if name == "count" else of_key
-            fields.append((f"stats/{key}/{name}", of_name))
-    fields += [(f"meta/episodes/{name}", whole) for name in ("chunk_index", "file_index")]
-    return arrow.schema(fields)
-
-
-def _arrow(values: np.ndarray) -> Any:
-    """A column: rows of one entry are plain values."""
-    if values.ndim == 2 and values.shape[1] == 1:
-        return values[:, 0]
-    return list(values) if values.ndim == 2 else values
+def _column(values: np.ndarray) -> Any:
+    """Of a data file: rows of one entry are plain values, others are lists of fixed size."""
+    arrow, flat = optional("pyarrow"), values.reshape(-1)
+    if len(flat) == len(values):
+        return arrow.array(flat)
+    return arrow.FixedSizeListArray.from_arrays(arrow.array(flat), values.shape[1])
 
 
 def _png(image: np.ndarray) -> bytes:

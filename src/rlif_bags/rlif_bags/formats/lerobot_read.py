@@ -14,13 +14,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
 
-from rlif_bags.formats.export import optional
 from rlif_bags.formats.lerobot import (
     ACTION,
     ASKED,
@@ -32,9 +32,9 @@ from rlif_bags.formats.lerobot import (
     final_images,
 )
 from rlif_bags.formats.video import VideoReader
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 
-ROWS = 256  # of a data file that are decoded at once
 LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")
 
 
@@ -205,41 +205,27 @@ class LeRobotReader:
             raise BagError(f"{self.root}: found no column {name!r}, only {sorted(found)}")
         return found[name]
 
-    def close(self) -> None:
-        for video in self._videos.values():
-            video.close()
-
     def _episodes(self) -> Iterator[dict[str, Any]]:
         paths = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
         if not paths:
             raise BagError(f"{self.root}/meta/episodes: found no parquet file")
         for path in paths:
-            for batch in _batches(path, 16, lambda name: not name.startswith("stats/")):
-                yield from batch.to_pylist()
+            yield from _read(path, lambda name: not name.startswith("stats/")).to_pylist()
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Episode and columns, in one pass over the data files; images as they are stored."""
         known = {*self._state, self._action, *VECTORS, *SCALARS, "timestamp", "episode_index",
                  *self._keys}  # fmt: skip
-        number, rows = -1, dict[str, list[Any]]()
         for path in sorted((self.root / self._data.partition("{")[0]).parent.glob("*/*.parquet")):
-            for batch in _batches(path, ROWS, known.__contains__):
-                if "episode_index" not in batch.schema.names:
-                    raise BagError(f"{path}: found no column 'episode_index'")
-                for start, stop, found in _stretches(batch["episode_index"].to_numpy()):
-                    if found != number and rows:
-                        yield number, self._whole(rows)
-                        rows = {}
-                    number = found
-                    for name in batch.schema.names:
-                        if name != "episode_index":
-                            part = batch[name].slice(start, stop - start)
-                            rows.setdefault(name, []).extend(part.to_pylist())
-        if rows:
-            yield number, self._whole(rows)
-
-    def _whole(self, rows: Mapping[str, list[Any]]) -> dict[str, Any]:
-        return {k: v if k in self._keys else np.asarray(v) for k, v in rows.items()}
+            table = _read(path, known.__contains__)
+            if "episode_index" not in table.column_names:
+                raise BagError(f"{path}: found no column 'episode_index'")
+            numbers = table["episode_index"].to_numpy()
+            starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()]
+            for start, stop in pairwise([*starts, len(numbers)]):
+                rows = table.slice(start, stop - start).to_pydict()
+                whole = {k: v if k in self._keys else np.asarray(v) for k, v in rows.items()}
+                yield int(numbers[start]), whole
 
     def _arrays(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """By the names of `steps_from_arrays`."""
@@ -275,21 +261,14 @@ class LeRobotReader:
         yield from zip(*streams, strict=True)
 
 
-def _batches(path: Path, size: int, wanted: Callable[[str], bool]) -> Iterator[Any]:
-    """Rows of a parquet file, so many at a time, with the columns that are wanted. BagError."""
+def _read(path: Path, wanted: Callable[[str], bool]) -> Any:
+    """The wanted columns of a parquet file, of which LeRobot makes none too large. BagError."""
+    parquet = optional("pyarrow.parquet")
     try:
-        with optional("pyarrow.parquet").ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if wanted(name)]
-            yield from file.iter_batches(size, columns=names)
+        names = [name for name in parquet.read_schema(path).names if wanted(name)]
+        return parquet.read_table(path, columns=names, partitioning=None)
     except (OSError, ValueError) as error:  # pyarrow's are
         raise BagError(f"{path}: cannot be read: {error}") from error
-
-
-def _stretches(numbers: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Start, stop and value of rows of equal numbers."""
-    starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()]
-    for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
-        yield start, stop, int(numbers[start])
 
 
 def _picture(stored: Mapping[str, Any]) -> np.ndarray:

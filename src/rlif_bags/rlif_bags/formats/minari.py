@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.formats.export import ExportReader, Run, new_directory, optional
-from rlif_bags.reading.files import BagError
+from rlif_bags.formats.export import ExportReader, Run
+from rlif_bags.optional import optional
+from rlif_bags.reading.files import BagError, new_directory
 
 INFOS = (
     "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",
@@ -34,20 +35,12 @@ CAMERAS = "rlif_cameras"  # their order, of which a dictionary space knows nothi
 NAME = re.compile(r"[-\w]+-v\d+")
 
 
-@dataclass(frozen=True)
-class MinariConfig:
-    """What the bags do not say, for the metadata."""
-
-    author: str = ""
-
-
-def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None = None) -> None:
+def write_minari(reader: ExportReader, output: Path, author: str = "") -> None:
     """The runs of `reader` as the dataset `output`, complete or not at all. BagError names why.
 
     The name of the directory is the id of the dataset, so it must end in -v0 or the like. Holds one
     episode in memory at a time.
     """
-    config = config or MinariConfig()
     if not NAME.fullmatch(output.name):
         raise BagError(f"{output.name}: found no Minari id, expected NAME-v0 (or another number)")
     storage_of = optional("minari.dataset.minari_storage").MinariStorage
@@ -58,7 +51,7 @@ def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None
         for run in reader:
             if storage is None:
                 storage = _new_storage(storage_of, (partial / "data").resolve(), run, reader.notes)
-                about = _about(output.name, reader, config)
+                about = _about(output.name, reader, author)
                 storage.update_metadata({**about, CAMERAS: list(run.cameras)})
             storage.update_episodes([_buffer(run)])
         if storage is None:
@@ -67,7 +60,7 @@ def write_minari(reader: ExportReader, output: Path, config: MinariConfig | None
 
 def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any:
     spaces = optional("gymnasium.spaces")
-    state, action = run.states[0], run.driven[0].record.action
+    state, action = run.states[0], run.with_action[0].record.action
     observation = spaces.Box(-np.inf, np.inf, state.shape, np.float32)
     images = dict(zip(run.cameras, run.frames[0].record.images, strict=True))
     if images:
@@ -97,15 +90,15 @@ def _check_jpeg(images: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def _about(name: str, reader: ExportReader, config: MinariConfig) -> dict[str, Any]:
+def _about(name: str, reader: ExportReader, author: str) -> dict[str, Any]:
     about: dict[str, Any] = {
         "dataset_id": name,
         "minari_version": optional("minari").__version__,
         "algorithm_name": "RLIF",
-        "description": f"Steps of a robot that a person corrects; rewards: {reader.config.scheme}.",
+        "description": f"Steps of a robot that a person corrects; rewards: {reader.work.scheme}.",
     }
-    if config.author:
-        about["author"] = {config.author}
+    if author:
+        about["author"] = {author}
     return about
 
 

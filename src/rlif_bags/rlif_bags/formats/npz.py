@@ -3,12 +3,12 @@
 
 observations, next_observations  float32 [n, state_dim]
 actions                          float32 [n, action_dim], as executed
-policy_actions, operator_actions the same, as asked for; NaN where nobody did
+policy_actions, operator_actions the same, as requested; NaN where not
 rewards                          float32 [n], of the label scheme
 terminals, timeouts              bool [n]: ended in success; ended otherwise, to be bootstrapped
 outcomes                         uint8 [n]: in an episode's last row, of it (rlif_msgs/Episode)
 episode_ids, step_indices        uint32 [n]
-sources, onsets, interventions   uint8 [n] (1 policy, 2 operator, 0 nobody), bool, bool [n]
+sources, onsets, interventions   uint8 [n] (1 policy, 2 operator, 0 none), bool, bool [n]
 evaluations                      bool [n]
 stamps                           int64 [n], ns, of the observation
 images.NAME                      uint8 [frames, height, width, channels], one for each camera
@@ -17,18 +17,17 @@ image_rows                       int64 [n]: of the observation; the next one's i
 
 from __future__ import annotations
 
-import io
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from rlif_bags.formats.export import ExportReader, Run, partial_directory
-from rlif_bags.reading.files import BagError
+from rlif_bags.formats.export import ExportReader, Run
+from rlif_bags.reading.files import NOT_ARRAYS, BagError, partial_directory, refuse_existing
 
 IMAGES = "images."
 
@@ -50,125 +49,64 @@ def write_npz(reader: ExportReader, output: Path) -> None:
     Holds one episode in memory at a time: rows wait in files beside the output until all are there.
     """
     with partial_directory(output) as partial:
-        with _Rows(partial) as rows:
+        kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        with ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
             frames = 0
             for run in reader:
-                rows.append(run_arrays(run, reader.runs, frames))
+                for name, array in run_arrays(run, reader.runs, frames).items():
+                    if name not in files:
+                        files[name] = stack.enter_context((partial / name).open("wb"))
+                        kinds[name] = (array.dtype, array.shape[1:])
+                    files[name].write(np.ascontiguousarray(array).tobytes())
                 frames += len(run) + 1
-        if not rows.counts:
-            why = "; ".join(reader.lines())
-            raise BagError(f"there is no transition to export{': ' * bool(why)}{why}")
-        rows.compress(partial / output.name)
-        (partial / output.name).rename(output)
-
-
-class _Rows:
-    """Arrays that grow by rows, each in a file of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.counts: dict[str, int] = {}
-        self.kinds: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
-        self._files: dict[str, BinaryIO] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> _Rows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _path(self, name: str) -> Path:
-        return self.directory / f"{name}.rows"
-
-    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            if name not in self._files:
-                path = self._path(name)
-                self._files[name] = self._stack.enter_context(path.open("wb"))
-                self.kinds[name] = (array.dtype, array.shape[1:])
-            self._files[name].write(np.ascontiguousarray(array).tobytes())
-            self.counts[name] = self.counts.get(name, 0) + len(array)
-
-    def compress(self, path: Path) -> None:
-        """All of them as an npz file."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, (dtype, shape) in self.kinds.items():
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(dtype),
-                    "fortran_order": False,
-                    "shape": (self.counts[name], *shape),
-                }
-                with (
-                    archive.open(f"{name}.npy", "w", force_zip64=True) as out,
-                    self._path(name).open("rb") as raw,
-                ):
-                    start = io.BytesIO()
-                    np.lib.format.write_array_header_1_0(start, header)
-                    out.write(start.getvalue())
-                    shutil.copyfileobj(raw, out, 1 << 20)
+        if not kinds:
+            raise BagError("; ".join(["there is no transition to export", *reader.lines()]))
+        with (partial / ".whole").open("wb") as stream:
+            arrays: dict[str, Any] = {
+                name: np.memmap(partial / name, dtype, "r").reshape(-1, *shape)
+                for name, (dtype, shape) in kinds.items()
+            }
+            np.savez_compressed(stream, **arrays)
+        refuse_existing(output)
+        (partial / ".whole").rename(output)
 
 
 class NpzImages:
-    """The images.NAME of an npz file, for `steps_from_arrays`. ValueError names a wrong one."""
+    """The images.NAME of an npz file, for `steps_from_arrays`. BagError names a wrong one.
+
+    They are unpacked into a temporary directory: NumPy would load all of them into memory.
+    """
 
     def __init__(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-        with zipfile.ZipFile(path) as archive:
-            members = [name.removesuffix(".npy") for name in archive.namelist()]
-        self.cameras = [name for name in members if name.startswith(IMAGES)]
-        self._rows = [_NpzRows(path, name) for name in self.cameras]
+        self._unpacked = TemporaryDirectory(prefix="rlif-npz-")
+        self._images: dict[str, np.ndarray] = {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.namelist():
+                    if member.startswith(IMAGES):
+                        file = archive.extract(member, self._unpacked.name)
+                        name = member.removesuffix(".npy")
+                        self._images[name] = _checked(name, np.load(file, mmap_mode="r"))
+        except NOT_ARRAYS as error:
+            raise BagError(f"{path}: {error}") from error
+        self.cameras = [*self._images]
         self.final = "image_rows" in arrays
         self._at = arrays.get("image_rows", np.arange(len(arrays["observations"])))
 
     def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
         wanted = self._at[start:stop].tolist()
         for row in [*wanted, wanted[-1] + 1] if self.final else wanted:
-            yield tuple(rows[row] for rows in self._rows)
+            for name, images in self._images.items():
+                if not 0 <= row < len(images):
+                    raise ValueError(f"{name}: found {len(images)} rows, expected row {row}")
+            yield tuple(images[row] for images in self._images.values())
 
-    def close(self) -> None:
-        for rows in self._rows:
-            rows.close()
 
-
-class _NpzRows:
-    """Rows of one array of an npz file, read forwards: only one lies in memory."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = path, name
-        self._archive = zipfile.ZipFile(path)
-        self._open()
-
-    def _open(self) -> None:
-        self._file = self._archive.open(f"{self._name}.npy")
-        version = np.lib.format.read_magic(self._file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read(self._file)
-        if fortran or dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
-            raise ValueError(
-                f"{self._name}: found {dtype} {shape}, expected uint8 [rows, height, width, 1 or 3]"
-            )
-        self.rows, self.shape = shape[0], shape[1:]
-        self._next, self._last = 0, np.zeros(self.shape, np.uint8)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        """ValueError where the array ends before."""
-        if not 0 <= row < self.rows:
-            raise ValueError(f"{self._name}: found {self.rows} rows, expected row {row}")
-        if row < self._next - 1:
-            self._file.close()
-            self._open()
-        size = int(np.prod(self.shape))
-        while self._next <= row:
-            data = self._file.read(size)
-            if len(data) < size:
-                raise ValueError(f"{self._name}: the file ends in row {self._next}")
-            self._last = np.frombuffer(data, np.uint8).reshape(self.shape)
-            self._next += 1
-        return self._last
-
-    def close(self) -> None:
-        self._file.close()
-        self._archive.close()
+def _checked(name: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise ValueError(
+            f"{name}: found {images.dtype} {images.shape}, expected uint8 [rows, height, width, "
+            "1 or 3]"
+        )
+    return images

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from rlif_bags.formats.export import optional
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 
 CODECS = ("h264", "lossless")
@@ -51,7 +50,7 @@ class VideoFormat:
 
 
 class VideoWriter:
-    """One mp4 file: `with VideoWriter(path, form) as w: w.write(image)`."""
+    """One mp4 file, complete when it is closed."""
 
     def __init__(self, path: Path, form: VideoFormat) -> None:
         self.path, self.form, self.count = path, form, 0
@@ -84,17 +83,6 @@ class VideoWriter:
     def close(self) -> None:
         self._container.mux(self._stream.encode(None))
         self._container.close()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class VideoReader:

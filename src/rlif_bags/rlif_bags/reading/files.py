@@ -6,14 +6,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import yaml
 import zstandard
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 _MAGIC = b"\x89MCAP0\r\n"
 # What NumPy raises where a file of arrays is none, or is cut.
@@ -31,7 +34,7 @@ class BagError(RuntimeError):
 
 
 def unpacked_message(data: bytes) -> bytes:
-    """The same, or what is in it: `--compression-mode message`, where no metadata.yaml says so."""
+    """The same, or what is in it: `--compression-mode message`."""
     if data[:4] == _ZSTD_MAGIC:
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     return data
@@ -52,20 +55,13 @@ def storage_files(path: Path, kind: str) -> list[Path]:
 
 
 def is_finished(file: Path) -> bool:
-    """Whether an MCAP file has its end, that is, its index; it had, if it was compressed whole."""
-    if file.suffix == ZSTD:
-        return True
+    """Whether an MCAP file has its end, that is, its index."""
     size = file.stat().st_size
     if size < 2 * len(_MAGIC):
         return False
     with file.open("rb") as stream:
         stream.seek(size - len(_MAGIC))
         return stream.read() == _MAGIC
-
-
-def unfinished_files(path: Path) -> list[Path]:
-    """The MCAP files of a bag that have no end."""
-    return [file for file in storage_files(path, MCAP) if not is_finished(file)]
 
 
 def part_of(file: Path) -> tuple[str, int]:
@@ -84,43 +80,32 @@ def is_one_recording(files: Sequence[Path]) -> bool:
 
 
 def is_bag(path: Path) -> bool:
-    """A directory with the files of a bag, or one such file.
-
-    A directory of other bags is none, and so is one of files that are not the parts of one
-    recording: each of these is.
-    """
+    """A directory with the files of one recording, or one such file; not a directory of bags."""
     if not path.is_dir():
         return path.is_file() and path.name.removesuffix(ZSTD).endswith(STORAGE)
+    files = files_in(path)
     if _has_metadata(path):
         return True
-    files = _files_in(path)
     kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
     if len(kinds) != 1 or not is_one_recording(files):
         return False
-    inside = [directory for directory in _visible(path) if directory.is_dir()]
-    return not any(_has_metadata(directory) or _files_in(directory) for directory in inside)
+    return not any(_has_metadata(d) or files_in(d) for d in path.iterdir() if _is_visible(d))
 
 
 def _has_metadata(directory: Path) -> bool:
-    try:
-        return (directory / METADATA).exists()
-    except PermissionError:  # lost+found, in the root of a disk
-        return False
+    return os.access(directory, os.X_OK) and (directory / METADATA).exists()
 
 
-def _files_in(directory: Path) -> list[Path]:
-    try:
-        return [file for kind in STORAGE for file in storage_files(directory, kind)]
-    except PermissionError:
+def files_in(bag: Path) -> list[Path]:
+    """The storage files of a bag; none in a directory that may not be read, such as lost+found."""
+    if bag.is_dir() and not os.access(bag, os.R_OK | os.X_OK):
         return []
+    return [file for kind in STORAGE for file in storage_files(bag, kind)]
 
 
-def _visible(directory: Path) -> list[Path]:
-    """What is in it, without what a killed process has left unfinished, under a hidden name."""
-    try:
-        return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
-    except PermissionError:
-        return []
+def _is_visible(path: Path) -> bool:
+    """A directory, and not the hidden one that a killed process has left unfinished."""
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:
@@ -140,8 +125,8 @@ def find_bags(paths: Iterable[Path | str]) -> tuple[list[Path], list[str]]:
     problems: list[str] = []
     for given in map(Path, paths):
         inside = [given] if is_bag(given) else []
-        if not inside and given.is_dir():
-            inside = [path for path in _visible(given) if is_bag(path)]
+        if not inside and given.is_dir() and os.access(given, os.R_OK):
+            inside = [p for p in sorted(given.iterdir()) if p.name[0] != "." and is_bag(p)]
         for bag in inside:
             found.setdefault(bag.resolve(), bag)
         if not inside:
@@ -189,16 +174,23 @@ def refuse_inside(sources: Iterable[Path], output: Path) -> None:
     whole = output.resolve()
     directories = {source.resolve() for source in sources if source.is_dir()}
     for directory in (whole, *whole.parents):
-        if directory in directories or (_has_metadata(directory) and _files_in(directory)):
+        if directory in directories or (_has_metadata(directory) and files_in(directory)):
             raise BagError(
                 f"{output}: nothing is written into {directory}, which is a source or a bag; name "
                 "another output with -o"
             )
 
 
-def load_yaml(text: str) -> Any:
-    """As yaml.safe_load, by libyaml where PyYAML has it: metadata is read at each opening."""
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+def read_metadata(bag: Path) -> dict[str, Any]:
+    """The content of metadata.yaml. BagError where there is none, or it is damaged."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # it is read at each opening
+    try:
+        text = (bag / METADATA).read_text(encoding="utf-8")
+        return dict(yaml.load(text, loader)["rosbag2_bagfile_information"])  # noqa: S506
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise BagError("no metadata.yaml") from error
+        raise BagError(f"metadata.yaml is damaged: {type(error).__name__}: {error}") from error
 
 
 def refuse_equal_names(bags: Iterable[Path], name_of: Callable[[Path], str]) -> None:
@@ -214,76 +206,83 @@ def refuse_equal_names(bags: Iterable[Path], name_of: Callable[[Path], str]) -> 
         seen[name] = bag
 
 
-def rename_bag(partial: Path, output: Path) -> None:
-    """Give a finished bag its name: the directory, its file, and metadata.yaml.
-
-    The file gets a number as those of the recorder have: `ros2 bag reindex` finds no others.
-    """
-    old, new = f"{partial.name}.mcap", f"{output.name}_0.mcap"
-    (partial / old).rename(partial / new)
-    metadata = partial / "metadata.yaml"
-    content = load_yaml(metadata.read_text(encoding="utf-8"))
-    information = content["rosbag2_bagfile_information"]
-    information["relative_file_paths"] = [new]
-    for entry in information["files"]:
-        entry["path"] = new
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    metadata.write_text(yaml.dump(content, None, dumper, sort_keys=False), encoding="utf-8")
-    partial.rename(output)
-
-
-def remove_bag(bag: Path) -> None:
-    for file in bag.iterdir():
-        file.unlink()
-    bag.rmdir()
-
-
-class DirectoryLock:
+@contextmanager
+def directory_lock(directory: Path, wait: bool = False) -> Iterator[None]:
     """Marks a directory as being written by this process; whatever ends it, the mark goes too.
 
-    BlockingIOError where another one does, unless to `wait` for it.
+    BagError where another one does, unless to `wait` for it.
     """
-
-    def __init__(self, directory: Path, wait: bool = False) -> None:
-        self._descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            self.close()
-            raise
+            raise BagError(f"{directory} is being written by another process") from None
         except OSError as error:  # a network file system without locks: no mark, then
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL):
-                self.close()
                 raise
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def __enter__(self) -> DirectoryLock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def begin_partial(partial: Path, make: Callable[[], object]) -> DirectoryLock:
-    """Make the directory of an unfinished bag and lock it, in one step for other processes.
-
-    What a killed process left there is removed. BagError while another one writes it.
-    """
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with DirectoryLock(partial.parent, wait=True):
-        remove_abandoned(partial)
-        make()
-        return DirectoryLock(partial)
+def refuse_existing(output: Path) -> None:
+    if output.exists():
+        raise BagError(f"{output} exists already; name another output")
 
 
-def remove_abandoned(partial: Path) -> None:
-    """Remove what a killed process left of an unfinished bag. BagError while one writes it."""
-    if not partial.exists():
-        return
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that replaces `path` when it is complete."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with DirectoryLock(partial):
-            remove_bag(partial)
-    except BlockingIOError:
-        raise BagError(f"{partial} is being written by another process") from None
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_directory(output: Path) -> Iterator[Path]:
+    """Where to prepare `output`; whatever is there in the end is removed.
+
+    What a killed process left there goes first. BagError where `output` exists, or another process
+    is writing it.
+    """
+    refuse_existing(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".partial-{output.name}")
+    partial.mkdir(exist_ok=True)
+    with directory_lock(partial):
+        try:
+            for left in partial.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield partial
+        finally:
+            if partial.exists():
+                shutil.rmtree(partial)
+
+
+@contextmanager
+def new_directory(output: Path) -> Iterator[Path]:
+    """A directory to fill, that appears as `output` when it is complete, or not at all."""
+    with partial_directory(output) as partial:
+        yield partial
+        refuse_existing(output)
+        partial.rename(output)
+
+
+@contextmanager
+def new_bag(output: Path, compress: bool = False) -> Iterator[Writer]:
+    """The writer of an MCAP bag that appears as `output` when it is complete, or not at all.
+
+    Its file has a number, as those of the recorder: `ros2 bag reindex` finds no others.
+    """
+    with partial_directory(output) as partial:
+        writer = Writer(partial / f"{output.name}_0", version=9, storage_plugin=StoragePlugin.MCAP)
+        if compress:
+            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        with writer:
+            yield writer
+        refuse_existing(output)
+        writer.path.rename(output)

@@ -11,7 +11,7 @@ import io
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +21,7 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.interfaces import Connection, Qos
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import Writer
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, TypesysError, get_typestore
 
@@ -29,10 +29,9 @@ from rlif_bags.reading.files import (
     MCAP,
     ZSTD,
     BagError,
-    begin_partial,
+    new_bag,
+    refuse_existing,
     refuse_inside,
-    remove_bag,
-    rename_bag,
     storage_files,
     unpacked_message,
 )
@@ -61,20 +60,20 @@ class RepairReport:
 
 
 @contextmanager
-def _unpacked(file: Path) -> Iterator[IO[bytes]]:
+def unpacked(file: Path) -> Iterator[IO[bytes]]:
     """The bytes of an MCAP file, also of one that was compressed as a whole."""
     with file.open("rb") as stream:
         if file.suffix != ZSTD:
             yield stream
             return
-        raw: Any = zstandard.open(stream, "rb")  # a raw stream, whatever its type says
+        raw: Any = zstandard.open(stream, "rb")  # a raw stream, unlike its type
         with io.BufferedReader(raw) as whole:
             yield whole
 
 
 def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
     """Records up to the end or to where the file is cut; the latter is noted in `cut`."""
-    with _unpacked(file) as stream:
+    with unpacked(file) as stream:
         records = StreamReader(stream, validate_crcs=True).records
         while True:
             try:
@@ -83,15 +82,15 @@ def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
                 return
             except _CUT as error:
                 size = "" if file.suffix == ZSTD else f" of {file.stat().st_size}"
-                words = f"{type(error).__name__} {error}".rstrip()
-                cut[file.name] = f"cut near byte {stream.tell()}{size}: {words}"
+                reason = f"{type(error).__name__} {error}".rstrip()
+                cut[file.name] = f"cut near byte {stream.tell()}{size}: {reason}"
                 return
             yield record
 
 
 def _first_content(file: Path) -> McapRecord | None:
     """The first chunk of an MCAP file, or its first message if that is in no chunk."""
-    with _unpacked(file) as stream:
+    with unpacked(file) as stream:
         try:
             for record in StreamReader(stream, emit_chunks=True).records:
                 if isinstance(record, (Chunk, Message)):
@@ -139,8 +138,8 @@ def _definition(channel: Channel, schema: Schema | None) -> tuple[str, str]:
         store.register(definition_types(text, schema.name, idl=schema.encoding == "ros2idl"))
         return store.generate_msgdef(schema.name, ros_version=2)[0], store.hash_rihs01(schema.name)
     except (TypesysError, LookupError) as error:
-        words = " ".join(str(error).split())[:100]
-        raise ValueError(f"its definition cannot be read: {words}") from error
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"its definition cannot be read: {reason}") from error
 
 
 class _Copy:
@@ -189,45 +188,22 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
     """Write all whole messages of `source` to the new bag `output`; `source` stays as it is.
 
     Its chunks are compressed (zstd) with `compress`, and where those of the source are.
-    The output appears under its name when it is complete. BagError if there is nothing to read,
-    or `output` exists; OSError if it cannot be written.
+    BagError if there is nothing to read, or `output` exists; OSError if it cannot be written.
     """
     files = storage_files(source, MCAP)
     if not files:
         raise BagError(f"{source}: found no MCAP file; only MCAP bags can be repaired")
-    if output.exists():
-        raise BagError(f"{output} exists already; name another output")
+    refuse_existing(output)
     refuse_inside([source], output)
-    partial = output.with_name(f".partial-{output.name}")
-    try:
-        report = _copy_whole(files, partial, compress)
-    except OSError:
-        if partial.exists():
-            remove_bag(partial)
-        raise
-    if not report.kept:
-        remove_bag(partial)
-        words = "".join(f"; {line}" for line in report.lines())
-        raise BagError(f"{source}: holds no whole message{words}")
-    rename_bag(partial, output)
-    return report
-
-
-def _copy_whole(files: Sequence[Path], partial: Path, compress: bool) -> RepairReport:
-    """All whole messages of these files into the bag `partial`, which is locked meanwhile."""
     cut: dict[str, str] = {}
-    writers: list[Writer] = []
-
-    def make() -> None:
-        writers.append(Writer(partial, version=9, storage_plugin=StoragePlugin.MCAP))
-        if compress or _is_compressed(files):
-            writers[0].set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        writers[0].open()
-
-    with begin_partial(partial, make), closing(writers[0]) as writer:
+    with new_bag(output, compress or _is_compressed(files)) as writer:
         copy = _Copy(writer)
         for file in files:
             copy.begin_file()
             for record in _whole_records(file, cut):
                 copy.take(record)
-    return RepairReport(dict(copy.kept), cut, copy.left_out)
+        report = RepairReport(dict(copy.kept), cut, copy.left_out)
+        if not report.kept:
+            details = "".join(f"; {line}" for line in report.lines())
+            raise BagError(f"{source}: holds no whole message{details}")
+    return report

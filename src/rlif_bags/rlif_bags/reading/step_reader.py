@@ -7,10 +7,10 @@ What cannot be used of a bag is left out, named with file, topic and time, and c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -64,7 +64,7 @@ class StepReader:
     """Steps of one bag, in order. Steps that cannot be used are left out, named and counted.
 
     An episode that the Episode topic calls discarded, and whose last Step is not in the bag, ends
-    with one that says so: nothing of it is learned from.
+    with a DISCARDED one: nothing of it is learned from.
 
     topic: of the Steps; empty: the only one there is
     images: False leaves the images out of the records
@@ -108,15 +108,20 @@ class StepReader:
                     yield stamp, message
 
     def _take_episode(self, episode: Any) -> None:
-        """Episode numbers begin anew with their node: the newest message on a number counts."""
+        """Episode numbers restart with their node: the newest message on a number counts."""
         if episode.outcome == Outcome.DISCARDED:
             self._discarded.add(episode.id)
         else:
             self._discarded.discard(episode.id)
 
     def __iter__(self) -> Iterator[StepRecord]:
+        for record, _ in self.with_messages():
+            yield record
+
+    def with_messages(self) -> Iterator[tuple[StepRecord, Any]]:
+        """Each Step with its message, for what a record does not hold."""
         previous: StepRecord | None = None
-        stamp = 0
+        stamp, message = 0, None
         for stamp, message in self.messages():
             if not self.images:
                 message.images = []
@@ -133,13 +138,15 @@ class StepReader:
                 self._skip("not finite", stamp, where)
                 continue
             if record.is_first or previous is None or record.episode_id != previous.episode_id:
-                yield from self._lost_end(previous, stamp)
+                yield from self._lost_end(previous, stamp, message)
             self._check_order(record, previous, stamp)
             previous = record
-            yield record
-        yield from self._lost_end(previous, stamp)
+            yield record, message
+        yield from self._lost_end(previous, stamp, message)
 
-    def _lost_end(self, last: StepRecord | None, stamp: int) -> Iterator[StepRecord]:
+    def _lost_end(
+        self, last: StepRecord | None, stamp: int, message: Any
+    ) -> Iterator[tuple[StepRecord, Any]]:
         """The last Step of a discarded episode, if it is missing after `last`."""
         if last is None or last.is_last or last.episode_id not in self._discarded:
             return
@@ -152,10 +159,10 @@ class StepReader:
             last, sequence=last.sequence + 1, step_index=last.step_index + 1, is_first=False,
             is_last=True, outcome=Outcome.DISCARDED, source=0, onset=False, intervention_id=0,
             action=np.zeros(0, np.float32),
-        )  # fmt: skip
+        ), message  # fmt: skip
 
     def _check_order(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:
-        """Note what is odd about a Step that is used all the same."""
+        """Note a Step that is used but unusual."""
         if previous is not None:
             self._refuse_two_in_one(record, previous, stamp)
         if previous is not None and record.sequence <= previous.sequence:
@@ -172,7 +179,7 @@ class StepReader:
     def _refuse_two_in_one(self, record: StepRecord, previous: StepRecord, stamp: int) -> None:
         """BagError where the Steps of two recordings lie between each other.
 
-        Their numbers say what follows what, and these are the same in both. Where the sequence
+        Their numbers tell the order, and are the same in both. Where the sequence
         goes back, the one before was left: a Step that soon comes as the next one of both may be
         either's. If it comes a second time, both go on.
         """
@@ -201,6 +208,45 @@ class StepReader:
             self.notes.append(f"{self.path}: {topic or self._topic} at {stamp} ns: {text}")
         if self._noted[kind] == MAX_NOTES:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
+
+
+def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
+    """Steps in groups of one episode each."""
+    return grouped_by_episode(steps, lambda step: step)
+
+
+Item = TypeVar("Item")
+
+
+def grouped_by_episode(
+    items: Iterable[Item], step_of: Callable[[Item], StepRecord]
+) -> Iterator[list[Item]]:
+    """Items that each have a Step, in groups of one episode each."""
+    group: list[Item] = []
+    for item in items:
+        step = step_of(item)
+        if group:
+            last = step_of(group[-1])
+            if last.is_last or step.is_first or step.episode_id != last.episode_id:
+                yield group
+                group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def observation_stamp(message: Any) -> int:
+    """ns, of the header of a Step."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def camera_names(step: StepRecord) -> tuple[str, ...]:
+    """The observer's names of the cameras; camera_0 and so on where a bag has none."""
+    names = tuple(name.replace("/", "_").replace(".", "_") for name in step.cameras)
+    if len(set(names)) == len(step.images):
+        return names
+    return tuple(f"camera_{number}" for number in range(len(step.images)))
 
 
 def read_steps(path: Path | str, topic: str = "") -> Iterator[StepRecord]:

@@ -7,7 +7,9 @@ A job is one bag, and knows all it needs: wherever it runs, the files and the re
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import socket
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,8 +21,13 @@ from typing import Any
 
 from rlif_bags.external.convert import Conversion, convert_bag
 from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, relabel_bag
+
+LOCAL = "local"  # in the place of an address: a cluster of this machine alone, for this run
+_CONNECT_TIMEOUT = 5.0  # s
+_OBJECT_STORE = 128 * 2**20  # bytes; of a local cluster: jobs and reports are small
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,9 @@ def run_job(job: Job) -> JobResult:
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
     except Exception as error:  # noqa: BLE001 - one bag must not end the work on the others
         known = isinstance(error, (BagError, ValueError, OSError))
-        words = str(error) if known else _unexpected(error)
-        where = "" if words.startswith(f"{job.bag}: ") else f"{job.bag}: "
-        return JobResult(str(job.bag), where + words, conversion)
+        text = str(error) if known else _unexpected(error)
+        where = "" if text.startswith(f"{job.bag}: ") else f"{job.bag}: "
+        return JobResult(str(job.bag), where + text, conversion)
 
 
 def _unexpected(error: Exception) -> str:
@@ -89,9 +96,7 @@ def run_jobs(
 ) -> Iterator[JobResult]:
     """Results in the order of the jobs. BagError where Ray is asked for and cannot be had."""
     if ray_address is not None:
-        from rlif_bags.relabelling.ray_jobs import run_on_ray
-
-        yield from run_on_ray(run_job, lost_job, jobs, ray_address)
+        yield from _on_ray(jobs, ray_address)
     elif workers <= 1 or len(jobs) <= 1:
         yield from map(run_job, jobs)
     else:
@@ -120,7 +125,7 @@ def _side_by_side(jobs: Sequence[Job], workers: int) -> Iterator[JobResult]:
 
 @contextmanager
 def _ctrl_c_blocked() -> Iterator[None]:
-    """Ctrl-C reaches all processes of a terminal: this one tells the others, in one line."""
+    """Ctrl-C reaches all processes of a terminal: this one stops the others, with one line."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -128,6 +133,40 @@ def _ctrl_c_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _on_ray(jobs: Sequence[Job], address: str) -> Iterator[JobResult]:
+    """On each node the workspace must be sourced before `ray start`, and bags and output must lie
+    under the same paths. BagError where there is no cluster at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    ray = optional("ray")
+    settings: dict[str, Any] = {"address": address, "log_to_driver": False}
+    if address == LOCAL:
+        settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+    try:
+        _check_port(address)
+        ray.init(**settings)
+    except (ray.exceptions.RayError, ValueError, RuntimeError, OSError) as error:
+        raise BagError(f"--ray {address}: {error}") from error
+    try:
+        remote = ray.remote(max_retries=2)(run_job)
+        waiting = [(job, remote.remote(job)) for job in jobs]
+        for job, result in waiting:
+            try:
+                yield ray.get(result)
+            except ray.exceptions.RayError as error:
+                first = str(error).strip().splitlines()[-1]
+                yield lost_job(job, f"its worker on the cluster was lost: {first}.")
+    finally:
+        ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """OSError at once where no server listens at host:port: Ray itself waits for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
+
+
 def lost_job(job: Job, why: str) -> JobResult:
-    """Of a job whose worker is gone."""
+    """Of a job whose worker was lost."""
     return JobResult(str(job.bag), f"{job.bag}: {why} Run it again: what is done stays done")

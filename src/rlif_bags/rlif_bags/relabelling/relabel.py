@@ -3,7 +3,7 @@
 
     OUT/<bag>.labels.npz   sequence, episode_id, step_index, reward, terminal, transition; `about`
 
-`transition` tells whether a step has a successor, and so a label at all. A scheme is a name of
+`transition`: whether a step has a successor, and so a label at all. A scheme is a name of
 rlif_learner.data.labels, or a function of yours, `module:function`, called with the steps of one
 episode and the parameters, that returns rewards (float32 [n]) and terminals (bool [n]).
 """
@@ -16,9 +16,10 @@ import inspect
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ import numpy as np
 from rlif_bags.reading.files import (
     NOT_ARRAYS,
     BagError,
-    DirectoryLock,
     bag_name,
+    new_file,
     source_files,
 )
-from rlif_bags.reading.step_reader import StepReader
+from rlif_bags.reading.step_reader import StepReader, episodes_of
 from rlif_learner.data.labels import SCHEMES, label_rewards
 from rlif_learner.data.steps import Source, StepRecord, discards, follows
 
@@ -114,7 +115,7 @@ class Relabelling:
             inspect.signature(found).bind((), **self.parameters)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"scheme {self.scheme!r}: {error}") from error
-        except TypeError as error:  # in the words of Python: which parameter is not one of it
+        except TypeError as error:  # the text names the wrong parameter
             raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
         return found
 
@@ -131,11 +132,11 @@ def _sha256_of_source(function: Any) -> str:
 def _called(
     function: Scheme, work: Relabelling, steps: Sequence[StepRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a user's function returns. ValueError says where in it something went wrong."""
+    """What a user's function returns. ValueError names the line that failed."""
     of = f"scheme {work.scheme!r}"
     try:
         returned = function(steps, **work.parameters)
-    except Exception as error:  # noqa: BLE001 - not ours: it may raise anything, and that is said
+    except Exception as error:  # noqa: BLE001 - the user's: it may raise anything, which is reported
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
             f"{of} failed on episode {steps[0].episode_id}: {type(error).__name__}: {error} "
@@ -156,20 +157,6 @@ def _called(
     return rewards, terminals
 
 
-def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
-    """Steps in groups of one episode each."""
-    group: list[StepRecord] = []
-    for step in steps:
-        if group and (
-            group[-1].is_last or step.is_first or step.episode_id != group[-1].episode_id
-        ):
-            yield group
-            group = []
-        group.append(step)
-    if group:
-        yield group
-
-
 def merge_interventions(steps: Sequence[StepRecord], dwell: int) -> list[StepRecord]:
     """The same steps without the onsets that come within `dwell` steps of the operator's last."""
     merged, last_operator = list(steps), None
@@ -181,7 +168,7 @@ def merge_interventions(steps: Sequence[StepRecord], dwell: int) -> list[StepRec
     return merged
 
 
-@dataclass(frozen=True)
+@dataclass
 class RelabelReport:
     """Of one bag. changed: labels that differ from those of `onset`, which the learner gave."""
 
@@ -196,8 +183,23 @@ class RelabelReport:
     negative: int = 0
     changed: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     resumed: bool = False
+
+    def add(
+        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], rewards: np.ndarray,
+        transitions: int,
+    ) -> None:  # fmt: skip
+        """Count an episode, whose labels were made of `used`."""
+        old = label_rewards(steps, "onset")[0]
+        self.steps += len(steps)
+        self.episodes += 1
+        self.transitions += transitions
+        self.interventions_before += sum(s.onset for s in steps)
+        self.interventions += sum(s.onset for s in used)
+        self.negative_before += int((old < 0.0).sum())
+        self.negative += int((rewards < 0.0).sum())
+        self.changed += int((old != rewards).sum())
 
 
 class StepDigest:
@@ -206,65 +208,16 @@ class StepDigest:
     def __init__(self) -> None:
         self._sum = hashlib.sha256()
 
-    def add(self, step: StepRecord) -> None:
-        facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
-                 step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
-        self._sum.update(np.asarray(facts, np.int64).tobytes())
-        self._sum.update(step.state.tobytes() + step.action.tobytes())
+    def add(self, *steps: StepRecord) -> None:
+        for step in steps:
+            facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
+                     step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
+            self._sum.update(np.asarray(facts, np.int64).tobytes())
+            self._sum.update(step.state.tobytes() + step.action.tobytes())
 
     @property
     def hex(self) -> str:
         return self._sum.hexdigest()
-
-
-@dataclass
-class _Rows:
-    """Columns, and the counts of the report, as they grow."""
-
-    digest: StepDigest = field(default_factory=StepDigest)
-
-    columns: dict[str, list[np.ndarray]] = field(
-        default_factory=lambda: {name: [] for name in COLUMNS}
-    )
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("steps", "episodes", "transitions", "interventions_before", "interventions",
-             "negative_before", "negative", "changed"), 0
-        )
-    )  # fmt: skip
-
-    def add(
-        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], labels: tuple[Any, Any]
-    ) -> None:
-        rewards, terminals = labels
-        has_next = np.zeros(len(steps), np.bool_)
-        if not discards(steps[-1]):
-            has_next[:-1] = [follows(b, a) for a, b in zip(steps, steps[1:], strict=False)]
-        old = label_rewards(steps, "onset")[0]
-        for step in steps:
-            self.digest.add(step)
-        values = {
-            "sequence": [s.sequence for s in steps],
-            "episode_id": [s.episode_id for s in steps],
-            "step_index": [s.step_index for s in steps],
-            "reward": rewards,
-            "terminal": terminals,
-            "transition": has_next,
-        }
-        for name, kind in COLUMNS.items():
-            self.columns[name].append(np.asarray(values[name], kind))
-        found = {
-            "steps": len(steps),
-            "episodes": 1,
-            "transitions": int(has_next.sum()),
-            "interventions_before": sum(s.onset for s in steps),
-            "interventions": sum(s.onset for s in used),
-            "negative_before": int((old < 0.0).sum()),
-            "negative": int((rewards < 0.0).sum()),
-            "changed": int((old != rewards).sum()),
-        }
-        for name, value in found.items():
-            self.counts[name] += value
 
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
@@ -297,28 +250,43 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
         if found.about["of"] != about:
             raise BagError(f"{target} holds labels of other settings; name another output")
         return RelabelReport(**{**found.about["report"], "resumed": True})
-    scheme, rows = work.function(), _Rows()
+    scheme, digest = work.function(), StepDigest()
+    report = RelabelReport(str(bag), str(target))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     reader = StepReader(bag, work.topic, images=False)
     for steps in episodes_of(reader):
         used = merge_interventions(steps, work.dwell) if work.dwell else steps
-        rows.add(steps, used, scheme(used))
-    counts: dict[str, Any] = dict(rows.counts)
-    report = RelabelReport(
-        str(bag), str(target), **counts, skipped=dict(reader.skipped),
-        notes=tuple(reader.notes),
-    )  # fmt: skip
+        values = _columns(steps, *scheme(used))
+        for name, kind in COLUMNS.items():
+            parts[name].append(np.asarray(values[name], kind))
+        report.add(steps, used, values["reward"], int(np.sum(values["transition"])))
+        digest.add(*steps)
+    report.skipped, report.notes = dict(reader.skipped), reader.notes
     columns: dict[str, Any] = {
-        name: np.concatenate(parts) if parts else np.zeros(0, COLUMNS[name])
-        for name, parts in rows.columns.items()
+        name: np.concatenate([np.zeros(0, COLUMNS[name]), *arrays])
+        for name, arrays in parts.items()
     }
-    text = json.dumps({"of": about, "report": vars(report), "steps": rows.digest.hex})
+    text = json.dumps({"of": about, "report": vars(report), "steps": digest.hex})
     output.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".partial-{target.name}")
-    with DirectoryLock(output, wait=True):  # another call may label the same bag
-        with unfinished.open("wb") as stream:
-            np.savez_compressed(stream, about=np.array(text), **columns)
-        unfinished.replace(target)
+    with new_file(target) as unfinished, unfinished.open("wb") as stream:
+        np.savez_compressed(stream, about=np.array(text), **columns)
     return report
+
+
+def _columns(
+    steps: Sequence[StepRecord], rewards: np.ndarray, terminals: np.ndarray
+) -> dict[str, Any]:
+    has_next = np.zeros(len(steps), np.bool_)
+    if not discards(steps[-1]):
+        has_next[:-1] = [follows(b, a) for a, b in pairwise(steps)]
+    return {
+        "sequence": [s.sequence for s in steps],
+        "episode_id": [s.episode_id for s in steps],
+        "step_index": [s.step_index for s in steps],
+        "reward": rewards,
+        "terminal": terminals,
+        "transition": has_next,
+    }
 
 
 @dataclass(frozen=True)
@@ -339,5 +307,5 @@ def read_labels(path: Path) -> Labels:
             return Labels({name: data[name] for name in COLUMNS}, about)
     except NOT_ARRAYS as error:
         raise BagError(
-            f"{path}: not a file of labels: {error}; delete it, and label anew"
+            f"{path}: not a file of labels: {error}; delete it, and label again"
         ) from error

@@ -7,28 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from step_bags import export_arrays, make_episodes, rlif, write_bag
+from step_bags import Cli, export_arrays, make_episodes, rlif, write_bag
 
-from rlif_bags.reading.files import DirectoryLock
+from rlif_bags.reading.files import directory_lock
 
 
-def test_export_of_different_robots_fails_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_of_different_robots_fails_and_leaves_nothing(tmp_path: Path, cli: Cli) -> None:
     bags = [write_bag(tmp_path / "a", make_episodes(2))]
     other = [replace(s, state=s.state[:2]) for s in make_episodes(1)]
     bags.append(write_bag(tmp_path / "b", other))
-    assert rlif("export", *bags, "-o", tmp_path / "out.npz") == 1
-    assert "b: found Steps of {'state': 2" in capsys.readouterr().err
+    assert "b: found Steps of {'state': 2" in cli.fails("export", *bags, "-o", tmp_path / "out.npz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_export_existing_output_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_existing_output_is_refused(tmp_path: Path, cli: Cli) -> None:
     export_arrays(tmp_path, make_episodes(1))
-    assert rlif("export", tmp_path / "bag", "-o", tmp_path / "out.npz") == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already" in cli.fails("export", tmp_path / "bag", "-o", tmp_path / "out.npz")
 
 
 def test_export_after_a_killed_one_succeeds(
@@ -41,17 +35,18 @@ def test_export_after_a_killed_one_succeeds(
     assert not left.exists()
     (tmp_path / "out.npz").unlink()
     left.mkdir()
-    with DirectoryLock(left):
+    with directory_lock(left):
         assert rlif("export", tmp_path / "bag", "-o", tmp_path / "out.npz") == 1
     assert "is being written by another process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["sets/monday/peg.npz", "sets/monday/peg-v0"])
-def test_export_makes_the_directories_above_the_output(tmp_path: Path, name: str) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    words = [bag, "-o", tmp_path / name]
+def test_export_makes_the_directories_above_the_output(
+    tmp_path: Path, name: str, bag: Path
+) -> None:
+    args = [bag, "-o", tmp_path / name]
     if name.endswith("-v0"):
         pytest.importorskip("minari", reason="minari is not installed: pip install --group export")
-        words += ["--format", "minari"]
-    assert rlif("export", *words) == 0
+        args += ["--format", "minari"]
+    assert rlif("export", *args) == 0
     assert [p.name for p in (tmp_path / "sets/monday").iterdir()] == [Path(name).name]

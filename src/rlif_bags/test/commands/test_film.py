@@ -10,7 +10,7 @@ import pytest
 from checkpoint_runs import CONFIG
 from film_takes import SPEC, bag_of, seen_steps, store_checkpoint
 from PIL import Image
-from step_bags import rlif
+from step_bags import Cli, rlif
 
 from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.rlpd import RLPD
@@ -18,35 +18,33 @@ from rlif_learner.config import ImitationConfig
 
 
 @pytest.mark.slow
-def test_film_command_writes_the_named_episodes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_film_command_writes_the_named_episodes(tmp_path: Path, cli: Cli) -> None:
     bag = bag_of(tmp_path, *(seen_steps(n) for n in range(1, 6)))
-    assert rlif("film", bag, "-o", tmp_path / "film.gif", "--episodes", "1,4-5") == 0
-    assert "3 episodes, 6 s" in capsys.readouterr().out
+    assert "3 episodes, 6 s" in cli.succeeds(
+        "film", bag, "-o", tmp_path / "film.gif", "--episodes", "1,4-5"
+    )
     with Image.open(tmp_path / "film.gif") as gif:
         assert gif.n_frames == 21
         without = gif.size
-    assert rlif("film", bag, "-o", tmp_path / "film.gif") == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already" in cli.fails("film", bag, "-o", tmp_path / "film.gif")
     store_checkpoint(tmp_path / "run", RLPD(CONFIG, SPEC))
     assert rlif("film", bag, "-o", tmp_path / "valued.gif", "--checkpoint", tmp_path / "run") == 0
     with Image.open(tmp_path / "valued.gif") as gif:
         assert gif.width > without[0] and gif.n_frames == 21
-    for words in ("1,x", "", "3-", "5-4"):
+    for args in ("1,x", "", "3-", "5-4"):
         with pytest.raises(SystemExit):
-            rlif("film", bag, "-o", tmp_path / "no.gif", "--episodes", words)
+            rlif("film", bag, "-o", tmp_path / "no.gif", "--episodes", args)
 
 
 def test_film_command_wrong_checkpoint_is_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     bag = bag_of(tmp_path, seen_steps())
-    words = (bag, "-o", tmp_path / "film.gif", "--checkpoint", tmp_path / "run")
-    assert rlif("film", *words) == 1 and "checkpoint: found none" in capsys.readouterr().err
+    args = (bag, "-o", tmp_path / "film.gif", "--checkpoint", tmp_path / "run")
+    assert "checkpoint: found none" in cli.fails("film", *args)
     store_checkpoint(tmp_path / "run", RLPD(CONFIG, replace(SPEC, state_dim=4)))
-    assert rlif("film", *words) == 1 and "is of another network" in capsys.readouterr().err
+    assert "is of another network" in cli.fails("film", *args)
     assert not (tmp_path / "film.gif").exists()
     store_checkpoint(tmp_path / "bc", BC(ImitationConfig(), SPEC))
-    assert rlif("film", *words[:-1], tmp_path / "bc") == 0, "a film all the same"
+    assert rlif("film", *args[:-1], tmp_path / "bc") == 0, "a film all the same"
     assert "no critic's value" in capsys.readouterr().out

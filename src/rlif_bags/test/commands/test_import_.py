@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from step_bags import (
+    Cli,
     assert_equal_steps,
     demonstrations,
     export_arrays,
@@ -35,22 +36,21 @@ def test_import_dones_end_episodes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cut.npz", "x.npy"])
-def test_import_file_without_arrays_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_import_file_without_arrays_is_refused(tmp_path: Path, cli: Cli, name: str) -> None:
     np.savez(tmp_path / "whole.npz", observations=np.zeros((12, 3)))
     np.save(tmp_path / "x.npy", np.zeros((12, 3)))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-40])
-    assert rlif("import", tmp_path / name, "-o", tmp_path / "bag") == 1
-    assert "not a readable file of plain arrays" in capsys.readouterr().err
+    assert "not a readable file of plain arrays" in cli.fails(
+        "import", tmp_path / name, "-o", tmp_path / "bag"
+    )
 
 
 def test_import_too_few_camera_names_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_arrays(tmp_path, make_episodes(1, images=True))
-    words = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")
-    assert rlif("import", *words) == 1
+    args = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")
+    assert rlif("import", *args) == 1
     assert (
         "found 1 names (wrist), expected one for each camera of the dataset: camera_0, camera_1"
         in (capsys.readouterr().err)
@@ -97,46 +97,41 @@ def test_import_several_files_keeps_episodes_apart(tmp_path: Path) -> None:
     assert sorted({s.episode_id for s in found}) == [*range(1, 13)]
 
 
-def test_import_refused_file_leaves_no_bag(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_refused_file_leaves_no_bag(tmp_path: Path, cli: Cli) -> None:
     np.savez(tmp_path / "bad.npz", observations=np.zeros((3, 2)))
-    assert rlif("import", tmp_path / "bad.npz", "-o", tmp_path / "bag") == 1
-    assert "bad.npz: found no ['actions']" in capsys.readouterr().err
+    assert "bad.npz: found no ['actions']" in cli.fails(
+        "import", tmp_path / "bad.npz", "-o", tmp_path / "bag"
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["bad.npz"]
 
 
-def test_import_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_pickle_is_refused(tmp_path: Path, cli: Cli) -> None:
     """PITFALLS: unpickling what somebody else wrote."""
     np.savez(tmp_path / "evil.npz", observations=np.array([{}]), actions=np.zeros((1, 1)))
-    assert rlif("import", tmp_path / "evil.npz", "-o", tmp_path / "bag") == 1
-    assert "plain arrays" in capsys.readouterr().err
+    assert "plain arrays" in cli.fails("import", tmp_path / "evil.npz", "-o", tmp_path / "bag")
 
 
-def test_import_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_missing_file_is_named(tmp_path: Path, cli: Cli) -> None:
     for name in ("no.npz", "no.hdf5", "no"):
-        assert rlif("import", tmp_path / name, "-o", tmp_path / "bag") == 1
-        assert f"{name}: there is no such file or dataset" in capsys.readouterr().err
+        assert f"{name}: there is no such file or dataset" in cli.fails(
+            "import", tmp_path / name, "-o", tmp_path / "bag"
+        )
     assert not list(tmp_path.iterdir())
 
 
-def test_import_arrays_without_episodes_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_arrays_without_episodes_are_refused(tmp_path: Path, cli: Cli) -> None:
     """Regression: all rows became one episode, without a word."""
     file, bag = tmp_path / "demo.npz", tmp_path / "bag"
     np.savez(file, observations=np.zeros((6, 2)), actions=np.zeros((6, 1)), done=np.ones(6))
-    assert rlif("import", file, "-o", bag) == 1
-    error = capsys.readouterr().err
-    assert "demo.npz: found nothing that tells the episodes apart" in error and "'done'" in error
-    assert rlif("import", file, "-o", bag, "--one-episode") == 0
-    assert f"note: {file}: not used: done" in capsys.readouterr().out
+    error = cli.fails("import", file, "-o", bag)
+    assert "demo.npz: found nothing that separates the episodes" in error and "'done'" in error
+    assert f"note: {file}: not used: done" in cli.succeeds(
+        "import", file, "-o", bag, "--one-episode"
+    )
     assert [s.is_last for s in StepReader(bag)] == [False] * 5 + [True]
 
 
-def test_import_next_observation_of_another_row_ends_the_episode(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_next_observation_of_another_row_ends_the_episode(tmp_path: Path, cli: Cli) -> None:
     """Older datasets have no timeouts: what came after a reset was taken for what came next."""
     states = np.arange(7.0)[:, None]
     following = np.array([1.0, 2.0, 2.5, 4.0, 5.0, 6.0, 7.0])[:, None]
@@ -145,15 +140,17 @@ def test_import_next_observation_of_another_row_ends_the_episode(
         file, observations=states, actions=np.zeros((7, 1)), next_observations=following,
         terminals=np.arange(7) == 4,
     )  # fmt: skip
-    assert rlif("import", file, "-o", bag) == 0
-    assert "1 rows have a next observation that is not the next row's" in capsys.readouterr().out
+    assert "1 rows have a next observation that is not the next row's" in cli.succeeds(
+        "import", file, "-o", bag
+    )
     steps = list(StepReader(bag))
     assert [s.state[0] for s in steps if s.is_last] == [2.5, 5.0, 7.0]
     outcomes = [Outcome.TRUNCATED, Outcome.SUCCESS, Outcome.TRUNCATED]
     assert [s.outcome for s in steps if s.is_last] == outcomes
     np.savez(file, observations=states, actions=np.zeros((7, 1)), next_observations=states[:, :0])
-    assert rlif("import", file, "-o", tmp_path / "other") == 1
-    assert "next_observations: found 0 entries, expected 1" in capsys.readouterr().err
+    assert "next_observations: found 0 entries, expected 1" in cli.fails(
+        "import", file, "-o", tmp_path / "other"
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,13 +163,12 @@ def test_import_next_observation_of_another_row_ends_the_episode(
     ],
 )
 def test_import_array_of_another_kind_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+    tmp_path: Path, cli: Cli, change: dict[str, Any], message: str
 ) -> None:
     """Regression: they ended in tracebacks, or were imported with a warning."""
     arrays = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 1)), "dones": np.ones(6)}
     np.savez(tmp_path / "demo.npz", **{**arrays, **change})
-    assert rlif("import", tmp_path / "demo.npz", "-o", tmp_path / "bag") == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails("import", tmp_path / "demo.npz", "-o", tmp_path / "bag")
 
 
 def test_import_column_of_one_number_a_row_is_read(tmp_path: Path) -> None:
@@ -187,18 +183,16 @@ def test_import_column_of_one_number_a_row_is_read(tmp_path: Path) -> None:
     assert {s.source for s in steps if not s.is_last} == {Source.POLICY}
 
 
-def test_import_files_of_different_sizes_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_files_of_different_sizes_are_refused(tmp_path: Path, cli: Cli) -> None:
     for name, size in (("one", 2), ("two", 3)):
         np.savez(
             tmp_path / f"{name}.npz", observations=np.zeros((4, size)), actions=np.zeros((4, 1)),
             dones=np.array([0, 1, 0, 1]),
         )  # fmt: skip
     files = [tmp_path / "one.npz", tmp_path / "two.npz"]
-    assert rlif("import", *files, "-o", tmp_path / "bag") == 1
-    error = capsys.readouterr().err
+    error = cli.fails("import", *files, "-o", tmp_path / "bag")
     assert "two.npz: found state, action and images of (3, 1, ()), expected (2, 1, ())" in error
-    assert rlif("import", files[0], "-o", tmp_path / "bag", "--one-episode") == 1
-    assert "--one-episode: found dones" in capsys.readouterr().err
+    assert "--one-episode: found dones" in cli.fails(
+        "import", files[0], "-o", tmp_path / "bag", "--one-episode"
+    )
     assert not (tmp_path / "bag").exists()

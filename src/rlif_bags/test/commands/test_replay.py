@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from learner_graph import LearnerGraph
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 from waiting import scaled
 
 from rlif_learner.data.buffer import ReplayBuffer
@@ -89,28 +89,24 @@ def test_replay_more_steps_than_a_queue_holds_fills_the_same_buffer(
 
 @pytest.mark.ros
 def test_replay_to_a_learner_that_drops_the_steps_reports_why(
-    learner: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    learner: Any, cli: Cli, bag: Path
 ) -> None:
     """Regression: "has taken none", and not a word of their size."""
     learner.drops = True
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("replay", bag, "--as-fast-as-possible", "--patience", scaled(5.0), *ROOT) == 1
-    error = capsys.readouterr().err
+    args = (bag, "--as-fast-as-possible", "--patience", scaled(5.0), *ROOT)
+    error = cli.fails("replay", *args)
     assert "it lost or dropped 6 Steps; it reports: state of step 0: found (3,)" in error
 
 
 @pytest.mark.ros
 def test_replay_without_subscriber_names_the_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, bag: Path
 ) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("replay", bag, "--patience", 0.3, "--namespace", "nobody") == 1
-    assert "start a learner" in capsys.readouterr().err
+    assert "start a learner" in cli.fails("replay", bag, "--patience", 0.3, "--namespace", "nobody")
 
 
-def test_replay_missing_bag_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rlif("replay", tmp_path / "none") == 1
-    assert "none" in capsys.readouterr().err
+def test_replay_missing_bag_is_named(tmp_path: Path, cli: Cli) -> None:
+    assert "none" in cli.fails("replay", tmp_path / "none")
 
 
 def stored_rows(run: Path) -> dict[str, np.ndarray]:

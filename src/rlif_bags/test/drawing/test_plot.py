@@ -6,17 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 
 
-def test_plot_episodes_draws_a_picture_for_each_episode(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plot_episodes_draws_a_picture_for_each_episode(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "peg", make_episodes(3))
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--scheme", "every_step", "--plots") == 0
-    assert "plots:" in capsys.readouterr().out
+    assert "plots:" in cli.succeeds(
+        "relabel", bag, "-o", tmp_path / "out", "--scheme", "every_step", "--plots"
+    )
     pictures = sorted((tmp_path / "out/peg.plots").iterdir())
     assert [p.name for p in pictures] == [f"episode_{n:06d}.png" for n in (1, 2, 3)]
     pixels = np.asarray(Image.open(pictures[0]).convert("RGB")).reshape(-1, 3)
@@ -24,12 +22,12 @@ def test_plot_episodes_draws_a_picture_for_each_episode(
 
 
 def test_plot_episodes_are_of_the_labels_that_are_there(tmp_path: Path) -> None:
-    """Regression: after the labels were deleted and made anew, the old pictures stayed."""
+    """Regression: after the labels were deleted and made again, the old pictures stayed."""
     bag = write_bag(tmp_path / "peg", make_episodes(1))
-    words = (bag, "-o", tmp_path / "out", "--plots")
-    assert rlif("relabel", *words) == 0
+    args = (bag, "-o", tmp_path / "out", "--plots")
+    assert rlif("relabel", *args) == 0
     (picture,) = (tmp_path / "out/peg.plots").iterdir()
     before = picture.read_bytes()
-    assert rlif("relabel", *words) == 0 and picture.read_bytes() == before
+    assert rlif("relabel", *args) == 0 and picture.read_bytes() == before
     (tmp_path / "out/peg.labels.npz").unlink()
-    assert rlif("relabel", *words, "--scheme", "every_step") == 0 and picture.read_bytes() != before
+    assert rlif("relabel", *args, "--scheme", "every_step") == 0 and picture.read_bytes() != before

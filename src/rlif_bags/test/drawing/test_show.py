@@ -15,7 +15,7 @@ from PIL import Image
 from step_bags import make_episodes, rlif, write_bag
 from waiting import scaled
 
-from rlif_bags.drawing.show import COLOURS, NEGATIVE, html_page, view_of, views
+from rlif_bags.drawing.show import COLOURS, NEGATIVE, html_page, view_of
 from rlif_learner.data.steps import Outcome, Source
 
 
@@ -43,11 +43,6 @@ def test_view_of_steps_without_images_has_no_frames() -> None:
 def test_view_of_missing_steps_are_in_the_caption() -> None:
     steps = make_episodes(1)
     assert "1 steps missing" in view_of([*steps[:2], *steps[3:]]).caption
-
-
-def test_views_of_some_episodes() -> None:
-    steps = make_episodes(5)
-    assert [v.id for v in views(steps, range(2, 4))] == [2, 3]
 
 
 def test_html_page_holds_all_it_shows() -> None:

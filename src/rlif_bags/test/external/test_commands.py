@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from external_sessions import (
     ARM,
-    BY_HAND,
     GRIPPER,
     GRIPPING,
+    SOURCES,
     TYPES,
     array,
-    drivers,
     feed,
     header,
     jog,
@@ -24,6 +23,7 @@ from external_sessions import (
     number,
     point,
     session,
+    sources_of,
     trajectory,
 )
 
@@ -42,14 +42,14 @@ def positions_only(elbow: float, wrist: float) -> tuple[str, Any]:
 @pytest.mark.parametrize("make", [array, joint_state, as_the_arbiter, positions_only, jog])
 def test_command_values_joint_velocities_of_any_message_are_actions(make: Any) -> None:
     steps, report = feed(joint_session(make), **ARM)
-    assert drivers(steps) == BY_HAND and not report.refused and not report.clipped
+    assert sources_of(steps) == SOURCES and not report.refused and not report.clipped
     assert steps[0].action.tolist() == pytest.approx([0.1, -0.2]), "policy: 0.05 of 0.5 rad/s"
     assert steps[4].action.tolist() == pytest.approx([0.04, -0.08])
     assert steps[4].action.dtype == np.float32
 
 
 @pytest.mark.parametrize(
-    ("message", "words"),
+    ("message", "expected"),
     [
         (trajectory(point(0.1, [1.0, 2.0], [])), "one point of positions"),
         (trajectory(point(0.5, [1, 1], []), point(0.5, [2, 2], [])), "more than 0"),
@@ -59,8 +59,8 @@ def test_command_values_joint_velocities_of_any_message_are_actions(make: Any) -
         (session()[0][2:], "found a geometry_msgs/msg/PoseStamped, expected a JointTrajectory"),
     ],
 )
-def test_command_values_without_velocity_are_refused(message: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_command_values_without_velocity_are_refused(message: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         command_values(message[1], mapping(**ARM))
 
 

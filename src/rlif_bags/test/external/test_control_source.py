@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from external_sessions import (
     ARM,
-    BY_HAND,
     SECOND,
+    SOURCES,
     TYPES,
     Message,
     array,
-    drivers,
     feed,
     jog,
     joint_session,
     mapping,
     session,
+    sources_of,
     twist,
     until,
 )
@@ -38,14 +38,14 @@ def test_control_source_joints_that_differ_from_the_policy_are_the_operator(make
     steps, _ = feed(
         joint_session(make, policy), **ARM, driver={"policy": "/policy", "threshold": 0.05}
     )
-    assert drivers(steps) == "ppppooo.pp|"
+    assert sources_of(steps) == "ppppooo.pp|"
 
 
 def test_control_source_before_its_first_message_is_a_gap() -> None:
     """Regression: the policy was taken to drive, though the operator may have."""
     late = [m for m in session() if m[0] != "/joy" or m[1] > SECOND + 48 * SECOND // 100]
     steps, report = feed(late)
-    assert drivers(steps) == BY_HAND[5:] and steps[0].step_index == 5
+    assert sources_of(steps) == SOURCES[5:] and steps[0].step_index == 5
     assert sum(report.gaps.values()) == 5
     assert any("nothing received yet" in line for line in report.lines())
 
@@ -59,7 +59,7 @@ def test_control_source_after_time_is_set_back_is_unknown() -> None:
     for topic, stamp, _, message in [*held, *silent]:
         steps += [step for _, step in converter.feed(topic, stamp, message)]
     steps += [step for _, step in converter.finish()]
-    assert drivers(steps)[:5] == "ooooo"
+    assert sources_of(steps)[:5] == "ooooo"
     assert {s.episode_id for s in steps} == {1}, "nothing of the second part"
     assert any("time jumps by -" in line for line in report.lines())
 
@@ -70,7 +70,7 @@ def test_control_source_by_difference_to_the_policy() -> None:
     steps, _ = feed(
         sorted(messages, key=lambda m: m[1]), driver={"policy": "/policy", "threshold": 0.1}
     )
-    assert drivers(steps) == BY_HAND
+    assert sources_of(steps) == SOURCES
 
 
 def test_control_source_by_flag_or_always() -> None:
@@ -78,8 +78,8 @@ def test_control_source_by_flag_or_always() -> None:
     flags = [("/manual", m[1], kind, TYPES[kind](data=bool(m[3].buttons[4])))
              for m in session() if m[0] == "/joy"]  # fmt: skip
     messages = sorted(session() + flags, key=lambda m: m[1])
-    assert drivers(feed(messages, driver={"flag": "/manual"})[0]) == BY_HAND
-    assert drivers(feed(messages, driver={"always": "operator"})[0]) == "o" * 10 + "|"
+    assert sources_of(feed(messages, driver={"flag": "/manual"})[0]) == SOURCES
+    assert sources_of(feed(messages, driver={"always": "operator"})[0]) == "o" * 10 + "|"
 
 
 def test_control_source_unreadable_message_is_a_gap() -> None:
@@ -99,7 +99,7 @@ def test_control_source_joystick_that_dies_while_held_times_out(timeout: float |
     driver = JOY if timeout is None else {**JOY, "timeout": timeout}
     steps, report = feed(dead, driver=driver)
     held = 7 if timeout is None else 5  # ticks
-    assert drivers(steps) == "pppp" + "o" * held + "|"
+    assert sources_of(steps) == "pppp" + "o" * held + "|"
     assert steps[-1].step_index == 20 and steps[-2].step_index == held + 3, "what follows is a gap"
     assert report.gaps == {"the control source is not known": 20 - held - 4}
     assert any("s old, expected at most" in note and "/joy" in note for note in report.notes)
@@ -108,7 +108,7 @@ def test_control_source_joystick_that_dies_while_held_times_out(timeout: float |
 def test_control_source_without_timeout_notes_the_longest_silence() -> None:
     dead = until(SECOND + 55 * SECOND // 100, "/joy", session(20, operator=range(4, 20)))
     steps, report = feed(dead, driver={**JOY, "timeout": 0})
-    assert drivers(steps) == "pppp" + "o" * 16 + "|"
+    assert sources_of(steps) == "pppp" + "o" * 16 + "|"
     assert any("/joy: its longest silence is 2.9 s" in note for note in report.notes)
     _, report = feed(session(), driver={**JOY, "timeout": 0})
     assert not report.notes
@@ -124,7 +124,7 @@ def test_control_source_policy_message_before_the_command_marks_no_tick(ahead: i
         messages.append(twist(stamp, 0.02 if 4 <= tick < 7 else 0.05))
     driver = {"policy": "/policy", "threshold": 0.1}
     steps, _ = feed(sorted(messages, key=lambda m: m[1]), driver=driver, release_dwell=0.0)
-    assert drivers(steps).count("o") == 3
+    assert sources_of(steps).count("o") == 3
 
 
 def with_mode(kind: str, values: tuple[Any, Any]) -> list[Message]:
@@ -152,7 +152,7 @@ def test_control_source_operator_values_tell_the_operator(
     """Regression: any text, and any number but 0, was the operator's, without a word."""
     messages = with_mode(f"std_msgs/msg/{kind}", values)
     steps, report = feed(messages, driver={"flag": "/mode", "operator_values": [values[1]]})
-    assert drivers(steps) == BY_HAND and not report.refused
+    assert sources_of(steps) == SOURCES and not report.refused
     assert f"{values[1]!r} 30 times (operator)" in report.notes[-1]
     if kind != "Bool":
         steps, report = feed(messages, driver={"flag": "/mode"})
@@ -164,22 +164,22 @@ def test_control_source_value_in_neither_list_is_a_gap() -> None:
     messages = with_mode("std_msgs/msg/String", ("fault", "teleop"))
     driver = {"flag": "/mode", "operator_values": ["teleop"], "policy_values": ["auto"]}
     steps, report = feed(messages, driver=driver)
-    assert drivers(steps) == "ooo|" and report.refused == {"/mode": 270}
+    assert sources_of(steps) == "ooo|" and report.refused == {"/mode": 270}
     assert "found 'fault', expected one of ['teleop', 'auto']" in report.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("driver", "words"),
+    ("driver", "message"),
     [
         ({"operator_values": [True]}, "found 'teleop', text, expected a flag"),
         ({"operator_values": ["x"], "field": "mode"}, "found a std_msgs/msg/String without 'mode'"),
     ],
 )
-def test_control_source_value_of_another_kind_is_refused(driver: Any, words: str) -> None:
+def test_control_source_value_of_another_kind_is_refused(driver: Any, message: str) -> None:
     """YAML's `on` is a flag, which no text equals: every step would be the policy's."""
     messages = with_mode("std_msgs/msg/String", ("teleop", "teleop"))
     steps, report = feed(messages, driver={"flag": "/mode", **driver})
-    assert not steps and words in report.notes[0]
+    assert not steps and message in report.notes[0]
 
 
 def spacenav(pressed: bool) -> list[Message]:
@@ -202,27 +202,29 @@ def spacenav(pressed: bool) -> list[Message]:
 def test_control_source_buttons_that_a_joy_leaves_out_are_remembered() -> None:
     """Regression: "index 0 is out of bounds for axis 0 with size 0", and all was refused."""
     steps, report = feed(spacenav(pressed=True), driver={"joy": "/joy", "button": 1})
-    assert drivers(steps) == BY_HAND and not report.refused
+    assert sources_of(steps) == SOURCES and not report.refused
     steps, report = feed(spacenav(pressed=True), driver={"joy": "/joy", "button": 0})
-    assert "o" not in drivers(steps) and "button 0 is never pressed" in report.notes[-1]
+    assert "o" not in sources_of(steps) and "button 0 is never pressed" in report.notes[-1]
 
 
 @pytest.mark.parametrize("more", [{}, {"axes": [0, 1, 2]}, {"motion_on": 0.5, "motion_off": 0.4}])
 def test_control_source_by_motion_of_a_device(more: dict[str, Any]) -> None:
     steps, report = feed(spacenav(pressed=False), driver={"motion": "/joy", **more})
-    assert drivers(steps) == BY_HAND and not report.refused and not report.notes
+    assert sources_of(steps) == SOURCES and not report.refused and not report.notes
 
 
 @pytest.mark.parametrize(
-    ("driver", "words"),
+    ("driver", "message"),
     [
         ({"axes": [6]}, "found 6 axes, expected axes [6]"),
         ({"motion_on": 0.9}, "no axis ever moves beyond 0.9"),
     ],
 )
-def test_control_source_motion_that_cannot_be_is_noted(driver: dict[str, Any], words: str) -> None:
+def test_control_source_motion_that_cannot_be_is_noted(
+    driver: dict[str, Any], message: str
+) -> None:
     _, report = feed(spacenav(pressed=False), driver={"motion": "/joy", **driver})
-    assert any(words in note for note in report.notes)
+    assert any(message in note for note in report.notes)
 
 
 def test_control_source_joy_without_that_button_is_noted() -> None:

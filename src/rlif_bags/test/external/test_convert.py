@@ -9,33 +9,28 @@ from pathlib import Path
 import pytest
 import yaml
 from external_sessions import (
-    BY_HAND,
     MAPPING,
     SECOND,
-    drivers,
+    SOURCES,
     pose,
     session,
+    sources_of,
     write_session,
     write_sessions,
 )
-from step_bags import make_episodes, rlif
+from step_bags import Cli, make_episodes, rlif
 
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.step_writer import StepWriter
 
 
 def test_convert_bag_through_the_command_makes_steps_and_labels(
-    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mapping_file: Path, cli: Cli
 ) -> None:
     bag = write_session(tmp_path / "teleop", session())
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
-    output = capsys.readouterr().out
+    output = cli.succeeds("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file)
     assert "11 steps of 1 episodes" in output and "1 of 1 bags labelled" in output
-    assert drivers(list(StepReader(tmp_path / "out/teleop"))) == BY_HAND
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0, (
-        "it resumes"
-    )
-    assert "converted before" in capsys.readouterr().out
+    assert sources_of(list(StepReader(tmp_path / "out/teleop"))) == SOURCES
 
 
 def test_convert_bag_with_gaps_and_refusals_is_written_and_resumed(
@@ -46,11 +41,11 @@ def test_convert_bag_with_gaps_and_refusals_is_written_and_resumed(
     messages = [m for m in session() if m[0] != "/arm/pose" or not silent[0] < m[1] < silent[1]]
     messages.append(pose(SECOND + 85 * SECOND // 100, 0.0, frame="tool"))
     bag = write_session(tmp_path / "teleop", sorted(messages, key=lambda m: m[1]))
-    said = []
+    printed = []
     for _ in range(2):
         assert rlif("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
-        said.append(capsys.readouterr().out)
-    for text in said:
+        printed.append(capsys.readouterr().out)
+    for text in printed:
         assert "ticks without a step: ee_pose missing" in text
         assert "1 messages of /arm/pose refused" in text
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -58,7 +53,7 @@ def test_convert_bag_with_gaps_and_refusals_is_written_and_resumed(
     assert list(report[0]["conversion"]["gaps"].values()) == [3]
 
 
-def test_convert_bag_after_a_kill_is_made_anew(tmp_path: Path, mapping_file: Path) -> None:
+def test_convert_bag_after_a_kill_is_made_again(tmp_path: Path, mapping_file: Path) -> None:
     (bag,) = write_sessions(tmp_path, 1)
     left = tmp_path / "out/.partial-s0"
     left.mkdir(parents=True)
@@ -69,24 +64,22 @@ def test_convert_bag_after_a_kill_is_made_anew(tmp_path: Path, mapping_file: Pat
 
 
 def test_convert_bag_steps_of_another_mapping_are_refused(
-    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     (bag,) = write_sessions(tmp_path, 1)
-    words = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
-    assert rlif("relabel", *words) == 0 and rlif("relabel", *words) == 0
+    args = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
+    assert rlif("relabel", *args) == 0 and rlif("relabel", *args) == 0
     assert "converted before" in capsys.readouterr().out
     mapping_file.write_text(yaml.safe_dump({**MAPPING, "linear_scale": 0.2}))
-    assert rlif("relabel", *words) == 1
-    assert "another mapping" in capsys.readouterr().err
+    assert "another mapping" in cli.fails("relabel", *args)
 
 
 def test_convert_bag_that_another_call_converts_is_reported(
-    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mapping_file: Path, cli: Cli
 ) -> None:
     """Regression: "unexpected WriterError", where the other had made its directory, not yet locked."""
     (bag,) = write_sessions(tmp_path, 1)
-    words = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
+    args = (bag, "-o", tmp_path / "out", "--mapping", mapping_file)
     with StepWriter(tmp_path / "out/s0") as other:
-        assert rlif("relabel", *words) == 1
-        assert "is being written by another process" in capsys.readouterr().err
+        assert "is being written by another process" in cli.fails("relabel", *args)
         other.write(make_episodes(1)[0], 0)

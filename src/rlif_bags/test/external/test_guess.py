@@ -18,7 +18,7 @@ from external_sessions import (
     session,
     write_session,
 )
-from step_bags import rlif
+from step_bags import Cli, rlif
 
 from rlif_bags.external.guess import Facts, starter
 from rlif_bags.external.mapping import TopicMapping
@@ -26,9 +26,7 @@ from rlif_bags.external.report import ConversionReport
 from rlif_bags.external.steps import external_steps
 
 
-def test_starter_of_joint_commands_reads_the_bag(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_starter_of_joint_commands_reads_the_bag(tmp_path: Path, cli: Cli) -> None:
     states = [
         ("/joint_states", stamp, kind, message)
         for topic, stamp, _, _ in session()
@@ -38,8 +36,7 @@ def test_starter_of_joint_commands_reads_the_bag(
     for _, _, _, message in states:
         message.position = np.array([0.0, 0.1, 0.2])
     bag = write_session(tmp_path / "bag", joint_session(jog, states))
-    assert rlif("relabel", bag, "--describe") == 0
-    text = capsys.readouterr().out
+    text = cli.succeeds("relabel", bag, "--describe")
     guess = yaml.safe_load(text)
     assert guess["output"] == "joint_velocity" and guess["command"] == "/arm/joints"
     assert guess["joints"] == ["base", "wrist", "elbow"], "as in the joint states"
@@ -58,15 +55,15 @@ def test_starter_takes_what_it_can_read(tmp_path: Path) -> None:
     assert guess["cameras"] == {"camera0": "/c"} and guess["command"] == "/u"
 
 
-def test_starter_of_twists_reads_the_bag(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_starter_of_twists_reads_the_bag(tmp_path: Path, cli: Cli) -> None:
     bag = write_session(tmp_path / "teleop", session())
-    assert rlif("relabel", bag, "--describe") == 0
-    text = capsys.readouterr().out
+    text = cli.succeeds("relabel", bag, "--describe")
     guess = yaml.safe_load(text)
-    assert guess["command"] == "/arm/twist" and guess["driver"]["joy"] == "/joy"
-    assert guess["base_frame"] == "world"
+    assert guess["command"] == "/arm/twist" and guess["base_frame"] == "world"
+    assert guess["driver"] == {"joy": "/joy", "button": 4, "timeout": 0.5}
+    assert guess["linear_scale"] == 9.0
+    assert "# guess: the button that is pressed most, 1 times (others: none)" in text
+    assert "# guess: the largest linear command in the recording, 9 m/s" in text
     (tmp_path / "guess.yaml").write_text(text)
     found = TopicMapping.read(tmp_path / "guess.yaml")
     assert len([*external_steps(bag, found, ConversionReport())]) == 11
@@ -91,23 +88,8 @@ def test_starter_without_known_topics_is_refused_by_the_mapping(tmp_path: Path) 
         TopicMapping.read(tmp_path / "m.yaml")
 
 
-def test_starter_button_and_scale_are_those_of_the_recording(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Regression: button 0 and 0.1 m/s, not marked as guesses."""
-    bag = write_session(tmp_path / "bag", session())
-    assert rlif("relabel", "--describe", bag) == 0
-    captured = capsys.readouterr()
-    guess = yaml.safe_load(captured.out)
-    assert guess["driver"] == {"joy": "/joy", "button": 4, "timeout": 0.5}
-    assert guess["linear_scale"] == 9.0 and captured.err == ""
-    assert "# guess: the button that is pressed most, 1 times (others: none)" in captured.out
-    assert "# guess: the largest linear command in the recording, 9 m/s" in captured.out
-
-
-def test_starter_joy_that_is_never_pressed_is_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_starter_joy_that_is_never_pressed_is_a_warning(tmp_path: Path, cli: Cli) -> None:
     bag = write_session(tmp_path / "bag", session(operator=range(0)))
-    assert rlif("relabel", "--describe", bag) == 0
-    assert "# WARNING: no button of /joy is ever pressed" in capsys.readouterr().out
+    assert "# WARNING: no button of /joy is ever pressed" in cli.succeeds(
+        "relabel", "--describe", bag
+    )

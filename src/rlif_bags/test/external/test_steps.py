@@ -11,15 +11,14 @@ import pytest
 from arbiter_bench import Bench
 from external_sessions import (
     ARM,
-    BY_HAND,
     GRIPPER,
     GRIPPING,
     SECOND,
+    SOURCES,
     TYPES,
     Message,
     array,
     convert,
-    drivers,
     feed,
     header,
     jog,
@@ -32,6 +31,7 @@ from external_sessions import (
     point,
     pose,
     session,
+    sources_of,
     trajectory,
     twist,
     until,
@@ -68,7 +68,7 @@ def test_steps_gripper_is_latched_as_by_the_arbiter() -> None:
         states.append(live.target)
     assert found == states == [0, 1, 1, -1, -1, 1, 1, 1, 1, 1]
     assert steps[0].action[:2].tolist() == pytest.approx([0.1, -0.2])
-    assert drivers(steps) == BY_HAND and not report.refused and not report.clipped
+    assert sources_of(steps) == SOURCES and not report.refused and not report.clipped
 
 
 def test_steps_gripper_commanded_before_the_episode_holds_in_it() -> None:
@@ -82,7 +82,7 @@ def test_steps_grasp_while_the_arm_stands_holds_the_episode_open() -> None:
     messages = joint_session(array, [at(11.5, 0.0), at(18.5, 0.08)])
     steps, report = feed(messages, **GRIPPING, episode_gap=0.95)
     assert report.episodes == 1 and len(steps) == 20 and steps[-1].is_last
-    assert drivers(steps)[10:] == ".p......p|", "who grasps, drives"
+    assert sources_of(steps)[10:] == ".p......p|", "who grasps is in control"
     assert all(s.action[:2].tolist() == [0.0, 0.0] for s in steps[12:-1])
     assert [s.action[-1] for s in steps[9:-1]] == [0.0, 0.0] + [-1.0] * 7 + [1.0]
 
@@ -195,7 +195,7 @@ def test_steps_slightly_overlapping_files_are_one_episode() -> None:
         for topic, stamp, _, message in swapped:
             found += [step for _, step in converter.feed(topic, stamp, message)]
         found += [step for _, step in converter.finish()]
-        assert drivers(found) == BY_HAND and report.episodes == 1
+        assert sources_of(found) == SOURCES and report.episodes == 1
     assert report.late == 4 and "4 messages out of order" in "\n".join(report.lines())
     assert "the first out of order: logged 0.0" in report.notes[0]
 
@@ -235,7 +235,7 @@ def test_steps_sensors_that_stop_after_the_end_are_no_gap() -> None:
     """Regression: sensors that stop soon after the last command were reported as lost ticks."""
     messages = until(SECOND + 105 * SECOND // 100, "/arm/pose", session())
     steps, report = feed(messages)
-    assert drivers(steps) == BY_HAND and not report.gaps and not report.notes
+    assert sources_of(steps) == SOURCES and not report.gaps and not report.notes
 
 
 def test_external_steps_missing_success_topic_is_noted(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_steps_of_an_arbiter_session_have_its_sources_and_onsets(
 
 def test_steps_session_becomes_one_episode() -> None:
     steps, report = feed(session())
-    assert drivers(steps) == BY_HAND
+    assert sources_of(steps) == SOURCES
     assert [s.step_index for s in steps] == list(range(11)) == [s.sequence for s in steps]
     assert [s.onset for s in steps].index(True) == 4 and sum(s.onset for s in steps) == 1
     assert steps[-1].outcome == Outcome.TRUNCATED and steps[0].is_first
@@ -337,7 +337,7 @@ def test_steps_success_ends_the_episode() -> None:
 
 
 def test_steps_success_false_ends_nothing() -> None:
-    """Regression: each message on the topic ended the episode in success, whatever it said."""
+    """Regression: each message on the topic ended the episode in success, whatever its value."""
     kind = "std_msgs/msg/Bool"
     no = [("/done", SECOND + n * SECOND // 5, kind, TYPES[kind](data=False)) for n in range(5)]
     steps, report = feed(sorted([*session(), *no], key=lambda m: m[1]), success="/done")
@@ -412,5 +412,5 @@ def test_steps_commands_of_other_joints_on_the_topic_are_no_fault() -> None:
         if m[0] == "/arm/twist"
     ]
     steps, report = feed(joint_session(jog, other), **ARM)
-    assert drivers(steps) == BY_HAND and not report.refused
+    assert sources_of(steps) == SOURCES and not report.refused
     assert report.other_joints == {"/arm/joints": 50}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lerobot_data import CAMERAS, HINT, LEROBOT, episodes, export_dataset, picture
-from step_bags import PERIOD, assert_equal_steps, make_episodes, rlif, write_bag
+from step_bags import PERIOD, Cli, assert_equal_steps, make_episodes, rlif, write_bag
 
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.step_writer import StepWriter
@@ -107,26 +107,18 @@ def test_write_lerobot_large_dataset_goes_into_several_files(
     assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
 
 
-def test_write_lerobot_failure_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_write_lerobot_failure_leaves_nothing(tmp_path: Path, cli: Cli) -> None:
     steps = episodes(2)
     steps[-3] = replace(steps[-3], images=(picture(0, 0, 24), picture(0, 1)))
     write_bag(tmp_path / "bag", steps, cameras=CAMERAS)
-    words = (tmp_path / "bag", "-o", tmp_path / "out", "--format", "lerobot")
-    assert rlif("export", *words) == 1
-    assert "camera wrist: found an image of (24, 64, 3)" in capsys.readouterr().err
+    args = (tmp_path / "bag", "-o", tmp_path / "out", "--format", "lerobot")
+    assert (
+        "found Steps of {'state': 3, 'action': 2, 'images': {'wrist': (24, 64, 3), "
+        in cli.fails("export", *args)
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
     (tmp_path / "out").mkdir()
-    assert rlif("export", *words) == 1 and "exists already" in capsys.readouterr().err
-
-
-def test_write_lerobot_fps_is_the_rate_of_the_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_bag(tmp_path / "bag", make_episodes(1), rate=7.5)
-    assert rlif("export", tmp_path / "bag", "-o", tmp_path / "o", "--format", "lerobot") == 0
-    assert "Steps came at 7.50 Hz; LeRobot's fps is a whole number, 8" in capsys.readouterr().out
+    assert "exists already" in cli.fails("export", *args)
 
 
 LOAD = """
@@ -183,29 +175,29 @@ def test_write_lerobot_is_read_by_lerobot(tmp_path: Path) -> None:
     assert np.array_equal(np.moveaxis(np.array(found["image"]), 0, 2), driven[8].images[1])
 
 
-def test_write_lerobot_bags_of_another_rate_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_write_lerobot_bags_of_another_rate_are_refused(tmp_path: Path, cli: Cli) -> None:
     """Regression: the frames of all bags were stamped at the rate of the first."""
     steps = make_episodes(1, length=12)
     bags = [write_bag(tmp_path / str(rate), steps, rate) for rate in (10, 20)]
-    words = ("export", *bags, "-o", tmp_path / "dataset", "--format", "lerobot")
-    assert rlif(*words) == 1
-    error = capsys.readouterr().err
+    args = ("export", *bags, "-o", tmp_path / "dataset", "--format", "lerobot")
+    error = cli.fails(*args)
     assert (
         f"{bags[1]}: its Steps came at 20.00 Hz, those before at 10.00" in error
         and "--fps" in error
     )
     assert not (tmp_path / "dataset").exists()
-    assert rlif(*words, "--fps", 10) == 0
+    assert rlif(*args, "--fps", 10) == 0
 
 
 @pytest.mark.parametrize("rate", [7.5, 2.5, 3.3])
-def test_write_lerobot_bags_of_one_fractional_rate_are_written(tmp_path: Path, rate: float) -> None:
+def test_write_lerobot_fps_is_the_rounded_rate_of_the_steps(
+    tmp_path: Path, cli: Cli, rate: float
+) -> None:
     """Regression: two bags of 7.5 Hz were refused, as others than 8."""
     steps = make_episodes(1, length=12)
     bags = [write_bag(tmp_path / name, steps, rate) for name in ("one", "two")]
-    assert rlif("export", *bags, "-o", tmp_path / "d", "--format", "lerobot") == 0
+    output = cli.succeeds("export", *bags, "-o", tmp_path / "d", "--format", "lerobot")
+    assert f"Steps came at {rate:.2f} Hz; LeRobot's fps is a whole number, {round(rate)}" in output
 
 
 def test_write_lerobot_fps_is_of_a_long_episode(tmp_path: Path) -> None:
@@ -228,8 +220,8 @@ def test_write_lerobot_cameras_in_another_order_keep_their_columns(tmp_path: Pat
     with StepWriter(bags[1]) as writer:
         for step in other:
             writer.write(step, 10**10 + step.sequence * PERIOD, CAMERAS[::-1])
-    words = ("-o", tmp_path / "d", "--format", "lerobot", "--codec", "lossless")
-    assert rlif("export", *bags, *words) == 0
+    args = ("-o", tmp_path / "d", "--format", "lerobot", "--codec", "lossless")
+    assert rlif("export", *bags, *args) == 0
     assert rlif("import", tmp_path / "d", "-o", tmp_path / "again") == 0
     found = list(read_steps(tmp_path / "again"))
     assert len(found) == 2 * len(steps)

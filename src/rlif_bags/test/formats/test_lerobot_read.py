@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lerobot_data import HINT, LEROBOT, episodes, export_dataset
-from step_bags import make_episodes, rlif
+from step_bags import Cli, make_episodes, rlif
 
 from rlif_bags.formats.lerobot_read import LeRobotReader
 from rlif_bags.reading.files import BagError
@@ -31,12 +31,13 @@ def test_lerobot_reader_other_version_or_missing_column_is_refused(tmp_path: Pat
 
 
 def test_lerobot_reader_without_final_images_drops_the_last_action(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cli: Cli
 ) -> None:
     dataset = export_dataset(tmp_path, episodes(2), "--codec", "lossless")
     (dataset / "rlif/final.parquet").unlink()
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 0
-    assert "found no rlif/final.parquet" in capsys.readouterr().out
+    assert "found no rlif/final.parquet" in cli.succeeds(
+        "import", dataset, "-o", tmp_path / "again"
+    )
     assert sum(1 for _ in read_steps(tmp_path / "again")) == 12
     assert rlif("import", dataset, "-o", tmp_path / "states", "--no-images") == 0
     assert sum(1 for _ in read_steps(tmp_path / "states")) == 14
@@ -54,42 +55,40 @@ def test_lerobot_reader_without_final_images_drops_the_last_action(
     ],
 )
 def test_lerobot_reader_missing_file_gives_no_bag(
-    tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    tmp_path: Path, damage: str, message: str, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
 
     monkeypatch.setattr(f"{LEROBOT}.DATA_MIB", 0)
     monkeypatch.setattr(f"{LEROBOT}.VIDEO_MIB", 0)
     dataset = export_dataset(tmp_path, episodes(2))
     (dataset / damage).unlink()
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails("import", dataset, "-o", tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
 def test_lerobot_reader_another_feature_as_state(tmp_path: Path) -> None:
     dataset = export_dataset(tmp_path, make_episodes(2))
-    words = ("-o", tmp_path / "again", "--state-key", "policy_action")
-    assert rlif("import", dataset, *words) == 0
+    args = ("-o", tmp_path / "again", "--state-key", "policy_action")
+    assert rlif("import", dataset, *args) == 0
     found = list(read_steps(tmp_path / "again"))
     assert len(found) == 10 and {len(step.state) for step in found} == {2}
 
 
 def test_lerobot_reader_cut_file_or_missing_column_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
     file = dataset / "data/chunk-000/file-000.parquet"
     whole = file.read_bytes()
     capsys.readouterr()
     file.write_bytes(whole[: len(whole) // 2])
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
-    assert f"{file}: cannot be read" in capsys.readouterr().err
+    assert f"{file}: cannot be read" in cli.fails("import", dataset, "-o", tmp_path / "again")
     file.write_bytes(whole)
     table = parquet.read_table(file).drop_columns(["episode_index"])
     parquet.write_table(table, file)
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
-    assert f"{file}: found no column 'episode_index'" in capsys.readouterr().err
+    assert f"{file}: found no column 'episode_index'" in cli.fails(
+        "import", dataset, "-o", tmp_path / "again"
+    )
 
 
 def rename_actions(dataset: Path, names: Any) -> None:
@@ -107,28 +106,24 @@ NAMES = ["elbow.pos", "gripper.pos"]
     [NAMES, {"motors": NAMES}, ["joint_position", "x"], ["left.qpos", "right.qpos"], ["Pos", "y"]],
 )
 def test_lerobot_reader_absolute_positions_are_refused_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: Any
+    tmp_path: Path, cli: Cli, names: Any
 ) -> None:
     """Regression: "give the scale of the actions", which makes velocities of positions."""
     dataset = export_dataset(tmp_path, make_episodes(1))
     rename_actions(dataset, names)
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 1
-    error = capsys.readouterr().err
+    error = cli.fails("import", dataset, "-o", tmp_path / "again")
     assert "action is absolute positions (" in error and "--differences" in error
     rename_actions(dataset, ["x.vel", "position_x"])
     assert rlif("import", dataset, "-o", tmp_path / "again") == 0
 
 
-def test_lerobot_reader_differences_of_positions_are_velocities(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lerobot_reader_differences_of_positions_are_velocities(tmp_path: Path, cli: Cli) -> None:
     """Actions of 0, 0.1, 0.2 ... at 10 Hz: 1 a second. The gripper's position stays one."""
     dataset = export_dataset(tmp_path, make_episodes(2))
     rename_actions(dataset, NAMES)
-    words = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
-    assert rlif("import", *words) == 1
-    assert "--gripper-range CLOSED OPEN" in capsys.readouterr().err
-    assert rlif("import", *words, "--gripper-range", 0.0, 0.4) == 0
+    args = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
+    assert "--gripper-range CLOSED OPEN" in cli.fails("import", *args)
+    assert rlif("import", *args, "--gripper-range", 0.0, 0.4) == 0
     steps = [s for s in read_steps(tmp_path / "again") if not s.is_last]
     found = [s.action.tolist() for s in steps]
     one = [[0.0, -1.0], [0.25, -0.5], [0.25, 0.0], [0.25, 0.5], [0.25, 1.0]]
@@ -136,22 +131,21 @@ def test_lerobot_reader_differences_of_positions_are_velocities(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("args", "message"),
     [
         (["--gripper-range", 0, 1], "expected --differences with it"),
         (["--differences", "--gripper-range", 1, 1], "found 1.0 twice"),
     ],
 )
 def test_differences_wrong_options_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[Any], message: str
+    tmp_path: Path, cli: Cli, args: list[Any], message: str
 ) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
-    assert rlif("import", dataset, "-o", tmp_path / "again", *words) == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails("import", dataset, "-o", tmp_path / "again", *args)
 
 
 def test_lerobot_reader_state_of_several_features_and_unused_ones_are_noted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cli: Cli
 ) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
     info = json.loads((dataset / "meta/info.json").read_text())
@@ -160,8 +154,9 @@ def test_lerobot_reader_state_of_several_features_and_unused_ones_are_noted(
     file = dataset / "data/chunk-000/file-000.parquet"
     table = parquet.read_table(file)
     parquet.write_table(table.append_column("observation.goal", table["policy_action"]), file)
-    assert rlif("import", dataset, "-o", tmp_path / "one") == 0
-    assert "not used: observation.goal; --state-key joins" in capsys.readouterr().out
+    assert "not used: observation.goal; --state-key joins" in cli.succeeds(
+        "import", dataset, "-o", tmp_path / "one"
+    )
     keys = ("--state-key", "observation.state", "observation.goal")
     assert rlif("import", dataset, "-o", tmp_path / "two", *keys) == 0
     assert len(next(iter(read_steps(tmp_path / "two"))).state) == 5

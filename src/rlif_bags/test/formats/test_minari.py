@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from step_bags import assert_equal_steps, make_episodes, rlif, write_bag
+from step_bags import Cli, assert_equal_steps, make_episodes, rlif, write_bag
 
 from rlif_bags.reading.step_reader import read_steps
 from rlif_learner.data.steps import Outcome, StepRecord
@@ -77,21 +77,20 @@ def test_read_minari_images_keep_pixels_and_order(
 
 
 def test_write_minari_images_an_old_version_cannot_read_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = minari.dataset.minari_storage.MinariStorage
     monkeypatch.setattr(storage, "new", lambda data_path, **spaces: pytest.fail("was written"))
     bag = write_bag(tmp_path / "bag", make_episodes(1, images=True))
-    assert rlif("export", bag, "-o", tmp_path / "peg-v0", "--format", "minari") == 1
-    assert "camera camera_0: found an image of (4, 6, 3)" in capsys.readouterr().err
+    assert "camera camera_0: found an image of (4, 6, 3)" in cli.fails(
+        "export", bag, "-o", tmp_path / "peg-v0", "--format", "minari"
+    )
 
 
-def test_write_minari_name_that_is_no_id_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("export", bag, "-o", tmp_path / "peg", "--format", "minari") == 1
-    assert "expected NAME-v0" in capsys.readouterr().err
+def test_write_minari_name_that_is_no_id_is_refused(tmp_path: Path, cli: Cli, bag: Path) -> None:
+    assert "expected NAME-v0" in cli.fails(
+        "export", bag, "-o", tmp_path / "peg", "--format", "minari"
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
 
 
@@ -122,13 +121,10 @@ def dataset_of(path: Path, entries: dict[str, int]) -> Path:
 GOAL = {"achieved_goal": 2, "desired_goal": 2, "observation": 4}
 
 
-def test_minari_reader_goal_is_part_of_the_state(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_minari_reader_goal_is_part_of_the_state(tmp_path: Path, cli: Cli) -> None:
     """Regression: desired_goal was dropped without a word."""
     dataset = dataset_of(tmp_path / "goal-v0", GOAL)
-    assert rlif("import", dataset, "-o", tmp_path / "bag") == 0
-    output = capsys.readouterr().out
+    output = cli.succeeds("import", dataset, "-o", tmp_path / "bag")
     assert "the state is observation and desired_goal" in output
     assert "not used: achieved_goal" in output
     steps = list(read_steps(tmp_path / "bag"))
@@ -136,18 +132,18 @@ def test_minari_reader_goal_is_part_of_the_state(
     keys = ("--state-key", "desired_goal", "observation")
     assert rlif("import", dataset, "-o", tmp_path / "other", *keys) == 0
     assert next(iter(read_steps(tmp_path / "other"))).state.tolist() == [1.0] * 2 + [2.0] * 4
-    assert rlif("import", dataset, "-o", tmp_path / "no", "--state-key", "goal") == 1
-    assert "found no vectors ['goal'], only achieved_goal [2]" in capsys.readouterr().err
+    assert "found no vectors ['goal'], only achieved_goal [2]" in cli.fails(
+        "import", dataset, "-o", tmp_path / "no", "--state-key", "goal"
+    )
 
 
 @pytest.mark.parametrize(
     "entries", [{"observation": 4, "target": 2}, {"state": 3, "desired_goal": 2}, {"a": 1, "b": 2}]
 )
 def test_minari_reader_several_vectors_are_refused_with_the_option(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], entries: dict[str, int]
+    tmp_path: Path, cli: Cli, entries: dict[str, int]
 ) -> None:
     dataset = dataset_of(tmp_path / "dict-v0", entries)
-    assert rlif("import", dataset, "-o", tmp_path / "bag") == 1
-    error = capsys.readouterr().err
+    error = cli.fails("import", dataset, "-o", tmp_path / "bag")
     assert "--state-key NAME... joins some of" in error
     assert all(f"{name} [{size}]" in error for name, size in entries.items())

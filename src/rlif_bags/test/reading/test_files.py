@@ -13,10 +13,9 @@ from step_bags import make_episodes, rlif, write_bag
 
 from rlif_bags.reading.files import (
     BagError,
-    DirectoryLock,
     bag_name,
     bag_paths,
-    remove_abandoned,
+    directory_lock,
 )
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.step_writer import StepWriter
@@ -31,7 +30,7 @@ def test_bag_paths_directory_of_bags_gives_its_bags(tmp_path: Path) -> None:
 
 
 def test_bag_paths_files_of_several_recordings_are_several_bags(tmp_path: Path) -> None:
-    """Regression: they were merged by time into one, and nothing told."""
+    """Regression: they were merged by time into one, without a note."""
     (tmp_path / "all").mkdir()
     for name in ("ada", "bob", "cyd"):
         bag = write_bag(tmp_path / name, make_episodes(1))
@@ -75,11 +74,11 @@ def test_directory_lock_bag_being_written_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(BagError, match="being written"):
             StepWriter(tmp_path / "bag").__enter__()
     assert len(list(read_steps(tmp_path / "bag"))) == 1
-    (tmp_path / "left").mkdir()
-    remove_abandoned(tmp_path / "left")
-    assert not (tmp_path / "left").exists()
-    with DirectoryLock(tmp_path), pytest.raises(BlockingIOError):
-        DirectoryLock(tmp_path)
+    (tmp_path / ".partial-left").mkdir()  # by a killed process
+    write_bag(tmp_path / "left", steps)
+    assert not (tmp_path / ".partial-left").exists()
+    with directory_lock(tmp_path), pytest.raises(BagError), directory_lock(tmp_path):
+        pass
 
 
 def test_bag_name_file_called_bag_is_named_after_its_directory(
@@ -106,11 +105,10 @@ def test_bag_name_is_found_from_any_directory(
     assert bag_name(Path("/bag")) == "bag"
 
 
-def test_bag_name_link_keeps_its_own_name(tmp_path: Path) -> None:
+def test_bag_name_link_keeps_its_own_name(tmp_path: Path, bag: Path) -> None:
     """Data stores keep files under a hash, and links to them under names."""
     store = tmp_path / "objects"
     store.mkdir()
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
     file = next(bag.glob("*.mcap")).rename(store / "SHA-123.mcap")
     (tmp_path / "monday.mcap").symlink_to(file)
     assert bag_name(tmp_path / "monday.mcap") == "monday"

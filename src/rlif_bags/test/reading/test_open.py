@@ -15,8 +15,8 @@ from external_sessions import (
     SECOND,
     convert,
     data_file,
-    drivers,
     session,
+    sources_of,
     write_mcap,
     write_session,
 )
@@ -29,7 +29,7 @@ from step_bags import assert_equal_steps, make_episodes, write_bag, write_unfini
 from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError, bag_paths
 from rlif_bags.reading.info import describe_bag
-from rlif_bags.reading.open import _copy_sqlite, open_bag
+from rlif_bags.reading.open import open_bag, with_log
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import step_bytes, step_typestore
@@ -40,12 +40,7 @@ def test_open_bag_without_metadata_is_read(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", steps)
     (bag / "metadata.yaml").unlink()
     assert_equal_steps(list(read_steps(bag)), steps)
-
-
-def test_open_bag_single_mcap_file_is_read(tmp_path: Path) -> None:
-    steps = make_episodes(1)
-    bag = write_bag(tmp_path / "bag", steps)
-    assert_equal_steps(list(read_steps(next(bag.glob("*.mcap")))), steps)
+    assert_equal_steps(list(read_steps(data_file(bag))), steps)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89MCAP0\r\n", b"something else"])
@@ -114,23 +109,15 @@ def test_read_messages_damage_in_compressed_bag_is_noted_or_refused(
     except BagError as error:
         assert str(bag) in str(error)
     else:
-        said = report.notes or drivers(steps)[-1] == "|"
-        assert said and (report.notes or len(steps) == 41)
-
-
-def test_open_bag_file_compression_is_read(tmp_path: Path) -> None:
-    plain, _ = convert(write_session(tmp_path / "plain", session(5)))
-    for plugin in StoragePlugin:
-        bag = write_session(tmp_path / plugin.name, session(5), plugin, CompressionMode.FILE)
-        steps, report = convert(bag)
-        assert drivers(steps) == drivers(plain) and not report.notes
+        noted = report.notes or sources_of(steps)[-1] == "|"
+        assert noted and (report.notes or len(steps) == 41)
 
 
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
 def test_open_bag_killed_with_compressed_files_is_read_whole(
     tmp_path: Path, plugin: StoragePlugin
 ) -> None:
-    """Regression: only the file that was being written was read, and nothing said so.
+    """Regression: only the file that was being written was read, and without a note.
 
     What `ros2 bag record --compression-mode file` leaves: closed files compressed, the one before
     the last perhaps half, the last one open; no metadata.yaml.
@@ -152,7 +139,7 @@ def test_open_bag_killed_with_compressed_files_is_read_whole(
             name.with_suffix(f"{file.suffix}.zstd").write_bytes(packed[:1000])
     before = {f.name: f.read_bytes() for f in killed.iterdir()}
     steps, report = convert(killed)
-    assert drivers(steps) == drivers(expected) and len(steps) == len(expected)
+    assert sources_of(steps) == sources_of(expected) and len(steps) == len(expected)
     assert any("metadata.yaml" in note for note in report.notes)
     assert {f.name: f.read_bytes() for f in killed.iterdir()} == before
     assert bag_paths([tmp_path])[0] == killed, "among others in a directory"
@@ -165,7 +152,7 @@ def test_open_bag_unordered_without_chunks_is_read_whole(tmp_path: Path) -> None
     file = write_mcap(tmp_path / "fast.mcap", messages, use_chunking=False)
     expected, _ = convert(write_session(tmp_path / "plain", session(5)))
     steps, report = convert(file)
-    assert drivers(steps) == drivers(expected)
+    assert sources_of(steps) == sources_of(expected)
     assert [note for note in report.notes if "sorted copy" in note] and not report.late
 
 
@@ -214,10 +201,10 @@ def test_open_bag_killed_sqlite_is_read_with_its_log(tmp_path: Path) -> None:
     database.close()
     before = {f.name: f.read_bytes() for f in killed.iterdir()}
     steps, report = convert(killed)
-    assert drivers(steps) == drivers(expected)
+    assert sources_of(steps) == sources_of(expected)
     assert any("write-ahead log" in note for note in report.notes)
     single, _ = convert(data_file_of(killed))
-    assert drivers(single) == drivers(expected)
+    assert sources_of(single) == sources_of(expected)
     assert {f.name: f.read_bytes() for f in killed.iterdir()} == before
 
 
@@ -225,7 +212,7 @@ def test_open_bag_killed_sqlite_is_read_with_its_log(tmp_path: Path) -> None:
 def test_open_bag_part_that_metadata_does_not_name_is_read(
     tmp_path: Path, plugin: StoragePlugin
 ) -> None:
-    """Regression: what came after metadata.yaml was written was not read, and nothing told."""
+    """Regression: what came after metadata.yaml was written was not read, without a note."""
     messages = session(10)
     expected, _ = convert(write_session(tmp_path / "plain", messages))
     half = len(messages) // 2
@@ -237,7 +224,7 @@ def test_open_bag_part_that_metadata_does_not_name_is_read(
     shutil.copy(rest, bag / f"bag_1{first.suffix}")
     shutil.copy(rest, bag / f"other{first.suffix}")
     steps, report = convert(bag)
-    assert drivers(steps) == drivers(expected)
+    assert sources_of(steps) == sources_of(expected)
     notes = "\n".join(report.notes)
     assert "was not finished" in notes
     (bag / f"bag_1{first.suffix}").unlink()
@@ -252,32 +239,29 @@ def test_open_bag_message_compression_without_metadata_is_read(tmp_path: Path) -
     expected, _ = convert(bag)
     (bag / "metadata.yaml").unlink()
     steps, report = convert(bag)
-    assert drivers(steps) == drivers(expected) and not report.refused
+    assert sources_of(steps) == sources_of(expected) and not report.refused
 
 
-def test_open_bag_copy_of_a_read_only_bag_is_writable(tmp_path: Path) -> None:
+def test_with_log_copy_of_a_read_only_file_is_writable(tmp_path: Path) -> None:
     bag = write_session(tmp_path / "bag", session(5), StoragePlugin.SQLITE3)
     file = data_file_of(bag)
     (bag / f"{file.name}-wal").write_bytes(b"not a log: it is ignored")
     file.chmod(0o444)
-    bag.chmod(0o555)
-    copy = tmp_path / "copy"
-    try:
-        _copy_sqlite(bag, copy, unpack=False)
-    finally:
-        bag.chmod(0o755)
-    assert copy.stat().st_mode & 0o200 and (copy / file.name).stat().st_mode & 0o200
+    copy = with_log(file, tmp_path)
+    assert copy.stat().st_mode & 0o200
 
 
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
-@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.MESSAGE])
+@pytest.mark.parametrize(
+    "mode", [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE]
+)
 def test_open_bag_storage_and_compression_make_no_difference(
     tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode
 ) -> None:
     plain, _ = convert(write_session(tmp_path / "plain", session(5)))
-    other, _ = convert(write_session(tmp_path / "other", session(5), plugin, mode))
+    other, report = convert(write_session(tmp_path / "other", session(5), plugin, mode))
     assert [s.state.tolist() for s in other] == [s.state.tolist() for s in plain]
-    assert drivers(other) == drivers(plain)
+    assert sources_of(other) == sources_of(plain) and not report.notes
 
 
 def test_open_bag_ros_1_is_read(tmp_path: Path) -> None:
@@ -325,3 +309,52 @@ def test_open_bag_files_renamed_after_recording_are_read(
     assert sorted(f.name for f in bag.iterdir()) == before
     (note,) = notes
     assert f"metadata.yaml names {file.name}" in note and "not there; read from monday_0" in note
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+@pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.MESSAGE])
+def test_open_bag_qos_edited_in_metadata_is_read(
+    tmp_path: Path, plugin: StoragePlugin, mode: CompressionMode
+) -> None:
+    """Regression: none of its messages was; they were called damaged."""
+    bag = write_session(tmp_path / "bag", session(5), plugin, mode)
+    metadata = bag / "metadata.yaml"
+    content = yaml.safe_load(metadata.read_text())
+    topics = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+    pose = next(t for t in topics if t["topic_metadata"]["name"] == "/arm/pose")
+    never = {"sec": 0, "nsec": 0}
+    pose["topic_metadata"]["offered_qos_profiles"] = [{
+        "history": "keep_last", "depth": 3, "reliability": "best_effort", "durability": "volatile",
+        "deadline": never, "lifespan": never, "liveliness": "automatic",
+        "liveliness_lease_duration": never, "avoid_ros_namespace_conventions": False,
+    }]  # fmt: skip
+    metadata.write_text(yaml.safe_dump(content))
+    steps, report = convert(bag)
+    assert sources_of(steps) == "ppppo|" and not report.notes
+    with open_bag(bag) as reader:
+        counts: dict[str, int] = {}
+        for connection in reader.connections:
+            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+    assert counts["/arm/pose"] == sum(m[0] == "/arm/pose" for m in session(5))
+
+
+def with_strange_channels(writer: McapWriter) -> None:
+    """Topics that no ROS 2 bag has."""
+    plain = writer.register_channel("/bytes", "cdr", 0)
+    schema = writer.register_schema("thing", "jsonschema", b"{}")
+    for channel in (plain, writer.register_channel("/json", "json", schema)):
+        writer.add_message(channel, SECOND // 2, b"{}", 0)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_open_bag_topics_not_of_ros_are_left_out(tmp_path: Path, finished: bool) -> None:
+    """Regression: the whole bag was refused, or its repair ended in a traceback."""
+    file = tmp_path / "strange.mcap"
+    write_mcap(file, session(5), with_strange_channels, chunk_size=4096)
+    if not finished:
+        file.write_bytes(file.read_bytes()[:-4000])
+    steps, report = convert(file)
+    assert sources_of(steps) == "ppppo|"
+    notes = "\n".join(report.notes)
+    assert "/bytes: its messages are without a schema" in notes
+    assert "/json: its messages are in 'json', expected cdr" in notes

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from external_sessions import convert, drivers, session, write_session
+from external_sessions import convert, session, sources_of, write_session
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from step_bags import assert_equal_steps, make_episodes, write_unfinished_bag
 from waiting import scaled
 
-from rlif_bags.reading.files import BagError, is_finished, unfinished_files
+from rlif_bags.reading.files import BagError, is_finished
 from rlif_bags.reading.open import open_bag
 from rlif_bags.reading.repair import repair_bag
 from rlif_bags.reading.step_reader import read_steps
@@ -55,7 +55,7 @@ def test_repair_bag_damaged_chunk_is_left_out(tmp_path: Path) -> None:
 
 def test_repair_bag_result_is_a_finished_bag(tmp_path: Path) -> None:
     write_unfinished_bag(tmp_path / "bag", make_episodes(2))
-    assert unfinished_files(tmp_path / "bag")
+    assert not is_finished(tmp_path / "bag/bag_0.mcap")
     repair_bag(tmp_path / "bag", tmp_path / "out")
     assert all(is_finished(f) for f in (tmp_path / "out").glob("*.mcap"))
     with AnyReader([tmp_path / "out"]) as reader:
@@ -67,7 +67,7 @@ def test_repair_bag_messages_compressed_one_by_one_are_unpacked(tmp_path: Path) 
     expected, _ = convert(bag)
     repair_bag(bag, tmp_path / "whole")
     steps, report = convert(tmp_path / "whole")
-    assert drivers(steps) == drivers(expected) and not report.refused
+    assert sources_of(steps) == sources_of(expected) and not report.refused
 
 
 SEED = random.randrange(10**6)

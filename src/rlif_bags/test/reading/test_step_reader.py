@@ -14,8 +14,8 @@ from rosbags.rosbag2 import Writer as BagWriter
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from step_bags import (
     ENDED,
+    EPISODE_EVENTS,
     PERIOD,
-    SAYS,
     Event,
     assert_equal_steps,
     discarded,
@@ -84,8 +84,7 @@ def test_step_reader_step_not_finite_is_left_out_and_named(tmp_path: Path) -> No
     assert "step 2 of episode 1" in reader.notes[0] and str(tmp_path) in reader.notes[0]
 
 
-def test_step_reader_no_steps_lists_the_topics_that_are_there(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
+def test_step_reader_no_steps_lists_the_topics_that_are_there(bag: Path) -> None:
     with pytest.raises(BagError, match=r"no Steps on /other, only \['/replay"):
         list(read_steps(bag, "/other"))
 
@@ -203,7 +202,7 @@ def test_step_reader_restarted_recorder_is_read(tmp_path: Path, first: int) -> N
 
 
 def test_step_reader_discard_on_the_episode_topic_ends_the_episode(tmp_path: Path) -> None:
-    reader = StepReader(record_bag(tmp_path / "bag", discarded(), SAYS))
+    reader = StepReader(record_bag(tmp_path / "bag", discarded(), EPISODE_EVENTS))
     steps = list(reader)
     assert len(steps) == 18 and [s.outcome for s in steps if s.is_last] == [1, 4, 1]
     assert steps[11].outcome == Outcome.DISCARDED and steps[11].step_index == 5
@@ -215,8 +214,8 @@ def test_step_reader_discard_at_the_end_of_the_bag_ends_the_episode(
     tmp_path: Path, end: int
 ) -> None:
     steps = make_episodes(3)[:end]
-    says: list[Event] = [*SAYS[:3], (end, 2 if end < 17 else 3, ENDED, 4)]
-    found = list(StepReader(record_bag(tmp_path / "bag", steps, says)))
+    events: list[Event] = [*EPISODE_EVENTS[:3], (end, 2 if end < 17 else 3, ENDED, 4)]
+    found = list(StepReader(record_bag(tmp_path / "bag", steps, events)))
     if end == 12:  # its last Step is there: that one counts
         assert len(found) == 12 and found[-1].outcome == Outcome.SUCCESS
     else:
@@ -224,19 +223,22 @@ def test_step_reader_discard_at_the_end_of_the_bag_ends_the_episode(
 
 
 @pytest.mark.parametrize(
-    ("says", "episode"),
+    ("events", "episode"),
     [
         ([], "/episode"),
-        (SAYS[:3], "/episode"),
-        ([*SAYS[:3], (11, 2, ENDED, 3)], "/episode"),
-        (SAYS, "/left/episode"),  # of another robot
-        ([(0, 2, ENDED, 4), *SAYS[:3]], "/episode"),  # of an earlier life of the episode node
+        (EPISODE_EVENTS[:3], "/episode"),
+        ([*EPISODE_EVENTS[:3], (11, 2, ENDED, 3)], "/episode"),
+        (EPISODE_EVENTS, "/left/episode"),  # of another robot
+        (
+            [(0, 2, ENDED, 4), *EPISODE_EVENTS[:3]],
+            "/episode",
+        ),  # of an earlier life of the episode node
     ],
 )
 def test_step_reader_without_discard_message_keeps_the_steps(
-    tmp_path: Path, says: list[Event], episode: str
+    tmp_path: Path, events: list[Event], episode: str
 ) -> None:
-    found = list(StepReader(record_bag(tmp_path / "bag", discarded(), says, episode)))
+    found = list(StepReader(record_bag(tmp_path / "bag", discarded(), events, episode)))
     assert [s.outcome for s in found if s.is_last] == [1, 1] and len(found) == 17
 
 
@@ -244,6 +246,6 @@ def test_step_reader_unusable_last_step_of_a_discarded_episode_is_replaced(tmp_p
     steps = make_episodes(3)
     broken = np.full(3, np.nan, np.float32)
     steps[11] = replace(steps[11], outcome=Outcome.DISCARDED, state=broken)
-    reader = StepReader(record_bag(tmp_path / "bag", steps, SAYS))
+    reader = StepReader(record_bag(tmp_path / "bag", steps, EPISODE_EVENTS))
     assert [s.outcome for s in reader if s.is_last] == [1, 4, 1]
     assert reader.skipped == {"not finite": 1}

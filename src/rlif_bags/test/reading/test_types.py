@@ -4,16 +4,27 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from external_sessions import convert, data_file, drivers, session, write_session
+from external_sessions import (
+    SECOND,
+    convert,
+    data_file,
+    session,
+    sources_of,
+    write_mcap,
+    write_session,
+)
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin
 
 from rlif_bags.reading.files import BagError
 from rlif_bags.reading.info import describe_bag
+from rlif_bags.reading.repair import repair_bag
 
 
 def old_sqlite(path: Path, messages: list[Any]) -> Path:
@@ -41,7 +52,7 @@ def test_fallback_types_humble_sqlite_without_definitions_is_read(tmp_path: Path
     plain, _ = convert(write_session(tmp_path / "new", session(5)))
     steps, report = convert(old_sqlite(tmp_path / "old", session(5)))
     assert [s.state.tolist() for s in steps] == [s.state.tolist() for s in plain]
-    assert drivers(steps) == drivers(plain) and not report.notes
+    assert sources_of(steps) == sources_of(plain) and not report.notes
     assert any("/arm/pose" in line for line in describe_bag(tmp_path / "old"))
 
 
@@ -56,3 +67,34 @@ def test_require_types_unknown_type_is_named(tmp_path: Path) -> None:
     with pytest.raises(BagError, match=r"/joy \(lab_msgs/msg/Stick\)"):
         convert(bag)
     assert describe_bag(bag), "its topics are listed all the same"
+
+
+EVENT = "example_interfaces/srv/AddTwoInts_Event"
+
+
+# As Jazzy writes it for a service: the request and the response in one, which is no message.
+SERVICE = f"MSG: {EVENT}\nint64 a\nint64 b\n---\nint64 sum\n"
+
+
+def with_service(writer: McapWriter, digest: str) -> None:
+    """A topic /add/_service_event."""
+    schema = writer.register_schema(EVENT, "ros2msg", SERVICE.encode())
+    metadata = {"topic_type_hash": digest} if digest else {}
+    channel = writer.register_channel("/add/_service_event", "cdr", schema, metadata)
+    writer.add_message(channel, SECOND // 2, b"\0\1\0\0", 0)
+
+
+@pytest.mark.parametrize("digest", ["", "RIHS01_" + "0" * 64])
+def test_tolerant_reader_unreadable_definition_costs_its_topic_only(
+    tmp_path: Path, digest: str
+) -> None:
+    """Regression: a service's events beside the topics, and the whole bag was refused."""
+    strange = partial(with_service, digest=digest)
+    file = write_mcap(tmp_path / "with_service.mcap", session(5), strange)
+    steps, report = convert(file)
+    assert sources_of(steps) == "ppppo|" and not report.notes
+    assert any("/add/_service_event" in line for line in describe_bag(file))
+    repair_bag(file, tmp_path / "whole")
+    assert sources_of(convert(tmp_path / "whole")[0]) == "ppppo|"
+    with pytest.raises(BagError, match=r"no definition of the type of /add/_service_event"):
+        convert(file, command="/add/_service_event")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from external_sessions import assert_same_labels, outcome, write_sessions
-from step_bags import make_episodes, rlif, write_bag
+from step_bags import Cli, make_episodes, rlif, write_bag
 from waiting import scaled
 
 from rlif_bags.relabelling.jobs import Job, run_job
@@ -25,9 +26,9 @@ def test_run_jobs_two_workers_give_the_same_files_and_report(
 ) -> None:
     bags = write_sessions(tmp_path)
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
-    words = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file]
-    assert rlif("relabel", *words, "-o", tmp_path / "one") == 1
-    assert rlif("relabel", *words, "-o", tmp_path / "two", "--jobs", 2) == 1
+    args = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file]
+    assert rlif("relabel", *args, "-o", tmp_path / "one") == 1
+    assert rlif("relabel", *args, "-o", tmp_path / "two", "--jobs", 2) == 1
     assert_same_labels(tmp_path / "one", tmp_path / "two")
     report = outcome(tmp_path / "one")[1]
     assert [r["conversion"]["steps"] for r in report[:3]] == [6, 7, 8]
@@ -39,15 +40,14 @@ _DIES = "import os\ndef f(steps):\n    os.kill(os.getpid(), 9)\n"
 
 @pytest.mark.slow
 def test_run_jobs_worker_that_dies_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     (tmp_path / "dies_in_test.py").write_text(_DIES)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.syspath_prepend(str(tmp_path))
     bags = [write_bag(tmp_path / f"b{n}", make_episodes(1)) for n in range(2)]
-    words = ("-o", tmp_path / "out", "--scheme", "dies_in_test:f", "--jobs", 2)
-    assert rlif("relabel", *bags, *words) == 1
-    assert "a worker process died" in capsys.readouterr().err
+    args = ("-o", tmp_path / "out", "--scheme", "dies_in_test:f", "--jobs", 2)
+    assert "a worker process died" in cli.fails("relabel", *bags, *args)
     sys.modules.pop("dies_in_test", None)
 
 
@@ -97,11 +97,20 @@ def f(steps):
 
 @pytest.mark.slow
 def test_run_jobs_ctrl_c_ends_all_workers_in_a_line(tmp_path: Path) -> None:
-    """Each worker said its own traceback: Ctrl-C reaches all processes of a terminal."""
+    """Each worker printed its own traceback: Ctrl-C reaches all processes of a terminal."""
     (tmp_path / "slow_scheme.py").write_text(_SLOW)
     bags = [write_bag(tmp_path / f"b{n}", make_episodes(1)) for n in range(3)]
-    words = ["relabel", *map(str, bags), "-o", "out", "--jobs", "2", "--scheme", "slow_scheme:f"]
-    command = [sys.executable, "-c", "from rlif_bringup.cli import main; exit(main())", *words]
+    args = [
+        "relabel",
+        *map(str, bags),
+        "-o",
+        "out",
+        "--jobs",
+        "2",
+        "--scheme",
+        "slow_scheme:f",
+    ]
+    command = [sys.executable, "-c", "from rlif_bringup.cli import main; exit(main())", *args]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -126,9 +135,36 @@ def test_run_job_unexpected_error_ends_one_bag_only(
 
 @pytest.mark.slow
 def test_run_jobs_from_a_shell_does_bags_side_by_side(tmp_path: Path) -> None:
-    """Regression: its workers imported the script, which began anew in each of them."""
+    """Regression: its workers imported the script, which began again in each of them."""
     bags = [write_bag(tmp_path / name, make_episodes(1)) for name in ("one", "two")]
-    words = ["rlif", "relabel", *map(str, bags), "-o", str(tmp_path / "out"), "--jobs", "2"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(100))
+    args = ["rlif", "relabel", *map(str, bags), "-o", str(tmp_path / "out"), "--jobs", "2"]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=scaled(100))
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "2 of 2 bags labelled" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed (pip install ray)"
+)
+def test_run_jobs_on_ray_gives_the_same_files_and_report(
+    tmp_path: Path, mapping_file: Path, capsys: pytest.CaptureFixture[str], cli: Cli
+) -> None:
+    bags = write_sessions(tmp_path)
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    args = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
+    args += [
+        "--scheme",
+        "rlif_bags.relabelling.relabel:shared_blame",
+        "--set",
+        "blame_steps=2",
+    ]
+    assert rlif("relabel", *args, "-o", tmp_path / "one") == 1
+    first = capsys.readouterr().out.replace("/one", "/OUT")
+    assert rlif("relabel", *args, "-o", tmp_path / "two", "--ray", "local") == 1
+    assert capsys.readouterr().out.replace("/two", "/OUT") == first
+    assert_same_labels(tmp_path / "one", tmp_path / "two")
+    assert "--ray 127.0.0.1:1" in cli.fails(
+        "relabel", *bags, "-o", tmp_path / "no", "--ray", "127.0.0.1:1"
+    )

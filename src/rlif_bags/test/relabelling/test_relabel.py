@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from step_bags import make_episodes, make_step, rlif, write_bag
+from step_bags import Cli, make_episodes, make_step, rlif, write_bag
 
 from rlif_bags.reading.files import BagError
 from rlif_bags.relabelling.relabel import (
@@ -29,7 +29,7 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 
 @pytest.mark.parametrize(
-    ("body", "words", "message"),
+    ("body", "args", "message"),
     [
         ("raise KeyError('oh')", [], r"episode 1: KeyError: 'oh' (scheme_of_test.py, line 2)"),
         ("return 1, 2", [], "returned shapes () and () for 6 steps"),
@@ -39,15 +39,14 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord
     ],
 )
 def test_relabelling_user_function_that_fails_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    body: str, words: list[str], message: str,
-) -> None:  # fmt: skip
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli,
+    body: str, args: list[str], message: str, bag: Path) -> None:  # fmt: skip
     (tmp_path / "scheme_of_test.py").write_text(f"def f(steps):\n    {body}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "scheme_of_test", raising=False)
-    bag = write_bag(tmp_path / "bag", make_episodes(1))
-    assert rlif("relabel", bag, "-o", tmp_path / "out", "--scheme", "scheme_of_test:f", *words) == 1
-    assert message in capsys.readouterr().err
+    assert message in cli.fails(
+        "relabel", bag, "-o", tmp_path / "out", "--scheme", "scheme_of_test:f", *args
+    )
     sys.modules.pop("scheme_of_test", None)
 
 
@@ -68,7 +67,9 @@ def test_relabel_bag_memory_does_not_grow_with_the_bag(tmp_path: Path) -> None:
 def test_relabel_bag_labels_equal_label_rewards(tmp_path: Path, scheme: str) -> None:
     steps = make_episodes(3)
     bag = write_bag(tmp_path / "bag", steps)
+    before = {f.name: f.read_bytes() for f in bag.iterdir()}
     relabel_bag(bag, tmp_path / "out", Relabelling(scheme))
+    assert {f.name: f.read_bytes() for f in bag.iterdir()} == before
     found = read_labels(labels_path(bag, tmp_path / "out")).columns
     rewards, terminals = label_rewards(steps, scheme)
     assert np.array_equal(found["reward"], rewards)
@@ -87,17 +88,17 @@ def test_relabel_bag_discarded_episode_has_no_transition(tmp_path: Path) -> None
     assert not found["reward"][6:].any()
 
 
-def steps_of(drivers: str) -> list[StepRecord]:
+def steps_of(sources: str) -> list[StepRecord]:
     """An episode as letters: p and o drive; it ends in a time limit."""
     steps: list[StepRecord] = []
-    for index, letter in enumerate(drivers + "."):
+    for index, letter in enumerate(sources + "."):
         operator = letter == "o"
-        onset = operator and (index == 0 or drivers[index - 1] != "o")
-        last = index == len(drivers)
+        onset = operator and (index == 0 or sources[index - 1] != "o")
+        last = index == len(sources)
         source = Source.NONE if last else Source.OPERATOR if operator else Source.POLICY
         outcome = Outcome.TRUNCATED if last else Outcome.RUNNING
         steps.append(
-            make_step(index, index, len(drivers), source=source, onset=onset, outcome=outcome)
+            make_step(index, index, len(sources), source=source, onset=onset, outcome=outcome)
         )
     return steps
 
@@ -106,8 +107,8 @@ def steps_of(drivers: str) -> list[StepRecord]:
 @given(st.lists(st.text("po", min_size=1, max_size=8), min_size=1, max_size=5))
 def test_episodes_of_labelled_apart_equal_all_at_once(episodes: list[str]) -> None:
     steps: list[StepRecord] = []
-    for number, drivers in enumerate(episodes, start=1):
-        for step in steps_of(drivers):
+    for number, sources in enumerate(episodes, start=1):
+        for step in steps_of(sources):
             steps.append(StepRecord(**{**vars(step), "sequence": len(steps), "episode_id": number}))
     for scheme in SCHEMES:
         parts = [label_rewards(group, scheme)[0] for group in episodes_of(steps)]
@@ -132,7 +133,7 @@ def test_shared_blame_is_shared_by_the_steps_before_the_onset() -> None:
 
 
 def test_relabelling_user_function_labels_and_its_edit_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cli: Cli
 ) -> None:
     (tmp_path / "own_scheme.py").write_text(
         "import numpy as np\n"
@@ -141,24 +142,24 @@ def test_relabelling_user_function_labels_and_its_edit_is_noticed(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     bag = write_bag(tmp_path / "bag", make_episodes(2))
-    words = (bag, "-o", tmp_path / "out", "--scheme", "own_scheme:constant", "--set", "value=-0.5")
-    assert rlif("relabel", *words) == 0
+    args = (
+        bag,
+        "-o",
+        tmp_path / "out",
+        "--scheme",
+        "own_scheme:constant",
+        "--set",
+        "value=-0.5",
+    )
+    assert rlif("relabel", *args) == 0
     found = read_labels(labels_path(bag, tmp_path / "out")).columns
     assert set(found["reward"].tolist()) == {-0.5}
     assert "12 labels changed" in capsys.readouterr().out
-    assert rlif("relabel", *words) == 0 and "done before" in capsys.readouterr().out
+    assert "done before" in cli.succeeds("relabel", *args)
     with (tmp_path / "own_scheme.py").open("a") as file:
         file.write("# edited: it may make other labels\n")
-    assert rlif("relabel", *words) == 1
-    assert "holds labels of other settings" in capsys.readouterr().err
+    assert "holds labels of other settings" in cli.fails("relabel", *args)
     sys.modules.pop("own_scheme", None)
-
-
-def test_relabel_bag_leaves_the_source_unchanged(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / "bag", make_episodes(2))
-    before = {f.name: f.read_bytes() for f in bag.iterdir()}
-    relabel_bag(bag, tmp_path / "out", Relabelling("every_step"))
-    assert {f.name: f.read_bytes() for f in bag.iterdir()} == before
 
 
 def test_relabel_bag_second_run_resumes(tmp_path: Path) -> None:
