@@ -125,6 +125,14 @@ PARAMETERS = (
         0.0,
         1e6,
     ),
+    Param(
+        "control_rate",
+        10.0,
+        "Hz of Steps, as the observer's: what updates have to keep up with",
+        0.1,
+        200.0,
+    ),
+    Param("pace", False, "episodes wait for the updates, as of the episode node"),
     Param("run_directory", "", "directory of checkpoints and curves, where the next two are empty"),
     Param("checkpoint_directory", "", "directory of checkpoints; empty: run_directory"),
     Param("tensorboard_directory", "", "directory of curves; empty: tensorboard/ in run_directory"),
@@ -169,6 +177,7 @@ class LearnerNode(Node):
             checkpoint_every=value["checkpoint_every"],
             checkpoint_period=value["checkpoint_period"],
             longest_backlog=value["longest_backlog"],
+            step_rate=0.0 if value["pace"] else value["control_rate"],
             torch_threads=value["torch_threads"],
         )
         self._loop = LearnerLoop(

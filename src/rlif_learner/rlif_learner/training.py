@@ -268,7 +268,8 @@ class Trainer:
         self.stopped = False  # no update is ever due again
         self.metrics: dict[str, float] = {}
         self.dropped_updates = 0  # that were due, and are not any more
-        self.update_seconds = 0.0  # mean duration of the last updates; 0: none yet
+        self.update_seconds = 0.0  # mean duration of the last updates but the first; 0: none yet
+        self.timed_updates = 0  # of this process
         self._speed = Speed()
 
     def receive(self, step: StepRecord) -> None:
@@ -350,8 +351,11 @@ class Trainer:
         self.evaluation.begin_anew()
         now = time.monotonic()
         self._speed.add(self.algorithm.critic_steps, now)
-        change = now - begin - self.update_seconds
-        self.update_seconds += change * (SMOOTHING if self.update_seconds else 1.0)
+        # Without the first one, which takes the memory that the others have.
+        if self.timed_updates:
+            change = now - begin - self.update_seconds
+            self.update_seconds += change * max(SMOOTHING, 1.0 / self.timed_updates)
+        self.timed_updates += 1
 
     def status(self) -> TrainingStatus:
         buffers, counts = self.buffers, self.counts
