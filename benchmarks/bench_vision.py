@@ -282,10 +282,10 @@ def set_up_case(robot: str) -> Case:
     layout = StateLayout(tuple(given["features"]), tuple(given.get("joints", ())))
     spec = PolicySpec(
         layout.state_dim, len(given["axes"]), tuple(given["hidden"]),
-        state_offset=tuple(given["state_offset"]), state_scale=tuple(given["state_scale"]),
         images=vision.images, encoder=vision.encoder,
     )  # fmt: skip
-    return Case(spec, RLPDConfig.from_mapping(given["rlpd"], given["preset"]), vision.trunk)
+    preset = given.get("preset", "rlpd")
+    return Case(spec, RLPDConfig.from_mapping(given["rlpd"], preset), vision.trunk)
 
 
 def fill(

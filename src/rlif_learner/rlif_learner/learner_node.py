@@ -76,8 +76,16 @@ PARAMETERS = (
     ),
     Param("joints", [], "names of the joints in the state, as of the observer", items=str),
     Param("state_dim", 0, "entries of the state; 0: of features, or of the first Step", 0, 10_000),
-    Param("state_offset", [], "offset subtracted from each state entry; empty: 0"),
-    Param("state_scale", [], "scale that normalises each state entry; empty: 1"),
+    Param(
+        "state_offset",
+        [],
+        "offset subtracted from each state entry; empty, both: of the demonstrations",
+    ),
+    Param(
+        "state_scale",
+        [],
+        "scale that normalises each state entry; empty, both: of the demonstrations",
+    ),
     Param("hidden", [256, 256], "widths of the policy's hidden layers"),
     Param("layer_norm", False, "layer normalisation in the policy"),
     Param("updates_per_step", 1.0, "updates per Step received; 0: as fast as possible", 0.0, 1e3),
