@@ -181,6 +181,11 @@ class StepCounts:
         return before < step.sequence <= after or after < before < step.sequence
 
     @property
+    def last_place(self) -> tuple[int, int]:
+        """Episode and step index of the Step of `last_sequence`."""
+        return self._last
+
+    @property
     def intervention_rate(self) -> float:
         """Take-overs per driven step over the last episodes."""
         steps = sum(driven for _, driven in self._recent)

@@ -49,7 +49,7 @@ _TEXT = {
         imitation.learning_rate imitation.random_shift imitation.utd imitation.weight_decay
         joints keep_checkpoints keep_images label_scheme layer_norm longest_backlog pace
         preset prior_bags prior_capacity prior_episodes prior_into_online publish_every
-        resume rlpd.actor_learning_rate rlpd.batch_size rlpd.critic_learning_rate
+        resume resume_bag rlpd.actor_learning_rate rlpd.batch_size rlpd.critic_learning_rate
         rlpd.critic_weight_decay rlpd.discount rlpd.dropout rlpd.encoder_gradients
         rlpd.encoder_learning_rate rlpd.ensemble_size rlpd.entropy_in_target rlpd.hidden
         rlpd.initial_temperature rlpd.layer_norm rlpd.precision rlpd.prior_ratio
