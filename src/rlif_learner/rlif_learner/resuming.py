@@ -12,24 +12,31 @@ from rlif_learner.training import Trainer
 class Received:
     """Steps of a recording, so that the recorder's queue, which repeats its last ones, adds none twice.
 
-    What it repeats comes first and in order: the first Step that is not in the recording ends it.
+    What it repeats comes first and in order. A later Step, or one of a recorder that was restarted, ends
+    it.
     """
 
     def __init__(self) -> None:
-        self._places: set[tuple[int, int, int]] = set()
+        self._places: dict[int, tuple[int, int]] = {}  # by sequence
+        self._last = -1
 
     def add(self, step: Place) -> None:
-        self._places.add(_place(step))
+        self._places[step.sequence], self._last = _place(step), step.sequence
 
     def repeats(self, step: Place) -> bool:
-        """Whether `step`, which came just now, was in the recording already."""
-        if self._places and _place(step) not in self._places:
-            self._places.clear()
-        return bool(self._places)
+        """Whether `step`, which came just now, was received before the recording's end.
+
+        One that is missing in the recording counts as lost, and comes too late.
+        """
+        place = _place(step)
+        if step.sequence <= self._last and self._places.get(step.sequence, place) == place:
+            return True
+        self._last = -1
+        return False
 
 
-def _place(step: Place) -> tuple[int, int, int]:
-    return step.sequence, step.episode_id, step.step_index
+def _place(step: Place) -> tuple[int, int]:
+    return step.episode_id, step.step_index
 
 
 def read_on(trainer: Trainer, recording: Iterable[StepRecord]) -> tuple[int, Received]:
@@ -43,7 +50,7 @@ def read_on(trainer: Trainer, recording: Iterable[StepRecord]) -> tuple[int, Rec
     for step in recording:
         received.add(step)
         if last is not None and step.sequence <= last:
-            if step.sequence == last and (step.episode_id, step.step_index) != place:
+            if step.sequence == last and _place(step) != place:
                 raise ValueError(
                     f"Step {last} is step {step.step_index} of episode {step.episode_id}, and in the "
                     f"checkpoint step {place[1]} of episode {place[0]}: expected the recorder's bag of "

@@ -62,6 +62,16 @@ def test_steps_of_a_recorder_that_was_restarted_are_no_repetition():
     assert not received.repeats(STEPS[1]), "from then on none is"
 
 
+def test_a_step_that_is_missing_in_the_bag_is_lost_and_what_follows_does_not_come_twice():
+    trainer = resumed(STEPS[:7])
+    _, received = read_on(trainer, [*STEPS[:9], *STEPS[10:14]])
+    for step in STEPS[3:]:
+        if not received.repeats(step):
+            trainer.receive(step)
+    assert (trainer.counts.steps, trainer.counts.lost) == (20, 1)
+    assert trainer.buffers.online.total == 20
+
+
 def test_a_bag_of_another_recorder_is_refused():
     trainer = resumed(STEPS[:7])
     before = trainer.counters()
