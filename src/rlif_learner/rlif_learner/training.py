@@ -382,7 +382,7 @@ class Trainer:
 
     def update(self) -> None:
         """One update. NonFiniteError where a loss is not finite."""
-        if not self._normalised:
+        if not self._normalised and self.ready:
             self._normalise()
         begin = time.monotonic()
         self.metrics = self.algorithm.update(self.buffers)
