@@ -36,13 +36,13 @@ _TEXT = {
     """,
     "learner": """
         algorithm axes cameras capacity checkpoint_directory checkpoint_every
-        checkpoint_period device encoder encoder_channels encoder_embeddings
+        checkpoint_period control_rate device encoder encoder_channels encoder_embeddings
         encoder_features encoder_frozen encoder_pooling encoder_shared encoder_weights
         features hidden image_directory image_height image_width imitation.batch_size
         imitation.learning_rate imitation.random_shift imitation.utd imitation.weight_decay
-        joints keep_checkpoints keep_images label_scheme layer_norm longest_backlog preset
-        prior_bags prior_capacity prior_episodes prior_into_online publish_every resume
-        rlpd.actor_learning_rate rlpd.batch_size rlpd.critic_learning_rate
+        joints keep_checkpoints keep_images label_scheme layer_norm longest_backlog pace
+        preset prior_bags prior_capacity prior_episodes prior_into_online publish_every
+        resume resume_bag rlpd.actor_learning_rate rlpd.batch_size rlpd.critic_learning_rate
         rlpd.critic_weight_decay rlpd.discount rlpd.dropout rlpd.encoder_gradients
         rlpd.encoder_learning_rate rlpd.ensemble_size rlpd.entropy_in_target rlpd.hidden
         rlpd.initial_temperature rlpd.layer_norm rlpd.precision rlpd.prior_ratio
