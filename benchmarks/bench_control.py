@@ -54,7 +54,7 @@ LIMITS = {
     "period_jitter_ms_p99": 5.0,
     "missed_periods_max_run": 3.0,
 }
-LEARNER_PREFIX = ("chrt", "--idle", "0")
+LEARNER_PREFIX = ("nice", "-n", "10")
 STATE_DIM = 17
 DRIVEN = (ControlState.POLICY, ControlState.OPERATOR)
 

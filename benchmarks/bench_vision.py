@@ -3,6 +3,7 @@
 
     python benchmarks/bench_vision.py              # some three minutes; benchmarks/results/vision.json
     python benchmarks/bench_vision.py --quick      # a second of each, nothing written
+    python benchmarks/bench_vision.py --robot      # config/ur5e_gamepad on one core alone: a minute
     python benchmarks/bench_vision.py --device cpu # leaves a GPU out; cuda: fails where there is none
 
 Two cameras of 128x128 unless a name says otherwise, on two cores (further ones are left out). Keys
@@ -64,12 +65,13 @@ from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_learner.engines.memory import keep_freed_memory
 from rlif_learner.vision import Vision, VisionConfig, make_buffer, make_vision
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
-from rlif_policy.encoders import ImageEncoder
+from rlif_policy.encoders import EncoderSpec, ImageEncoder
 from rlif_policy.features import StateLayout
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.observer_node import image_message
 from rlif_policy.policy_node import pixels
+from rlif_policy.processor import processor
 from rlif_policy.weights import pack_weights, unpack_weights
 
 RESULTS = Path(__file__).with_name("results") / "vision.json"
@@ -79,6 +81,7 @@ CAMERAS = ("wrist", "fixed")
 SIDE = 128  # pixels of an image
 STATE, AXES = 17, ["x", "y", "z", "roll", "pitch", "yaw"]
 ENCODERS = {"small": {}, "frozen_resnet18": {"encoder": "resnet18", "encoder_frozen": True}}
+ROBOT = "ur5e_gamepad"
 BATCH = 256
 EPISODE = 100  # actions
 DOMAIN = "79"  # of DDS: nobody else's policy shall hear this
@@ -274,18 +277,18 @@ def reference_case(encoder: str, weights: str) -> Case:
     return Case(spec, RLPDConfig(utd=1, batch_size=BATCH), vision.trunk)
 
 
-def set_up_case(robot: str) -> Case:
-    """As config/ROBOT/robot.yaml has it."""
+def set_up_case(robot: str, **over: Any) -> Case:
+    """As config/ROBOT/robot.yaml has it, with `over` in place of its own."""
     content = yaml.safe_load((CONFIG / robot / "robot.yaml").read_text(encoding="utf-8"))
-    given = content["/**"]["ros__parameters"]
+    given = {**content["/**"]["ros__parameters"], **over}
     vision = make_vision(VisionConfig.from_parameters(given))
     layout = StateLayout(tuple(given["features"]), tuple(given.get("joints", ())))
     spec = PolicySpec(
         layout.state_dim, len(given["axes"]), tuple(given["hidden"]),
-        state_offset=tuple(given["state_offset"]), state_scale=tuple(given["state_scale"]),
         images=vision.images, encoder=vision.encoder,
     )  # fmt: skip
-    return Case(spec, RLPDConfig.from_mapping(given["rlpd"], given["preset"]), vision.trunk)
+    preset = given.get("preset", "rlpd")
+    return Case(spec, RLPDConfig.from_mapping(given["rlpd"], preset), vision.trunk)
 
 
 def fill(
@@ -341,6 +344,33 @@ def updates_per_second(learner: RLPD, buffers: Buffers, seconds: float) -> dict[
     rates = [block(seconds / BLOCKS) for _ in range(BLOCKS)]
     values = {"median": statistics.median(rates), "least": min(rates), "most": max(rates)}
     return {name: float(f"{value:.3g}") for name, value in values.items()}
+
+
+def robot_on_one_core(seconds: float) -> dict[str, Any]:
+    """Updates of config/ROBOT per second of processor time, one thread; those of its `encoder_channels`
+    and of the default, in turn."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    cases = (set_up_case(ROBOT), set_up_case(ROBOT, encoder_channels=EncoderSpec().channels))
+    learners = [RLPD(case.config, case.spec, trunk=case.trunk) for case in cases]
+    buffers = [filled_buffers(learner.actor, 1000) for learner in learners]
+    times: list[list[float]] = [[], []]
+    begun = time.monotonic()
+    while time.monotonic() - begun < seconds or len(times[1]) < 6:
+        for learner, buffer, spent in zip(learners, buffers, times, strict=True):
+            start = time.process_time()
+            learner.update(buffer)
+            spent.append(time.process_time() - start)
+    return {
+        "level": processor().level.name,
+        "settings": cases[0].settings(),
+        **{
+            f"updates_per_cpu_s_channels_{case.settings()['channels']}": round(
+                1.0 / statistics.median(spent[2:]), 1
+            )
+            for case, spent in zip(cases, times, strict=True)
+        },
+    }
 
 
 # ---- where an update's time goes
@@ -591,6 +621,7 @@ def measure(seconds: float, calls: int, filled: int, device: str) -> dict[str, A
         **stored,
         "policy_ms": policy,
         "learner": speeds,
+        "robot_on_one_core": robot_on_one_core(4 * seconds),
         "profile_ms_per_update_threads_2": profiles,
         "parts": pieces,
         "gpu": gpu,
@@ -665,11 +696,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each speed (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="a second of each, write nothing")
+    parser.add_argument("--robot", action="store_true", help=f"{ROBOT} on one core alone")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--fill", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.fill:
         fill_alone(arguments.fill)
+        return 0
+    if arguments.robot:
+        kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+        kept["robot_on_one_core"] = robot_on_one_core(4 * arguments.seconds)
+        print(json.dumps(kept["robot_on_one_core"]))
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         return 0
     quick = arguments.quick
     device = chosen_device(arguments.device)

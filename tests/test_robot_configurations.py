@@ -29,7 +29,6 @@ from rlif_moveit.reset_goals import goal_from
 from rlif_moveit.reset_node import PARAMETERS as RESET
 from rlif_moveit.servo_adapter_node import PARAMETERS as ADAPTER
 from rlif_moveit.workspace_node import PARAMETERS as WORKSPACE
-from rlif_policy.features import StateLayout
 
 CONFIG = Path(__file__).parents[1] / "config"
 LAUNCH = CONFIG.parent / "launch"
@@ -91,14 +90,13 @@ def test_hold_timeout_of_a_robot_notices_the_end_of_the_adapter(name):
 
 
 @pytest.mark.parametrize("name", WITH_MOVEIT)
-def test_limits_of_a_robot_are_set_and_the_state_has_a_scale_for_each_entry(name):
+def test_limits_of_a_robot_are_set(name):
     found = values(CONFIG / name / "robot.yaml")
     limits = [row.name for row in ARBITER if row.name.startswith(("max_linear", "max_angular"))]
     limits = [name for name in limits if "jerk" not in name]
     for limit in (*limits, "workspace_min", "workspace_max"):
         assert found[limit], f"{limit} is off"
     assert 0.0 < found["speed_scale"] <= 0.5
-    assert len(found["state_scale"]) == StateLayout(tuple(found["features"])).state_dim
     assert found["base_frame"] == found["command_frame"], "the box needs it"
 
 

@@ -175,7 +175,7 @@ def record_bag(
         message = store.types[EPISODE_TYPE](
             header=store.types["std_msgs/msg/Header"](time, frame_id=""), id=number,
             phase=phase, outcome=outcome, reason="", max_steps=0, steps=0, interventions=0,
-            operator_steps=0, evaluation=False,
+            operator_steps=0, last_intervention_id=0, unrecorded="", evaluation=False,
         )  # fmt: skip
         data = bytes(store.serialize_cdr(message, EPISODE_TYPE))
         writer.write(episode, PERIOD + at * PERIOD - 1, data)

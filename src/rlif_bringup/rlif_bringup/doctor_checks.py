@@ -53,6 +53,7 @@ def check_nodes(s: Snapshot) -> Iterator[Finding]:
         )
     else:
         yield passed("nodes", ", ".join(NEEDED) + " answer")
+    yield from one_publisher(s.alive)  # of several arbiters only the oldest acts
     if "recorder" not in s.parameters:
         yield warned("recording", "no recorder", "nothing is recorded or learned; start it")
     elif not s.parameter("recorder", "bag_directory", ""):

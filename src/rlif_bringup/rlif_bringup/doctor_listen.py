@@ -143,6 +143,8 @@ class Listener:
         times = self._times.setdefault(topic, [])
 
         def receive(message: Any, info: Mapping[str, Any]) -> None:
+            if topic == "policy_hold" and not message.source.endswith("/servo_adapter"):
+                return  # the watchdog reports a pause in its diagnostics too
             times.append(time.monotonic())
             self._last[topic] = message
             if topic in self._ages:

@@ -10,7 +10,6 @@ from rlif_bringup.doctor_findings import (
     WARN_LEVEL,
     Finding,
     failed,
-    one_publisher,
     passed,
     warned,
 )
@@ -26,7 +25,6 @@ def check_servo(s: Snapshot) -> Iterator[Finding]:
     if s.hold is None:
         yield from _no_adapter(s)
         return
-    yield from one_publisher(s.holds)  # an empty one would take back the other's reason
     adapter = _status(s, "servo")
     if not s.lock_step and s.holds.rate < HOLD_RATE:
         yield failed(

@@ -178,7 +178,6 @@ def robot_file(template: str, name: str, robot: Robot) -> str:
     device = "spacemouse" if robot.preset == "spacemouse" else "joy"
     text = text.replace("\n    joy:\n", f"\n    {device}:\n")
     features = ["ee_position", "ee_linear_velocity"] + ["wrench_force"] * bool(robot.wrench)
-    scale = [0.2] * 3 + [0.1] * 3 + [20.0] * 3 * bool(robot.wrench)
     values: dict[str, object] = {
         "base_frame": robot.base_frame,
         "command_frame": robot.base_frame,
@@ -186,7 +185,6 @@ def robot_file(template: str, name: str, robot: Robot) -> str:
         "preset": robot.preset,
         "topic": robot.joy,
         "features": features,
-        "state_scale": scale,
     }
     if robot.position is not None:
         around = zip(robot.position, MARGIN, strict=True)

@@ -13,6 +13,7 @@ from rlif_bringup.summary import EpisodeRecord
 from rlif_msgs.msg import PolicyHold
 
 EPISODE = 180.0  # s of wall time within which an episode of the scripted operator has to end
+HOLD_PERIOD = 1.0  # s between two repetitions of a hold
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -74,16 +75,21 @@ class PersonOperator:
         self._guide = graph.node.create_publisher(String, "guide", LATCHED)
         self._hold = graph.node.create_publisher(PolicyHold, "policy_hold", LATCHED)
         self._phase, self._mode, self._episodes = "", "", 0
+        graph.node.create_timer(HOLD_PERIOD, self._repeat_hold)
         self._records: list[EpisodeRecord] = []
 
     def prepare(self, phase: str, mode: str, episodes: int) -> None:
         self._phase, self._mode, self._episodes = phase, mode, episodes
         self._records = []
+        self._repeat_hold()
+        self._show()
+
+    def _repeat_hold(self) -> None:
+        """A human who arms overrides a reason that is not repeated."""
         hold = PolicyHold(source="rlif_session")
-        if mode == "always":
+        if self._mode == "always":
             hold.reason_code, hold.reason = PolicyHold.OTHER, "this part is yours: drive"
         self._hold.publish(hold)
-        self._show()
 
     def finished(self, record: EpisodeRecord) -> None:
         self._records.append(record)

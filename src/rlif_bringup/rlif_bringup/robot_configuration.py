@@ -25,6 +25,20 @@ def blind_policy(robot: dict[str, Any]) -> str:
     )
 
 
+def missing_images(robot: dict[str, Any]) -> str:
+    """Why nothing can be learned by this robot.yaml without images; empty: it needs none.
+
+    robot: the parameters of the file
+    """
+    encoder = robot.get("encoder") or "none"
+    if encoder == "none":
+        return ""
+    return (
+        f"encoder {encoder} is configured, and images is false: policy and learner would refuse every "
+        "observation. Start it with images:=true, or set encoder: none"
+    )
+
+
 def parameters_of(path: Path) -> dict[str, Any]:
     """The parameters of a robot.yaml, for all nodes."""
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -32,17 +46,18 @@ def parameters_of(path: Path) -> dict[str, Any]:
 
 
 def check_launch(launch: Launch) -> None:
-    """Refuse a graph with images whose policy would not see them.
+    """Refuse a graph with images whose policy would not see them, or one without whose policy needs them.
 
     Raises:
         LaunchFileError: with the file to change.
     """
     for process in launch.processes:
-        if process.name != "observer" or not process.parameters.get("images"):
+        if process.name != "observer":
             continue
+        check = blind_policy if process.parameters.get("images") else missing_images
         files = (b for a, b in zip(process.command, process.command[1:], strict=False)
                  if a == "--params-file" and Path(b).name == "robot.yaml")  # fmt: skip
         for file in files:
-            problem = blind_policy(parameters_of(Path(file)))
+            problem = check(parameters_of(Path(file)))
             if problem:
                 raise LaunchFileError(f"{file}: {problem}")

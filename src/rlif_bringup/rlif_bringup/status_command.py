@@ -77,6 +77,7 @@ def _episode(s: Seen) -> str:
     limit = f" of {e.max_steps}" if e.max_steps else ""
     outcome = f" as {OUTCOMES[e.outcome]}" if e.outcome else ""
     evaluation = ", evaluation" if e.evaluation else ""
+    evaluation += f", not recorded: {e.unrecorded}" if e.unrecorded else ""
     return (
         f"{e.id} {PHASES[e.phase]}{outcome}: {e.steps}{limit} steps, {e.operator_steps} by the operator, "
         f"{e.interventions} interventions{evaluation}"

@@ -33,6 +33,7 @@ FAILS = [
     ("control", {"control": (4, "not finite")}, "not finite"),
     ("publishers", {"observation": Traffic("/observation", 50, 4.9, 2, 3)}, "expected one"),
     ("publishers", {"policy_action": Traffic("/policy_action", 50, 4.9, 2, 1)}, "expected one"),
+    ("publishers", {"alive": Traffic("/arbiter_heartbeat", 200, 4.95, 2, 2)}, "expected one"),
     ("images", {"image_problems": ("image 0: all pixels are the same",)}, "the same"),
     (
         "weights",

@@ -55,7 +55,6 @@ FAILS = [
         {"hold": "", "diagnostics": diagnostics("servo_adapter: servo", 0, "", state="running")},
         "command type",
     ),
-    ("publishers", {"holds": Traffic("/policy_hold", 50, 4.9, 2, 1)}, "/policy_hold"),
     ("reset", {"diagnostics": without("reset_by_planning: reset")}, "reset_service"),
     (
         "reset",

@@ -26,6 +26,7 @@ FAILS = [
         "action_frame tool needs it",
     ),
     ("watchdog", {"diagnostics": diagnostics("watchdog: arbiter", 2, "silent")}, "silent"),
+    ("watchdog", {"diagnostics": diagnostics("watchdog: pause", 1, "it was paused")}, "was paused"),
     ("publishers", {"pose": Traffic("/tip", 500, 4.99, 2, 2)}, "/tip"),
     ("publishers", {"command_publishers": frozenset({"arbiter", "teleop"})}, "teleop can command"),
     ("ee_pose", {"pose": Traffic("/tip", 20, 4.9, 1, 2)}, "3.9 Hz"),

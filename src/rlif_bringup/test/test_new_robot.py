@@ -70,7 +70,7 @@ def test_robot_file_has_what_was_found_and_the_comments_of_the_template() -> Non
     assert found["workspace_min"] == [0.35, -0.05, 0.02], "around the pose, above the base"
     assert found["workspace_max"] == [0.65, 0.25, 0.16]
     assert found["devices"] == ["spacemouse"] and found["spacemouse"]["topic"] == "/spacenav/joy"
-    assert len(found["state_scale"]) == 9 and found["joints"] == ["j1", "j2"]
+    assert len(found["features"]) == 3 and found["joints"] == ["j1", "j2"]
     assert (
         found["cameras"] == ["wrist", "table"] and found["camera.table.transport"] == "compressed"
     )

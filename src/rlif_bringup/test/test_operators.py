@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,9 @@ class FakeNode:
     def create_publisher(self, kind: type, topic: str, qos: object) -> SimpleNamespace:
         return SimpleNamespace(publish=self.published.setdefault(topic, []).append)
 
+    def create_timer(self, period: float, callback: Callable[[], None]) -> None:
+        self.timer = callback
+
 
 def record(phase: str, success: bool) -> EpisodeRecord:
     return EpisodeRecord(phase, 1, 10, 10, 5, 1, success, 1.0)
@@ -35,7 +39,9 @@ def record(phase: str, success: bool) -> EpisodeRecord:
 def test_person_operator_holds_the_policy_only_where_the_person_drives(mode, code):
     node = FakeNode()
     PersonOperator(SimpleNamespace(node=node)).prepare("demonstrations", mode, 10)
-    assert node.published["policy_hold"][-1].reason_code == code
+    node.timer()
+    holds = node.published["policy_hold"]
+    assert len(holds) == 2 and holds[-1].reason_code == code
 
 
 def test_person_operator_counts_on_the_page():

@@ -28,6 +28,12 @@ def test_check_launch_of_cameras_without_an_encoder_is_refused(tmp_path: Path) -
         check_launch(launch(tmp_path, True, cameras=["wrist", "fixed"]))
 
 
+def test_check_launch_of_an_encoder_without_images_is_refused(tmp_path: Path) -> None:
+    """Regression: the policy and the learner refused every observation; only their logs named it."""
+    with pytest.raises(LaunchFileError, match=r"encoder small .*images:=true"):
+        check_launch(launch(tmp_path, False, cameras=["wrist"], encoder="small"))
+
+
 @pytest.mark.parametrize(
     ("images", "robot"),
     [
@@ -35,6 +41,7 @@ def test_check_launch_of_cameras_without_an_encoder_is_refused(tmp_path: Path) -
         (True, {"cameras": ["wrist"], "encoder": "none"}),  # on purpose
         (True, {}),
         (False, {"cameras": ["wrist"]}),
+        (False, {"cameras": ["wrist"], "encoder": "none"}),
     ],
 )
 def test_check_launch_of_anything_else_passes(

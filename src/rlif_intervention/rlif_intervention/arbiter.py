@@ -12,6 +12,8 @@ import math
 from collections import Counter
 from dataclasses import replace
 
+from rlif_node.states import HoldReason
+
 from .action_frames import BaseFrame, ToolFrame
 from .arbiter_types import NO_EPISODE, ArbiterConfig, Command, Episode, PolicyInput
 from .arbitration import ControlMachine, ControlState, Event
@@ -20,9 +22,12 @@ from .gripper import AS_IT_IS, Gripper
 from .interventions import EPSILON, Intervention, InterventionTracker
 from .joint_limits import JointLimitConfig, JointLimiter
 from .limits import LimitConfig, Limited, Limiter, Vector, shape_problem
+from .motion_check import MotionCheck
 from .policy_hold import PolicyHold
 from .pose_extrapolator import MeasuredPosition
 from .ticks import Decision, InterventionChange, Source, Tick
+
+EXPLAINED = 1.0  # s for which the observer's reason for a missing observation counts
 
 
 class Arbiter:
@@ -44,9 +49,15 @@ class Arbiter:
         self._tracker = InterventionTracker(config.interventions)
         self._size = len(config.axes)
         self._causes: dict[str, str] = {}  # of a fault, that are still there
-        self._hold: str | None = None  # asked for from outside
+        self._holds: dict[str, str] = {}  # asked for from outside, by cause
         self._policy_hold = PolicyHold(config.hold_timeout)  # by the robot's side
+        self._motion = MotionCheck(config.motion, config.limits.axes)
+        self._not_moving = ""  # why the arm counts as one that does not follow
+        self._held_device: Device | None = None  # drove in vain: has to be released
+        self._unobserved, self._unobserved_at = "", NEVER  # the observer's reason, and when
+        self.warning = ""  # to be read with `reason`
         self._episode = NO_EPISODE
+        self._last_episode = 0
         self._steps = 0  # of the episode
         self._tick: Tick | None = None
         self._observed = NEVER
@@ -71,7 +82,8 @@ class Arbiter:
 
     @property
     def reason(self) -> str:
-        return self._machine.reason
+        reason = self._machine.reason
+        return f"{reason}; but {self.warning}" if self.warning else reason
 
     @property
     def by_human(self) -> bool:
@@ -87,6 +99,16 @@ class Arbiter:
         """Operator device in control; empty: none."""
         current = self._tracker.current
         return current.device if current and self.state is ControlState.OPERATOR else ""
+
+    @property
+    def hold_reason(self) -> HoldReason:
+        """What the robot's side, or an arm that does not follow, says against driving."""
+        return HoldReason.NOT_MOVING if self._not_moving else self._policy_hold.code
+
+    @property
+    def last_episode(self) -> int:
+        """Largest id of an episode so far."""
+        return self._last_episode
 
     @property
     def expects_steps(self) -> bool:
@@ -128,6 +150,10 @@ class Arbiter:
         tick, self._tick = self._tick, None
         return tick.close(self._last_action) if tick and tick.episode_id else None
 
+    def no_observation(self, reason: str, now: float) -> None:
+        """The observer says why there is none of this tick."""
+        self._unobserved, self._unobserved_at = reason, now
+
     def policy_action(
         self, tick: int, stamp: int, action: Vector, version: int, now: float
     ) -> None:
@@ -161,6 +187,8 @@ class Arbiter:
             self._tapped[name] = reading.action[-1]
         if device is self._lost_device and not reading.engaged:
             self._lost_device = None
+        if device is self._held_device and not reading.engaged:
+            self._held_device = None
 
     def device_fault(self, name: str, problem: str) -> None:
         """A message of an operator device that cannot be used."""
@@ -181,6 +209,11 @@ class Arbiter:
             return
         self._pose.put(position, now, oldest)
 
+    def motion(self, position: Vector, now: float, orientation: Vector = ()) -> None:
+        """The same for the check that the arm follows: in any frame, with the quaternion x, y, z, w."""
+        if all(map(math.isfinite, (*position, *orientation))):
+            self._motion.measured(position, now, orientation)
+
     def refuse_pose(self, reason: str, now: float) -> None:
         """A measured position that cannot be used, e.g. in another frame."""
         self._pose.refuse(reason, now)
@@ -189,6 +222,8 @@ class Arbiter:
         """An episode runs: the first observation at or after `start` (ns) is its step 0."""
         if (id, start) != (self._episode.id, self._episode.start):
             self._steps = 0
+            self._last_episode = max(self._last_episode, id)
+            self._motion.reset()  # a reset may have moved the arm
             if self._gripper:
                 self._gripper.forget()  # a reset may have moved it
         self._episode = Episode(id, True, start, None, max_steps)
@@ -227,16 +262,30 @@ class Arbiter:
             self._causes[cause] = reason
         self._machine.handle(Event.FAULT, reason, by_human)
 
-    def hold(self, reason: str | None) -> None:
-        """Ask for HOLD from outside; None: no longer."""
-        self._hold = reason
+    def fault_over(self, cause: str, reason: str) -> None:
+        """The cause is gone; a human has to arm."""
+        if self._causes.pop(cause, None) and self.state is ControlState.FAULT:
+            self._machine.explain(reason)
 
-    def hold_policy(self, reason: str, now: float) -> None:
-        """The robot's side (a halted Servo) keeps the policy from driving; empty: no longer.
+    def hold(self, cause: str, reason: str) -> None:
+        """Ask for HOLD from outside; empty: no longer because of this cause."""
+        if reason:
+            self._holds[cause] = reason
+        else:
+            self._holds.pop(cause, None)
 
-        The operator may still drive: out of the singularity, away from the obstacle.
+    def hold_policy(self, source: str, code: HoldReason, reason: str, now: float) -> None:
+        """A node keeps the policy from driving; NONE: no longer.
+
+        The operator may still drive away from an obstacle where Servo has halted, but not while
+        no command is carried out at all.
         """
-        self._policy_hold.update(reason, now)
+        self._policy_hold.update(source, code, reason, now)
+
+    def used_interventions(self, last: int) -> None:
+        """Ids up to `last` have been used, by an arbiter before this one."""
+        self._tracker.skip(last)
+        self._last_onset = max(self._last_onset, last)
 
     def arm(self, on: bool) -> tuple[bool, str]:
         """A human arms or disarms. Returns success, and a message for the human."""
@@ -246,7 +295,10 @@ class Arbiter:
         if self._causes:
             return False, "not armed: " + "; ".join(self._causes.values())
         self._version = 0
-        self._lost_device = None
+        self._lost_device = self._held_device = None
+        self._not_moving = ""
+        self._motion.reset()
+        self._policy_hold.forget_silent(self._latest)
         changed = self._machine.handle(Event.ARM, "armed")
         if changed:
             self._armed_since = None
@@ -263,11 +315,11 @@ class Arbiter:
         now = self._forward(now)
         changes: list[InterventionChange] = []
         over, lost = self._episode_over(), self._pose.problem(now)
-        driving = self.rack.driving(now)
+        driving, blocked = self.rack.driving(now), self._blocked()
         if over:
             self._machine.handle(Event.EPISODE_OVER, over)
-        elif self._hold:
-            self._machine.handle(Event.DEVICE_LOST, self._hold)
+        elif blocked:
+            self._machine.handle(Event.DEVICE_LOST, blocked)
         elif lost:
             self._machine.handle(Event.POSE_LOST, lost)
         elif not self._just_armed(now):
@@ -278,6 +330,7 @@ class Arbiter:
         if self.state is not ControlState.OPERATOR and not marked_only:
             self._end_intervention(now, changes)
         limited, source = self._drive(driving, now)
+        self._check_motion(limited.twist, driving, now)
         gripper = self._gripper.target if self._gripper else AS_IT_IS
         reference = limited.reference
         return Command(limited.twist, limited.action, source, tuple(changes), gripper, reference)
@@ -354,6 +407,22 @@ class Arbiter:
             self._tick.speed_scale = self.limiter.speed_scale
         return limited, source
 
+    def _check_motion(self, twist: Vector, driving: Device | None, now: float) -> None:
+        """Whether the arm follows; an arm that does not stays in HOLD until a human has acted."""
+        if self._not_moving and self._motion.moved and self.state is ControlState.OPERATOR:
+            self._not_moving = ""
+        self._motion.commanded(twist, now)
+        found = self._motion.problem(now)
+        if found and self.state in (ControlState.POLICY, ControlState.OPERATOR):
+            self._not_moving = found
+            self._held_device = driving if self.state is ControlState.OPERATOR else None
+            self._motion.reset()
+
+    def _blocked(self) -> str:
+        """Why nobody may drive; empty: nothing."""
+        held = next(iter(self._holds.values()), "") or self._policy_hold.blocking()
+        return held or (self._not_moving if self._held_device else "")
+
     def _grasp(self, gripper: Gripper, asked: Vector, source: Source, now: float) -> float:
         """The gripper's entry of what is output. It needs no pose, and stops for no limit."""
         self._tapped.clear()
@@ -394,12 +463,14 @@ class Arbiter:
     def _missing(self, now: float) -> str | None:
         """What keeps the policy from driving; None: nothing."""
         c, policy = self.config, self._policy
-        held = self._hold or self._pose.problem(now) or self._just_armed(now)
-        held = held or self._policy_hold.problem(now)
+        held = self._blocked() or self._pose.problem(now) or self._just_armed(now)
+        held = held or self._not_moving or self._policy_hold.problem(now)
         if held:
             return held
         if now - self._observed > c.observation_timeout:
-            return f"no observation for more than {c.observation_timeout} s: is the observer alive?"
+            explained = self._unobserved if now - self._unobserved_at <= EXPLAINED else ""
+            reason = explained or "is the observer alive?"
+            return f"no observation for more than {c.observation_timeout} s: {reason}"
         if policy is None or policy.stamp < self._episode.start:
             return "no action from the policy yet"
         if now - policy.received > c.policy_timeout:

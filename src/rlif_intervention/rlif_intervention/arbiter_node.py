@@ -2,13 +2,15 @@
 """Node `arbiter`: selects the control source and limits its commands.
 
 Subscribes
-    observation_tick  rlif_msgs/ObservationTick  the ticks, without images
+    observation_tick  rlif_msgs/ObservationTick  the ticks, or why there is no observation
     policy_action  rlif_msgs/PolicyAction      the action of the policy
     joy            sensor_msgs/Joy             the operator's device, with the arm button (others
                                                by parameter: rlif_intervention.device_inputs)
     episode        rlif_msgs/Episode           a running episode allows motion (latched)
-    ee_pose        geometry_msgs/PoseStamped   only with a workspace box; in command_frame; from tf
-                                               instead with `ee_pose.tf`
+    episode_heartbeat  rlif_msgs/Heartbeat     whether the episode node is alive
+    arbiter_heartbeat  rlif_msgs/Heartbeat     of other arbiters: only the oldest may act
+    ee_pose        geometry_msgs/PoseStamped   whether the arm follows; with a workspace box in
+                                               command_frame; from tf instead with `ee_pose.tf`
     joint_states   sensor_msgs/JointState      only with a joint output
     stop           std_msgs/Bool               true: FAULT (latched); more of them by parameter,
                                                one for each that may stop
@@ -23,7 +25,7 @@ Publishes
                                                -1 closed, 0 as it is
     decision       rlif_msgs/Decision          one per tick of an episode
     intervention   rlif_msgs/InterventionEvent a take-over begins, or ends
-    control_state  rlif_msgs/ControlState      on change only (latched)
+    control_state  rlif_msgs/ControlState      on change, and at 1 Hz (latched)
     operator_buttons  rlif_msgs/OperatorButtons  which buttons of a device were pressed
     arbiter_heartbeat  rlif_msgs/Heartbeat     20 Hz
     /diagnostics   diagnostic_msgs/DiagnosticArray  once a second, a status per concern
@@ -36,7 +38,6 @@ Parameters: rlif_intervention.arbiter_parameters. Lock-step: docs/architecture.m
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -49,6 +50,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import declare
@@ -75,16 +77,21 @@ from rlif_msgs.msg import (
 from .arbiter import Arbiter, Command
 from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
-from .arbitration import ControlState as State
 from .cadence import Cadence
+from .command_publishers import foreign_publishers
 from .device_inputs import Handlers, device_names, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
-from .diagnostics import REPORT_PERIOD, PeriodMeter, arbiter_statuses
+from .diagnostics import REPORT_PERIOD, Level, PeriodMeter, Status, arbiter_statuses
+from .instances import LISTEN, Peers, own_instance_id
 from .lock_step import LockStep
 from .outputs import make_output
+from .policy_hold import hold_reason
 
 HEARTBEAT_PERIOD = 0.05  # s; planners that move the arm wait for this heartbeat
+GRAPH_PERIOD = 0.5  # s between two looks at who publishes commands
+LISTEN_BEATS = round(LISTEN / HEARTBEAT_PERIOD)
+ANOTHER, FOREIGN = "another arbiter", "foreign commands"  # causes of a fault
 SHUTDOWN_TIMEOUT = Duration(seconds=0.5)  # s for each of the last messages to arrive
 
 
@@ -102,7 +109,14 @@ class ArbiterNode(Node):
         self._core.limiter.speed_scale = p["speed_scale"]
         self._stall_timeout: float = p["stall_timeout"]
         self._last_output: float | None = None
-        self._published: tuple[State, str, str, bool] | None = None
+        self._published: tuple[Any, ...] | None = None
+        self._instance_id = own_instance_id()
+        self._peers = Peers(self._instance_id)
+        self._yields = False  # to an arbiter that was started before
+        self._listens = 0 if p["lock_step"] else LISTEN_BEATS  # heartbeats until it acts
+        self._episode_timeout: float = 0.0 if p["lock_step"] else p["episode_timeout"]
+        self._episode_alive: float | None = None  # time of its last heartbeat
+        self._fault_on_foreign: bool = p["fault_on_foreign_command"]
         self._lock_step: LockStep[PolicyAction] | None = None
         if p["lock_step"]:
             if not self.get_parameter("use_sim_time").value:
@@ -112,7 +126,9 @@ class ArbiterNode(Node):
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
         self._output = make_output(self, p["output"], config.limits, p["command_frame"])
         self._advertise(with_gripper=config.gripper is not None)
-        self._subscribe(config.limits.needs, p["stop_topics"], p[TF.name])
+        checks_motion = p["motion_timeout"] > 0.0 and not p["lock_step"]
+        measured = config.limits.needs or ("ee_pose" if checks_motion else "")
+        self._subscribe(measured, p["stop_topics"], p[TF.name])
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (
             (p["control_rate"], self._idle)
@@ -125,7 +141,8 @@ class ArbiterNode(Node):
         self._cadence = Cadence(1.0 / rate)
         self._timer = self.create_timer(1.0 / rate, tick, clock=steady)
         self.create_timer(REPORT_PERIOD, self._report, clock=steady)
-        self.create_timer(HEARTBEAT_PERIOD, self._publish_heartbeat, clock=steady)
+        self.create_timer(HEARTBEAT_PERIOD, self._on_heartbeat_timer, clock=steady)
+        self.create_timer(GRAPH_PERIOD, self._check_publishers, clock=steady)
         self._publish_state()
 
     def _make_rack(self, p: dict[str, Any]) -> DeviceRack:
@@ -147,7 +164,6 @@ class ArbiterNode(Node):
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
         self._buttons = self.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
         self._heartbeat = self.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
-        self._instance_id = list(uuid.uuid4().bytes)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
@@ -155,6 +171,8 @@ class ArbiterNode(Node):
         self.create_subscription(ObservationTick, "observation_tick", self._on_tick, RELIABLE)
         self.create_subscription(PolicyAction, "policy_action", self._on_policy, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
+        self.create_subscription(Heartbeat, "episode_heartbeat", self._on_episode_alive, RELIABLE_1)
+        self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_peer, RELIABLE)
         # Twice: what was latched before this node, and publishers of any other quality of service.
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
@@ -170,6 +188,9 @@ class ArbiterNode(Node):
     # ---- inputs
 
     def _on_tick(self, message: ObservationTick) -> None:
+        if message.problem:
+            self._core.no_observation(message.problem, self._now())
+            return
         stamp = to_ns(message.header.stamp)
         if self._lock_step:
             self._lock_step.observe(message.tick, stamp)
@@ -177,7 +198,7 @@ class ArbiterNode(Node):
             return
         decision = self._core.observe(message.tick, stamp, self._now())
         if decision:
-            self._decision.publish(decision_message(decision))
+            self._publish(self._decision, decision_message(decision))
 
     def _on_policy(self, message: PolicyAction) -> None:
         if self._lock_step:
@@ -204,11 +225,11 @@ class ArbiterNode(Node):
     def _on_pressed(self, name: str, pressed: frozenset[str], stamp: int) -> None:
         message = OperatorButtons(device=name, pressed=sorted(pressed))
         message.header.stamp = to_msg(stamp)
-        self._buttons.publish(message)
+        self._publish(self._buttons, message)
         if "stop" in pressed:
             self._core.fault("", f"the stop button of {name} was pressed", by_human=True)
         elif "arm" in pressed and not self._core.armed:
-            _, message = self._core.arm(True)
+            _, message = self._arm(True)
             self.get_logger().info(f"arm button of {name}: {message}")
         self._publish_state()
 
@@ -226,6 +247,7 @@ class ArbiterNode(Node):
         stamp = to_ns(message.header.stamp)
         # In lock-step the clock of its stamp may come later.
         now = max(self._now(), stamp * 1e-9) if self._lock_step else self._now()
+        self._core.motion((p.x, p.y, p.z), now, (q.x, q.y, q.z, q.w))
         if found == self._frame:
             self._core.pose((p.x, p.y, p.z), now, orientation=(q.x, q.y, q.z, q.w))
         else:
@@ -250,9 +272,11 @@ class ArbiterNode(Node):
             return
         oldest = merged.oldest if merged.several else ""
         self._core.pose(merged.positions, merged.received * 1e-9, oldest)
+        self._core.motion(merged.positions, now)
 
     def _on_episode(self, message: Episode) -> None:
         stamp = to_ns(message.header.stamp)
+        self._core.used_interventions(message.last_intervention_id)
         if message.phase == Episode.RUNNING:
             self._core.begin_episode(message.id, stamp, message.max_steps)
         else:
@@ -261,9 +285,14 @@ class ArbiterNode(Node):
             self._step_if_ready()
 
     def _on_hold(self, message: PolicyHold) -> None:
-        reason = message.reason or f"{message.source}: reason_code {message.reason_code}"
-        held = message.reason_code != PolicyHold.NONE
-        self._core.hold_policy(reason if held else "", self._now())
+        code = hold_reason(message.reason_code)
+        self._core.hold_policy(message.source, code, message.reason, self._now())
+
+    def _on_episode_alive(self, _: Heartbeat) -> None:
+        self._episode_alive = time.monotonic()
+
+    def _on_peer(self, message: Heartbeat) -> None:
+        self._peers.heartbeat(bytes(message.instance_id), time.monotonic())
 
     def _on_stop(self, topic: str, message: Bool) -> None:
         publishers = self.count_publishers(self.resolve_topic_name(topic))
@@ -271,10 +300,18 @@ class ArbiterNode(Node):
         self._publish_state()
 
     def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success, response.message = self._core.arm(request.data)
+        response.success, response.message = self._arm(request.data)
         self.get_logger().info(f"arm service: {response.message}")
         self._publish_state()
         return response
+
+    def _arm(self, on: bool) -> tuple[bool, str]:
+        if on and self._listens and not self._yields:
+            return (
+                False,
+                f"not armed: for {LISTEN} s after its start it listens for another arbiter",
+            )
+        return self._core.arm(on)
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -313,7 +350,7 @@ class ArbiterNode(Node):
             # No source is active before the first observation of the episode: lead the world there.
             self._send(self._core.output(self._now()), self._zero_stamp(step))
         elif step.ready and step.policy is not None:
-            self._core.hold(None)
+            self._core.hold("lock-step", "")
             self._step(step, step.policy)
 
     def _step(self, step: LockStep[PolicyAction], policy: PolicyAction | None) -> None:
@@ -325,7 +362,7 @@ class ArbiterNode(Node):
         command = self._core.output(now)
         decision = self._core.close_tick()
         if decision:
-            self._decision.publish(decision_message(decision))
+            self._publish(self._decision, decision_message(decision))
         self._send(command, stamp)
 
     def _idle(self) -> None:
@@ -337,7 +374,8 @@ class ArbiterNode(Node):
             self._send(self._core.output(self._now()), self._zero_stamp(step))
         elif step.overdue(time.monotonic()):
             self._core.hold(
-                f"lock-step: no {step.missing()} of this step for {step.timeout} s of wall time"
+                "lock-step",
+                f"lock-step: no {step.missing()} of this step for {step.timeout} s of wall time",
             )
             if step.pending:
                 self._step(step, step.policy)
@@ -354,17 +392,28 @@ class ArbiterNode(Node):
         if self._lock_step:
             self._lock_step.answer(stamp)
         for change in command.changes:
-            self._intervention.publish(intervention_message(change))
-        self._output.send(command.twist, command.reference, stamp)
+            self._publish(self._intervention, intervention_message(change))
+        if not self._quiet:
+            self._output.send(command.twist, command.reference, stamp)
         if self._gripper:
-            self._gripper.publish(Float64(data=command.gripper))
+            self._publish(self._gripper, Float64(data=command.gripper))
         self._publish_state()
+
+    @property
+    def _quiet(self) -> bool:
+        """Nothing is published that the rest of the graph acts on: another arbiter may be in charge."""
+        return self._yields or self._listens > 0
+
+    def _publish(self, publisher: Publisher, message: Any) -> None:
+        if not self._quiet:
+            publisher.publish(message)
 
     def _publish_state(self) -> None:
         """Publish ControlState if anything in it has changed."""
         core = self._core
-        content = (core.state, core.reason, core.device, core.by_human)
-        if content == self._published:
+        hold, episode = core.hold_reason, core.last_episode
+        content = (core.state, core.reason, core.device, core.by_human, hold, episode)
+        if content == self._published or self._quiet:
             return
         self._published = content
         message = ControlState(
@@ -372,19 +421,72 @@ class ArbiterNode(Node):
             reason=core.reason,
             device=core.device,
             by_human=core.by_human,
+            hold_reason=int(hold),
+            last_episode_id=episode,
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
 
+    def _on_heartbeat_timer(self) -> None:
+        self._publish_heartbeat()
+        self._listens = max(0, self._listens - 1)
+        self._check_peers()
+        self._check_episode()
+
+    def _check_peers(self) -> None:
+        """Of several arbiters only the oldest acts."""
+        older = self._peers.older(time.monotonic())
+        if older and not self._yields:
+            reason = (
+                "another arbiter, which was started before this one, is running: end one of them"
+            )
+            self._core.fault(ANOTHER, reason)
+            self.get_logger().error(f"this arbiter publishes nothing and cannot be armed: {reason}")
+        elif self._yields and not older:
+            self._core.fault_over(
+                ANOTHER, "the other arbiter has ended: arm to go on with this one"
+            )
+            self.get_logger().warning("the other arbiter has ended: this one may be armed")
+        self._yields = older
+
+    def _check_episode(self) -> None:
+        """Without its node an episode would go on, and nobody would end it."""
+        seen, limit = self._episode_alive, self._episode_timeout
+        dead = limit > 0.0 and seen is not None and time.monotonic() - seen > limit
+        reason = f"no heartbeat of the episode node for more than {limit} s: start it again"
+        self._core.hold("episode", reason if dead else "")
+
+    def _check_publishers(self) -> None:
+        """Whoever else publishes commands passes no limit, and makes the arbiter's void."""
+        topic = self._output.publisher.topic_name
+        infos = self.get_publishers_info_by_topic(topic)
+        found = [(info.node_namespace, info.node_name) for info in infos]
+        foreign = foreign_publishers(found, self.get_namespace(), self.get_name())
+        warning = f"{foreign} publishes on {topic} too, past all limits: end it" if foreign else ""
+        if warning and warning != self._core.warning:
+            self.get_logger().error(warning)
+        self._core.warning = warning
+        if warning and self._fault_on_foreign:
+            self._core.fault(FOREIGN, warning)
+        else:
+            self._core.fault_over(
+                FOREIGN, "no other node publishes commands any more: arm to go on"
+            )
+
     def _publish_heartbeat(self) -> None:
         """On its own topic: the watchdog publishes on `command` too, and `control_state` is latched."""
-        message = Heartbeat(state=int(self._core.state), instance_id=self._instance_id)
+        message = Heartbeat(state=int(self._core.state), instance_id=list(self._instance_id))
         message.header.stamp = self.get_clock().now().to_msg()
         self._heartbeat.publish(message)
 
     def _report(self) -> None:
-        """Diagnostics."""
+        """Diagnostics; and the state again, for who has another arbiter's in mind."""
+        self._published = None
+        self._publish_state()
         statuses = arbiter_statuses(self._core, self._now())
+        if self._peers.count:
+            others = f"{self._peers.count + 1} arbiters are running: end all but one"
+            statuses.append(Status("instances", Level.ERROR, others))
         if not self._lock_step:  # there commands come as they are answered
             statuses.append(self._meter.status())
         array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
@@ -393,10 +495,12 @@ class ArbiterNode(Node):
 
     def shut_down(self) -> None:
         """Graceful shutdown: zeros to the robot, and this process ends after they have arrived."""
-        self._output.stop(self.get_clock().now().nanoseconds)
+        if not self._quiet:
+            self._output.stop(self.get_clock().now().nanoseconds)
         self._core.leave()
         self._publish_state()
-        for publisher in (self._output.publisher, self._state):
+        self._publish_heartbeat()
+        for publisher in (self._output.publisher, self._state, self._heartbeat):
             publisher.wait_for_all_acked(SHUTDOWN_TIMEOUT)
 
 

@@ -17,6 +17,7 @@ from .gripper import GripperConfig
 from .interventions import InterventionConfig
 from .joint_limits import JointLimitConfig
 from .limits import LimitConfig
+from .motion_check import MotionCheckConfig
 
 OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")
 LEAST_HORIZON = 2.0  # command periods: one that is late must not stop the arm
@@ -63,6 +64,25 @@ PARAMETERS = (
         "s without a message on `policy_hold` until HOLD; 0: no messages are expected",
         0.0,
         10.0,
+    ),
+    Param(
+        "motion_timeout",
+        1.5,
+        "s of commands that the arm does not follow until HOLD; 0: not checked",
+        0.0,
+        60.0,
+    ),
+    Param(
+        "episode_timeout",
+        1.0,
+        "s without a heartbeat of the episode node until HOLD; 0: not checked",
+        0.0,
+        60.0,
+    ),
+    Param(
+        "fault_on_foreign_command",
+        False,
+        "FAULT while another node publishes commands too; false: it is only reported",
     ),
     Param("require_operator", True, "without a live operator device the policy does not drive"),
     Param("label_only", False, "a take-over is only marked; the policy keeps control"),
@@ -132,6 +152,7 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
         interventions=InterventionConfig(
             release_dwell=p["release_dwell"], minimum_length=p["minimum_length"]
         ),
+        motion=MotionCheckConfig(timeout=p["motion_timeout"]),
         observation_timeout=p["observation_timeout"],
         policy_timeout=p["policy_timeout"],
         pose_timeout=p["pose_timeout"],

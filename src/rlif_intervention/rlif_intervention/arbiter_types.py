@@ -11,6 +11,7 @@ from .gripper import GripperConfig
 from .interventions import InterventionConfig
 from .joint_limits import JointLimitConfig
 from .limits import LimitConfig, Vector
+from .motion_check import MotionCheckConfig
 from .ticks import InterventionChange, Source
 
 
@@ -29,6 +30,7 @@ class ArbiterConfig:
     limits: LimitConfig | JointLimitConfig = field(default_factory=LimitConfig)
     gripper: GripperConfig | None = None
     interventions: InterventionConfig = field(default_factory=InterventionConfig)
+    motion: MotionCheckConfig = field(default_factory=MotionCheckConfig)
     observation_timeout: float = 0.3
     policy_timeout: float = 0.3
     pose_timeout: float = 0.3

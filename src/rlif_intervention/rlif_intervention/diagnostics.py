@@ -65,6 +65,8 @@ def arbiter_statuses(core: Arbiter, now: float) -> list[Status]:
     """One status per concern of the arbiter's core."""
     ages, c = core.ages(now), core.config
     found = [_control(core), _limits(core)]
+    if core.warning:
+        found.append(Status("command publishers", Level.ERROR, core.warning))
     found.append(_age("observation", ages["observation"], c.observation_timeout))
     found.append(_age("policy", ages["policy_action"], c.policy_timeout))
     if c.limits.needs:

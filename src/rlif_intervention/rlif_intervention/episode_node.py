@@ -7,9 +7,11 @@ Subscribes
     operator_buttons  rlif_msgs/OperatorButtons  start, success, failure and discard, from the arbiter
     task_success   rlif_msgs/TaskSuccess    a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
+    /diagnostics   diagnostic_msgs/DiagnosticArray  the recorder's: whether the bag is written
     learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
 Publishes
     episode        rlif_msgs/Episode        on change of phase (latched)
+    episode_heartbeat  rlif_msgs/Heartbeat  20 Hz: without it the arbiter holds
 Services
     start_episode                              std_srvs/Trigger
     end_episode_success, end_episode_failure   std_srvs/Trigger
@@ -24,6 +26,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -31,7 +34,7 @@ from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
 from std_srvs.srv import Trigger
@@ -40,6 +43,7 @@ from rlif_msgs.msg import (
     ControlState,
     Decision,
     Episode,
+    Heartbeat,
     LearnerStatus,
     OperatorButtons,
     PolicyAction,
@@ -48,6 +52,8 @@ from rlif_msgs.msg import (
 
 from .arbitration import ControlState as State
 from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
+from .instances import own_instance_id
+from .policy_hold import hold_reason
 from .ticks import Source
 
 PARAMETERS = (
@@ -71,6 +77,7 @@ PARAMETERS = (
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
 )
 CHECK_PERIOD = 0.02  # s of wall time
+HEARTBEAT_PERIOD = 0.05  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
 CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
 REMIND = 10.0  # s of wall time between two warnings about one cause
@@ -119,8 +126,11 @@ class EpisodeNode(Node):
         self._reset_failed = -RETRY
         self._complaint, self._complained = "", 0.0
         self._publisher = self.create_publisher(Episode, "episode", LATCHED_10)
+        self._heartbeat = self.create_publisher(Heartbeat, "episode_heartbeat", RELIABLE_1)
+        self._instance_id = list(own_instance_id())
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
+        self._recorder_status = f"{self.get_namespace().rstrip('/')}/recorder: bag"
         self._subscribe()
         for name, answer in (
             ("start_episode", self._on_start),
@@ -132,11 +142,13 @@ class EpisodeNode(Node):
         self.add_on_set_parameters_callback(self._on_parameters)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(CHECK_PERIOD, self._advance, clock=steady)
+        self.create_timer(HEARTBEAT_PERIOD, self._publish_heartbeat, clock=steady)
         self._publish(self._core.report(self._ros()))
 
     def _subscribe(self) -> None:
         self.create_subscription(Decision, "decision", self._on_decision, RELIABLE_100)
         self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE)
         self._policy: Subscription | None = self.create_subscription(
             PolicyAction, "policy_action", self._on_policy, RELIABLE
         )
@@ -152,12 +164,15 @@ class EpisodeNode(Node):
     # ---- inputs
 
     def _on_decision(self, m: Decision) -> None:
-        decision = CountedDecision(to_ns(m.header.stamp), Source(m.source), m.onset)
+        stamp, source = to_ns(m.header.stamp), Source(m.source)
+        decision = CountedDecision(stamp, source, m.onset, m.intervention_id)
         self._publish(self._core.decision(m.episode_id, decision, time.monotonic()))
 
     def _on_control(self, m: ControlState) -> None:
         state, now, ros = State(m.state), time.monotonic(), self._ros()
-        self._publish(self._core.control(state, m.reason, now, ros, m.by_human))
+        self._core.used_episodes(m.last_episode_id)
+        hold = hold_reason(m.hold_reason)
+        self._publish(self._core.control(state, m.reason, now, ros, m.by_human, hold))
 
     def _on_buttons(self, m: OperatorButtons) -> None:
         pressed, device = m.pressed, m.device
@@ -183,6 +198,12 @@ class EpisodeNode(Node):
 
     def _on_policy(self, _: PolicyAction) -> None:
         self._core.policy_seen = True
+
+    def _on_diagnostics(self, m: DiagnosticArray) -> None:
+        for status in m.status:
+            if status.name == self._recorder_status:
+                failed = status.level == DiagnosticStatus.ERROR
+                self._core.recording_problem = status.message if failed else ""
 
     def _on_learner(self, m: LearnerStatus) -> None:
         if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
@@ -296,6 +317,11 @@ class EpisodeNode(Node):
             self._complained = now
             self.get_logger().warning(f"episode {self._core.id} is waiting: {reason}")
 
+    def _publish_heartbeat(self) -> None:
+        message = Heartbeat(state=int(self._core.phase), instance_id=self._instance_id)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._heartbeat.publish(message)
+
     def _publish(self, report: Report | None) -> None:
         if report is None:
             return
@@ -309,6 +335,8 @@ class EpisodeNode(Node):
             interventions=report.interventions,
             operator_steps=report.operator_steps,
             evaluation=report.evaluation,
+            last_intervention_id=report.last_intervention,
+            unrecorded=report.unrecorded,
         )
         message.header.stamp = to_msg(report.stamp)
         self._publisher.publish(message)
@@ -318,6 +346,8 @@ class EpisodeNode(Node):
                 f"{report.operator_steps} by the operator in {report.interventions} take-overs: "
                 f"{report.reason}"
             )
+            if report.unrecorded:
+                self.get_logger().error(f"episode {report.id} is not recorded: {report.unrecorded}")
 
 
 def main() -> int:

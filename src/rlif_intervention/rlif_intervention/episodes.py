@@ -14,10 +14,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlif_node.states import Outcome, Phase, Source
+from rlif_node.states import HoldReason, Outcome, Phase, Source
 
 from .arbitration import ARMED, ControlState
 
+# The operator may drive away where Servo has halted; in the other cases no command is carried out.
+NO_EPISODE = frozenset(HoldReason) - {HoldReason.NONE, HoldReason.SERVO_STATUS, HoldReason.OTHER}
+CONTROL_TIMEOUT = 3.0  # s; the arbiter repeats its state each second
 DRIVING = frozenset({ControlState.POLICY, ControlState.OPERATOR})
 
 
@@ -53,6 +56,7 @@ class CountedDecision:
     stamp: int
     source: Source
     onset: bool
+    intervention: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Report:
     interventions: int
     operator_steps: int
     evaluation: bool
+    last_intervention: int = 0
+    unrecorded: str = ""
 
 
 class Pacer:
@@ -135,6 +141,10 @@ class EpisodeKeeper:
         self._started = 0  # episodes since the start of this node, or since `configure`
         self._control: ControlState | None = None
         self._control_reason = ""
+        self._control_at = -math.inf
+        self._hold = HoldReason.NONE
+        self._last_intervention = 0
+        self.recording_problem = ""  # why the bag is not written now
         self._not_driving_since = math.inf
         self._heard = 0.0
         self._newest = 0  # stamp in ns of the newest Decision
@@ -144,6 +154,7 @@ class EpisodeKeeper:
         self._max_steps = 0
         self._evaluation = False
         self._outcome, self._reason = Outcome.RUNNING, ""
+        self._unrecorded = ""
         self._driven: list[CountedDecision] = []
 
     def configure(self, config: EpisodeConfig, restart_count: bool) -> None:
@@ -161,10 +172,25 @@ class EpisodeKeeper:
         self._requested = True
         return True, "the next episode starts as soon as it may"
 
+    def used_episodes(self, last: int) -> None:
+        """Ids up to `last` have been used, by an episode node before this one."""
+        if not self._counted_id:
+            self.id = max(self.id, last + 1)
+
     def control(
-        self, state: ControlState, reason: str, now: float, ros: int, by_human: bool = False
+        self,
+        state: ControlState,
+        reason: str,
+        now: float,
+        ros: int,
+        by_human: bool = False,
+        hold: HoldReason = HoldReason.NONE,
     ) -> Report | None:
-        """The arbiter's state. A human who disarms or stops has judged the policy: a failure."""
+        """The arbiter's state. A human who disarms or stops has judged the policy: a failure.
+
+        hold: what the robot's side, or an arm that does not follow, says against driving
+        """
+        self._control_at, self._hold = now, hold
         if state in DRIVING:
             self._not_driving_since = math.inf
         elif self._control in DRIVING:
@@ -180,6 +206,7 @@ class EpisodeKeeper:
 
     def decision(self, episode: int, decision: CountedDecision, now: float) -> Report | None:
         """A Decision. Ends the episode at its time limit."""
+        self._last_intervention = max(self._last_intervention, decision.intervention)
         self._newest = max(self._newest, decision.stamp)
         if episode != self.id and episode != self._counted_id:
             return None
@@ -224,9 +251,12 @@ class EpisodeKeeper:
     # ---- progress
 
     def check(self, now: float, ros: int) -> Report | None:
-        """Time-outs of a running episode; call often."""
+        """Time-outs; call often."""
         if self.phase is not Phase.RUNNING:
+            if now - self._control_at > CONTROL_TIMEOUT:
+                self._control = None  # the last state of an arbiter that has ended stays latched
             return None
+        self._unrecorded = self._unrecorded or self.recording_problem
         limit = self.config.control_lost_timeout
         if now - self._not_driving_since > limit:
             name = self._control.name if self._control is not None else "unknown"
@@ -279,6 +309,8 @@ class EpisodeKeeper:
         unarmed = self._unarmed()
         if unarmed is not None:
             return unarmed
+        if self._hold in NO_EPISODE:
+            return f"the arm cannot be driven: {self._control_reason}"
         if self.config.wait_for_policy and not self.policy_seen:
             return (
                 "no action from the policy yet: is it running? (else set wait_for_policy to false)"
@@ -302,6 +334,7 @@ class EpisodeKeeper:
         self._started += 1
         self._counted_id, self._driven = self.id, []
         self._outcome, self._reason = Outcome.RUNNING, ""
+        self._unrecorded = self.recording_problem
         self._max_steps, self._evaluation = self.config.max_steps, self.config.evaluation
         self.pacer.begin()
         self._start = max(ros, self._newest) + 1
@@ -332,4 +365,6 @@ class EpisodeKeeper:
                 sum(d.source is Source.OPERATOR for d in self._driven) if running else 0
             ),
             evaluation=self._evaluation if running else self.config.evaluation,
+            last_intervention=self._last_intervention,
+            unrecorded=self._unrecorded if running else self.recording_problem,
         )

@@ -67,6 +67,10 @@ class InterventionTracker:
             self._current = replace(self._current, device=device)
         return self._current
 
+    def skip(self, last: int) -> None:
+        """Ids up to `last` have been used before."""
+        self._count = max(self._count, last)
+
     def release(self, now: float) -> bool:
         """The device is let go. Returns True when that ends the intervention: call `end` then."""
         if self._current is None:

@@ -333,7 +333,9 @@ class RecorderNode(Node):
     def _diagnostic(self, status: BagStatus | None, lost: int) -> DiagnosticArray:
         level, message = DiagnosticStatus.OK, "recording" if status else "no bag"
         if lost or self._join.problems:
-            level, message = DiagnosticStatus.WARN, f"{lost} messages lost"
+            problems = [f"{count} {name}" for name, count in self._join.problems.items()]
+            found = "; ".join([f"{lost} messages lost"] * (lost > 0) + problems)
+            level, message = DiagnosticStatus.WARN, found
         if status and status.error:
             level, message = DiagnosticStatus.ERROR, status.error
         values = {"steps": self._join.sequence, "lost": lost, **self._join.problems}

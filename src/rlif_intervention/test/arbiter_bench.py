@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
+from rlif_node.states import HoldReason
 
 from rlif_intervention.arbiter import Arbiter, ArbiterConfig
 from rlif_intervention.arbitration import ControlState
@@ -37,6 +38,7 @@ class Bench:
         self.tick = 0
         self.action = POLICY
         self.pose = None  # what ee_pose says with every command; None: nothing
+        self.measured = None  # the position of the arm, for the check that it follows
         self.orientation = ()
         self.observing = self.thinking = self.holding = True
         self.decisions, self.changes, self.outputs = [], [], []
@@ -56,6 +58,8 @@ class Bench:
                 self._tick()
             if self.pose is not None:
                 self.arbiter.pose(self.pose, self.now, orientation=self.orientation)
+            if self.measured is not None:
+                self.arbiter.motion(self.measured, self.now)
             command = self.arbiter.output(self.now)
             self.outputs.append((self.ms, command.twist, command.source))
             self.changes += command.changes
@@ -213,10 +217,10 @@ class Rig:
             "stop": lambda: a.stop(True, publishers=1 + number % 2),
             "go": lambda: a.stop(False, publishers=1 + number % 3),
             "fault": lambda: a.fault("", "something"),
-            "hold": lambda: a.hold("lock-step: nothing comes"),
-            "unhold": lambda: a.hold(None),
-            "halt": lambda: a.hold_policy("Servo has halted", self.now),
-            "run": lambda: a.hold_policy("", self.now),
+            "hold": lambda: a.hold("lock-step", "nothing comes"),
+            "unhold": lambda: a.hold("lock-step", ""),
+            "halt": lambda: a.hold_policy("adapter", HALTS[number % 2], "halted", self.now),
+            "run": lambda: a.hold_policy("adapter", HoldReason.NONE, "", self.now),
             "begin": lambda: self.begin(number % 30),
             "end": lambda: a.end_episode(self.stamp * 10**8),
             "good": lambda: vars(self).update(action=action),
@@ -258,6 +262,7 @@ class Rig:
         assert self.arbiter.state is ControlState.POLICY, self.arbiter.reason
 
 
+HALTS = (HoldReason.SERVO_STATUS, HoldReason.SERVO_PAUSED)
 BAD = (
     (math.nan,) * SIZE,
     (0.0, math.inf, 0.0, 0.0),

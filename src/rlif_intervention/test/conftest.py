@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def make_graph() -> Iterator[Callable[..., Graph]]:
-    """A function that makes a Graph; closed after the test."""
+def make_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Graph]]:
+    """A function that makes a Graph; closed after the test. Its arbiter acts at once."""
     from ros_graph import Graph
 
+    monkeypatch.setattr("rlif_intervention.arbiter_node.LISTEN_BEATS", 0)
     made: list[Graph] = []
 
     def make(lock_step: bool = True) -> Graph:

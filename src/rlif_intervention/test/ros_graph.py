@@ -91,6 +91,7 @@ class World(Node):
             False,
             [0.0, 0.0, 0.0],
         )
+        self.problem = ""  # of the observer, which then makes no observation
         self.seen: dict[str, list[Any]] = {}
         self.statuses: dict[str, DiagnosticStatus] = {}  # newest of each name, without the node's
         self.resets = 0
@@ -175,7 +176,7 @@ class World(Node):
         self.tick += 1
         self._clock_out.publish(Clock(clock=to_msg(self.stamp)))
         self.on_samples()
-        observation = ObservationTick(tick=self.tick)
+        observation = ObservationTick(tick=self.tick, problem=self.problem)
         observation.header.stamp = to_msg(self.stamp)
         self._observation.publish(observation)
         action = self.policy(self.tick)

@@ -21,6 +21,7 @@ from arbiter_bench import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlif_node.states import HoldReason
 
 from rlif_intervention.arbitration import ControlState
 from rlif_intervention.devices import Lock, Reading
@@ -313,16 +314,20 @@ def test_arbiter_with_any_events_moves_only_armed_in_episodes_and_onsets_match_e
         assert (d.source is Source.OPERATOR) <= (d.intervention_id > 0)
 
 
+def halt(bench, code=HoldReason.NONE, reason=""):
+    bench.arbiter.hold_policy("adapter", code, reason, bench.now)
+
+
 def test_hold_policy_with_a_reason_holds_the_policy_and_not_the_operator():
     bench = Bench().driving()
-    bench.arbiter.hold_policy("Servo has halted at a singularity", bench.now)
+    halt(bench, HoldReason.SERVO_STATUS, "Servo has halted at a singularity")
     bench.run(200)
     assert bench.arbiter.state is ControlState.HOLD
     assert "singularity" in bench.arbiter.reason
     assert bench.outputs[-1][1] == (0.0, 0.0, 0.0)
     bench.run(200, hand=True)
     assert bench.arbiter.state is ControlState.OPERATOR, "the way out of it"
-    bench.arbiter.hold_policy("", bench.now)
+    halt(bench)
     bench.run(600)
     assert bench.arbiter.state is ControlState.POLICY
 
@@ -330,9 +335,9 @@ def test_hold_policy_with_a_reason_holds_the_policy_and_not_the_operator():
 def test_hold_policy_that_is_no_longer_repeated_holds_the_policy():
     """Whoever watches the robot has died: what it said last ("nothing") must not stand for ever."""
     bench = Bench(hold_timeout=0.5)
-    bench.arbiter.hold_policy("", bench.now)
+    halt(bench)
     bench.driving()
-    bench.arbiter.hold_policy("", bench.now)
+    halt(bench)
     bench.run(480)
     assert bench.arbiter.state is ControlState.POLICY
     bench.run(60)
@@ -348,6 +353,100 @@ def test_hold_policy_with_a_timeout_holds_until_the_first_message():
     bench.arbiter.begin_episode(1, 0, 0)
     bench.run(400)
     assert bench.arbiter.state is ControlState.HOLD and "servo_adapter" in bench.arbiter.reason
+
+
+def test_hold_policy_of_a_paused_robot_holds_the_operator_too():
+    """What is driven while nothing moves would be recorded as done."""
+    bench = Bench().driving(hand=True)
+    halt(bench, HoldReason.SERVO_PAUSED, "Servo is paused")
+    bench.run(100, hand=True)
+    assert bench.arbiter.state is ControlState.HOLD and "paused" in bench.arbiter.reason
+    assert bench.arbiter.hold_reason is HoldReason.SERVO_PAUSED
+    halt(bench)
+    bench.run(100, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR
+
+
+# ---- an arm that does not follow
+
+
+def test_arm_that_does_not_follow_the_policy_is_held_until_it_moves_with_the_operator():
+    bench = Bench()
+    bench.action, bench.measured = (0.5, -0.4, 0.3), (0.4, 0.0, 0.3)
+    bench.driving()
+    bench.run(1200)
+    assert bench.arbiter.state is ControlState.POLICY
+    bench.run(300)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert "does not follow" in bench.arbiter.reason
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    bench.arbiter.begin_episode(2, bench.ms * MS, 0)
+    bench.run(500)
+    assert bench.arbiter.state is ControlState.HOLD, "another episode changes nothing"
+    bench.run(100, hand=True)
+    bench.measured = (0.4, 0.01, 0.3)
+    bench.run(100, hand=True)
+    bench.run(500)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+def test_operator_who_drives_in_vain_is_held_until_the_device_is_released():
+    bench = Bench()
+    bench.measured = (0.4, 0.0, 0.3)
+    bench.driving(hand=True)
+    bench.run(5000, hand=True)
+    assert bench.arbiter.state is ControlState.HOLD
+    assert not any(bench.outputs[-1][1])
+    assert [c.started for c in bench.changes] == [True, False]
+    bench.run(500)
+    assert bench.arbiter.state is ControlState.HOLD, "and not the policy's"
+    bench.run(100, hand=True)
+    assert bench.arbiter.state is ControlState.OPERATOR, "another try"
+    bench.run(5000, hand=True)
+    assert bench.arbiter.state is ControlState.HOLD
+    bench.arbiter.arm(False)
+    bench.arbiter.arm(True)
+    bench.run(500)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+def test_arm_of_which_nothing_is_measured_is_not_held():
+    bench = Bench()
+    bench.action = (0.5, -0.4, 0.3)
+    bench.driving()
+    bench.run(5000)
+    assert bench.arbiter.state is ControlState.POLICY
+
+
+# ---- what others know
+
+
+def test_missing_observation_is_explained_by_the_observer_while_it_is_alive():
+    bench = Bench().driving()
+    bench.observing = False
+    bench.run(400)
+    assert "is the observer alive?" in bench.arbiter.reason
+    bench.arbiter.no_observation("camera/fixed/image: frozen", bench.now)
+    bench.run(500)
+    assert bench.arbiter.reason.endswith("s: camera/fixed/image: frozen")
+    bench.run(1000)
+    assert "is the observer alive?" in bench.arbiter.reason
+
+
+def test_warning_is_read_with_the_reason_and_changes_no_state():
+    bench = Bench().driving()
+    bench.arbiter.warning = "node teleop publishes on command too"
+    bench.run(100)
+    assert bench.arbiter.state is ControlState.POLICY
+    assert bench.arbiter.reason.endswith("; but node teleop publishes on command too")
+
+
+def test_interventions_of_an_arbiter_that_was_restarted_count_on():
+    bench = Bench()
+    bench.arbiter.used_interventions(41)
+    bench.driving(hand=True)
+    bench.run(500)
+    assert ids(bench) == {42} and sum(d.onset for d in bench.decisions) == 1
 
 
 # ---- several devices, locks, and who ended it

@@ -7,11 +7,11 @@ import itertools
 import math
 
 import pytest
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.qos import qos_profile_sensor_data
-from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_msg, to_ns
-from ros_graph import params
+from ros_graph import PATIENT, params
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 
@@ -325,6 +325,83 @@ def test_hold_that_is_no_longer_repeated_stops_the_policy(real_time):
     graph.world.on_samples = lambda: None
     assert "nothing on policy_hold" in graph.until_state(ControlState.HOLD).reason
     graph.until(lambda: graph.seen["command"][-1].twist.linear.x == 0.0, "zeros")
+
+
+def test_arm_that_does_not_follow_leads_to_hold_that_says_so(real_time):
+    """Servo paused, restarted without its adapter, or an emergency stop."""
+    graph = real_time(motion_timeout=1.0)
+    poses = graph.world.create_publisher(PoseStamped, "ee_pose", RELIABLE)
+    graph.world.policy = lambda tick: [0.5, -0.4, 0.3]
+    graph.world.on_samples = lambda: poses.publish(PoseStamped())
+    graph.drive()
+    control = graph.until_state(ControlState.HOLD)
+    assert "does not follow" in control.reason
+    assert control.hold_reason == PolicyHold.NOT_MOVING
+    assert graph.more("decision", 3)[-1].source == Decision.NONE
+
+
+# ---- other nodes
+
+
+def test_state_is_repeated_and_names_what_the_observer_misses(real_time):
+    graph = real_time()
+    graph.drive()
+    graph.world.problem = "camera/fixed/image: frozen"
+    graph.until_state(ControlState.HOLD)
+    graph.until(lambda: graph.control.reason.endswith("s: camera/fixed/image: frozen"), "the cause")
+    content = (graph.control.state, graph.control.reason)
+    graph.more("control_state", 3)
+    assert (graph.control.state, graph.control.reason) == content
+
+
+def test_second_arbiter_publishes_nothing_and_is_not_armed_until_the_first_has_ended(
+    make_graph, monkeypatch
+):
+    graph = make_graph(lock_step=False)
+    first = graph.add_arbiter()
+    graph.world.run_in_real_time()
+    graph.drive()
+    monkeypatch.setattr("rlif_intervention.arbiter_node.LISTEN_BEATS", 10**9)  # no hurry here
+    second = graph.add(ArbiterNode(params(**PATIENT)))
+    graph.until(lambda: second._yields, "the second to yield")
+    second._listens = 0
+    ok, reason = second._arm(True)
+    assert not ok and "started before" in reason
+    graph.status("instances", "2 arbiters")
+    graph.more("control_state", 2)
+    graph.more("decision", 3)
+    assert graph.control.state == ControlState.POLICY, "nothing was heard of the second"
+    first.shut_down()
+    graph.remove(first)
+    assert "the other arbiter has ended" in graph.until_state(ControlState.FAULT).reason
+    assert second._arm(True)[0]
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_foreign_publisher_of_commands_is_named_and_a_fault_by_parameter(real_time, fault):
+    graph = real_time(fault_on_foreign_command=fault)
+    graph.drive()
+    stray = graph.world.create_publisher(TwistStamped, "command", RELIABLE)
+    graph.status("command publishers", "/world publishes on /command too")
+    if not fault:
+        assert graph.until_state(ControlState.POLICY).reason.endswith("past all limits: end it")
+        return
+    graph.until_state(ControlState.FAULT)
+    assert "/world" in graph.arm().message
+    graph.world.destroy_publisher(stray)
+    graph.until(lambda: graph.arm().success, "armed again")
+
+
+def test_episode_node_that_dies_leads_to_hold(real_time):
+    graph = real_time(episode_timeout=1.0)
+    alive = graph.world.create_publisher(Heartbeat, "episode_heartbeat", RELIABLE_1)
+    graph.world.on_samples = lambda: alive.publish(Heartbeat())
+    graph.until(lambda: alive.get_subscription_count(), "the arbiter")
+    graph.drive()
+    arbiter = graph.nodes[-1]
+    graph.until(lambda: arbiter._episode_alive, "a heartbeat")
+    graph.world.on_samples = lambda: None
+    assert "heartbeat of the episode node" in graph.until_state(ControlState.HOLD).reason
 
 
 # ---- several operator devices

@@ -6,9 +6,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rlif_node.states import HoldReason
 
 from rlif_intervention.arbitration import ControlState
 from rlif_intervention.episodes import (
+    CONTROL_TIMEOUT,
     CountedDecision,
     EpisodeConfig,
     EpisodeKeeper,
@@ -68,6 +70,49 @@ def test_keeper_before_the_first_policy_action_waits():
     assert k.start(0.0, 10) is None and "policy" in k.waiting_for()
     k.policy_seen = True
     assert k.start(0.0, 10).phase is Phase.RUNNING
+
+
+@pytest.mark.parametrize("hold", [HoldReason.SERVO_PAUSED, HoldReason.NOT_MOVING])
+def test_keeper_of_an_arm_that_cannot_be_driven_waits_and_names_the_cause(hold):
+    k = keeper(reset=True)
+    k.control(ControlState.HOLD, "paused by the watchdog", 0.0, 1, hold=hold)
+    assert k.begin_reset(10) and k.end_reset(20), "a planned reset pauses Servo itself"
+    assert k.start(0.0, 30) is None and "paused by the watchdog" in k.waiting_for()
+    k.control(ControlState.HOLD, "no episode", 0.0, 1)
+    assert k.start(0.0, 40).phase is Phase.RUNNING
+
+
+def test_keeper_with_the_last_state_of_an_arbiter_that_has_ended_waits_for_a_living_one():
+    k = keeper()
+    k.check(CONTROL_TIMEOUT + 0.1, 10)
+    assert k.start(4.0, 20) is None and "is it running" in k.waiting_for()
+    k.control(ControlState.HOLD, "armed", 4.0, 20)
+    assert k.start(4.0, 30).phase is Phase.RUNNING
+
+
+def test_keeper_that_was_restarted_counts_on_and_one_that_runs_does_not():
+    k = keeper()
+    k.used_episodes(7)
+    assert k.start(0.0, 10).id == 8
+    k.used_episodes(20)  # its own, by an arbiter that heard of them
+    k.decision(8, CountedDecision(20, Source.OPERATOR, True, 5), 0.0)
+    k.decision(8, CountedDecision(21, Source.POLICY, False, 0), 0.0)
+    report = k.end(Outcome.SUCCESS, "", 30)
+    assert (report.id, report.last_intervention) == (8, 5)
+    assert k.leave_ended(40).id == 9
+
+
+def test_keeper_of_an_episode_that_was_not_recorded_in_part_says_so_until_the_next():
+    k = keeper()
+    k.start(0.0, 10)
+    k.recording_problem = "the disk is full"
+    k.check(0.1, 20)
+    k.recording_problem = ""
+    k.check(0.2, 30)
+    assert k.end(Outcome.SUCCESS, "", 40).unrecorded == "the disk is full"
+    k.leave_ended(50)
+    k.start(0.3, 60)
+    assert k.end(Outcome.SUCCESS, "", 70).unrecorded == ""
 
 
 def test_keeper_without_a_clock_waits():

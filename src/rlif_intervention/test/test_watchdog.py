@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the watchdog sends zeros, and how it asks for the pause of the robot."""
+"""When the watchdog sends zeros, and how it asks for the pause of the robot, and for its end."""
 
 from __future__ import annotations
 
@@ -7,40 +7,63 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlif_intervention.watchdog import PauseCall, Watchdog
+from rlif_intervention.watchdog import HANDOVER, PauseCall, Stage, Watchdog
+
+A, B = b"a" * 16, b"b" * 16
 
 
-def test_watchdog_before_a_first_command_is_silent():
+def test_watchdog_before_a_first_heartbeat_is_silent():
     assert Watchdog().check(100.0) == (False, False)
 
 
-def test_watchdog_after_the_timeout_acts_until_the_arbiter_is_back_and_ignores_its_own_zeros():
+def test_watchdog_after_the_timeout_acts_until_the_arbiter_is_back():
     w = Watchdog(timeout=0.2)
-    w.control(armed=True)
-    w.command(1, 10.0)
+    w.heartbeat(A, True, 10.0)
     assert w.check(10.2) == (False, False)
     assert w.check(10.21) == (True, True)
-    w.sent_zero(77)
-    w.command(77, 10.22)
-    assert w.check(10.23) == (True, False), "its own zero is no sign of life"
     assert w.check(1000.0) == (True, False)
-    w.command(2, 1000.1)
+    w.heartbeat(A, True, 1000.1)
     assert w.check(1000.2) == (False, False) and not w.tripped
 
 
-def test_watchdog_after_a_graceful_shutdown_leaves_the_topic_to_others():
-    w = Watchdog(timeout=0.2, linger=1.0)
-    w.control(armed=False)
-    w.command(1, 10.0)
+def test_watchdog_of_an_arbiter_that_was_not_armed_lingers_and_does_not_trip():
+    """A stall during the start, when nothing moves, pauses nothing."""
+    w = Watchdog(timeout=0.2, linger=1.0, start_timeout=10.0)
+    w.check(10.0)
+    w.heartbeat(A, False, 10.0)
+    assert w.check(10.3) == (True, False) and not w.tripped
     assert w.check(11.1)[0] and not w.check(11.3)[0]
+    assert not w.absent(19.9) and w.absent(20.1)
+
+
+def test_watchdog_with_another_arbiter_alive_trips_and_hands_over():
+    w = Watchdog(timeout=0.2)
+    w.heartbeat(A, True, 10.0)
+    w.heartbeat(B, False, 10.0)
+    sent = {}
+    for i in range(1, 400):
+        now = 10.0 + 0.01 * i
+        w.heartbeat(B, False, now)
+        sent[i] = w.check(now)
+    assert [i for i, (_, lost) in sent.items() if lost] == [21]
+    until = 21 + round(100 * HANDOVER)
+    assert all(sent[i][0] == (21 <= i <= until) for i in sent if abs(i - until) > 1)
+    w.heartbeat(B, True, 15.0)
+    assert not w.tripped
+
+
+def test_watchdog_of_a_human_who_arms_knows_it_from_an_arbiter_that_was_armed_before():
+    w = Watchdog()
+    assert not w.heartbeat(A, True, 0.0), "this node was restarted"
+    assert not w.heartbeat(A, False, 0.1)
+    assert w.heartbeat(A, True, 0.2) and not w.heartbeat(A, True, 0.3)
 
 
 @given(st.lists(st.floats(0.001, 0.5), max_size=50))
-def test_watchdog_with_any_gaps_sends_exactly_while_the_last_command_is_too_old(gaps):
+def test_watchdog_with_any_gaps_sends_exactly_while_the_last_heartbeat_is_too_old(gaps):
     w, now = Watchdog(timeout=0.2), 0.0
-    w.control(armed=True)
-    for number, gap in enumerate(gaps):
-        w.command(number, now)
+    for gap in gaps:
+        w.heartbeat(A, True, now)
         now += gap
         assert w.check(now)[0] == (now - (now - gap) > 0.2) or abs(gap - 0.2) < 1e-6
 
@@ -55,8 +78,8 @@ def test_watchdog_without_any_arbiter_reports_it_as_absent_and_sends_no_zeros():
     w = Watchdog(start_timeout=10.0)
     assert w.check(100.0) == (False, False) and not w.absent(109.9)
     assert w.absent(110.1) and w.check(110.1) == (False, False)
-    w.command(1, 111.0)
-    assert not w.absent(200.0), "silent is something else"
+    w.heartbeat(A, False, 111.0)
+    assert not w.absent(120.0)
     assert not Watchdog(start_timeout=0.0).absent(1e9)
 
 
@@ -65,23 +88,49 @@ def test_pause_call_is_repeated_until_it_is_confirmed():
     assert call.due(True, 0.0) is None, "nobody wants one"
     call.want()
     assert call.due(False, 0.0) is None and "not there" in call.problem
-    ticket = call.due(True, 0.1)
-    assert ticket is not None and call.due(True, 2.0) is None
-    call.answered(ticket, "it answered no", 2.0)
+    due = call.due(True, 0.1)
+    assert due is not None and due[1] and call.due(True, 2.0) is None
+    call.answered(due[0], "it answered no", 2.0)
     assert call.problem == "it answered no" and call.due(True, 2.5) is None
     assert call.due(True, 3.1) is not None
     assert call.due(True, 5.2) is not None, "no answer: again"
     assert "no answer" in call.problem
-    call.answered(ticket, "", 5.3)
-    assert call.confirmed and not call.problem and call.due(True, 99.0) is None
+    call.answered(due[0], "", 5.3)
+    assert call.stage is Stage.PAUSED and not call.problem and call.due(True, 99.0) is None
 
 
-def test_pause_call_of_an_arbiter_that_is_back_is_dropped():
+def test_pause_call_that_is_confirmed_stays_in_force_until_its_end_is_confirmed():
     call = PauseCall()
     call.want()
-    old = call.due(True, 0.0)
-    call.forget()
-    assert call.due(True, 9.0) is None and not call.problem
-    call.want()
-    call.answered(old, "", 9.1)  # of the loss before: undone since, for all we know
-    assert not call.confirmed and call.due(True, 9.2) is not None
+    call.answered(call.due(True, 0.0)[0], "", 0.1)
+    call.arbiter_is_back()
+    assert call.stage is Stage.PAUSED
+    call.release()
+    ticket, pauses = call.due(True, 1.0)
+    assert not pauses
+    call.answered(ticket, "not now", 1.1)
+    assert call.stage is Stage.RELEASING and call.problem == "not now"
+    ticket, pauses = call.due(True, 9.0)
+    assert not pauses
+    call.answered(ticket, "", 9.1)
+    assert call.stage is Stage.NONE and not call.problem
+
+
+def test_pause_call_that_was_refused_or_never_made_is_dropped_when_the_arbiter_is_back():
+    for ready in (True, False):
+        call = PauseCall()
+        call.want()
+        due = call.due(ready, 0.0)
+        if due:
+            call.answered(due[0], "it answered no", 0.1)
+        call.arbiter_is_back()
+        assert call.stage is Stage.NONE and call.due(True, 9.0) is None
+    late = PauseCall()
+    late.want()
+    ticket, _ = late.due(True, 0.0)
+    late.arbiter_is_back()
+    assert late.stage is Stage.PAUSING, "it may be carried out"
+    late.forget()
+    late.want()
+    late.answered(ticket, "", 9.1)
+    assert late.stage is Stage.PAUSING, "an answer to the call of before"

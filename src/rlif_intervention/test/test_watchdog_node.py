@@ -6,7 +6,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from rlif_node.qos import RELIABLE
+from rclpy.node import Node
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_ns
 from ros_graph import JOINT_LIMITS, JOINTS, params
 from sensor_msgs.msg import JointState
@@ -16,7 +17,7 @@ from std_srvs.srv import SetBool
 from rlif_intervention import watchdog_node
 from rlif_intervention.diagnostics import Level
 from rlif_intervention.watchdog_node import WatchdogNode
-from rlif_msgs.msg import ControlState
+from rlif_msgs.msg import ControlState, Heartbeat, PolicyHold
 
 pytestmark = pytest.mark.ros
 
@@ -41,8 +42,9 @@ def pause_service(graph, *answers):
     return requests
 
 
-def test_watchdog_that_never_receives_an_arbiter_pauses_until_it_is_confirmed(
-    make_graph, steady, monkeypatch
+@pytest.mark.parametrize("adapter", [False, True])
+def test_watchdog_without_an_arbiter_pauses_and_the_pause_stays_visible_until_a_human_arms(
+    make_graph, steady, monkeypatch, adapter
 ):
     monkeypatch.setattr(watchdog_node, "REPORT_PERIOD", 0.05)
     graph = make_graph(lock_step=False)
@@ -53,23 +55,33 @@ def test_watchdog_that_never_receives_an_arbiter_pauses_until_it_is_confirmed(
     steady.now += 10.1
     assert graph.status("pause", "not now").level == bytes([Level.ERROR])
     steady.now += 1.1  # until the next try
-    assert graph.status("pause", "is paused").level == bytes([Level.OK])
+    assert graph.status("pause", "was paused").level == bytes([Level.WARN])
     assert requests == [True, True]
     assert graph.status("arbiter", "no arbiter").level == bytes([Level.ERROR])
     assert not graph.seen["command"], "the topic may be somebody else's"
+    if adapter:
+        other = graph.add(Node("servo_adapter"))
+        other.create_publisher(PolicyHold, "policy_hold", LATCHED)
+        graph.until(lambda: graph.world.count_publishers("policy_hold") == 2, "the adapter")
+    holds = []
+    graph.world.create_subscription(PolicyHold, "policy_hold", holds.append, LATCHED)
+    heartbeat = graph.world.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
+    graph.until(heartbeat.get_subscription_count, "the watchdog")
+    heartbeat.publish(Heartbeat(state=ControlState.DISARMED))
+    graph.status("arbiter", "is alive")
+    assert graph.status("pause", "was paused").level == bytes([Level.WARN])
+    graph.until(lambda: holds, "the hold")
+    assert holds[-1].reason_code == PolicyHold.SERVO_PAUSED and "undone" in holds[-1].reason
+    heartbeat.publish(Heartbeat(state=ControlState.HOLD))
+    assert graph.status("pause", "ready").level == bytes([Level.OK])
+    assert requests == [True, True] + [False] * (not adapter), "an adapter undoes it by itself"
+    graph.until(lambda: holds[-1].reason_code == PolicyHold.NONE, "the end of the hold")
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"output": "joint_velocity", "timeout": 0.1}, "timeout is 0.1 s .*20 Hz"),
-        ({"output": "joints"}, "found 'joints', expected one of twist"),
-    ],
-)
-def test_watchdog_that_could_not_work_is_refused(make_graph, values, message):
+def test_watchdog_of_an_unknown_output_is_refused(make_graph):
     make_graph(lock_step=False)
-    with pytest.raises(ValueError, match=message):
-        WatchdogNode(params(**values))
+    with pytest.raises(ValueError, match="found 'joints', expected one of twist"):
+        WatchdogNode(params(output="joints"))
 
 
 class Process:

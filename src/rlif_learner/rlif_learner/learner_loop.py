@@ -9,7 +9,7 @@ half done. What goes wrong, and what happens then:
                                   are still taken in, and saved at the end
     a checkpoint is not written   it is reported, and tried again
     buffers have no room          Steps are dropped; the buffers are tried again
-    updates fall behind           what is due beyond `longest_backlog` is dropped, and reported
+    updates fall behind           what is due beyond `longest_backlog` is dropped, and reported once
     anything else                 ends the thread after a last checkpoint, and is kept for whoever
                                   asks `failure`: never swallowed
 
@@ -41,6 +41,7 @@ from rlif_policy.weights import WeightsError, check_tensors, pack_weights
 STATUS_PERIOD = 1.0  # s of wall time
 REMIND = 10.0  # s of wall time between two reports of dropped Steps
 PUBLISH_PERIOD = 5.0  # s of wall time after which weights are published whatever the backlog
+RATED_UPDATES = 6  # after which the rate of updates is compared with what is asked for
 RETRY = 10.0  # s of wall time until buffers that found no room are tried again
 
 
@@ -65,7 +66,9 @@ class LoopConfig:
         checkpoint_every: updates between two checkpoints; 0: none by updates.
         checkpoint_period: s between two checkpoints; 0: none by time.
         longest_backlog: s that the updates due may take when an episode begins; those of a longer
-            backlog are dropped. 0: none ever is.
+            backlog are dropped, and all of them on a machine that is too slow for `step_rate`. 0: none
+            ever is.
+        step_rate: Steps per second while an episode runs; 0: not known, or episodes wait for updates.
         torch_threads: of the training.
     """
 
@@ -73,12 +76,13 @@ class LoopConfig:
     checkpoint_every: int = 0
     checkpoint_period: float = 0.0
     longest_backlog: float = 0.0
+    step_rate: float = 0.0
     torch_threads: int = 1
 
     def __post_init__(self) -> None:
         lowest_values = {
             "publish_every": 0, "checkpoint_every": 0, "checkpoint_period": 0.0,
-            "longest_backlog": 0.0, "torch_threads": 1,
+            "longest_backlog": 0.0, "step_rate": 0.0, "torch_threads": 1,
         }  # fmt: skip
         for name, lowest in lowest_values.items():
             if not lowest <= getattr(self, name) < math.inf:
@@ -122,28 +126,47 @@ class DroppedSteps:
 
 
 class Behind:
-    """Reports that updates do not keep up with the Steps, anew when twice as many were dropped."""
+    """Reports, once, that the machine makes fewer updates than the Steps ask for.
 
-    def __init__(self) -> None:
+    step_rate: Steps per second while an episode runs; 0: not known, or episodes wait for the updates.
+    """
+
+    def __init__(self, step_rate: float) -> None:
         self.note = ""
-        self._reported = 0
+        self.slow = False  # by its rate: a backlog grows for as long as an episode runs
+        self._step_rate = step_rate
 
-    def add(self, trainer: Trainer) -> None:
-        """Updates of `trainer` were dropped."""
-        dropped = trainer.dropped_updates
-        if self.note and dropped < 2 * self._reported:
+    def measure(self, trainer: Trainer) -> bool:
+        """Compare the rate of updates, after the first few of them. Whether it is too low."""
+        if trainer.timed_updates == RATED_UPDATES:
+            self._compare(trainer)
+            return self.slow
+        return False
+
+    def report(self, trainer: Trainer) -> None:
+        """Updates of `trainer` do not keep up."""
+        if self.note:
             return
-        self._reported = dropped
+        asked = trainer.config.updates_per_step
+        second = f", {asked * self._step_rate:.3g} per second" if self._step_rate else ""
         self.note = (
-            f"behind: {dropped} updates dropped, since the machine makes "
-            f"{1.0 / trainer.update_seconds:.2g} updates per second and updates_per_step asks for "
-            f"{trainer.config.updates_per_step:g} per Step; lower updates_per_step, utd, batch_size "
-            "or the size of images"
+            f"behind: the machine makes {1.0 / trainer.update_seconds:.2g} updates per second, and "
+            f"updates_per_step asks for {asked:g} per Step{second}; those not done when an episode "
+            "begins are dropped. Lower updates_per_step, utd, batch_size, encoder_channels or the size "
+            "of images, or give the learner more of a core"
         )
 
-    def clear(self) -> None:
-        """The updates have caught up."""
-        self.note = ""
+    def clear(self, trainer: Trainer) -> None:
+        """The updates have caught up, be it only since nothing came for a while."""
+        self._compare(trainer)
+
+    def _compare(self, trainer: Trainer) -> None:
+        asked = trainer.config.updates_per_step * self._step_rate
+        self.slow = asked * trainer.update_seconds > 1.0
+        if self.slow:
+            self.report(trainer)
+        else:
+            self.note = ""
 
 
 class LearnerLoop:
@@ -173,7 +196,7 @@ class LearnerLoop:
         self._publish_by = 0.0  # wall time of the next publication that does not wait for anything
         self._announced = False
         self._episode_waits = False  # the updates of an episode that has ended are not all done
-        self._behind = Behind()
+        self._behind = Behind(config.step_rate if config.longest_backlog else 0.0)
         self._make_at = -math.inf  # wall time of the next try to make the trainer
         self._unmade = ""  # why there is none
         self._save_by = math.inf  # wall time of the next checkpoint by time
@@ -319,8 +342,9 @@ class LearnerLoop:
 
     def _drop_backlog(self, trainer: Trainer) -> None:
         """An episode begins although updates of earlier ones are due: nobody waits for them."""
-        if trainer.drop_backlog(self._config.longest_backlog):
-            self._behind.add(trainer)
+        longest = 0.0 if self._behind.slow else self._config.longest_backlog
+        if trainer.drop_backlog(longest):
+            self._behind.report(trainer)
 
     def _expect_announcement(self, trainer: Trainer | None) -> None:
         self._announced = False
@@ -362,6 +386,8 @@ class LearnerLoop:
         except NonFiniteError as problem:
             self._stop_updates(trainer, problem)
             return
+        if self._behind.measure(trainer):
+            self._publish_status()
         updates, config = trainer.algorithm.updates, self._config
         if config.publish_every and updates % config.publish_every == 0:
             self._publish_weights(trainer)
@@ -388,7 +414,7 @@ class LearnerLoop:
         if not trainer.counts.at_episode_end:
             return
         self._announced, self._episode_waits = True, False
-        self._behind.clear()
+        self._behind.clear(trainer)
         if trainer.algorithm.updates > self._published_at:
             self._publish_weights(trainer)
         self._publish_status()

@@ -44,6 +44,7 @@ from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.memory import free_memory, keep_freed_memory
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
 from rlif_learner.making import BufferSettings, TrainerSettings, make_trainer
+from rlif_learner.resuming import Received, read_on
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
@@ -76,8 +77,16 @@ PARAMETERS = (
     ),
     Param("joints", [], "names of the joints in the state, as of the observer", items=str),
     Param("state_dim", 0, "entries of the state; 0: of features, or of the first Step", 0, 10_000),
-    Param("state_offset", [], "offset subtracted from each state entry; empty: 0"),
-    Param("state_scale", [], "scale that normalises each state entry; empty: 1"),
+    Param(
+        "state_offset",
+        [],
+        "offset subtracted from each state entry; empty, both: of the demonstrations",
+    ),
+    Param(
+        "state_scale",
+        [],
+        "scale that normalises each state entry; empty, both: of the demonstrations",
+    ),
     Param("hidden", [256, 256], "widths of the policy's hidden layers"),
     Param("layer_norm", False, "layer normalisation in the policy"),
     Param("updates_per_step", 1.0, "updates per Step received; 0: as fast as possible", 0.0, 1e3),
@@ -125,6 +134,14 @@ PARAMETERS = (
         0.0,
         1e6,
     ),
+    Param(
+        "control_rate",
+        10.0,
+        "Hz of Steps, as the observer's: what updates have to keep up with",
+        0.1,
+        200.0,
+    ),
+    Param("pace", False, "episodes wait for the updates, as of the episode node"),
     Param("run_directory", "", "directory of checkpoints and curves, where the next two are empty"),
     Param("checkpoint_directory", "", "directory of checkpoints; empty: run_directory"),
     Param("tensorboard_directory", "", "directory of curves; empty: tensorboard/ in run_directory"),
@@ -134,11 +151,18 @@ PARAMETERS = (
     Param("checkpoint_period", 60.0, "s between two checkpoints; 0: none by time", 0.0, 1e6),
     Param("keep_checkpoints", 3, "how many of the newest checkpoints are kept", 1, 1000),
     Param("resume", "", "checkpoint, or run, to resume from; empty: none"),
+    Param(
+        "resume_bag",
+        "",
+        "recorder's bag of the run, from which a resumed learner takes the Steps after the checkpoint; "
+        "empty: bag/ of the run, if there is one; none: no bag",
+    ),
     Param("device", "cpu", "device of the training; auto: a GPU if there is one", choices=DEVICES),
     Param("torch_threads", 1, "threads of the training on the CPU", 1, 256),
     Param("seed", 0, "seed of networks, batches and noise", 0, 2**31 - 1),
 )
-# The recorder keeps what it sent before this node was discovered. A resumed learner has had that.
+# The recorder keeps what it sent before this node was discovered. A resumed learner without the bag of
+# its run cannot tell what of that it has had.
 REPLAY_RESUMED = QoSProfile(depth=1000)
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
 
@@ -163,12 +187,14 @@ class LearnerNode(Node):
         self._failure_logged = False
         self._weights = self.create_publisher(PolicyWeights, "weights", LATCHED)
         self._status = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
+        self._received: Received | None = None
         trainer, version = self._first_trainer()
         config = LoopConfig(
             publish_every=value["publish_every"],
             checkpoint_every=value["checkpoint_every"],
             checkpoint_period=value["checkpoint_period"],
             longest_backlog=value["longest_backlog"],
+            step_rate=0.0 if value["pace"] else value["control_rate"],
             torch_threads=value["torch_threads"],
         )
         self._loop = LearnerLoop(
@@ -177,7 +203,7 @@ class LearnerNode(Node):
         )  # fmt: skip
         self.create_service(Trigger, "save_checkpoint", self._on_save)
         self._loop.start()
-        replay = REPLAY_RESUMED if value["resume"] else REPLAY
+        replay = REPLAY_RESUMED if value["resume"] and self._received is None else REPLAY
         self.create_subscription(Step, "replay", self._on_step, replay)
 
     # ---- making
@@ -324,11 +350,32 @@ class LearnerNode(Node):
             f"resumed from {folder}: {trainer.counts.steps} steps, "
             f"{trainer.algorithm.updates} updates"
         )
+        self._read_on(trainer, folder.parent.parent, same_run=own is not None)
         return trainer, version
+
+    def _read_on(self, trainer: Trainer, run: Path, same_run: bool) -> None:
+        """Steps that were recorded after the checkpoint. ValueError for a bag that is not of `run`."""
+        named = self._value["resume_bag"]
+        bag = Path(named) if named else run / "bag"
+        if named != "none" and (named or bag.exists()):
+            try:
+                for source in open_prior([str(bag)], self._keep_images):
+                    taken, self._received = read_on(trainer, source)
+                    for note in source.notes:
+                        self.get_logger().warning(note)
+                    self.get_logger().info(f"{source.path}: {taken} Steps after the checkpoint")
+            except (RuntimeError, ValueError) as problem:
+                raise ValueError(
+                    f"resume_bag: {bag}: {problem}; resume_bag:=none goes on without it"
+                ) from problem
+        if not same_run:  # another recorder counts from anew, and repeats nothing
+            trainer.counts.last_sequence, self._received = None, None
 
     # ---- in
 
     def _on_step(self, message: Step) -> None:
+        if self._received is not None and self._received.repeats(message):
+            return
         try:
             self._loop.receive(step_record(message, self._keep_images))
         except ValueError as problem:

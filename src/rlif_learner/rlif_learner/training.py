@@ -9,6 +9,7 @@ takes back updates that are due.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import deque
@@ -26,7 +27,9 @@ from rlif_policy.networks import Actor, PolicySpec, camera_places
 
 RECENT_EPISODES = 20  # of which the intervention rate is
 SMOOTHING = 0.1  # weight of the newest update in the mean duration of updates
+NORMALISED_EPISODES = 10  # of demonstrations, at most, that the state's normaliser is fitted to
 SCORED_EPISODES = 10  # of evaluation, below which a success rate says too little to be a score
+log = logging.getLogger(__name__)
 # Transitions that an algorithm may draw from.
 SOURCES: dict[str, Callable[[Buffers], int]] = {
     "prior": lambda b: len(b.prior) if b.prior is not None else 0,
@@ -178,6 +181,11 @@ class StepCounts:
         return before < step.sequence <= after or after < before < step.sequence
 
     @property
+    def last_place(self) -> tuple[int, int]:
+        """Episode and step index of the Step of `last_sequence`."""
+        return self._last
+
+    @property
     def intervention_rate(self) -> float:
         """Take-overs per driven step over the last episodes."""
         steps = sum(driven for _, driven in self._recent)
@@ -265,10 +273,14 @@ class Trainer:
         self._sources = [SOURCES[name] for name in sources]
         self.counts = StepCounts()
         self.evaluation = EvaluationCounts()
+        # Whether the state's normaliser has its numbers: given, or fitted before the first update.
+        self._normalised = bool(algorithm.spec.state_offset or algorithm.spec.state_scale)
+        self._demonstrated = False  # there are demonstrations that were not received
         self.stopped = False  # no update is ever due again
         self.metrics: dict[str, float] = {}
         self.dropped_updates = 0  # that were due, and are not any more
-        self.update_seconds = 0.0  # mean duration of the last updates; 0: none yet
+        self.update_seconds = 0.0  # mean duration of the last updates but the first; 0: none yet
+        self.timed_updates = 0  # of this process
         self._speed = Speed()
 
     def receive(self, step: StepRecord) -> None:
@@ -278,7 +290,7 @@ class Trainer:
         """
         # Which buffer: decided before the step that ends an episode is counted.
         if self.counts.episodes < self.config.prior_episodes:
-            self.add_prior(step)
+            self._add_demonstration(step)
         else:
             self.buffers.online.add_step(self._see(step))  # leaves evaluation out
         self.counts.add(step)
@@ -290,6 +302,10 @@ class Trainer:
 
     def add_prior(self, step: StepRecord) -> None:
         """One step of a demonstration that was not received: it makes no update due."""
+        self._demonstrated = True
+        self._add_demonstration(step)
+
+    def _add_demonstration(self, step: StepRecord) -> None:
         if self.config.prior_into_online or self.buffers.prior is None:
             self.buffers.online.add_step(self._see(step))
         else:
@@ -311,9 +327,30 @@ class Trainer:
     def due(self) -> bool:
         """Whether an update shall be done now."""
         after_warmup = self.counts.steps - self.config.warmup_steps
-        if self.stopped or after_warmup <= 0 or not self.ready:
+        if self.stopped or after_warmup <= 0 or not self.ready or self._waits_for_demonstrations:
             return False
         return self.config.updates_per_step == 0.0 or self._allowance >= 1.0
+
+    @property
+    def _waits_for_demonstrations(self) -> bool:
+        """Whether the state's normaliser shall see more of them first."""
+        wanted = min(self.config.prior_episodes, NORMALISED_EPISODES)
+        return not (self._normalised or self._demonstrated) and self.counts.episodes < wanted
+
+    def _normalise(self) -> None:
+        """Fit the state's normaliser to what the buffers hold, for good: the networks learn with it."""
+        buffers = [b for b in (self.buffers.prior, self.buffers.online) if b is not None]
+        states = np.concatenate([buffer.states() for buffer in buffers])
+        normaliser = self.algorithm.actor.normaliser
+        normaliser.fit(states)
+        self._normalised = True
+        offset, scale = (
+            [float(f"{value:.3g}") for value in numbers[: states.shape[1]].tolist()]
+            for numbers in (normaliser.offset, normaliser.scale)
+        )
+        log.info(
+            "fitted to %d states: state_offset: %s, state_scale: %s", len(states), offset, scale
+        )
 
     @property
     def _allowance(self) -> float:
@@ -345,13 +382,18 @@ class Trainer:
 
     def update(self) -> None:
         """One update. NonFiniteError where a loss is not finite."""
+        if not self._normalised and self.ready:
+            self._normalise()
         begin = time.monotonic()
         self.metrics = self.algorithm.update(self.buffers)
         self.evaluation.begin_anew()
         now = time.monotonic()
         self._speed.add(self.algorithm.critic_steps, now)
-        change = now - begin - self.update_seconds
-        self.update_seconds += change * (SMOOTHING if self.update_seconds else 1.0)
+        # Without the first one, which takes the memory that the others have.
+        if self.timed_updates:
+            change = now - begin - self.update_seconds
+            self.update_seconds += change * max(SMOOTHING, 1.0 / self.timed_updates)
+        self.timed_updates += 1
 
     def status(self) -> TrainingStatus:
         buffers, counts = self.buffers, self.counts
@@ -370,12 +412,15 @@ class Trainer:
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint holds besides algorithm and buffers."""
-        return {**self.counts.state(), "dropped_updates": self.dropped_updates}
+        own = {"dropped_updates": self.dropped_updates, "normalised": self._normalised}
+        return {**self.counts.state(), **own}
 
     def restore(self, counters: dict[str, Any]) -> None:
         """The inverse of `counters`. KeyError for a checkpoint that holds none."""
         self.counts.load(counters)
-        self.dropped_updates = int(counters.get("dropped_updates", 0))  # not in earlier versions
+        # Not in earlier versions, which took the spec's numbers.
+        self.dropped_updates = int(counters.get("dropped_updates", 0))
+        self._normalised |= bool(counters.get("normalised", True))
 
 
 def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:

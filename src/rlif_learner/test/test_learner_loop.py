@@ -16,6 +16,7 @@ from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import Outcome
 from rlif_learner.learner_loop import (
+    RATED_UPDATES,
     REMIND,
     DroppedSteps,
     LearnerLoop,
@@ -196,18 +197,34 @@ def test_weights_do_not_change_within_an_episode_where_only_ends_publish(make_ri
 def test_a_backlog_that_is_too_long_is_dropped_when_an_episode_begins_and_reported(make_rig):
     rig, gate = make_rig(longest_backlog=1e-9), threading.Semaphore(0)
     slow(rig.algorithm, gate)
-    gate.release()
+    gate.release(2)  # the first one is not timed
     rig.send(episode(1, 9, 0))
-    wait_until(lambda: rig.algorithm.updates == 1, "an update")
+    wait_until(lambda: rig.algorithm.updates == 2, "two updates")
     rig.loop.receive(episode(2, 9, 10)[0])
     gate.release(2)  # the one that waits, and the one that is due for the new Step
-    rig.noted("behind: 8 updates dropped, since the machine makes ")
+    rig.noted("behind: the machine makes ")
     assert rig.trainer.buffers.online.total == 11, "the Steps stay"
+    assert rig.trainer.dropped_updates == 7
     gate.release(100)
     rig.send(episode(2, 9, 10)[1:])
     rig.caught_up_with(20)
     rig.wait(lambda: rig.notes[-1] == "", "the note's end")
-    assert rig.trainer.status().updates == 12
+    assert rig.trainer.status().updates == 13
+
+
+def test_a_machine_that_is_too_slow_is_reported_once_and_chases_no_backlog(make_rig):
+    rig, gate = make_rig(longest_backlog=1e9, step_rate=1e9), threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    gate.release(RATED_UPDATES)
+    rig.send(episode(1, 19, 0))
+    rig.noted("updates_per_step asks for 1 per Step, 1e+09 per second")
+    rig.send(episode(2, 9, 20))
+    gate.release(100)
+    rig.caught_up_with(30)
+    # 13 of the 14 that are due wait when the episode begins, one is under way.
+    assert rig.trainer.dropped_updates == 13 and rig.algorithm.updates == 17
+    assert len({note for note in rig.notes if note}) == 1, "one text, which stays"
+    assert rig.notes[-1], "it is still too slow, though it has caught up"
 
 
 def test_a_backlog_is_not_dropped_unless_asked(make_rig):

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import learner_doubles as doubles
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,12 +239,13 @@ def test_a_backlog_that_takes_too_long_is_dropped_and_stays_dropped():
     trainer = make(updates_per_step=2.0, warmup_steps=1)
     for step in episode(1, 10, 0):
         trainer.receive(step)
-    assert (trainer.backlog, trainer.drop_backlog(0.0)) == (20, 0), "no update was timed yet"
+    trainer.update()
+    assert (trainer.backlog, trainer.drop_backlog(0.0)) == (19, 0), "no update was timed yet"
     trainer.update()
     assert 0.0 < trainer.update_seconds < 10.0
     trainer.update_seconds = 0.5
-    assert trainer.drop_backlog(9.5) == 0 and trainer.due
-    assert trainer.drop_backlog(9.4) == 19 and not trainer.due and trainer.caught_up
+    assert trainer.drop_backlog(9.0) == 0 and trainer.due
+    assert trainer.drop_backlog(8.9) == 18 and not trainer.due and trainer.caught_up
     assert trainer.backlog == 0 and trainer.status().transitions == 10
     resumed = make(updates_per_step=2.0, warmup_steps=1)
     resumed.restore(json.loads(json.dumps(trainer.counters())))
@@ -252,6 +254,50 @@ def test_a_backlog_that_takes_too_long_is_dropped_and_stays_dropped():
         for step in episode(2, 10, 11):
             one.receive(step)
         assert one.backlog == 22
+
+
+def test_the_normaliser_is_fitted_once_to_the_demonstrations_which_the_first_update_waits_for():
+    trainer = make(prior_episodes=2)
+    normaliser = trainer.algorithm.actor.normaliser
+    demonstrations = [*episode(1, 9, 0), *episode(2, 9, 10)]
+    for step in demonstrations[:-1]:
+        trainer.receive(step)
+        assert not trainer.due and trainer.caught_up
+    trainer.receive(demonstrations[-1])
+    drain(trainer)
+    assert trainer.algorithm.updates == 20
+    states = np.stack([step.state for step in demonstrations])
+    np.testing.assert_allclose(normaliser.offset, states.mean(0), atol=1e-6)
+    np.testing.assert_allclose(normaliser.scale, states.std(0), rtol=1e-6)
+    for step in episode(3, 9, 20):
+        trainer.receive(replace(step, state=step.state + 100.0))
+    drain(trainer)
+    np.testing.assert_allclose(normaliser.offset, states.mean(0), atol=1e-6)
+
+
+def test_demonstrations_out_of_bags_are_enough_to_normalise_by():
+    trainer = make(prior_episodes=2)
+    for step in episode(7, 9, 0):
+        trainer.add_prior(step)
+    trainer.receive(episode(1, 9, 0)[0])
+    assert trainer.due
+
+
+@pytest.mark.parametrize("case", ["given", "restored", "of an earlier checkpoint"])
+def test_the_normaliser_stays_as_it_was_given_or_restored(case):
+    trainer = make()
+    if case == "given":
+        trainer.algorithm.spec = replace(doubles.SPEC, state_scale=(2.0,) * doubles.STATE_DIM)
+        trainer = Trainer(trainer.algorithm, trainer.buffers, trainer.config)
+    else:
+        counters = {**trainer.counters(), "normalised": True}
+        if case != "restored":
+            del counters["normalised"]
+        trainer.restore(counters)
+    for step in episode(1, 9, 0):
+        trainer.receive(step)
+    drain(trainer)
+    assert trainer.algorithm.updates and not trainer.algorithm.actor.normaliser.offset.any()
 
 
 def test_without_a_ratio_there_is_no_backlog():

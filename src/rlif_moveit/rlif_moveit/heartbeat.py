@@ -15,11 +15,14 @@ from dataclasses import dataclass
 class Heartbeat:
     """Time of the arbiter's last heartbeat. `now` is in s of a steady clock.
 
+    Of several arbiters only the oldest acts, so only its heartbeat counts until it is gone.
+
     timeout: s without a heartbeat until the arbiter counts as gone; ValueError unless above 0
     """
 
     timeout: float = 0.5
     _received: float = -math.inf
+    _instance: bytes = b""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout > 0.0):
@@ -30,9 +33,10 @@ class Heartbeat:
         """One has been received."""
         return not math.isinf(self._received)
 
-    def received(self, now: float) -> None:
-        """Take one message."""
-        self._received = now
+    def received(self, now: float, instance: bytes = b"") -> None:
+        """Take one message, with the id of the arbiter's process."""
+        if instance <= self._instance or self.problem(now):
+            self._received, self._instance = now, instance
 
     def problem(self, now: float) -> str:
         """Why the arbiter counts as gone; empty: it is alive."""

@@ -166,9 +166,9 @@ class ResetNode(Node):
         self._state, self._control_reason = State(m.state), m.reason
         self._watch()
 
-    def _on_heartbeat(self, _: HeartbeatMessage) -> None:
+    def _on_heartbeat(self, m: HeartbeatMessage) -> None:
         self._watch()  # first: this heartbeat may be another arbiter's
-        self._heartbeat.received(time.monotonic())
+        self._heartbeat.received(time.monotonic(), bytes(m.instance_id))
 
     def _on_stop(self, topic: str, m: Bool) -> None:
         """With several publishers a false releases nothing, as in the arbiter."""

@@ -178,8 +178,8 @@ class ServoAdapterNode(Node):
         self._core.control(state in ARMED, state is State.OPERATOR, time.monotonic())
         self._follow()
 
-    def _on_heartbeat(self, _: Heartbeat) -> None:
-        self._core.alive(time.monotonic())
+    def _on_heartbeat(self, m: Heartbeat) -> None:
+        self._core.alive(time.monotonic(), bytes(m.instance_id))
 
     def _on_status(self, m: Any) -> None:
         self._core.status(self._interfaces.read_code(m), time.monotonic())

@@ -9,8 +9,8 @@ A pause ends the commanded deceleration: Servo then stops the joints within a cy
 or a FAULT it is paused only when the commands have been zero for `pause_delay`.
 
 An arbiter without a heartbeat for a while counts as disarmed, also when the next heartbeat comes: that
-may be another arbiter's, and the watchdog may have paused Servo meanwhile. Only a new `control_state`
-makes it armed again.
+may be another arbiter's, and the watchdog may have paused Servo meanwhile. It has to be disarmed, or in
+FAULT, and armed again.
 
 Some things end only with a human: a halt (singularity, collision, joint limit), an arm that Servo slows
 down to a standstill, and a Servo that was restarted. The policy would drive straight back into the
@@ -166,7 +166,9 @@ class ServoSupervisor:
         self._standstill.clear()
 
     def control(self, armed: bool, operator: bool, now: float) -> None:
-        """The arbiter's state. `operator`: an operator device drives."""
+        """The arbiter's state, which is repeated. `operator`: an operator device drives."""
+        if self._lost and armed:
+            return  # as before the loss: nobody has armed since
         if not armed:
             self._clear()
         if self._armed and not armed:
@@ -175,10 +177,10 @@ class ServoSupervisor:
         self._operator_drove |= operator and bool(self._latched)
         self._clear_if_well(now)
 
-    def alive(self, now: float) -> None:
-        """A heartbeat of the arbiter."""
+    def alive(self, now: float, instance: bytes = b"") -> None:
+        """A heartbeat of the arbiter, with the id of its process."""
         self.look(now)  # first: this one may be another arbiter's
-        self._heartbeat.received(now)
+        self._heartbeat.received(now, instance)
 
     def look(self, now: float) -> None:
         """Call it often: an arbiter that has gone silent is no longer armed."""

@@ -16,6 +16,16 @@ def test_heartbeat_is_missing_before_the_first_and_after_the_time_out():
     assert "more than 0.5 s" in heartbeat.problem(1.51)
 
 
+def test_heartbeat_of_several_arbiters_is_that_of_the_oldest_until_it_is_gone():
+    heartbeat = Heartbeat(0.5)
+    heartbeat.received(1.0, b"young")
+    heartbeat.received(1.1, b"old")
+    heartbeat.received(1.6, b"young")
+    assert heartbeat.problem(1.61), "the oldest has gone silent"
+    heartbeat.received(1.7, b"young")
+    assert heartbeat.problem(1.8) == ""
+
+
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
 def test_heartbeat_with_a_bad_time_out_is_refused_by_name(timeout):
     with pytest.raises(ValueError, match="arbiter_timeout"):

@@ -203,6 +203,7 @@ def test_adapter_of_a_dead_arbiter_pauses_and_a_restarted_servo_does_not_undo_it
     bench.until(lambda: "disarm and arm" in bench.hold, "a word for the human")
     assert again.paused and "unpause" not in again.asked
     bench.say(ControlState.DISARMED)
+    bench.until(lambda: "is not armed" in bench.hold, "the disarm")
     bench.say(ControlState.HOLD)
     bench.until(lambda: bench.hold == "" and not again.paused, "Servo follows again")
 
@@ -246,11 +247,12 @@ def test_relay_without_a_fresh_pose_sends_zeros_and_holds(bench, driving):
 
 
 def test_adapter_beside_the_real_arbiter_has_its_commands_taken(
-    bench, stand_in_servo, make_adapter
+    bench, stand_in_servo, make_adapter, monkeypatch
 ):
     """Selected type, a frame, fresh stamps: by the rules of the stand-in Servo."""
     servo = bench.add(stand_in_servo(commands="command"))
     bench.lives = False  # the real one does
+    monkeypatch.setattr("rlif_intervention.arbiter_node.LISTEN_BEATS", 0)
     make_adapter(arbiter_timeout=1.0)
     arbiter = bench.add(ArbiterNode(overrides(stall_timeout=10.0)))
     bench.until(lambda: servo.asked, "Servo paused")

@@ -305,7 +305,10 @@ def test_supervisor_of_a_dead_arbiter_pauses_until_a_new_state():
     assert Request.UNPAUSE not in rig.asked
     rig.core.alive(rig.now)  # another arbiter, which has not said yet that it is disarmed
     rig.settle()
+    rig.core.control(True, False, rig.now)  # its state is repeated
+    rig.settle()
     assert Request.UNPAUSE not in rig.asked and "disarm and arm" in rig.reason
+    rig.core.control(False, False, rig.now)
     rig.core.control(True, False, rig.now)
     rig.settle()
     assert rig.asked[-1] is Request.UNPAUSE

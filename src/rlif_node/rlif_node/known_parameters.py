@@ -15,19 +15,16 @@ _TEXT = {
         <device>.slow <device>.start_button <device>.stop_button <device>.success_button
         <device>.timeout <device>.topic <device>.triggers <device>.turbo_button
         <lock>.priority <lock>.timeout <lock>.topic action_frame angular_scale arm_dwell
-        axes command_frame command_rate console control_rate device_timeout devices
-        ee_pose.tf gripper_interval gripper_threshold hold_timeout joint_latency
-        joint_position_max joint_position_min joint_scale label_only linear_scale lock_step
-        lock_step_timeout locks max_angular_acceleration max_angular_deceleration
-        max_angular_speed max_joint_acceleration max_joint_deceleration max_joint_lead
-        max_joint_velocity max_linear_acceleration max_linear_deceleration max_linear_jerk
-        max_linear_speed minimum_length observation_timeout output policy_timeout
-        pose_latency pose_timeout release_dwell require_operator speed_scale stall_timeout
-        stop_topics trajectory_horizon workspace_max workspace_min
-    """,
-    "console": """
-        address certificate_directory config_directory hosts input_gap max_picture_age
-        namespaces port robot tls token_file
+        axes command_frame command_rate control_rate device_timeout devices ee_pose.tf
+        episode_timeout fault_on_foreign_command gripper_interval gripper_threshold
+        hold_timeout joint_latency joint_position_max joint_position_min joint_scale
+        label_only linear_scale lock_step lock_step_timeout locks max_angular_acceleration
+        max_angular_deceleration max_angular_speed max_joint_acceleration
+        max_joint_deceleration max_joint_lead max_joint_velocity max_linear_acceleration
+        max_linear_deceleration max_linear_jerk max_linear_speed minimum_length
+        motion_timeout observation_timeout output policy_timeout pose_latency pose_timeout
+        release_dwell require_operator speed_scale stall_timeout stop_topics
+        trajectory_horizon workspace_max workspace_min
     """,
     "episode": """
         auto_start control_lost_timeout evaluation max_episodes max_steps pace reset_service
@@ -39,13 +36,13 @@ _TEXT = {
     """,
     "learner": """
         algorithm axes cameras capacity checkpoint_directory checkpoint_every
-        checkpoint_period device encoder encoder_channels encoder_embeddings
+        checkpoint_period control_rate device encoder encoder_channels encoder_embeddings
         encoder_features encoder_frozen encoder_pooling encoder_shared encoder_weights
         features hidden image_directory image_height image_width imitation.batch_size
         imitation.learning_rate imitation.random_shift imitation.utd imitation.weight_decay
-        joints keep_checkpoints keep_images label_scheme layer_norm longest_backlog preset
-        prior_bags prior_capacity prior_episodes prior_into_online publish_every resume
-        rlpd.actor_learning_rate rlpd.batch_size rlpd.critic_learning_rate
+        joints keep_checkpoints keep_images label_scheme layer_norm longest_backlog pace
+        preset prior_bags prior_capacity prior_episodes prior_into_online publish_every
+        resume resume_bag rlpd.actor_learning_rate rlpd.batch_size rlpd.critic_learning_rate
         rlpd.critic_weight_decay rlpd.discount rlpd.dropout rlpd.encoder_gradients
         rlpd.encoder_learning_rate rlpd.ensemble_size rlpd.entropy_in_target rlpd.hidden
         rlpd.initial_temperature rlpd.layer_norm rlpd.precision rlpd.prior_ratio

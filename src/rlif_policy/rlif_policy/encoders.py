@@ -176,6 +176,28 @@ class SpatialSoftmax(nn.Module):
         return (weights @ self.places).flatten(1)
 
 
+class _Transposed(torch.autograd.Function):
+    """A matrix turned into one whose rows were columns, in memory too, on the way back likewise:
+    PyTorch copies whole matrices by blocks, and views of other shapes number by number."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        return matrix.t().contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].t().contiguous()
+
+
+def _by_channel(maps: Tensor) -> Tensor:
+    """[channels, batch, height * width] of maps [batch, channels, height, width]."""
+    if not maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.flatten(2).transpose(0, 1)
+    batch, channels, height, width = maps.shape
+    pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+    return _Transposed.apply(pixels).view(channels, batch, height * width)
+
+
 class SpatialEmbedding(nn.Module):
     """Learned weights over the map, `embeddings` of them for each channel (as in SERL)."""
 
@@ -189,7 +211,7 @@ class SpatialEmbedding(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        return torch.einsum("bcp,cpe->bce", maps.flatten(2), self.kernel).flatten(1)
+        return torch.bmm(_by_channel(maps), self.kernel).transpose(0, 1).flatten(1)
 
 
 class Average(nn.Module):
@@ -250,10 +272,8 @@ class ImageEncoder(nn.Module):
             kind.trunk(spec, images[i][2], generator) for i in range(trunks)
         )
         self.trunks.eval()  # batch normalisation in training refuses a map of one place
-        self.register_buffer(
-            "mean", 255.0 * torch.tensor(kind.mean).view(-1, 1, 1), persistent=False
-        )
-        self.register_buffer("std", 255.0 * torch.tensor(kind.std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", 255.0 * torch.tensor(kind.mean), persistent=False)
+        self.register_buffer("std", 255.0 * torch.tensor(kind.std), persistent=False)
         self.map_shapes = [self._map_shape(i) for i in range(len(images))]
         self.heads = nn.ModuleList(Head(spec, self.map_shapes[i], generator) for i in range(heads))
         if next(self.trunks.parameters()).is_meta:
@@ -329,8 +349,9 @@ class ImageEncoder(nn.Module):
             raise ValueError(
                 f"encoder {self.spec.name}: its pretrained weights were not loaded; call load_trunk"
             )
-        # A view in channels-last order, which convolutions on a processor prefer.
-        pixels = (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        # In place, while they are in the cache; a view in channels-last order, which convolutions on a
+        # processor prefer.
+        pixels = image.to(self.mean.dtype).sub_(self.mean).div_(self.std).permute(0, 3, 1, 2)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=low, cache_enabled=False):
             return _of(self.trunks, i)(pixels).to(pixels.dtype)
 

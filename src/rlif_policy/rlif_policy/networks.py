@@ -26,6 +26,8 @@ from rlif_policy.encoders import EncoderSpec, ImageEncoder
 LOG_STD_MIN = -20.0
 LOG_STD_MAX = 2.0
 ENCODER = "encoder."  # names of the encoder's weights begin so, in whatever holds an actor's
+CONSTANT = 1e-6  # standard deviation of a state entry, in its unit, that counts as none
+LEAST_SCALE = 0.01  # of a state entry by the demonstrations, in its unit: m, rad, m/s, N
 TRUNKS = ENCODER + "trunks."
 
 
@@ -164,9 +166,10 @@ def camera_places(expected: Sequence[str], found: Sequence[str]) -> tuple[int, .
 
 
 class StateNormaliser(nn.Module):
-    """(state - offset) / scale with fixed numbers: not trained, but part of the weights.
+    """(state - offset) / scale: not trained, but part of the weights.
 
-    Features that the encoder made are left as they are.
+    The numbers are the spec's. Where it has none they are 0 and 1, until the learner puts in those of
+    the demonstrations (`fit`). Features that the encoder made are left as they are.
     """
 
     offset: Tensor
@@ -179,10 +182,20 @@ class StateNormaliser(nn.Module):
         beside = spec.feature_dim - spec.state_dim
         self.register_buffer("offset", torch.tensor((*offset, *(0.0,) * beside)))
         self.register_buffer("scale", torch.tensor((*scale, *(1.0,) * beside)))
-        self._identity = not spec.state_offset and not spec.state_scale
 
     def forward(self, state: Tensor) -> Tensor:
-        return state if self._identity else (state - self.offset) / self.scale
+        return (state - self.offset) / self.scale
+
+    def fit(self, states: np.ndarray) -> None:
+        """Mean and standard deviation of `states` [count, state_dim]. An entry that never changes has
+        scale 1, one that hardly changes LEAST_SCALE: what is small there may be larger later."""
+        mean, deviation = (
+            states.mean(axis=0, dtype=np.float64),
+            states.std(axis=0, dtype=np.float64),
+        )
+        scale = np.where(deviation < CONSTANT, 1.0, np.maximum(deviation, LEAST_SCALE))
+        self.offset[: len(mean)] = torch.from_numpy(mean)
+        self.scale[: len(mean)] = torch.from_numpy(scale)
 
 
 def xavier_uniform_(weight: Tensor, fan_in: int, fan_out: int, generator: torch.Generator) -> None:
@@ -242,6 +255,10 @@ class Actor(nn.Module):
             for name, value in self.state_dict().items()
             if not (frozen and name.startswith(TRUNKS))
         }
+
+    def normaliser_part(self) -> dict[str, Tensor]:
+        """What normalises the state, by the names of `export_state_dict`, shared (not copied)."""
+        return {f"normaliser.{n}": value for n, value in self.normaliser.named_buffers()}
 
     def load_exported(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `export_state_dict`: a frozen trunk stays as it is."""

@@ -12,7 +12,8 @@ Subscribes, as far as the configured features and cameras need them
     camera/NAME/image/compressed  sensor_msgs/CompressedImage  instead, with `transport: compressed`
 Publishes
     observation            rlif_msgs/Observation          once per tick; none if a source is missing
-    observation_tick       rlif_msgs/ObservationTick      the same without state and images
+    observation_tick       rlif_msgs/ObservationTick      the same without state and images, or why
+                                                          there is none
     /diagnostics           diagnostic_msgs/DiagnosticArray  1 Hz: each source, its age, what is wrong;
                            of a camera also its rate, and counts of images received, refused, missed
 
@@ -274,7 +275,15 @@ class ObserverNode(Node):
                 self._publish(self._observation(tick, now))
             except (FeatureError, ImageError) as problem:
                 self._problems = [Problem("state", str(problem))]
+        if self._problems:
+            self._publish_problems(tick, now)
         self._log(self._problems)
+
+    def _publish_problems(self, tick: int, now: int) -> None:
+        """For who waits for an observation: the arbiter names it as its reason to hold."""
+        message = ObservationTick(tick=tick, tick_time=to_msg(now), problem=text(self._problems))
+        message.header.stamp, message.header.frame_id = to_msg(now), self._frame
+        self._tick_publisher.publish(message)
 
     def _publish(self, message: Observation) -> None:
         tick = ObservationTick(
@@ -354,8 +363,7 @@ class ObserverNode(Node):
             return
         if sources != self._logged or wall - self._logged_at > REMIND:
             self._logged, self._logged_at = sources, wall
-            reasons = "; ".join(f"{p.source}: {p.reason}" for p in problems)
-            self.get_logger().error(f"no observation: {reasons}")
+            self.get_logger().error(f"no observation: {text(problems)}")
 
     def _diagnose(self) -> None:
         now, steady = self.get_clock().now().nanoseconds, time.monotonic_ns()
@@ -422,6 +430,11 @@ def image_message(pixels: np.ndarray, header: Header) -> Image:
     message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = array.array("B", pixels.tobytes())
     return message
+
+
+def text(problems: Sequence[Problem]) -> str:
+    """All of them in one line."""
+    return "; ".join(f"{p.source}: {p.reason}" for p in problems)
 
 
 def merged(problems: list[Problem]) -> list[Problem]:

@@ -6,6 +6,7 @@ Subscribes
     weights        rlif_msgs/PolicyWeights   taken whole between two ticks, or refused (latched)
 Publishes
     policy_action  rlif_msgs/PolicyAction    of the same tick and stamp; none where it cannot answer
+    policy_hold    rlif_msgs/PolicyHold      why it cannot, repeated while it cannot (latched)
 
 Before any weights it acts as `initial` asks. It does not depend on the learner being alive. The
 weights of a frozen encoder are not sent: it loads them itself, from `encoder_weights`.
@@ -27,10 +28,11 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.running import run
+from rlif_node.states import HoldReason
 from sensor_msgs.msg import Image
 from torch import Tensor
 
-from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
+from rlif_msgs.msg import Observation, PolicyAction, PolicyHold, PolicyWeights
 from rlif_policy.images import image_names
 from rlif_policy.inference import NumpyActor, StateError, check_state, initial_policy
 from rlif_policy.networks import PolicySpec, camera_places
@@ -84,6 +86,8 @@ class PolicyNode(Node):
         if value["checkpoint"]:
             self._start_from(Path(value["checkpoint"]))
         self._publisher = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
+        self._hold = self.create_publisher(PolicyHold, "policy_hold", LATCHED)
+        self._problem = ""  # why it cannot answer
         self.create_subscription(PolicyWeights, "weights", self._on_weights, LATCHED)
         # The newest alone: a policy slower than the control rate skips ticks and does not fall behind.
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE_1)
@@ -121,11 +125,23 @@ class PolicyNode(Node):
             action = self._decide(state, message)
         except StateError as problem:
             self._log(str(problem))
+            self._publish_hold(str(problem))
             return
+        self._publish_hold("")
         answer = PolicyAction(header=message.header, tick=message.tick)
         answer.action = array.array("f", action.tobytes())
         answer.policy_version = self._version
         self._publisher.publish(answer)
+
+    def _publish_hold(self, problem: str) -> None:
+        if not problem and not self._problem:
+            return
+        self._problem = problem
+        code = HoldReason.OTHER if problem else HoldReason.NONE
+        message = PolicyHold(reason_code=int(code), source=self.get_fully_qualified_name())
+        message.reason = f"no action from the policy: {problem}" if problem else ""
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._hold.publish(message)
 
     def _decide(self, state: np.ndarray, message: Observation) -> np.ndarray:
         """float32 [action_dim] in [-1, 1]. StateError for a state of another network."""

@@ -104,6 +104,8 @@ def _unflatten(state: dict[str, Tensor], spec: PolicySpec, file: Path) -> dict[s
         )
     with torch.no_grad():
         vector_to_parameters(flat, parameters)
+    for name, value in actor.normaliser_part().items():
+        value.copy_(state.get(name, value))  # not in those of earlier versions
     tensors = encoder_part(state) | {
         name: value.detach()
         for name, value in actor.export_state_dict().items()

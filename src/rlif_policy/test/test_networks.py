@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from policies import seeing
 
 from rlif_policy.encoders import EncoderSpec
-from rlif_policy.networks import Actor, PolicySpec, camera_places, squash
+from rlif_policy.networks import LEAST_SCALE, Actor, PolicySpec, camera_places, squash
 
 SPEC = PolicySpec(state_dim=4, action_dim=2, hidden=(16, 16))
 
@@ -119,6 +119,16 @@ def test_actor_with_a_normaliser_applies_it_to_the_state():
     np.testing.assert_allclose(scaled.act(state), expected, atol=1e-6)
 
 
+def test_normaliser_fitted_to_states_has_their_mean_and_a_scale_that_is_not_too_small():
+    normaliser = seeing()[0].normaliser
+    states = np.array([[1.0, 5.0, 0.0, -8.0], [7.0, 5.0, 0.004, -4.0]])  # the second never changes
+    normaliser.fit(states)
+    np.testing.assert_allclose(normaliser.offset[:4], [4.0, 5.0, 0.002, -6.0], atol=1e-6)
+    np.testing.assert_allclose(normaliser.scale[:4], [3.0, 1.0, LEAST_SCALE, 2.0])
+    features = slice(4, None)  # of the encoder, which stay as they are
+    assert (normaliser.scale[features] == 1.0).all() and not normaliser.offset[features].any()
+
+
 def test_squash_gives_the_log_probability_of_the_squashed_gaussian():
     mean, log_std = torch.tensor([0.3, -0.2]), torch.tensor([-0.5, 0.1])
     noise = torch.tensor([0.7, -1.1])
@@ -189,7 +199,7 @@ def test_actor_decision_parameters_are_all_but_the_encoders():
     assert list(blind.decision_parameters()) == list(blind.parameters())
 
 
-def test_load_carried_of_a_part_or_of_more_names_the_tensor():
+def test_load_exported_of_a_part_or_of_more_names_the_tensor():
     actor, _ = seeing()
     for name in ("encoder.heads.1.norm.bias", "head.bias"):
         tensors = actor.export_state_dict()

@@ -256,6 +256,7 @@ def test_observer_with_a_missing_source_reports_it(graph):
     rig = Rig(graph, features=FEATURES)
     assert rig.report("/wrench").level == DiagnosticStatus.ERROR
     assert not rig.observed
+    assert "wrench: nothing received yet" in rig.ticks[-1].problem, "for the arbiter"
 
 
 def test_observer_without_a_clock_reports_simulated_time(graph):

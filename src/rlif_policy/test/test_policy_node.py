@@ -27,7 +27,7 @@ from rclpy.parameter import Parameter
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Image
 
-from rlif_msgs.msg import PolicyWeights
+from rlif_msgs.msg import PolicyHold, PolicyWeights
 from rlif_policy import policy_node
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.policy_node import PolicyNode
@@ -162,12 +162,16 @@ def test_policy_keeps_its_weights_where_a_checkpoint_cannot_be_read(graph):
 
 def test_policy_with_a_state_of_another_length_does_not_answer(graph, capfd):
     rig = PolicyRig(graph, deterministic=True)
+    holds = graph.collect(PolicyHold, "policy_hold", of=rig.node)
     rig.load(1, Actor(SPEC, 3))
     rig.send([0.0] * 6)
     refused = rig.tick
     graph.until_logged("state of 6, expected 4", capfd)
+    graph.until(lambda: holds and "state of 6" in holds[-1].reason, "the reason on policy_hold")
+    assert (holds[-1].reason_code, holds[-1].source) == (PolicyHold.OTHER, "/policy")
     rig.ask()
     assert refused not in {m.tick for m in rig.answers}
+    graph.until(lambda: holds[-1].reason_code == PolicyHold.NONE, "the end of the hold")
 
 
 def test_policy_that_is_behind_answers_the_newest_observation_alone(graph):

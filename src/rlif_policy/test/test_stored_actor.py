@@ -29,6 +29,7 @@ def write_state(folder, actor, version=0, without=()):
     """As much of a checkpoint as a policy reads, in the learner's format."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {"actor": parameters_to_vector(actor.decision_parameters()).detach()}
+    state |= actor.normaliser_part()
     state |= {n: v.contiguous() for n, v in encoder_part(actor.export_state_dict()).items()}
     data = save({name: value for name, value in state.items() if name not in without})
     (folder / "state.safetensors").write_bytes(data)
@@ -56,6 +57,19 @@ def test_read_actor_takes_the_newest_of_a_run_or_one_by_its_name(run):
         assert (stored.spec, stored.version) == (SPEC, number)
         expected = Actor(SPEC, number).state_dict()
         assert all((stored.tensors[name] == expected[name]).all() for name in expected)
+
+
+def test_read_actor_takes_the_normaliser_of_the_demonstrations_and_the_specs_where_there_is_none(
+    tmp_path,
+):
+    actor = Actor(PolicySpec(2, 1, (4,)))
+    actor.normaliser.fit(np.array([[0.0, 1.0], [4.0, 3.0]], np.float32))
+    write_state(tmp_path / "000001", actor)
+    found = read_actor(tmp_path / "000001").tensors
+    assert found["normaliser.offset"].tolist() == [2.0, 2.0]
+    assert found["normaliser.scale"].tolist() == [2.0, 1.0]
+    write_state(tmp_path / "000002", Actor(SPEC), without=actor.normaliser_part())  # earlier ones
+    assert read_actor(tmp_path / "000002").tensors["normaliser.scale"].tolist() == [0.25, 5.0]
 
 
 def alter(file, kind):

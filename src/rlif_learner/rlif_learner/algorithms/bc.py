@@ -113,6 +113,7 @@ class BC:
         """All tensors of the state, by name, shared (not copied)."""
         return {
             **encoder_part(self.actor.export_state_dict()),
+            **self.actor.normaliser_part(),
             "actor": self.flat.values[: self._decision_size],
             "first": self.optimiser.first,
             "second": self.optimiser.second,
@@ -130,6 +131,7 @@ class BC:
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """The inverse of `state_tensors` and `state_values`, in place."""
+        tensors = {**self.actor.normaliser_part(), **tensors}  # not in those of earlier versions
         for name, tensor in self.state_tensors().items():
             tensor.copy_(tensors[name])
         self.actor.generator.set_state(tensors["actor_generator"])

@@ -84,6 +84,7 @@ class RLPD:
         self.target = EnsembleCritic(spec, config, generator, self.device)
         self.target.flat.values.copy_(self.critic.flat.values)
         self.target.requires_grad_(False)
+        self.critic.normaliser = self.target.normaliser = self.actor.normaliser
         self.log_temperature = torch.full(
             (1,), math.log(config.initial_temperature), device=self.device
         )
@@ -328,7 +329,7 @@ class RLPD:
             "generator": self.generator.get_state(),
             "actor_generator": self.actor.generator.get_state(),
         }
-        state |= encoder_part(self.actor.export_state_dict())
+        state |= encoder_part(self.actor.export_state_dict()) | self.actor.normaliser_part()
         for name, optimiser in self._optimisers().items():
             state[f"{name}_first"], state[f"{name}_second"] = optimiser.first, optimiser.second
         return state
@@ -347,6 +348,7 @@ class RLPD:
     def load_state(self, tensors: dict[str, Tensor], values: dict) -> None:
         """The inverse of `state_tensors` and `state_values`, in place."""
         own = self.state_tensors()
+        tensors = {**self.actor.normaliser_part(), **tensors}  # not in those of earlier versions
         for name, tensor in own.items():
             found = tensors[name]
             if name.endswith("generator"):

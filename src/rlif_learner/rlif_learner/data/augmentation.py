@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,11 @@ def random_shift(images: Tensor, shifts: Tensor) -> Tensor:
     images: uint8 [batch, height, width, channels]; shifts: int64 [batch, 2], rows and columns. Row y
     of the result is row y + shift of the image, or the nearest that it has.
     """
+    return (shift_rows if images.device.type == "cpu" else shift_pixels)(images, shifts)
+
+
+def shift_pixels(images: Tensor, shifts: Tensor) -> Tensor:
+    """`random_shift` on any device, pixel by pixel."""
     batch, height, width, channels = images.shape
     rows = torch.arange(height, device=images.device) + shifts[:, :1]
     columns = torch.arange(width, device=images.device) + shifts[:, 1:]
@@ -24,6 +30,19 @@ def random_shift(images: Tensor, shifts: Tensor) -> Tensor:
     # Whole pixels by one index: several times faster than by three.
     moved = images.reshape(-1, channels).index_select(0, pixels.flatten())
     return moved.view(images.shape)
+
+
+def shift_rows(images: Tensor, shifts: Tensor) -> Tensor:
+    """`random_shift` on a processor, which copies rows several times as fast as single pixels."""
+    height, width = images.shape[1:3]
+    most = int(shifts.abs().max())
+    edge = (most, most)
+    padded = np.pad(images.numpy(), ((0, 0), edge, edge, (0, 0)), mode="edge")
+    moved = torch.empty(images.shape, dtype=images.dtype)
+    out = moved.numpy()
+    for i, (row, column) in enumerate((shifts + most).tolist()):
+        out[i] = padded[i, row : row + height, column : column + width]
+    return moved
 
 
 def shift_cameras(

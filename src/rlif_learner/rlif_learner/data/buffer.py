@@ -188,6 +188,10 @@ class ReplayBuffer:
         with self._lock:
             yield
 
+    def states(self) -> np.ndarray:
+        """Those of all steps that it holds, [steps, state_dim], in no order."""
+        return self.columns["state"][: min(self.total, self.capacity)]
+
     def state(self) -> dict[str, Any]:
         """All but the rows, as JSON holds it."""
         return {

@@ -244,6 +244,8 @@ def test_streams_of_critics_actor_and_noise_are_independent():
 def test_state_goes_through_and_learning_continues_bit_for_bit():
     buffers = Buffers(filled_buffer())
     first, second = RLPD(SMALL, SPEC, seed=1), RLPD(SMALL, SPEC, seed=2)
+    first.actor.normaliser.fit(buffers.online.states())
+    assert first.critic.normaliser is first.target.normaliser is first.actor.normaliser
     first.update(buffers)
     second.load_state(
         {k: v.clone() for k, v in first.state_tensors().items()}, first.state_values()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlif_learner.data.augmentation import random_shift, shift_cameras
+from rlif_learner.data.augmentation import random_shift, shift_cameras, shift_pixels, shift_rows
 
 
 def shifted_by_a_loop(image, move):
@@ -33,11 +33,12 @@ def test_random_shift_equals_a_loop_over_pixels(shape, seed):
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     moves = rng.integers(-9, 10, (shape[0], 2))  # beyond the image, too
     kept = images.copy()
-    found = random_shift(torch.from_numpy(images), torch.from_numpy(moves))
     expected = [shifted_by_a_loop(*pair) for pair in zip(images, moves, strict=True)]
-    assert found.dtype == torch.uint8
-    np.testing.assert_array_equal(found.numpy(), np.stack(expected))
-    np.testing.assert_array_equal(images, kept)
+    for shift in (random_shift, shift_pixels, shift_rows):  # shift_pixels is what a GPU runs
+        found = shift(torch.from_numpy(images), torch.from_numpy(moves))
+        assert found.dtype == torch.uint8
+        np.testing.assert_array_equal(found.numpy(), np.stack(expected))
+        np.testing.assert_array_equal(images, kept)
 
 
 def test_no_shift_is_the_image_and_edges_are_repeated():

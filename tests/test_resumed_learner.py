@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A learner that was killed while Steps are recorded goes on from the recorder's bag."""
+
+import signal
+
+import pytest
+from learner_graph import SMALL, LearnerGraph
+from step_bags import make_episodes, write_unfinished_bag
+from waiting import scaled
+
+from rlif_learner.data.checkpoint import CheckpointStore
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_learner_that_was_killed_takes_each_recorded_step_once(start_node, tmp_path):
+    run, steps, graph = (
+        {"run_directory": tmp_path},
+        make_episodes(episodes=6, length=5),
+        LearnerGraph(),
+    )
+    try:
+        process = start_node("rlif_learner", "learner", **SMALL, **run, checkpoint_every=1)
+        graph.listen()
+        graph.send(steps[:20])
+        graph.wait_for(20)
+        graph.send(steps[20:24])  # some of which may be in the last checkpoint
+        process.send_signal(signal.SIGKILL)
+        process.wait(scaled(30.0))
+        graph.send(steps[24:30])
+        write_unfinished_bag(tmp_path / "bag", steps[:28])  # the recorder is still writing it
+        learner = graph.start_learner(run_directory=str(tmp_path), resume=str(tmp_path))
+        graph.send(steps[30:])
+        status = graph.wait_for(36)
+        assert (status.lost_steps, status.transitions) == (0, 30)
+        graph.remove(learner)
+    finally:
+        graph.close()
+    store = CheckpointStore(tmp_path)
+    manifest = store.verify(store.paths()[-1])
+    assert manifest["buffers"]["online"]["state"]["total"] == 36
