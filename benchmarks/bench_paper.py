@@ -121,7 +121,7 @@ def run(cells: list[Cell], options: argparse.Namespace) -> int:
             failed += 1
             log(f"{cell.name} failed; {progress}")
             continue
-        write_json(CELLS / f"{cell.name}.json", {**result, **source})
+        write_json(CELLS / f"{cell.name}.json", {**result, **source}, indent=None)
         score = sum(result["scores"]) / len(result["scores"])
         log(f"{cell.name}: {score:.1f} % in {result['seconds']['wall'] / 60:.1f} min; {progress}")
     return int(failed > 0)
@@ -134,7 +134,7 @@ def commit() -> str:
     return found.stdout.strip()
 
 
-def report(tasks: list[str]) -> None:
+def report() -> None:
     there = sorted(set(TASKS) - set(experts.missing(list(TASKS))))
     for path in write_report(CELLS, {task: experts.load(task).scores for task in there}):
         log(f"wrote {path}")
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
             experts.make(TASKS[task], options.seeds[0], log, options.device)
         return 0
     if options.command == "table":
-        report(options.only)
+        report()
         return 0
     cells = main_cells(options.only, options.methods, options.levels, options.seeds)
     if options.ablation:
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     status = run(cells, options)
     if read_results(CELLS):
-        report(options.only)
+        report()
     return status
 
 

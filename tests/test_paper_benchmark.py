@@ -222,6 +222,43 @@ def test_peg_environment_ends_in_success_for_the_judge():
     assert found == [100.0, 100.0]
 
 
+# ---- experts
+
+
+def test_nearest_is_the_score_beside_the_wanted_one():
+    found = {experts.Candidate(1): 10.0, experts.Candidate(2): 60.0, experts.Candidate(3): 90.0}
+    assert experts.nearest(found, 70.0) == experts.Candidate(2)
+
+
+def test_experts_training_goes_on_where_it_stopped_and_is_loaded(tmp_path, monkeypatch):
+    task = tasks.Task("hopper", lambda: Line(1.0, []), (9.0, 0.0, -9.0), (0.0, 1.0))
+    training = experts.Training(60, 1e9, warmup=5, evaluate_every=20, rlpd=tuple(TINY.rlpd.items()))
+    monkeypatch.setitem(experts.TRAININGS, "hopper", training)
+    monkeypatch.setattr(experts, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(experts, "REPORT_EPISODES", 3)
+    monkeypatch.setattr(experts, "SELECTION_EPISODES", 2)
+    monkeypatch.setitem(experts.TRAININGS, "hopper", replace(training, steps=40))
+    experts.train(task, 0, str)  # as if it had been stopped there
+    monkeypatch.setitem(experts.TRAININGS, "hopper", training)
+    lines: list[str] = []
+    experts.make(task, 0, lines.append, directory=tmp_path / "experts")
+    assert "hopper expert: goes on after 40 steps" in lines
+    loaded = experts.load("hopper", tmp_path / "experts")
+    assert {name: len(scores) for name, scores in loaded.scores.items()} == dict.fromkeys(
+        ("judge", *tasks.LEVELS), 3
+    )
+    state, action = np.array([0.2]), np.array([-0.5])
+    assert -1.0 <= loaded.make_operator("weak", 1).action(state)[0] <= 1.0
+    other = loaded.judge.value(state, -action)
+    assert loaded.judge.value(state, action) != other, "the critics are trained ones"
+
+
+def test_experts_that_were_not_made_are_named_with_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match="experts --only hopper"):
+        experts.load("hopper", tmp_path)
+    assert list(experts.missing(["hopper"], tmp_path)) == ["hopper"]
+
+
 # ---- bench_paper
 
 
@@ -240,7 +277,7 @@ def bench(tmp_path, monkeypatch) -> Iterator[list[Cell]]:
             yield cell, None if failed else result(cell, [50.0, 70.0])
 
     monkeypatch.setattr(bench_paper, "in_processes", stream)
-    monkeypatch.setattr(bench_paper, "report", lambda tasks: None)
+    monkeypatch.setattr(bench_paper, "report", lambda: None)
     monkeypatch.setattr(bench_paper, "machine", dict)  # which start processes
     monkeypatch.setattr(bench_paper, "commit", str)
     yield ran

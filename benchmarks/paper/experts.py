@@ -59,6 +59,7 @@ class Training:
 
     steps: int
     enough: float
+    capacity: int = 500_000  # steps that the replay buffer holds
     warmup: int = 5_000
     evaluate_every: int = 5_000
     rlpd: tuple[tuple[str, Any], ...] = (("utd", 2), ("hidden", (256, 256)), ("ensemble_size", 5))
@@ -187,7 +188,7 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
     env, test_env = task.make(), task.make()
     spec = PolicySpec(env.observation_space.shape[0], env.action_space.shape[0])
     learner = RLPD(training.config(), spec, seed, device=device)
-    buffer = TaskRewardBuffer(training.steps + training.steps // 5, spec.state_dim, spec.action_dim)
+    buffer = TaskRewardBuffer(training.capacity, spec.state_dim, spec.action_dim)
     buffers, store = Buffers(buffer), CheckpointStore(folder, keep_last=1)
     curve: list[tuple[int, float]] = []
     steps = episodes = 0

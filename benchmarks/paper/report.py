@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,11 @@ PAPER_BC = {"hopper": 44.46, "walker2d": 64.77, "pen": 54.13}
 # ---- files
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Written beside and renamed: a run that is killed leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
@@ -93,7 +93,7 @@ def bootstrap(runs: Sequence[Sequence[float]], draws: int = 2000) -> Estimate:
     for i in range(draws):
         drawn = rng.integers(len(runs), size=len(runs))
         means[i] = np.mean([rng.choice(runs[j], len(runs[j])).mean() for j in drawn])
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
     return Estimate(float(np.mean([np.mean(run) for run in runs])), low, high, len(runs))
 
 
@@ -106,6 +106,38 @@ def estimates(results: dict[Cell, dict[str, Any]]) -> dict[Row, Estimate]:
     for cell, result in sorted(results.items()):
         runs[cell.task, cell.level, cell.method, cell.ablation].append(result["scores"])
     return {row: bootstrap(scores) for row, scores in runs.items()}
+
+
+def summary(
+    results: dict[Cell, dict[str, Any]], found: dict[Row, Estimate]
+) -> list[dict[str, Any]]:
+    """A row for each task, level, method and ablation, with what differs between its seeds."""
+    rows = []
+    for (task, level, method, ablation), estimate in found.items():
+        cells = [c for c in sorted(results) if (c.task, c.level, c.method, c.ablation) ==
+                 (task, level, method, ablation)]  # fmt: skip
+        rows.append(
+            {
+                "task": task,
+                "level": level,
+                "method": method,
+                "ablation": ablation,
+                **asdict(estimate),
+                "settings": results[cells[0]]["settings"],
+                "runs": [
+                    {
+                        "seed": cell.seed,
+                        "score": float(np.mean(results[cell]["scores"])),
+                        **{
+                            key: results[cell].get(key)
+                            for key in ("counts", "seconds", "device", "machine", "commit")
+                        },
+                    }
+                    for cell in cells
+                ],
+            }
+        )
+    return rows
 
 
 # ---- table
@@ -238,7 +270,7 @@ def write_report(
     if not contents:
         raise FileNotFoundError(f"{directory}: found no results, expected those of some cells")
     found = estimates(contents)
-    write_json(results / "paper.json", list(contents.values()))
+    write_json(results / "paper.json", summary(contents, found))
     claimed = "\n".join(f"- {line}" for line in claims(found, experts))
     parts = [table(found, experts), claimed, ablation_table(found)]
     yield results / "paper.json"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processor time of the table, out of 1,000 measured steps of each method on each task.
+"""Processor time of the table, out of some hundred measured steps of each algorithm on each task.
 
 The experts of the measurement are not trained: their networks cost the same.
 """
@@ -28,7 +28,8 @@ from rlif_sim.strategies import Actor as PegActor
 from rlif_sim.strategies import ActorConfig, ReferenceJudge
 
 SPEED = RESULTS / "paper_speed.json"
-_SHORT, _LONG = 300, 1_300  # steps of the two runs whose difference counts
+MEASURED = {"rlpd": "rlif", "hg_dagger": "hg_dagger", "bc": "bc"}  # a method of each algorithm
+_SHORT, _LONG = 200, 700  # steps of the two runs whose difference counts
 
 
 def untrained(task: Task) -> Experts:
@@ -74,15 +75,15 @@ def _evaluation(task: Task) -> float:
 def measure(
     cells: list[Cell], machine: dict[str, Any], log: Callable[[str], None], path: Path = SPEED
 ) -> None:
-    """Measure the tasks and methods of `cells`, and write what all of the cells take."""
+    """Measure the tasks of `cells`, and write what all of the cells take."""
     content = _read(path)
     content["machine"] = machine
     for name in dict.fromkeys(cell.task for cell in cells):
         task, found, rates = TASKS[name], untrained(TASKS[name]), {}
-        for method in dict.fromkeys(cell.method for cell in cells):
+        for algorithm, method in MEASURED.items():
             cell = Cell(name, "weak", method, 0)
-            rates[method] = seconds_per_1000_steps(cell, cell.settings, found)
-            log(f"{name} {method}: {rates[method]:.1f} s per 1,000 steps")
+            rates[algorithm] = seconds_per_1000_steps(cell, cell.settings, found)
+            log(f"{name} {algorithm}: {rates[algorithm]:.1f} s per 1,000 steps")
         rates["evaluation"] = _evaluation(task)
         if name in TRAININGS:
             cell = Cell(name, "any", "rlif", 0, "task_reward")
@@ -111,7 +112,7 @@ def _seconds(cell: Cell, rates: dict[str, float]) -> float:
     episodes = points * settings.curve_episodes + settings.final_episodes
     evaluation = episodes * longest_episode(TASKS[cell.task].make()) * rates["evaluation"]
     pretraining = 0 if METHODS[cell.method].algorithm == "rlpd" else settings.pretraining
-    own = settings.steps * rates[cell.method] + pretraining * rates.get("bc", 0.0)
+    own = settings.steps * rates[METHODS[cell.method].algorithm] + pretraining * rates["bc"]
     return (own + evaluation) / 1_000
 
 
@@ -126,6 +127,4 @@ def _read(path: Path) -> dict[str, Any]:
 def cost(cell: Cell) -> float:
     """How long a cell takes relative to others: measured, or its steps where nothing was."""
     rates = _read(SPEED)["seconds_per_1000_steps"].get(cell.task, {})
-    if {cell.method, "evaluation"} <= set(rates):
-        return _seconds(cell, rates)
-    return cell.settings.steps / 100
+    return _seconds(cell, rates) if rates else cell.settings.steps / 100

@@ -107,8 +107,12 @@ def robot_configuration() -> dict[str, Any]:
 def _gym(name: str) -> Callable[[], gymnasium.Env]:
     def make() -> gymnasium.Env:
         if name.startswith("Adroit"):
-            import gymnasium_robotics  # noqa: PLC0415 - only this task needs it
-
+            try:
+                import gymnasium_robotics  # only this task needs it
+            except ImportError as error:
+                raise ImportError(
+                    f"{name}: found no gymnasium_robotics; install it: pip install gymnasium-robotics"
+                ) from error
             gymnasium.register_envs(gymnasium_robotics)
         return gymnasium.make(name, disable_env_checker=True)
 
