@@ -45,6 +45,19 @@ def work(cell: Cell, device: str) -> dict[str, Any]:
     return run_cell(cell, experts.load(cell.task), device, log)
 
 
+def make_experts(task: str, seed: int, device: str) -> None:
+    experts.make(TASKS[task], seed, log, device)
+
+
+def make_all_experts(tasks: list[str], seed: int, options: argparse.Namespace) -> None:
+    """Several tasks at a time; an error of one is raised when the others are done."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
+        futures = [pool.submit(make_experts, task, seed, options.device) for task in tasks]
+    for future in futures:
+        future.result()
+
+
 def in_processes(
     cells: list[Cell], jobs: int, device: str
 ) -> Iterator[tuple[Cell, dict[str, Any] | None]]:
@@ -68,7 +81,8 @@ def on_cluster(
         import ray  # noqa: PLC0415
     except ImportError as error:
         raise SystemExit("--ray: found no ray; install it: pip install ray==2.60.0") from error
-    ray.init(address="auto")
+    paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+    ray.init(address="auto", runtime_env=paths)
     remote = ray.remote(num_cpus=1)(work)
     tasks = {remote.remote(cell, device): cell for cell in cells}
     while tasks:
@@ -105,8 +119,7 @@ def run(cells: list[Cell], options: argparse.Namespace) -> int:
     log(f"{len(cells) - len(todo)} of {len(cells)} cells are there, {len(todo)} to run")
     if not todo:
         return 0
-    for task in experts.missing(sorted({cell.task for cell in todo})):
-        experts.make(TASKS[task], 0, log, options.device)
+    make_all_experts(experts.missing(sorted({cell.task for cell in todo})), 0, options)
     source = {"machine": machine(), "commit": commit(), "device": options.device}
     if options.ray:
         stream = on_cluster(todo, options.device)
@@ -135,8 +148,8 @@ def commit() -> str:
 
 
 def report() -> None:
-    there = sorted(set(TASKS) - set(experts.missing(list(TASKS))))
-    for path in write_report(CELLS, {task: experts.load(task).scores for task in there}):
+    there = set(TASKS) - set(experts.missing(list(TASKS)))
+    for path in write_report(CELLS, {task: experts.load(task).scores for task in sorted(there)}):
         log(f"wrote {path}")
 
 
@@ -160,8 +173,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     if options.command == "experts":
-        for task in options.only:
-            experts.make(TASKS[task], options.seeds[0], log, options.device)
+        make_all_experts(options.only, options.seeds[0], options)
         return 0
     if options.command == "table":
         report()

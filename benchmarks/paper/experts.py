@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,7 +48,7 @@ INDEX = "experts.json"
 REPORT_EPISODES = 100
 SELECTION_EPISODES = 20
 NOISES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)  # of the candidates with noise; the bias is half of it
-PEG_BIASES = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006)  # m
+PEG_BIASES = (0.0006, 0.0008, 0.001, 0.0014, 0.0017, 0.002, 0.0024, 0.0028)  # m
 
 T = TypeVar("T")
 
@@ -245,6 +245,7 @@ def make(
     task: Task, seed: int, log: Callable[[str], None], device: str = "cpu", directory: Path = DIRECTORY
 ) -> None:  # fmt: skip
     """Train what has to be trained, choose judge and operators, measure them and store all."""
+    torch.set_num_threads(1)
     folder = directory / task.name
     folder.mkdir(parents=True, exist_ok=True)
     if task.name == "peg":
@@ -369,6 +370,6 @@ def _peg_operators(content: dict[str, Any]) -> Callable[[str, int], Acting]:
     return make_operator
 
 
-def missing(tasks: list[str], directory: Path = DIRECTORY) -> Iterator[str]:
+def missing(tasks: list[str], directory: Path = DIRECTORY) -> list[str]:
     """Those of the tasks that have no experts yet."""
-    return (name for name in tasks if not (directory / name / INDEX).is_file())
+    return [name for name in tasks if not (directory / name / INDEX).is_file()]

@@ -89,12 +89,17 @@ def bootstrap(runs: Sequence[Sequence[float]], draws: int = 2000) -> Estimate:
     """
     if not runs or not all(len(run) for run in runs):
         raise ValueError(f"bootstrap: found runs of {[len(r) for r in runs]} scores, expected some")
-    rng, means = np.random.default_rng(0), np.empty(draws)
-    for i in range(draws):
-        drawn = rng.integers(len(runs), size=len(runs))
-        means[i] = np.mean([rng.choice(runs[j], len(runs[j])).mean() for j in drawn])
+    rng, seeds = np.random.default_rng(0), len(runs)
+    resampled = np.stack(  # means of episodes, [seed, draw, place in the draw]
+        [
+            np.asarray(run)[rng.integers(len(run), size=(draws, seeds, len(run)))].mean(axis=-1)
+            for run in runs
+        ]
+    )
+    chosen = rng.integers(seeds, size=(1, draws, seeds))
+    means = np.take_along_axis(resampled, chosen, axis=0)[0].mean(axis=-1)
     low, high = np.percentile(means, [2.5, 97.5]).tolist()
-    return Estimate(float(np.mean([np.mean(run) for run in runs])), low, high, len(runs))
+    return Estimate(float(np.mean([np.mean(run) for run in runs])), low, high, seeds)
 
 
 Row = tuple[str, str, str, str]  # task, level, method, ablation

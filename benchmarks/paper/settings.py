@@ -110,7 +110,7 @@ class Settings:
 # for 15 (hopper) and 5 (pen); walker2d has 1 there too.
 _SMALL = {"hidden": (256, 256), "ensemble_size": 5, "utd": 1}
 _LOCOMOTION = Settings(
-    steps=50_000, evaluate_every=5_000, hidden=(256, 256), rlpd=_SMALL, imitation={"utd": 1},
+    steps=40_000, evaluate_every=4_000, hidden=(256, 256), rlpd=_SMALL, imitation={"utd": 1},
     prior_episodes=2, prior_noise=0.1, prior_into_online=True, alpha=0.975,
 )  # fmt: skip
 

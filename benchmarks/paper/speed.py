@@ -7,6 +7,7 @@ The experts of the measurement are not trained: their networks cost the same.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -90,6 +91,7 @@ def measure(
             rlpd = TRAININGS[name].config().to_mapping()
             rates["expert"] = seconds_per_1000_steps(cell, replace(cell.settings, rlpd=rlpd), found)
         content["seconds_per_1000_steps"][name] = rates
+        content["load"][name] = os.getloadavg()[1]  # processes at work over the last five minutes
         content["settings"][name] = {
             "cell": Cell(name, "weak", "rlif", 0).settings.to_mapping(),
             "expert": asdict(TRAININGS[name]) if name in TRAININGS else None,
@@ -121,7 +123,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.is_file():
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
-    return {"seconds_per_1000_steps": {}, "settings": {}, "hours": {}}
+    return {"load": {}, "seconds_per_1000_steps": {}, "settings": {}, "hours": {}}
 
 
 def cost(cell: Cell) -> float:
