@@ -262,7 +262,7 @@ def make(
         "experts": experts,
         "training": training,
     }
-    (folder / INDEX).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps(content) + "\n", encoding="utf-8")
     for name, one in experts.items():
         log(
             f"{task.name} {name}: {np.mean(one['scores']):.1f} % over {len(one['scores'])} episodes"
