@@ -332,7 +332,8 @@ def test_report_has_a_dash_for_what_was_not_run(tmp_path, monkeypatch):
     document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     monkeypatch.setattr(report, "DOCUMENT", document)
     monkeypatch.setattr(report.write_document, "__defaults__", (document,))
-    cells = [Cell("hopper", "weak", m, s) for m in ("rlif", "dagger") for s in (0, 1)]
+    cells = [Cell("hopper", "any", "bc", 0)]
+    cells += [Cell("hopper", "weak", m, s) for m in ("rlif", "dagger") for s in (0, 1, 2)]
     cells.append(Cell("hopper", "weak", "rlif", 0, "beta_1"))
     for cell in cells:
         score = 90.0 if cell.method == "rlif" else 30.0
@@ -343,9 +344,9 @@ def test_report_has_a_dash_for_what_was_not_run(tmp_path, monkeypatch):
     text = document.read_text()
     row = next(line for line in text.splitlines() if line.startswith("| hopper | 20 %"))
     assert row == (
-        "| hopper | 20 % | 100 % | 90.0 (90 to 90) | – | – | – | 30.0 (30 to 30) | – | – |"
+        "| hopper | 20 % | 100 % | 90.0 (90 to 90) | – | – | – | 30.0 (30 to 30) | – | 30.0 (30 to 30), 1 seed |"
     )
-    assert "*102.8*" in text and "60 %" not in text, "no row for a level that was not run"
+    assert "*102.8*" in text, "the paper's figures stand below ours"
     assert "hopper, weakest operator: RLIF value has 90% of the judge's score." in text
     assert "best DAgger variant" not in text, "not all variants were run"
     assert "`beta_1`" in text and "old" not in text and text.startswith("before")

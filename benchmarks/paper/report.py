@@ -78,7 +78,8 @@ class Estimate:
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f} ({self.low:.0f} to {self.high:.0f})"
+        few = "" if self.seeds > 2 else f", {self.seeds} seed{'s' * (self.seeds > 1)}"
+        return f"{self.mean:.1f} ({self.low:.0f} to {self.high:.0f}){few}"
 
 
 def bootstrap(runs: Sequence[Sequence[float]], draws: int = 2000) -> Estimate:
