@@ -5,7 +5,9 @@ The actor is imperfect: its estimate of the hole's position has an error that di
 episode, and its actions have noise. The judge compares actions; it may know better than the actor, as
 a person may recognise a failure that they could not avoid themselves. No ROS, no physics.
 
-Positions are those of the peg's tip relative to the hole, [3] m; actions are [n] in [-1, 1].
+The peg's judge and actor see its tip's position relative to the hole, [3] m. Strategies and `Operator`
+take what any other judge and actor see: `benchmarks/paper` uses them with learned ones. Actions are [n]
+in [-1, 1].
 """
 
 from __future__ import annotations
@@ -74,11 +76,19 @@ class Approach:
 
 
 class Judge(Protocol):
-    """Q_ref(s, a): the value of an action at a position, by the reference."""
+    """Q_ref(s, a), the value of an action in a state by the reference, and the reference's action."""
 
-    def value(self, position: Array, action: Array) -> float: ...
+    def value(self, state: Array, action: Array, /) -> float: ...
 
-    def best_action(self, position: Array) -> Array: ...
+    def best_action(self, state: Array, /) -> Array: ...
+
+
+class Acting(Protocol):
+    """The operator's own policy. `start_episode` draws what stays the same for an episode."""
+
+    def start_episode(self) -> None: ...
+
+    def action(self, state: Array, /) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ class RandomStrategy:
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"probability: found {self.probability}, expected 0 to 1")
 
-    def chance(self, judge: Judge, position: Array, policy_action: Array) -> float:
+    def chance(self, judge: Judge, state: Array, policy_action: Array) -> float:
         return self.probability
 
 
@@ -179,44 +189,55 @@ class ValueStrategy:
             return found < self.alpha * reference
         return found < reference / self.alpha
 
-    def chance(self, judge: Judge, position: Array, policy_action: Array) -> float:
-        reference = judge.value(position, judge.best_action(position))
-        worse = self.is_worse(reference, judge.value(position, policy_action))
+    def chance(self, judge: Judge, state: Array, policy_action: Array) -> float:
+        reference = judge.value(state, judge.best_action(state))
+        worse = self.is_worse(reference, judge.value(state, policy_action))
         return self.beta if worse else 1.0 - self.beta
 
 
 class Operator:
-    """Takes over for `length` steps where the strategy asks for it."""
+    """Takes over for `length` steps where the strategy asks for it.
+
+    After a take-over the policy drives `rest` steps before the next one; with 0 the next one may follow
+    at once, and is then a part of the same intervention.
+    """
 
     def __init__(
         self,
         strategy: RandomStrategy | ValueStrategy,
         judge: Judge,
-        actor: Actor,
+        actor: Acting,
         length: int,
         seed: int,
+        rest: int = 0,
     ) -> None:
         if length < 1:
             raise ValueError(f"length of a take-over: found {length}, expected at least 1 step")
-        self._strategy, self._judge, self._actor, self._length = strategy, judge, actor, length
+        if rest < 0:
+            raise ValueError(f"rest after a take-over: found {rest}, expected at least 0 steps")
+        self._strategy, self._judge, self._actor = strategy, judge, actor
+        self._length, self._rest = length, rest
         self._rng = np.random.default_rng(seed)
-        self._left = 0
+        self._left = self._resting = 0
 
     def start_episode(self) -> None:
         """End a take-over, and draw another bias."""
-        self._left = 0
+        self._left = self._resting = 0
         self._actor.start_episode()
 
-    def act(self, position: Array) -> Array:
-        """The actor's action [3], whatever the strategy asks for."""
-        return self._actor.action(position)
+    def act(self, state: Array) -> Array:
+        """The actor's action, whatever the strategy asks for."""
+        return self._actor.action(state)
 
-    def decide(self, position: Array, policy_action: Array) -> Array | None:
-        """The action [3] with which the operator takes or keeps control; None: the policy keeps it."""
+    def decide(self, state: Array, policy_action: Array) -> Array | None:
+        """The action with which the operator takes or keeps control; None: the policy keeps it."""
         if self._left == 0:
-            chance = self._strategy.chance(self._judge, position, policy_action)
+            if self._resting > 0:
+                self._resting -= 1
+                return None
+            chance = self._strategy.chance(self._judge, state, policy_action)
             if self._rng.random() >= chance:
                 return None
-            self._left = self._length
+            self._left, self._resting = self._length, self._rest
         self._left -= 1
-        return self._actor.action(position)
+        return self._actor.action(state)

@@ -71,6 +71,15 @@ def test_operator_take_over_lasts_its_length():
     assert all(never.decide(ABOVE, np.zeros(3)) is None for _ in range(20))
 
 
+def test_operator_rest_leaves_the_policy_its_steps_between_take_overs():
+    actor = Actor(ActorConfig(), Approach(), 0)
+    operator = Operator(RandomStrategy(1.0), JUDGE, actor, length=2, seed=0, rest=1)
+    driven = [operator.decide(ABOVE, np.zeros(3)) is not None for _ in range(7)]
+    assert driven == [True, True, False, True, True, False, True]
+    operator.start_episode()
+    assert operator.decide(ABOVE, np.zeros(3)) is not None, "an episode begins without a rest"
+
+
 def test_operator_takes_over_at_its_probability():
     operator = Operator(
         RandomStrategy(0.3), JUDGE, Actor(ActorConfig(), Approach(), 0), length=1, seed=3
@@ -100,6 +109,7 @@ def test_actor_errs_as_configured_and_differently_per_episode():
         (lambda: ActorConfig(bias=-1.0), "bias"),
         (lambda: Approach(speed=0.0), "speed"),
         (lambda: Operator(RandomStrategy(), JUDGE, None, 0, 0), "length"),
+        (lambda: Operator(RandomStrategy(), JUDGE, None, 1, 0, rest=-1), "rest"),
     ],
 )
 def test_strategies_with_a_wrong_value_name_it(make, name):

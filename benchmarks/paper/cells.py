@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one cell of the table: demonstrations, interaction, updates, evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from sanity_gym import TaskRewardBuffer
+
+from paper.experts import Experts
+from paper.session import Session, seeds
+from paper.settings import METHODS, Cell, Method, Settings
+from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Task, scores
+from rlif_learner import BC, RLPD, Buffers, HGDAgger, ReplayBuffer, Source
+from rlif_policy.networks import PolicySpec
+from rlif_sim.strategies import Operator, RandomStrategy, ValueStrategy
+
+Learner = RLPD | BC
+
+
+@dataclass
+class Counts:
+    """take_overs: for DAgger, runs of labelled states; operator_steps: driven or labelled by it"""
+
+    steps: int = 0
+    take_overs: int = 0
+    operator_steps: int = 0
+
+
+class Interaction:
+    """The policy in its environment, with the operator of a method, into the online buffer."""
+
+    def __init__(
+        self, session: Session, learner: Learner, method: Method, operator: Operator | None, task: Task
+    ) -> None:  # fmt: skip
+        self._session, self._learner, self._method = session, learner, method
+        self._operator, self._view = operator, task.view
+        self._explores = method.algorithm == "rlpd"
+        self._intervened = False
+        self.counts = Counts()
+
+    def step(self) -> None:
+        """One step of the environment."""
+        session = self._session
+        action = self._learner.actor.act(session.state, deterministic=not self._explores)
+        answer = None
+        if self._operator is not None:
+            answer = self._operator.decide(self._view(session.state), action)
+        onset = answer is not None and not self._intervened
+        if answer is None:
+            over = session.step(action)
+        elif self._method.relabels:
+            over = session.step(action, Source.OPERATOR, recorded=answer)
+        else:
+            over = session.step(answer, Source.OPERATOR, onset)
+        self.counts.steps += 1
+        self.counts.take_overs += onset
+        self.counts.operator_steps += answer is not None
+        self._intervened = answer is not None and not over
+        if over and self._operator is not None:
+            self._operator.start_episode()
+
+
+def make_operator(
+    cell: Cell, method: Method, settings: Settings, experts: Experts
+) -> Operator | None:
+    """The operator of a cell; None where there is none."""
+    if method.strategy == "never" or settings.task_reward:
+        return None
+    actor = experts.make_operator(cell.level, cell.seed)
+    if method.strategy == "random":
+        strategy = RandomStrategy(method.probability)
+        return Operator(strategy, experts.judge, actor, length=1, seed=cell.seed)
+    return Operator(
+        ValueStrategy(settings.beta, settings.delta, settings.alpha), experts.judge, actor,
+        settings.take_over_length, cell.seed, settings.rest,
+    )  # fmt: skip
+
+
+def make_learner(
+    method: Method, settings: Settings, env: gymnasium.Env, seed: int, device: str
+) -> tuple[Learner, Buffers]:
+    """The suite's learner, and empty buffers; only those of `task_reward` can hold a reward."""
+    spec = PolicySpec(
+        env.observation_space.shape[0], env.action_space.shape[0], settings.hidden,
+        state_scale=settings.state_scale,
+    )  # fmt: skip
+
+    def buffer(steps: int) -> ReplayBuffer:
+        if settings.task_reward:
+            return TaskRewardBuffer(steps, spec.state_dim, spec.action_dim)
+        return ReplayBuffer(steps, spec.state_dim, spec.action_dim, scheme=settings.label_scheme)
+
+    # Episodes of one step would be two rows each.
+    prior = buffer(1 + 2 * settings.prior_episodes * longest_episode(env))
+    buffers = Buffers(buffer(2 * settings.steps + prior.capacity), prior)
+    if method.algorithm == "rlpd":
+        return RLPD(settings.rlpd_config(), spec, seed, device=device), buffers
+    kind = HGDAgger if method.algorithm == "hg_dagger" else BC
+    return kind(settings.imitation_config(), spec, seed, device=device), buffers
+
+
+def longest_episode(env: gymnasium.Env) -> int:
+    """Steps after which an episode is truncated."""
+    return env.spec.max_episode_steps if env.spec is not None else env.unwrapped.max_steps
+
+
+def demonstrate(
+    task: Task, experts: Experts, settings: Settings, seed: int, buffer: ReplayBuffer
+) -> None:
+    """Demonstrations by the judge's policy with noise, into a buffer."""
+    session = Session(task.make(), buffer, seeds(PRIOR, seed))
+    rng = np.random.default_rng(seed)
+    while session.episode <= settings.prior_episodes:
+        action = experts.judge.best_action(task.view(session.state))
+        noisy = action + rng.normal(0.0, settings.prior_noise, len(action))
+        session.step(np.clip(noisy, -1.0, 1.0), Source.OPERATOR)
+
+
+def run_cell(
+    cell: Cell,
+    experts: Experts,
+    device: str = "cpu",
+    log: Callable[[str], None] = print,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """All of a cell; its result as JSON holds it. settings: the cell's own without it"""
+    torch.set_num_threads(1)
+    wall, processor = time.monotonic(), time.process_time()
+    task, method, settings = TASKS[cell.task], METHODS[cell.method], settings or cell.settings
+    env, test_env = task.make(), task.make()
+    learner, buffers = make_learner(method, settings, env, cell.seed, device)
+    is_rlpd = method.algorithm == "rlpd"
+    into_online = is_rlpd and settings.prior_into_online
+    demonstrate(
+        task, experts, settings, cell.seed, buffers.online if into_online else buffers.prior
+    )
+    session = Session(
+        env, buffers.online, seeds(TRAINING, cell.seed),
+        settings.keep_operator, settings.fall_is_failure,
+    )  # fmt: skip
+    operator = make_operator(cell, method, settings, experts)
+    interaction = Interaction(session, learner, method, operator, task)
+    for _ in range(0 if is_rlpd else settings.pretraining):
+        learner.update(buffers)
+    policy, curve = learner.actor.act, []
+    for step in range(1, settings.steps + 1):
+        if method.algorithm != "bc":
+            interaction.step()
+        if not is_rlpd or step > settings.warmup:
+            learner.update(buffers)
+        if step % settings.evaluate_every == 0:
+            found = scores(task, test_env, policy, EVALUATION, settings.curve_episodes)
+            curve.append((step, float(np.mean(found))))
+            log(f"{cell.name}: {step} of {settings.steps} steps, {curve[-1][1]:.1f} %")
+    return {
+        "cell": asdict(cell),
+        "settings": settings.to_mapping(),
+        "scores": scores(task, test_env, policy, EVALUATION, settings.final_episodes),
+        "curve": curve,
+        "counts": asdict(interaction.counts),
+        "experts": experts.digest,
+        "seconds": {
+            "wall": time.monotonic() - wall,
+            "processor": time.process_time() - processor,
+        },
+    }

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods, settings and ablations: what a cell of the table is.
+
+Where a number is not that of the authors' code (arXiv 2311.12996 and their repository), a comment says
+so; docs/paper.md lists these deviations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from paper.tasks import LEVELS, TASKS, robot_configuration
+from rlif_learner import ImitationConfig, RLPDConfig
+
+# ---- methods
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a policy is learned and when the operator acts.
+
+    :param algorithm: "rlpd" on the labels of interventions, "hg_dagger" or "bc"
+    :param strategy: "value", "random" or "never"
+    :param probability: of the random strategy, per step and without hold
+    :param relabels: the policy keeps control, and the operator's action is recorded as the label of
+        the visited state: DAgger. Otherwise the operator takes over.
+    """
+
+    title: str
+    algorithm: str
+    strategy: str
+    probability: float = 0.0
+    relabels: bool = False
+
+
+METHODS = {
+    "rlif": Method("RLIF value", "rlpd", "value"),
+    "rlif_random": Method("RLIF random", "rlpd", "random", 0.5),
+    "hg_dagger": Method("HG-DAgger", "hg_dagger", "value"),
+    "hg_dagger_85": Method("HG-DAgger 85 %", "hg_dagger", "random", 0.85),
+    "dagger": Method("DAgger", "hg_dagger", "random", 1.0, relabels=True),
+    "dagger_85": Method("DAgger 85 %", "hg_dagger", "random", 0.85, relabels=True),
+    "bc": Method("BC", "bc", "never"),
+}
+
+# ---- settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a cell.
+
+    :param steps: of the environment
+    :param evaluate_every: environment steps between two points of the learning curve
+    :param curve_episodes, final_episodes: of a point of the curve, and of the score
+    :param prior_episodes, prior_noise: demonstrations by the judge's policy, the same for all methods
+        and levels, and the standard deviation of the noise on their actions
+    :param prior_into_online: demonstrations of RLPD go into the online buffer with reward 0
+    :param alpha, delta: of the value strategy; without alpha, delta
+    :param rest: steps that the policy drives after a take-over
+    :param pretraining: gradient steps of the imitation methods before the first environment step
+    :param warmup: environment steps before the first update of RLPD
+    :param keep_operator: False drops the operator's transitions of a take-over but the last
+    :param fall_is_failure: an episode that the environment terminates without success is a failure
+        (-1); otherwise it is truncated, and only interventions are labelled
+    :param task_reward: the task's reward instead of interventions, and no operator
+    """
+
+    steps: int
+    evaluate_every: int
+    hidden: tuple[int, ...]
+    rlpd: Mapping[str, Any]
+    imitation: Mapping[str, Any]
+    prior_episodes: int
+    prior_noise: float
+    prior_into_online: bool
+    alpha: float | None
+    delta: float = 0.0
+    beta: float = 0.95
+    take_over_length: int = 4
+    rest: int = 1
+    label_scheme: str = "onset"
+    keep_operator: bool = True
+    fall_is_failure: bool = False
+    task_reward: bool = False
+    pretraining: int = 5_000
+    warmup: int = 500
+    curve_episodes: int = 5
+    final_episodes: int = 50
+    state_scale: tuple[float, ...] = ()
+
+    def rlpd_config(self) -> RLPDConfig:
+        return RLPDConfig.from_mapping(self.rlpd, "rlif")
+
+    def imitation_config(self) -> ImitationConfig:
+        return ImitationConfig.from_mapping(self.imitation)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As JSON holds it, with all settings of the learner."""
+        complete = {**asdict(self), "rlpd": self.rlpd_config().to_mapping()}
+        complete["imitation"] = self.imitation_config().to_mapping()
+        mapping: dict[str, Any] = json.loads(json.dumps(complete))
+        return mapping
+
+
+# Smaller than the authors': 5 critics of 256x2 for 10 of 256x3, one critic step per environment step
+# for 15 (hopper) and 5 (pen); walker2d has 1 there too.
+_SMALL = {"hidden": (256, 256), "ensemble_size": 5, "utd": 1}
+_LOCOMOTION = Settings(
+    steps=40_000, evaluate_every=4_000, hidden=(256, 256), rlpd=_SMALL, imitation={"utd": 1},
+    prior_episodes=2, prior_noise=0.1, prior_into_online=True, alpha=0.975,
+)  # fmt: skip
+
+
+def _peg() -> Settings:
+    """The demo's networks and settings of RLPD (config/sim/robot.yaml)."""
+    robot = robot_configuration()
+    return Settings(
+        steps=8_000, evaluate_every=1_000, hidden=tuple(robot["hidden"]), rlpd=robot["rlpd"],
+        imitation={"utd": 1}, prior_episodes=5, prior_noise=0.1, prior_into_online=False,
+        alpha=None, delta=0.6, state_scale=tuple(robot["state_scale"]),
+        pretraining=2_000, warmup=200, curve_episodes=20,
+    )  # fmt: skip
+
+
+SETTINGS: dict[str, Settings] = {
+    "hopper": _LOCOMOTION,
+    "walker2d": replace(_LOCOMOTION, alpha=0.99),
+    "pen": replace(
+        _LOCOMOTION, alpha=0.97, rlpd={**_SMALL, "utd": 5}, prior_episodes=50, curve_episodes=20
+    ),
+    "peg": _peg(),
+}
+
+# ---- ablations of RLIF with the value strategy
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One change against the settings. rlpd: changes among RLPD's own."""
+
+    about: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    rlpd: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, settings: Settings) -> Settings:
+        changed = replace(settings, **dict(self.changes))
+        return replace(changed, rlpd={**changed.rlpd, **self.rlpd})
+
+
+ABLATIONS = {
+    "every_step": Ablation(
+        "-1 on every step before one of the operator", {"label_scheme": "every_step"}
+    ),
+    "drop_operator": Ablation("the operator's transitions dropped", {"keep_operator": False}),
+    "fall_is_failure": Ablation("a fall is labelled -1", {"fall_is_failure": True}),
+    "entropy_in_target": Ablation("with the entropy in the target", rlpd={"entropy_in_target": True}),
+    "beta_0.8": Ablation("beta 0.8", {"beta": 0.8}),
+    "beta_1": Ablation("beta 1", {"beta": 1.0}),
+    "length_1": Ablation("take-overs of 1 step", {"take_over_length": 1}),
+    "length_16": Ablation("take-overs of 16 steps", {"take_over_length": 16}),
+    "prior_half": Ablation(
+        "half of each batch from prior data", {"prior_into_online": False}, {"prior_ratio": 0.5}
+    ),
+    "full_size": Ablation(
+        "10 critics of 256x3, 5 critic steps", rlpd={"hidden": (256,) * 3, "ensemble_size": 10, "utd": 5}
+    ),
+    "task_reward": Ablation("RLPD with the task's reward", {"task_reward": True}),
+}  # fmt: skip
+
+# ---- cells
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One run. level: one of LEVELS, or "any" where no operator takes part"""
+
+    task: str
+    level: str
+    method: str
+    seed: int
+    ablation: str = ""
+
+    @property
+    def name(self) -> str:
+        parts = [self.task, self.level, self.method, self.ablation, f"seed{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def settings(self) -> Settings:
+        settings = SETTINGS[self.task]
+        return ABLATIONS[self.ablation].apply(settings) if self.ablation else settings
+
+
+def main_cells(
+    tasks: list[str], methods: list[str], levels: list[str], seeds: list[int]
+) -> list[Cell]:
+    """The cells of the table. Seeds vary last, so that a whole table of one seed comes first."""
+    cells = []
+    for seed in seeds:
+        for task in tasks:
+            for method in methods:
+                operators = ["any"] if METHODS[method].strategy == "never" else levels
+                cells += [Cell(task, level, method, seed) for level in operators]
+    return cells
+
+
+def ablation_cells(
+    tasks: list[str], ablations: list[str], levels: list[str], seeds: list[int]
+) -> list[Cell]:
+    """Changes of `rlif`; with the task's reward no operator takes part."""
+    cells = []
+    for seed in seeds:
+        for task in tasks:
+            for name in ablations:
+                alone = ABLATIONS[name].changes.get("task_reward", False)
+                operators = ["any"] if alone else levels
+                cells += [Cell(task, level, "rlif", seed, name) for level in operators]
+    return cells
+
+
+DEFAULT_TASKS = [name for name, task in TASKS.items() if task.by_default]
+ALL_LEVELS = list(LEVELS)
