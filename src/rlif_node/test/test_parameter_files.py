@@ -132,11 +132,12 @@ def test_check_file_with_a_misspelled_name_gives_the_nearest(tmp_path, line, par
 
 @given(st.data())
 def test_check_file_of_any_known_name_with_one_letter_dropped_finds_it(tmp_path_factory, data):
-    names = sorted({n for of in NAMES.values() for n in of if "<" not in n and len(n) > 6})
+    known = {n for of in NAMES.values() for n in of if "<" not in n}
+    names = sorted(n for n in known if len(n) > 6)
     name = data.draw(st.sampled_from(names))
     at = data.draw(st.integers(0, len(name) - 1))
     wrong = name[:at] + name[at + 1 :]
-    if wrong in names:
+    if wrong in known:  # `devices` becomes the learner's `device`
         return
     assert nearest(wrong, names)
     (fault,) = check_file(write(tmp_path_factory.mktemp("names"), f"{wrong}: 1"))
