@@ -10,14 +10,18 @@ Publishes
     replay        rlif_msgs/Step          every step once and in order, one step late
     /diagnostics  diagnostic_msgs/DiagnosticArray   once a second: messages written and lost, errors
 
-The bag holds the Steps and `topics`. A disk that is full or slow ends the recording or costs
-messages, and both are reported; the Steps go on to the learner in any case. Ctrl-C finishes the bag,
+The bag holds the Steps and `topics`. A disk that is slow costs messages. One that is full ends the bag;
+the recording resumes in bag_2, bag_3 … beside it when there is room. Both are reported, and the Steps go
+on to the learner in any case. Ctrl-C finishes the bag,
 and after a SIGKILL at most the last second of it is missing (`rlif bag repair` mends the rest).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import itertools
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -69,6 +73,7 @@ _OFTEN_BEST_EFFORT = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/Compre
 # DDS does not tell it for other processes. A guess of keep_last, with the depth of 0 that comes along,
 # makes `ros2 bag` complain.
 _HISTORIES = {HistoryPolicy.KEEP_LAST: "keep_last", HistoryPolicy.KEEP_ALL: "keep_all"}
+RESUME_PERIOD, LONGEST_RESUME_PERIOD = 10.0, 300.0  # s between tries after the recording stopped
 _TICK = 0.2  # s; of the timer that looks for deadlines, errors and new publishers
 
 
@@ -102,6 +107,33 @@ def paired_topics(topics: Sequence[str], types: Sequence[str]) -> dict[str, str]
     if len(set(topics)) != len(topics):
         raise ValueError(f"topics: found {sorted(topics)}, expected each topic once")
     return dict(zip(topics, types, strict=True))
+
+
+@dataclasses.dataclass
+class Stopped:
+    """When a recording that has stopped may be tried again, and the messages lost with earlier bags."""
+
+    lost: int = 0
+    wait: float = RESUME_PERIOD  # s
+    since: float | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Whether to try at `now` (s, steady); doubles the time until the next try."""
+        if self.since is None:
+            self.since = now
+        if now - self.since < self.wait:
+            return False
+        self.since, self.wait = now, min(2.0 * self.wait, LONGEST_RESUME_PERIOD)
+        return True
+
+
+def next_directory(first: Path, required_free_mib: int) -> Path:
+    """bag_2, bag_3 … beside the bag `first`. OSError where the disk has not twice what it must keep."""
+    free, needed = shutil.disk_usage(first.parent).free >> 20, 2 * required_free_mib
+    if free < needed:
+        raise OSError(f"found {free} MiB free, expected {needed}")
+    names = (first.with_name(f"{first.name}_{number}") for number in itertools.count(2))
+    return next(path for path in names if not path.exists())
 
 
 def step_message(joined: JoinedStep[Observation, Decision]) -> Step:
@@ -166,12 +198,17 @@ class RecorderNode(Node):
         self._types[self.resolve_topic_name("replay")] = "rlif_msgs/msg/Step"
         for kind in self._types.values():
             message_class(kind)  # a type that is not installed is an error now, not later
-        self._bag = self._open_bag(p) if p["bag_directory"] else None
+        self._settings = p
+        self._bag: BagRecorder | None = None
+        if p["bag_directory"]:
+            self._bag = self._open_bag(Path(p["bag_directory"]).expanduser())
+        self._stopped = Stopped()
         # Only now: episodes begin when it is seen, and nothing is recorded without the bag.
         self._replay = self.create_publisher(Step, "replay", REPLAY)
         self._reported_error, self._reported_lost = "", 0
         self._lost_by_middleware: Counter[str] = Counter()
         self._received: Counter[str] = Counter()
+        self._latched: dict[str, bytes] = {}  # newest message of each latched topic
         self._kinds = dict(self._types)
         self._raw: dict[str, Subscription] = {}
         self._refused: set[str] = set()
@@ -179,9 +216,10 @@ class RecorderNode(Node):
         self._ticks = 0
         self.create_timer(_TICK, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _open_bag(self, p: dict[str, Any]) -> BagRecorder:
+    def _open_bag(self, directory: Path) -> BagRecorder:
+        p = self._settings
         config = BagConfig(
-            directory=Path(p["bag_directory"]).expanduser(),
+            directory=directory,
             compression=p["compression"],
             split_mib=p["split_mib"],
             split_seconds=p["split_seconds"],
@@ -263,6 +301,8 @@ class RecorderNode(Node):
         if self._bag is None:
             return
         self._received[name] += 1
+        if self._kinds[name] in _LATCHED_TYPES:
+            self._latched[name] = data
         topic = self._topics.get(name)
         if topic is None:
             kind = self._kinds[name]
@@ -314,10 +354,29 @@ class RecorderNode(Node):
         if self._ticks % round(1.0 / _TICK) == 0:
             self._publish_status()
 
+    def _resume_if_possible(self) -> None:
+        """A bag that a full disk has ended is followed by another, as soon as there is room."""
+        status = self._bag.status() if self._bag else None
+        if status is None or not status.error or not self._stopped.is_due(time.monotonic()):
+            return
+        first = Path(self._settings["bag_directory"]).expanduser()
+        try:
+            bag = self._open_bag(next_directory(first, self._settings["required_free_mib"]))
+        except (OSError, ValueError) as problem:
+            self.get_logger().debug(f"recording does not resume: {problem}")
+            return
+        self._stopped = Stopped(self._stopped.lost + status.lost, self._stopped.wait)
+        self._bag, self._reported_error = bag, ""
+        for name, data in self._latched.items():  # whose publishers will not send them again
+            bag.record(self._topics[name], self._log_time(), data)
+        self.get_logger().warning(f"recording resumed; {self._stopped.lost} messages are in no bag")
+
     def _publish_status(self) -> None:
         """Log what is new, publish diagnostics."""
+        self._resume_if_possible()
         status = self._bag.status() if self._bag else None
-        lost = (status.lost if status else 0) + self._lost_by_middleware.total()
+        lost = (status.lost if status else 0) + self._stopped.lost
+        lost += self._lost_by_middleware.total()
         if status and status.error and status.error != self._reported_error:
             self._reported_error = status.error
             self.get_logger().error(f"{status.error}; the Steps still reach the learner")

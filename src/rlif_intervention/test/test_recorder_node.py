@@ -247,6 +247,27 @@ def test_steps_with_a_full_disk_still_reach_the_learner(
     graph.until(lambda: len(graph.driver.steps) == 6, "6 steps")
 
 
+def test_recording_resumes_in_another_bag_when_there_is_room(
+    graph: Any, recorder: Start, tmp_path: Path
+) -> None:
+    node = recorder(
+        bag_directory=str(tmp_path / "bag"), required_free_mib=1_000_000,
+        topics=["episode"], types=["rlif_msgs/msg/Episode"],
+    )  # fmt: skip
+    graph.until(lambda: node._bag.status().error, "the recording to stop")  # type: ignore[union-attr]
+    graph.driver.play_episode(1, 20, 5)
+    graph.until(lambda: len(graph.driver.steps) == 6, "6 steps")
+    node._stopped.wait = 0.0
+    graph.until(lambda: node._stopped.since, "a try, with the disk still full")
+    assert not (tmp_path / "bag_2").exists()
+    node._settings["required_free_mib"] = 0
+    graph.until(lambda: not node._bag.status().error, "the recording to resume")  # type: ignore[union-attr]
+    assert node._stopped.lost > 0, "what is in no bag is still counted"
+    # The newest Episode was published before, and is needed to read what follows.
+    graph.until(lambda: node._bag.status().written, "the latched Episode in bag_2")  # type: ignore[union-attr]
+    assert (tmp_path / "bag_2").is_dir()
+
+
 def test_step_message_shares_images_with_the_observation() -> None:
     from rlif_intervention.join import JoinedStep
 

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.memory import free_memory, keep_freed_memory
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
 from rlif_learner.making import BufferSettings, TrainerSettings, make_trainer
-from rlif_learner.resuming import Received, read_on
+from rlif_learner.resuming import Received, bags_of, read_on
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
@@ -359,11 +360,12 @@ class LearnerNode(Node):
         bag = Path(named) if named else run / "bag"
         if named != "none" and (named or bag.exists()):
             try:
-                for source in open_prior([str(bag)], self._keep_images):
-                    taken, self._received = read_on(trainer, source)
+                sources = list(open_prior([str(b) for b in bags_of(bag)], self._keep_images))
+                taken, self._received = read_on(trainer, chain.from_iterable(sources))
+                for source in sources:
                     for note in source.notes:
                         self.get_logger().warning(note)
-                    self.get_logger().info(f"{source.path}: {taken} Steps after the checkpoint")
+                self.get_logger().info(f"{bag}: {taken} Steps after the checkpoint")
             except (RuntimeError, ValueError) as problem:
                 raise ValueError(
                     f"resume_bag: {bag}: {problem}; resume_bag:=none goes on without it"

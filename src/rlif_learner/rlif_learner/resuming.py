@@ -4,9 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from rlif_learner.data.steps import Place, StepRecord
 from rlif_learner.training import Trainer
+
+
+def bags_of(bag: Path) -> list[Path]:
+    """`bag`, and bag_2, bag_3 … beside it, in which the recorder went on after a full disk."""
+    later = [p for p in bag.parent.glob(f"{bag.name}_*") if p.name[len(bag.name) + 1 :].isdecimal()]
+    return [bag, *sorted(later, key=lambda path: int(path.name.rpartition("_")[2]))]
 
 
 class Received:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
-from rlif_learner.resuming import read_on
+from rlif_learner.resuming import bags_of, read_on
 from rlif_learner.training import Trainer, TrainingConfig
 
 STEPS = [
@@ -86,3 +86,9 @@ def test_a_step_that_cannot_be_taken_in_is_lost_and_reading_goes_on():
     wrong = replace(STEPS[8], state=np.zeros(1, np.float32))
     taken, _ = read_on(trainer, [*STEPS[:8], wrong, *STEPS[9:]])
     assert taken == 14 and trainer.counts.lost == 1 and trainer.counts.last_sequence == 21
+
+
+def test_bags_of_a_run_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ("bag", "bag_10", "bag_2", "bag_old", "bags_3"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in bags_of(tmp_path / "bag")] == ["bag", "bag_2", "bag_10"]
