@@ -80,7 +80,7 @@ PARAMETERS = (
     Param("pose_timeout", 0.3, "s; an older ee_pose turns no command", 0.01, 10.0),
     Param("status_timeout", 0.5, "s without a status from a running Servo until hold", 0.05, 10.0),
     Param("halt_dwell", 0.1, "s that a halt lasts until it counts", 0.0, 5.0),
-    Param("clear_after", 0.5, "s that Servo must be well until a halt may go", 0.0, 10.0),
+    Param("clear_after", 0.5, "s that the operator must move the arm, Servo well, to clear a halt", 0.0, 10.0),
     Param("call_timeout", 2.0, "s until a service call is given up", 0.1, 30.0),
     Param("retry", 1.0, "s until a refused call is made again", 0.1, 30.0),
     Param("arbiter_timeout", 0.5, "s without a heartbeat of the arbiter until Servo is paused", 0.1, 10.0),

@@ -76,8 +76,9 @@ _CLOSE = Condition(
 _COLLISION = Condition(
     "HALT_FOR_COLLISION",
     Level.ERROR,
-    "Servo has halted the arm before a collision: it may refuse to move in any direction; check the "
-    "planning scene, then move the arm away by hand or by a reset",
+    "Servo has halted the arm in a collision, in every direction: check the planning scene, then move "
+    "the arm away by hand, or set Servo's check_collisions to false while the operator drives it away; "
+    "MoveIt plans no reset that starts in a collision",
     holds=True,
 )
 _BOUND = Condition(

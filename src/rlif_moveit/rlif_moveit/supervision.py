@@ -14,8 +14,9 @@ FAULT, and armed again.
 
 Some things end only with a human: a halt (singularity, collision, joint limit), an arm that Servo slows
 down to a standstill, and a Servo that was restarted. The policy would drive straight back into the
-first two, and knows nothing of the third. They are latched until the operator has driven while Servo
-was well, or the arbiter was disarmed, or the arm was reset.
+first two, and knows nothing of the third. They are latched until the operator has moved the arm while
+Servo was well, or the arbiter was disarmed, or the arm was reset. Only motion counts: Servo answers a
+zero command with "no warning", at a singularity and at a joint limit too.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class SupervisorConfig:
 
     status_timeout: without a status from a Servo that should run, the policy holds
     halt_dwell: a halt counts when it has lasted so long; one cycle of Servo is no halt
-    clear_after: Servo must have been well for so long until a latched halt may go
+    clear_after: the operator must have moved the arm for so long, with Servo well, to clear a latched halt
     call_timeout: until a service call is given up; retry: until it is made again
     arbiter_timeout: without a heartbeat of the arbiter, Servo is paused
     pause_delay: after a disarm, Servo is paused when the commands have been zero for so long
@@ -106,12 +107,13 @@ class ServoSupervisor:
         self._failure = ""
         self._condition: Condition | None = None
         self._status_at = -math.inf
-        self._since = -math.inf  # when `_condition.well` became what it is
+        self._since = -math.inf  # when `_condition.holds` became what it is
         self._standstill = Standstill(config.standstill)
+        self._moves = False  # the last command was not zero
         self._moved_at = -math.inf  # when a command was last not zero
         self._disarmed_at = -math.inf
         self._latched, self._latched_code = "", HoldReason.NONE
-        self._operator_drove = False
+        self._well_since = math.inf  # since when the operator has moved the arm with Servo well
 
     # ---- state
 
@@ -174,8 +176,6 @@ class ServoSupervisor:
         if self._armed and not armed:
             self._disarmed_at = now
         self._armed, self._operator, self._lost = armed, operator, False
-        self._operator_drove |= operator and bool(self._latched)
-        self._clear_if_well(now)
 
     def alive(self, now: float, instance: bytes = b"") -> None:
         """A heartbeat of the arbiter, with the id of its process."""
@@ -189,6 +189,7 @@ class ServoSupervisor:
 
     def command(self, moves: bool, now: float, speeds: tuple[float, float] = (0.0, 0.0)) -> None:
         """A command to Servo, and with twists its (m/s, rad/s) of the end effector."""
+        self._moves = moves
         if moves:
             self._moved_at = now
         self._standstill.command(speeds, now)
@@ -207,7 +208,7 @@ class ServoSupervisor:
         """One message of Servo's status."""
         found = condition(self.dialect, code)
         before = self._condition
-        if before is None or (found.holds, found.well) != (before.holds, before.well):
+        if before is None or found.holds != before.holds:
             self._since = now
         self._condition, self._status_at = found, now
         dwelt = now - self._since >= self.config.halt_dwell
@@ -217,7 +218,7 @@ class ServoSupervisor:
             self._standstill.clear()
         elif self._standstill.found(now):
             self._latch(found.stuck, HoldReason.NOT_MOVING)
-        self._clear_if_well(now)
+        self._clear_if_well(found, now)
 
     def sent(self, request: Request, now: float) -> int:
         """A request goes out. Returns the ticket for `answered`."""
@@ -304,7 +305,7 @@ class ServoSupervisor:
         if not self._latched:
             return HoldReason.NONE, ""
         return self._latched_code, (
-            f"{self._latched} (cleared by a reset, by driving until Servo is well, or by disarm and arm)"
+            f"{self._latched} (cleared by a reset, by driving the arm out of it, or by disarm and arm)"
         )
 
     def _why_paused(self, now: float) -> str:
@@ -340,14 +341,14 @@ class ServoSupervisor:
 
     def _latch(self, reason: str, code: HoldReason = HoldReason.SERVO_STATUS) -> None:
         if not self._latched:
-            self._latched_code = code
-            self._latched, self._operator_drove = reason, self._operator
+            self._latched, self._latched_code = reason, code
+            self._well_since = math.inf
 
     def _clear(self) -> None:
-        self._latched, self._operator_drove = "", False
+        self._latched = ""
 
-    def _clear_if_well(self, now: float) -> None:
-        c = self._condition
-        well = c is not None and c.well and now - self._since >= self.config.clear_after
-        if self._latched and self._operator_drove and well and self._running(now):
+    def _clear_if_well(self, found: Condition, now: float) -> None:
+        moved = self._operator and self._moves and self._running(now)
+        self._well_since = min(self._well_since, now) if moved and found.well else math.inf
+        if now - self._well_since >= self.config.clear_after:
             self._clear()

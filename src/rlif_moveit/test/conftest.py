@@ -25,7 +25,7 @@ from waiting import wait_until
 
 from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
 from rlif_moveit.planning import PlanningInterfaces, planning_interfaces
-from rlif_moveit.servo_status import Dialect
+from rlif_moveit.servo_status import Dialect, condition
 from rlif_moveit.workspace_node import SceneInterfaces, scene_interfaces
 from rlif_msgs.msg import ControlState, Heartbeat, PolicyHold
 
@@ -133,12 +133,11 @@ def make_servo_interfaces(dialect: Dialect, joint_jog: bool = False) -> ServoInt
 class StandInServo(Node):
     """Servo's rules: no default command type, fresh stamps only, silent while paused.
 
-    `moving` is the twist that it last followed; `code` is what it reports.
+    `moving` is the twist that it last followed. `code` is what it reports; near a singularity or a joint
+    limit only for a command that is not zero, as MoveIt's `Servo::getNextJointState` does.
     """
 
-    def __init__(
-        self, dialect: Dialect = Dialect.JAZZY, commands: str = "~/delta_twist_cmds"
-    ) -> None:
+    def __init__(self, dialect: Dialect = Dialect.JAZZY) -> None:
         super().__init__("servo_node")
         self.dialect, self.code = dialect, 0
         self.paused = False  # as Servo starts
@@ -155,7 +154,7 @@ class StandInServo(Node):
         else:
             self.create_service(Trigger, "~/start_servo", self._trigger(False))
             self.create_service(Trigger, "~/stop_servo", self._trigger(True))
-        self.create_subscription(TwistStamped, commands, self._on_twist, RELIABLE_1)
+        self.create_subscription(TwistStamped, "command", self._on_twist, RELIABLE_1)
         self.create_timer(0.02, self._cycle)
 
     def _on_select(self, request: Any, response: Any) -> Any:
@@ -189,10 +188,13 @@ class StandInServo(Node):
         if self.paused:
             return
         message = self._status.msg_type()
+        name = condition(self.dialect, self.code).name
+        always = name.endswith("COLLISION") or name == "INVALID"
+        code = self.code if always or any(self.moving or ()) else 0
         if hasattr(message, "code"):
-            message.code = self.code
+            message.code = code
         else:
-            message.data = self.code
+            message.data = code
         self._status.publish(message)
 
 

@@ -114,7 +114,12 @@ def test_adapter_on_humble_starts_and_stops_with_the_arbiter(bench, driving):
 def test_adapter_at_a_halt_holds_with_the_reason_and_a_diagnostic(bench, driving):
     servo, _ = driving()
     servo.code = 2
-    bench.until(lambda: "singularity" in bench.hold, "hold at the singularity")
+
+    def pushed():
+        command(bench, x=0.1)
+        return "singularity" in bench.hold
+
+    bench.until(pushed, "hold at the singularity")
 
     def said():
         status = bench.diagnostics("servo status")
@@ -123,7 +128,12 @@ def test_adapter_at_a_halt_holds_with_the_reason_and_a_diagnostic(bench, driving
     bench.until(said, "a diagnostic")
     servo.code = 0
     bench.say(ControlState.OPERATOR)
-    bench.until(lambda: bench.hold == "", "no more reason, once the operator drove out of it")
+
+    def driven():
+        command(bench, x=-0.1)
+        return bench.hold == ""
+
+    bench.until(driven, "no more reason, once the operator drove out of it")
 
 
 def test_adapter_of_a_silent_servo_holds_until_it_is_back(bench, driving):
@@ -250,7 +260,7 @@ def test_adapter_beside_the_real_arbiter_has_its_commands_taken(
     bench, stand_in_servo, make_adapter, monkeypatch
 ):
     """Selected type, a frame, fresh stamps: by the rules of the stand-in Servo."""
-    servo = bench.add(stand_in_servo(commands="command"))
+    servo = bench.add(stand_in_servo())
     bench.lives = False  # the real one does
     monkeypatch.setattr("rlif_intervention.arbiter_node.LISTEN_BEATS", 0)
     make_adapter(arbiter_timeout=1.0)

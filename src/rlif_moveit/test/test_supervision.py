@@ -132,19 +132,24 @@ def test_supervisor_at_a_halt_holds_until_the_operator_has_driven_out(code):
     rig.statuses(OK, 5.0)  # zeros are sent meanwhile, and Servo is content with zeros
     assert rig.reason, "the policy would drive straight back into it"
     rig.core.control(True, True, rig.now)
-    rig.statuses(OK, 0.1)
+    rig.statuses(OK, 5.0)
+    assert rig.reason, "the operator took over, but has not moved the arm"
+    push(rig, OK, 0.6, follows=1.0)
     assert rig.reason == ""
 
 
-def test_driving_within_the_halt_does_not_clear_it_before_servo_is_well():
+def test_supervisor_pushed_within_the_halt_holds_when_the_operator_lets_go():
+    """Servo reports no warning for the zeros that follow, though the arm is where it was."""
     rig = running()
     rig.statuses(SINGULAR, 0.3)
     rig.core.control(True, True, rig.now)
-    rig.statuses(SINGULAR, 1.0)
+    push(rig, SINGULAR, 1.0, follows=0.0)
+    rig.core.command(False, rig.now)
+    rig.statuses(OK, 2.0)
     assert "singularity" in rig.reason
-    rig.statuses(OK, 0.3)
+    push(rig, OK, 0.3, follows=1.0)
     assert rig.reason
-    rig.statuses(OK, 0.4)
+    push(rig, OK, 0.4, follows=1.0)
     assert rig.reason == ""
 
 
@@ -196,9 +201,9 @@ def test_supervisor_out_of_a_standstill_by_driving_holds_no_more():
     rig = running()
     push(rig, 4, 2.5, follows=0.0)
     rig.core.control(True, True, rig.now)
-    rig.statuses(OK, 0.3)
+    push(rig, OK, 0.3, follows=1.0)
     assert rig.reason
-    rig.statuses(OK, 0.4)
+    push(rig, OK, 0.4, follows=1.0)
     assert rig.reason == ""
 
 
