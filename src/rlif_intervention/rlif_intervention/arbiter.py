@@ -102,7 +102,7 @@ class Arbiter:
 
     @property
     def hold_reason(self) -> HoldReason:
-        """What the robot's side, or an arm that does not follow, says against driving."""
+        """Why the robot's side, or an arm that does not follow, forbids motion."""
         return HoldReason.NOT_MOVING if self._not_moving else self._policy_hold.code
 
     @property
@@ -275,7 +275,7 @@ class Arbiter:
             self._holds.pop(cause, None)
 
     def hold_policy(self, source: str, code: HoldReason, reason: str, now: float) -> None:
-        """A node keeps the policy from driving; NONE: no longer.
+        """A node asks for HOLD of the policy; NONE: no longer.
 
         The operator may still drive away from an obstacle where Servo has halted, but not while
         no command is carried out at all.
@@ -419,7 +419,7 @@ class Arbiter:
             self._motion.reset()
 
     def _blocked(self) -> str:
-        """Why nobody may drive; empty: nothing."""
+        """Why no control source may act; empty: nothing."""
         held = next(iter(self._holds.values()), "") or self._policy_hold.blocking()
         return held or (self._not_moving if self._held_device else "")
 
@@ -461,7 +461,7 @@ class Arbiter:
         return 0 < self._episode.max_steps <= self._steps
 
     def _missing(self, now: float) -> str | None:
-        """What keeps the policy from driving; None: nothing."""
+        """Why the policy must hold; None: it may act."""
         c, policy = self.config, self._policy
         held = self._blocked() or self._pose.problem(now) or self._just_armed(now)
         held = held or self._not_moving or self._policy_hold.problem(now)

@@ -84,7 +84,7 @@ PARAMETERS = (
         False,
         "FAULT while another node publishes commands too; false: it is only reported",
     ),
-    Param("require_operator", True, "without a live operator device the policy does not drive"),
+    Param("require_operator", True, "without a live operator device the policy holds"),
     Param("label_only", False, "a take-over is only marked; the policy keeps control"),
     Param("arm_dwell", 1.0, "s of zeros after arming; none in lock-step", 0.0, 10.0),
     Param("release_dwell", 0.2, "s of zeros after a release before the policy goes on", 0.0, 10.0),

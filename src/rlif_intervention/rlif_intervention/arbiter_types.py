@@ -21,7 +21,7 @@ class ArbiterConfig:
 
     limits: of the end effector's twist, or of joints
     gripper: the last entry of an action is the gripper's; None: there is none
-    require_operator: without a live operator device the policy does not drive
+    require_operator: without a live operator device the policy holds
     label_only: a take-over is marked in the data, and the policy keeps control
     hold_timeout: of `policy_hold`; 0: no messages are expected
     arm_dwell: s of zeros after arming

@@ -34,7 +34,7 @@ class Event(enum.Enum):
     FAULT = "something only a human may clear: not finite, wrong shape, stop signal, lost heartbeat"
     TAKE_OVER = "an operator device asks for control, and nothing forbids motion"
     RELEASED = "the operator let go, and dwell and minimum length are over"
-    DEVICE_LOST = "the device that drives has gone silent, or was locked"
+    DEVICE_LOST = "the device in control has gone silent, or was locked"
     EPISODE_OVER = "no episode is running, or its time limit is reached"
     POSE_LOST = "the measured position that a limit needs is missing, stale or not usable"
     INPUTS_LOST = "an input that the policy needs is missing or stale"
@@ -84,9 +84,9 @@ IGNORED: Mapping[tuple[ControlState, Event], str] = {
     **_because(
         (_S.HOLD,), (_E.EPISODE_OVER, _E.POSE_LOST, _E.INPUTS_LOST), "zeros are output as it is"
     ),
-    **_because((_S.HOLD, _S.POLICY), (_E.RELEASED, _E.DEVICE_LOST), "no device drives"),
-    **_because((_S.POLICY,), (_E.INPUTS_BACK,), "the policy drives as it is"),
-    **_because((_S.OPERATOR,), (_E.TAKE_OVER,), "the operator drives as it is"),
+    **_because((_S.HOLD, _S.POLICY), (_E.RELEASED, _E.DEVICE_LOST), "no device is in control"),
+    **_because((_S.POLICY,), (_E.INPUTS_BACK,), "the policy is in control already"),
+    **_because((_S.OPERATOR,), (_E.TAKE_OVER,), "the operator is in control already"),
     **_because((_S.OPERATOR,), _POLICY_INPUTS, "the operator wins, with or without a policy"),
 }
 

@@ -74,7 +74,7 @@ def device_parameters(
     rows = (
         Param("kind", kind, f"one of {', '.join(KINDS)}"),
         Param("topic", p.topic or name, "where its messages come from"),
-        Param("priority", 100, "of several engaged devices the highest drives", 0, 255),
+        Param("priority", 100, "of several engaged devices the highest is in control", 0, 255),
         Param(
             "timeout", p.timeout or timeout, "s of silence until it is taken as gone", 0.01, 10.0
         ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why other nodes keep the policy, or everybody, from driving.
+"""Why other nodes ask for HOLD: of the policy alone, or of every control source.
 
 No ROS and no clock. servo_adapter repeats its messages on `policy_hold` several times a second: it may
 die, and its last message must not count for ever. Each source has its own reason.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from rlif_node.states import HoldReason
 
-# No command is carried out, so nobody may drive: what the operator does would be recorded as done.
+# No command is carried out, so no control source may act: what the operator does would be recorded as done.
 NOTHING_MOVES = frozenset({HoldReason.SERVO_PAUSED, HoldReason.NOT_CONNECTED, HoldReason.PLANNING})
 FORGOTTEN = 3.0  # s without a repetition, after which a human who arms overrides a reason
 
@@ -65,7 +65,7 @@ class PolicyHold:
         )
 
     def blocking(self) -> str:
-        """Why nobody may drive, the operator included; empty: nothing."""
+        """Why no control source may act, the operator included; empty: nothing."""
         return next((h.reason for h in self._holds.values() if h.code in NOTHING_MOVES), "")
 
     @property

@@ -3,7 +3,7 @@
 
 Subscribes
     observation   rlif_msgs/Observation   what was seen at a tick
-    decision      rlif_msgs/Decision      what drove the robot in that tick
+    decision      rlif_msgs/Decision      control source and action of that tick
     episode       rlif_msgs/Episode       where episodes begin and end (latched)
     every topic of the parameter `topics`, to the bag, as the bytes that came
 Publishes

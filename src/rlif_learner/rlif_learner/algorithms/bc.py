@@ -70,7 +70,7 @@ class BC:
         """A batch of what is to be imitated. ValueError if there is nothing."""
         if buffers.prior is None or not buffers.prior.count(DRIVEN):
             raise ValueError(
-                "BC: found no prior data that anybody drove, expected demonstrations to imitate"
+                "BC: found no prior data with a control source, expected demonstrations to imitate"
             )
         batch_size = self.config.batch_size
         return buffers.prior.sample(batch_size, self.rng, sources=DRIVEN, images=self.uses_images)

@@ -74,7 +74,7 @@ def test_images_are_not_gathered():
 def test_nothing_to_imitate_is_said():
     online, undriven = filled("PPP", ACTIONS), filled("NNN", ACTIONS)
     for prior in (None, undriven):
-        with pytest.raises(ValueError, match="BC.*no prior data that anybody drove"):
+        with pytest.raises(ValueError, match="BC.*no prior data with a control source"):
             BC(CONFIG, SPEC).update(Buffers(online, prior))
         with pytest.raises(ValueError, match="HG-DAgger.*neither"):
             HGDAgger(CONFIG, SPEC).update(Buffers(online, prior))
