@@ -196,8 +196,8 @@ def run(arguments: argparse.Namespace) -> int:
     failed = [f for f in check_files(output, name) if f.verdict is Verdict.FAIL]
     for finding in failed:
         print(f"rlif new-robot: {finding.found}: {finding.advice}", file=sys.stderr)
-    print(next_steps(folder, name, output.absolute()))
-    return 1 if failed else 0
+    print(next_steps(folder, name, output.absolute(), bool(robot.cameras)))
+    return 1 if failed or not (robot.position or robot.tf) else 0
 
 
 def summary(found: Found, robot: Robot) -> list[str]:
@@ -214,13 +214,14 @@ def summary(found: Found, robot: Robot) -> list[str]:
     return lines
 
 
-def next_steps(folder: Path, name: str, output: Path) -> str:
+def next_steps(folder: Path, name: str, output: Path, cameras: bool) -> str:
     """What a person does next."""
+    images = "" if cameras else " images:=false"
     given = f"robot:={name} config_directory:={output}"
     lines = (
         f"written: {folder}/robot.yaml, {folder}/topics.launch.yaml. Next:",
         "  1. set what is marked MEASURE in robot.yaml: the box around the task",
-        f"  2. rlif launch robot {given} run_directory:=runs/{name}/1",
+        f"  2. rlif launch robot {given} run_directory:=runs/{name}/1{images}",
         f"  3. rlif doctor --robot {name} --config-directory {output}",
         "  4. rlif arm, rlif start: the first ten episodes are demonstrations, hold the deadman throughout",
     )

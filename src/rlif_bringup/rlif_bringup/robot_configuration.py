@@ -17,6 +17,8 @@ def blind_policy(robot: dict[str, Any]) -> str:
     robot: the parameters of the file
     """
     cameras = robot.get("cameras") or []
+    if not cameras and robot.get("encoder") == "none":
+        return "no cameras are configured, and images is true: start it with images:=false"
     if not cameras or "encoder" in robot:
         return ""
     return (

@@ -21,6 +21,7 @@ TOPICS = ("observation", "policy_action", "decision")  # whose rates are shown
 CONTROL = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
 PHASES = ("resetting", "ready", "running", "ended")
 OUTCOMES = ("", "success", "failure", "truncated", "discarded")
+OTHER_CLOCK = 3600.0  # s; an age beyond this is a difference of two clocks
 OK, STALE = 0, 3  # levels of diagnostic_msgs/DiagnosticStatus
 
 
@@ -90,7 +91,8 @@ def _rates(s: Seen) -> str:
 
 def _age(s: Seen) -> str:
     if not s.ages:
-        return "no answers of the policy"
+        answers = s.counts.get("policy_action")
+        return "not known: stamps of another clock (simulated time?)" if answers else "no answers of the policy"
     mean, most = sum(s.ages) / len(s.ages), max(s.ages)
     return f"observation to action {1e3 * mean:.0f} ms, at most {1e3 * most:.0f} ms"
 
@@ -132,8 +134,9 @@ def listen(client: Any, seconds: float) -> Seen:
     def count(topic: str, message: Any) -> None:
         counts[topic] += 1
         if topic == "policy_action":
-            now = client.node.get_clock().now().nanoseconds
-            ages.append((now - to_ns(message.header.stamp)) * 1e-9)
+            age = (client.node.get_clock().now().nanoseconds - to_ns(message.header.stamp)) * 1e-9
+            if abs(age) < OTHER_CLOCK:
+                ages.append(age)
 
     def note(message: Any) -> None:
         for status in message.status:

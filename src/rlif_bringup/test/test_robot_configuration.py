@@ -28,6 +28,12 @@ def test_check_launch_of_cameras_without_an_encoder_is_refused(tmp_path: Path) -
         check_launch(launch(tmp_path, True, cameras=["wrist", "fixed"]))
 
 
+def test_check_launch_of_images_without_cameras_is_refused(tmp_path: Path) -> None:
+    """Regression: the defaults of observer.yaml came back, and the observer waited for their images."""
+    with pytest.raises(LaunchFileError, match="no cameras .*images:=false"):
+        check_launch(launch(tmp_path, True, encoder="none"))
+
+
 def test_check_launch_of_an_encoder_without_images_is_refused(tmp_path: Path) -> None:
     """Regression: the policy and the learner refused every observation; only their logs named it."""
     with pytest.raises(LaunchFileError, match=r"encoder small .*images:=true"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,11 @@ def test_rows_of_a_running_graph_show_all_that_is_known() -> None:
         ("disk", "83.1 GB free, bag runs/1/bag"),
         ("problems", "observer: camera wrist: frozen"),
     ]
+
+
+def test_rows_of_a_graph_in_simulated_time_give_no_age() -> None:
+    """Regression: 1795909308626 ms, the difference of two clocks."""
+    assert "another clock" in dict(rows(replace(SEEN, ages=())))["age"]
 
 
 def test_rows_of_a_graph_that_is_not_complete_name_what_is_missing() -> None:
