@@ -658,6 +658,24 @@ def test_arming_what_is_armed_begins_no_other_dwell():
     assert bench.arbiter.state is ControlState.POLICY and any(bench.outputs[-1][1])
 
 
+def test_arming_what_is_armed_clears_no_hold():
+    """Regression: the policy went on at once, without the dwell."""
+    bench = Bench(arm_dwell=0.5)
+    bench.action, bench.measured = (0.5, -0.4, 0.3), (0.4, 0.0, 0.3)
+    bench.arbiter.arm(True)
+    bench.arbiter.begin_episode(1, 0, 0)
+    bench.run(2500)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    success, message = bench.arbiter.arm(True)
+    assert success and "disarm first" in message
+    bench.run(100)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    assert bench.arbiter.state is ControlState.HOLD
+    bench.arbiter.arm(False)
+    bench.arbiter.arm(True)
+    assert bench.arbiter.hold_reason is HoldReason.NONE
+
+
 def test_stop_signal_of_several_publishers_is_taken_back_by_none():
     bench = Bench().driving()
     bench.arbiter.stop(True, "stop", publishers=2)
