@@ -176,7 +176,8 @@ class ArbiterNode(Node):
         # Twice: what was latched before this node, and publishers of any other quality of service.
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
-        self.create_subscription(PolicyHold, "policy_hold", self._on_hold, LATCHED)
+        # Several nodes publish it: with a depth of 1 the last of one would displace another's.
+        self.create_subscription(PolicyHold, "policy_hold", self._on_hold, LATCHED_10)
         # The robot's drivers publish with any reliability, and a lost sample is replaced by the next
         # one: best effort is served by all. In lock-step every sample counts.
         sensor = RELIABLE if self._lock_step else SENSOR

@@ -86,6 +86,7 @@ class WatchdogNode(Node):
             self._zeros = JointVelocityOutput(self, motion_axes(p["axes"]))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._hold = self.create_publisher(PolicyHold, "policy_hold", LATCHED)
+        self._publish_hold()  # withdraws what this node published before it was restarted
         self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_heartbeat, RELIABLE)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / p["rate"], self._on_timer, clock=steady)
