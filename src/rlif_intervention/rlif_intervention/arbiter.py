@@ -359,7 +359,8 @@ class Arbiter:
         lost = current is not None and self._lose(self.rack.device(current.device), now)
         if driving is not None:
             reason = f"taken over with {driving.name}"
-            self._machine.handle(Event.TAKE_OVER, reason)
+            if self._machine.handle(Event.TAKE_OVER, reason) and self._not_moving:
+                self._motion.reset()  # only motion under the operator's commands ends that
             if self.state is ControlState.OPERATOR:
                 self._machine.explain(reason)  # it may have been another device's
                 self._engage(driving, now, changes)

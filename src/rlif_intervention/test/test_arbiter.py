@@ -390,6 +390,20 @@ def test_arm_that_does_not_follow_the_policy_is_held_until_it_moves_with_the_ope
     assert bench.arbiter.state is ControlState.POLICY
 
 
+def test_arm_that_does_not_follow_and_is_pushed_by_hand_stays_held_after_a_tap_of_the_deadman():
+    bench = Bench()
+    bench.action, bench.measured = (0.5, -0.4, 0.3), (0.4, 0.0, 0.3)
+    bench.driving()
+    bench.run(1500)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    bench.measured = (0.4, 0.05, 0.3)
+    bench.run(100)
+    bench.run(100, hand=True)
+    bench.run(500)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    assert bench.arbiter.state is ControlState.HOLD
+
+
 def test_operator_who_drives_in_vain_is_held_until_the_device_is_released():
     bench = Bench()
     bench.measured = (0.4, 0.0, 0.3)
