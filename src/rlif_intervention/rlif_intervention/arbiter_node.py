@@ -126,8 +126,7 @@ class ArbiterNode(Node):
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
         self._output = make_output(self, p["output"], config.limits, p["command_frame"])
         self._advertise(with_gripper=config.gripper is not None)
-        checks_motion = p["motion_timeout"] > 0.0 and not p["lock_step"]
-        measured = config.limits.needs or ("ee_pose" if checks_motion else "")
+        measured = config.limits.needs or ("ee_pose" if config.motion.timeout else "")
         self._subscribe(measured, p["stop_topics"], p[TF.name])
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (

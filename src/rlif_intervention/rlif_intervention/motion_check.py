@@ -36,7 +36,7 @@ class MotionCheckConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout >= 0.0):
-            raise ValueError(f"motion_timeout is {self.timeout}; expected seconds, 0 or more")
+            raise ValueError(f"follow_timeout is {self.timeout}; expected seconds, 0 or more")
 
 
 @dataclass(frozen=True)

@@ -119,5 +119,5 @@ def test_motion_check_reports_that_the_arm_moved_and_begins_anew():
 
 
 def test_motion_check_with_a_timeout_that_makes_no_sense_is_refused_by_name():
-    with pytest.raises(ValueError, match="motion_timeout"):
+    with pytest.raises(ValueError, match="follow_timeout"):
         MotionCheckConfig(timeout=float("nan"))
