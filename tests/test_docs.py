@@ -41,6 +41,16 @@ def test_reference_is_up_to_date(reference: ModuleType) -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path}: run: make docs"
 
 
+def test_parameters_of_one_name_have_one_type_and_range(reference: ModuleType) -> None:
+    """A robot's file of `/**` sets them in all nodes at once."""
+    differing = {"control_rate"}  # one value for all, which each node bounds by its own use
+    found: dict[str, set[tuple[object, ...]]] = {}
+    for node in reference.node_references():
+        for p in node.parameters:
+            found.setdefault(p.name, set()).add((type(p.default), p.limits))
+    assert {name for name, kinds in found.items() if len(kinds) > 1} == differing
+
+
 def test_architecture_names_modules_that_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.partition("## Where things are")[2].partition("\n## ")[0]

@@ -294,15 +294,14 @@ class Arbiter:
             return True, f"{self.state.name}: {self.reason}"
         if self._causes:
             return False, "not armed: " + "; ".join(self._causes.values())
+        if not self._machine.handle(Event.ARM, "armed"):
+            return True, f"it is armed already ({self.state.name}): disarm first to clear a hold"
         self._version = 0
-        self._lost_device = self._held_device = None
+        self._lost_device = self._held_device = self._armed_since = None
         self._not_moving = ""
         self._motion.reset()
         self._policy_hold.forget_silent(self._latest)
-        changed = self._machine.handle(Event.ARM, "armed")
-        if changed:
-            self._armed_since = None
-        return True, "armed" if changed else f"it is armed already: {self.state.name}"
+        return True, "armed"
 
     def leave(self) -> None:
         """The process ends, for whatever reason: that is no judgement of the policy."""
@@ -360,7 +359,8 @@ class Arbiter:
         lost = current is not None and self._lose(self.rack.device(current.device), now)
         if driving is not None:
             reason = f"taken over with {driving.name}"
-            self._machine.handle(Event.TAKE_OVER, reason)
+            if self._machine.handle(Event.TAKE_OVER, reason) and self._not_moving:
+                self._motion.reset()  # only motion under the operator's commands ends that
             if self.state is ControlState.OPERATOR:
                 self._machine.explain(reason)  # it may have been another device's
                 self._engage(driving, now, changes)

@@ -126,8 +126,7 @@ class ArbiterNode(Node):
             self._lock_step = LockStep(p["lock_step_timeout"], needs)
         self._output = make_output(self, p["output"], config.limits, p["command_frame"])
         self._advertise(with_gripper=config.gripper is not None)
-        checks_motion = p["motion_timeout"] > 0.0 and not p["lock_step"]
-        measured = config.limits.needs or ("ee_pose" if checks_motion else "")
+        measured = config.limits.needs or ("ee_pose" if config.motion.timeout else "")
         self._subscribe(measured, p["stop_topics"], p[TF.name])
         self.add_on_set_parameters_callback(self._on_parameters)
         rate, tick = (
@@ -176,7 +175,8 @@ class ArbiterNode(Node):
         # Twice: what was latched before this node, and publishers of any other quality of service.
         for topic, qos in product(stops, (LATCHED, qos_profile_sensor_data)):
             self.create_subscription(Bool, topic, partial(self._on_stop, topic), qos)
-        self.create_subscription(PolicyHold, "policy_hold", self._on_hold, LATCHED)
+        # Several nodes publish it: with a depth of 1 the last of one would displace another's.
+        self.create_subscription(PolicyHold, "policy_hold", self._on_hold, LATCHED_10)
         # The robot's drivers publish with any reliability, and a lost sample is replaced by the next
         # one: best effort is served by all. In lock-step every sample counts.
         sensor = RELIABLE if self._lock_step else SENSOR

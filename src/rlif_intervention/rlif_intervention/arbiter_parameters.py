@@ -66,9 +66,9 @@ PARAMETERS = (
         10.0,
     ),
     Param(
-        "motion_timeout",
+        "follow_timeout",
         1.5,
-        "s of commands that the arm does not follow until HOLD; 0: not checked",
+        "s of commands that the arm does not follow until HOLD; 0, or in lock-step: not checked",
         0.0,
         60.0,
     ),
@@ -152,7 +152,7 @@ def arbiter_config(p: Mapping[str, Any]) -> ArbiterConfig:
         interventions=InterventionConfig(
             release_dwell=p["release_dwell"], minimum_length=p["minimum_length"]
         ),
-        motion=MotionCheckConfig(timeout=p["motion_timeout"]),
+        motion=MotionCheckConfig(timeout=0.0 if p["lock_step"] else p["follow_timeout"]),
         observation_timeout=p["observation_timeout"],
         policy_timeout=p["policy_timeout"],
         pose_timeout=p["pose_timeout"],

@@ -36,13 +36,13 @@ class MotionCheckConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout >= 0.0):
-            raise ValueError(f"motion_timeout is {self.timeout}; expected seconds, 0 or more")
+            raise ValueError(f"follow_timeout is {self.timeout}; expected seconds, 0 or more")
 
 
 @dataclass(frozen=True)
 class _Pose:
     position: Vector
-    orientation: Vector  # quaternion x, y, z, w; empty with joints
+    orientation: Vector  # unit quaternion x, y, z, w; empty: not measured
 
 
 class MotionCheck:
@@ -67,7 +67,9 @@ class MotionCheck:
 
     def measured(self, position: Vector, now: float, orientation: Vector = ()) -> None:
         """The end effector (3,) in m with its quaternion (4,), or the joints (n,) in rad."""
-        self._pose, self._measured = _Pose(position, orientation), now
+        norm = math.hypot(*orientation)  # of 32-bit numbers it is not 1, and 0 from one without any
+        unit = tuple(q / norm for q in orientation) if norm else ()
+        self._pose, self._measured = _Pose(position, unit), now
         if self._anchor is None or self._apart(self._anchor, self._pose):
             moved = self.moved or self._anchor is not None
             self.reset()
@@ -76,7 +78,7 @@ class MotionCheck:
     def _apart(self, a: _Pose, b: _Pose) -> bool:
         if math.dist(a.position, b.position) > self._still:
             return True
-        if not (any(a.orientation) and any(b.orientation)):  # joints, or a publisher of zeros
+        if not (a.orientation and b.orientation):
             return False
         cosine = abs(sum(p * q for p, q in zip(a.orientation, b.orientation, strict=True)))
         return 2.0 * math.acos(min(1.0, cosine)) > self.config.still_angle

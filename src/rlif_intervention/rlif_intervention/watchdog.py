@@ -19,6 +19,7 @@ class _Instance:
     first: float
     received: float
     armed: bool
+    lost: bool = False  # armed and silent: acted on already
 
 
 @dataclass
@@ -68,7 +69,10 @@ class Watchdog:
         return 0.0 < self.start_timeout < now - max(started, self._received)
 
     def heartbeat(self, instance: bytes, armed: bool, now: float) -> bool:
-        """One heartbeat. Returns True when a human has just armed this arbiter."""
+        """One heartbeat. Returns True when a human has just armed this arbiter.
+
+        That is known only after a heartbeat that was not armed, not after a gap.
+        """
         known = self._instances.get(instance)
         self._received = now
         if instance == self._lost:
@@ -77,7 +81,7 @@ class Watchdog:
             self._instances[instance] = _Instance(now, now, armed)
             return False
         edge = armed and not known.armed
-        known.received, known.armed = now, armed
+        known.received, known.armed, known.lost = now, armed, False
         return edge
 
     def check(self, now: float) -> tuple[bool, bool]:
@@ -89,8 +93,8 @@ class Watchdog:
                 waited = now - max(one.first, self._lost_at)
                 if self._lost and (one.armed or waited > HANDOVER):
                     self._lost = b""
-            elif one.armed:
-                self._lost, self._lost_at, lost, one.armed = instance, now, True, False
+            elif one.armed and not one.lost:
+                self._lost, self._lost_at, lost, one.lost = instance, now, True, True
             elif instance != self._lost and now - one.received > self.timeout + self.linger:
                 del self._instances[instance]
         braking = (

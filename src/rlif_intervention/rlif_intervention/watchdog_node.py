@@ -74,6 +74,7 @@ class WatchdogNode(Node):
         self._reason = ""  # of the pause that is asked for
         self._published_hold: tuple[HoldReason, str] = (HoldReason.NONE, "")
         self._timeout: float = p["timeout"]
+        self._turn, self._late = time.monotonic(), False
         self._service: str = p["pause_service"]
         self._pause = (
             self.create_client(SetBool, p["pause_service"]) if p["pause_service"] else None
@@ -85,6 +86,7 @@ class WatchdogNode(Node):
             self._zeros = JointVelocityOutput(self, motion_axes(p["axes"]))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._hold = self.create_publisher(PolicyHold, "policy_hold", LATCHED)
+        self._publish_hold()  # withdraws what this node published before it was restarted
         self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_heartbeat, RELIABLE)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / p["rate"], self._on_timer, clock=steady)
@@ -103,6 +105,12 @@ class WatchdogNode(Node):
 
     def _on_timer(self) -> None:
         now = time.monotonic()
+        # Starved itself, it finds heartbeats in its queue: they are taken before the next turn. Never
+        # two turns in a row, or one that is always late would never act.
+        self._late = now - self._turn > self._timeout / 2.0 and not self._late
+        self._turn = now
+        if self._late:
+            return
         send, lost = self._core.check(now)
         if lost:
             then = "sending zeros" if self._zeros else "its last trajectory ends at rest"

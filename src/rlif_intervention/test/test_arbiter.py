@@ -390,6 +390,20 @@ def test_arm_that_does_not_follow_the_policy_is_held_until_it_moves_with_the_ope
     assert bench.arbiter.state is ControlState.POLICY
 
 
+def test_arm_that_does_not_follow_and_is_pushed_by_hand_stays_held_after_a_tap_of_the_deadman():
+    bench = Bench()
+    bench.action, bench.measured = (0.5, -0.4, 0.3), (0.4, 0.0, 0.3)
+    bench.driving()
+    bench.run(1500)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    bench.measured = (0.4, 0.05, 0.3)
+    bench.run(100)
+    bench.run(100, hand=True)
+    bench.run(500)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    assert bench.arbiter.state is ControlState.HOLD
+
+
 def test_operator_who_drives_in_vain_is_held_until_the_device_is_released():
     bench = Bench()
     bench.measured = (0.4, 0.0, 0.3)
@@ -656,6 +670,24 @@ def test_arming_what_is_armed_begins_no_other_dwell():
     bench.arbiter.arm(True)
     bench.run(20)
     assert bench.arbiter.state is ControlState.POLICY and any(bench.outputs[-1][1])
+
+
+def test_arming_what_is_armed_clears_no_hold():
+    """Regression: the policy went on at once, without the dwell."""
+    bench = Bench(arm_dwell=0.5)
+    bench.action, bench.measured = (0.5, -0.4, 0.3), (0.4, 0.0, 0.3)
+    bench.arbiter.arm(True)
+    bench.arbiter.begin_episode(1, 0, 0)
+    bench.run(2500)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    success, message = bench.arbiter.arm(True)
+    assert success and "disarm first" in message
+    bench.run(100)
+    assert bench.arbiter.hold_reason is HoldReason.NOT_MOVING
+    assert bench.arbiter.state is ControlState.HOLD
+    bench.arbiter.arm(False)
+    bench.arbiter.arm(True)
+    assert bench.arbiter.hold_reason is HoldReason.NONE
 
 
 def test_stop_signal_of_several_publishers_is_taken_back_by_none():

@@ -327,9 +327,20 @@ def test_hold_that_is_no_longer_repeated_stops_the_policy(real_time):
     graph.until(lambda: graph.seen["command"][-1].twist.linear.x == 0.0, "zeros")
 
 
+def test_hold_of_two_nodes_from_before_the_arbiter_are_both_in_force(make_graph, steady):
+    """Regression: with a queue of one the second latched message displaced the first."""
+    graph = make_graph(lock_step=False)
+    for name, code in (("watchdog", PolicyHold.OTHER), ("policy", PolicyHold.NONE)):
+        hold = graph.world.create_publisher(PolicyHold, "policy_hold", LATCHED)
+        hold.publish(PolicyHold(source=name, reason_code=code, reason=name))
+    graph.add_arbiter()
+    graph.world.run_in_real_time(steady)
+    graph.until(lambda: graph.control.hold_reason == PolicyHold.OTHER, "the watchdog's hold")
+
+
 def test_arm_that_does_not_follow_leads_to_hold_that_says_so(real_time):
     """Servo paused, restarted without its adapter, or an emergency stop."""
-    graph = real_time(motion_timeout=1.0)
+    graph = real_time(follow_timeout=1.0)
     poses = graph.world.create_publisher(PoseStamped, "ee_pose", RELIABLE)
     graph.world.policy = lambda tick: [0.5, -0.4, 0.3]
     graph.world.on_samples = lambda: poses.publish(PoseStamped())

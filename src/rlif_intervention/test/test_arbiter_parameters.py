@@ -29,3 +29,11 @@ def test_arbiter_config_that_makes_no_sense_is_refused_by_name(values, message):
     defaults = {row.name: row.default for row in PARAMETERS}
     with pytest.raises(ValueError, match=message):
         arbiter_config(defaults | JOINT_LIMITS | {"output": "joint_velocity"} | values)
+
+
+def test_arbiter_config_in_lock_step_does_not_check_that_the_arm_follows():
+    """A box needs poses there too, but a step takes as long as it takes."""
+    defaults = {row.name: row.default for row in PARAMETERS}
+    box = {"workspace_min": [-1.0] * 3, "workspace_max": [1.0] * 3}
+    assert arbiter_config(defaults | box).motion.timeout > 0.0
+    assert arbiter_config(defaults | box | {"lock_step": True}).motion.timeout == 0.0

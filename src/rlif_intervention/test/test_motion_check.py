@@ -77,6 +77,15 @@ def test_motion_check_of_a_turn_goes_by_the_orientation():
     assert found_after(lambda t: spin) is not None
 
 
+@pytest.mark.parametrize("scale", [1.0 - 1e-6, 1.0 + 1e-6, 2.0])
+def test_motion_check_of_a_quaternion_that_is_not_normalised_finds_an_arm_that_stands(scale):
+    """Regression: of rounded numbers each pose was apart from itself, and the arm always moved."""
+    half = (0.5 * scale,) * 4
+    assert found_after(lambda t: ASKEW, lambda t: ((0.0,) * 3, half)) is not None
+    nothing = (0.0,) * 4
+    assert found_after(lambda t: ASKEW, lambda t: ((0.0,) * 3, nothing)) is not None
+
+
 def test_motion_check_of_joints_goes_by_their_positions():
     def joints(rate):
         return lambda t: ((rate * t, 0.0), ())
@@ -110,5 +119,5 @@ def test_motion_check_reports_that_the_arm_moved_and_begins_anew():
 
 
 def test_motion_check_with_a_timeout_that_makes_no_sense_is_refused_by_name():
-    with pytest.raises(ValueError, match="motion_timeout"):
+    with pytest.raises(ValueError, match="follow_timeout"):
         MotionCheckConfig(timeout=float("nan"))

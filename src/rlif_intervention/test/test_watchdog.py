@@ -59,6 +59,16 @@ def test_watchdog_of_a_human_who_arms_knows_it_from_an_arbiter_that_was_armed_be
     assert w.heartbeat(A, True, 0.2) and not w.heartbeat(A, True, 0.3)
 
 
+def test_watchdog_of_an_arbiter_that_is_back_still_armed_sees_no_human_arm():
+    """Regression: the end of a gap in its heartbeats undid the pause."""
+    w = Watchdog(timeout=0.2)
+    w.heartbeat(A, True, 0.0)
+    assert w.check(0.3) == (True, True) and w.check(0.4) == (True, False)
+    assert not w.heartbeat(A, True, 0.5)
+    assert w.check(0.8) == (True, True), "lost a second time"
+    assert not w.heartbeat(A, False, 0.9) and w.heartbeat(A, True, 1.0)
+
+
 @given(st.lists(st.floats(0.001, 0.5), max_size=50))
 def test_watchdog_with_any_gaps_sends_exactly_while_the_last_heartbeat_is_too_old(gaps):
     w, now = Watchdog(timeout=0.2), 0.0

@@ -78,6 +78,34 @@ def test_watchdog_without_an_arbiter_pauses_and_the_pause_stays_visible_until_a_
     graph.until(lambda: holds[-1].reason_code == PolicyHold.NONE, "the end of the hold")
 
 
+def test_watchdog_that_was_starved_itself_judges_a_turn_later(make_graph, steady):
+    make_graph(lock_step=False)
+    watchdog = WatchdogNode(params())
+    try:
+        watchdog._on_heartbeat(Heartbeat(state=ControlState.HOLD))
+        steady.now += 1.0
+        watchdog._on_timer()
+        assert not watchdog._core.tripped
+        watchdog._on_heartbeat(Heartbeat(state=ControlState.HOLD))  # it was in the queue
+        watchdog._on_timer()
+        assert not watchdog._core.tripped
+        for _ in range(2):  # always late: it acts all the same
+            steady.now += 1.0
+            watchdog._on_timer()
+        assert watchdog._core.tripped
+    finally:
+        watchdog.destroy_node()
+
+
+def test_watchdog_that_is_started_again_withdraws_its_hold(make_graph):
+    graph = make_graph(lock_step=False)
+    holds = []
+    graph.world.create_subscription(PolicyHold, "policy_hold", holds.append, LATCHED)
+    graph.add(WatchdogNode(params()))
+    graph.until(lambda: holds, "a message of the new process")
+    assert (holds[0].source, holds[0].reason_code) == ("/watchdog", PolicyHold.NONE)
+
+
 def test_watchdog_of_an_unknown_output_is_refused(make_graph):
     make_graph(lock_step=False)
     with pytest.raises(ValueError, match="found 'joints', expected one of twist"):

@@ -37,6 +37,7 @@ from rlif_node.running import run
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
+from rlif_intervention.arbitration import ARMED
 from rlif_intervention.arbitration import ControlState as State
 from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
@@ -128,6 +129,9 @@ class ResetNode(Node):
         goal = goal_from(p)
         self._planner = planner(self, p)
         self._state: State | None = None
+        self._lost = (
+            False  # the arbiter's heartbeat was: no armed state counts until one that is not
+        )
         self._heartbeat = Heartbeat(p["arbiter_timeout"])
         self._stops: set[str] = set()  # topics on which a stop stands
         self._control_reason = self._published_reason = ""
@@ -163,7 +167,10 @@ class ResetNode(Node):
     # ---- the arbiter
 
     def _on_control(self, m: ControlState) -> None:
-        self._state, self._control_reason = State(m.state), m.reason
+        """An armed state after a lost heartbeat may be the one of before: it needs a human."""
+        state = State(m.state)
+        self._lost = self._lost and state in ARMED
+        self._state, self._control_reason = None if self._lost else state, m.reason
         self._watch()
 
     def _on_heartbeat(self, m: HeartbeatMessage) -> None:
@@ -181,7 +188,7 @@ class ResetNode(Node):
     def _watch(self) -> None:
         """Nothing but this stops a planned motion: not Servo's pause, not the arbiter's zeros."""
         if self._heartbeat.ever and self._heartbeat.problem(time.monotonic()):
-            self._state = None  # its last state no longer holds
+            self._state, self._lost = None, True  # its last state no longer holds
         problem = self._may_move()
         if problem:
             self._core.stop(problem)
@@ -198,7 +205,8 @@ class ResetNode(Node):
         if self._state is State.HOLD:
             return ""
         if self._state is None:
-            return "the arbiter has not published its state since its heartbeat was lost: disarm and arm it"
+            lost = "its heartbeat was lost" if self._lost else "this node was started"
+            return f"the arbiter has published no state that counts since {lost}: disarm and arm it"
         if self._state in (State.POLICY, State.OPERATOR):
             return f"{self._state.name} controls the arm: end the episode first"
         return f"the arbiter is in {self._state.name} ({self._control_reason}): arm first"

@@ -14,6 +14,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rlif_node.qos import LATCHED
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 from waiting import scaled
@@ -149,12 +150,19 @@ def test_reset_whose_arbiter_dies_stops_the_arm(bench, rig):
     assert len(planner.goals) == 1 and servo.paused
     answer = call()
     assert not answer.success and "has it died" in answer.message
-    bench.lives = True  # another arbiter, which has not told its state yet
+    bench.lives = True  # its heartbeat was only late: it repeats the state that it had
     bench.until(lambda: "disarm and arm" in call().message, "still refused")
+    seen = bench.listen(ControlState, "control_state", LATCHED)
+    bench.until(lambda: seen, "the latched state")
+    bench.say(ControlState.HOLD)
+    bench.until(lambda: len(seen) > 1, "the state again")
+    assert "disarm and arm" in call().message, "no reset without a human"
     assert len(planner.goals) == 1 and servo.paused
+    bench.say(ControlState.DISARMED)
+    bench.until(lambda: "arm first" in call().message, "a human has disarmed")
     bench.say(ControlState.HOLD)
     planner.wait = False
-    bench.until(lambda: call().success, "a reset under the new arbiter")
+    bench.until(lambda: call().success, "a reset after a human has armed")
 
 
 def test_reset_whose_cancel_is_lost_repeats_it(bench, rig):

@@ -16,14 +16,14 @@ _TEXT = {
         <device>.timeout <device>.topic <device>.triggers <device>.turbo_button
         <lock>.priority <lock>.timeout <lock>.topic action_frame angular_scale arm_dwell
         axes command_frame command_rate console control_rate device_timeout devices
-        ee_pose.tf episode_timeout fault_on_foreign_command gripper_interval
+        ee_pose.tf episode_timeout fault_on_foreign_command follow_timeout gripper_interval
         gripper_threshold hold_timeout joint_latency joint_position_max joint_position_min
         joint_scale label_only linear_scale lock_step lock_step_timeout locks
         max_angular_acceleration max_angular_deceleration max_angular_speed
         max_joint_acceleration max_joint_deceleration max_joint_lead max_joint_velocity
         max_linear_acceleration max_linear_deceleration max_linear_jerk max_linear_speed
-        minimum_length motion_timeout observation_timeout output policy_timeout pose_latency
-        pose_timeout release_dwell require_operator speed_scale stall_timeout stop_topics
+        minimum_length observation_timeout output policy_timeout pose_latency pose_timeout
+        release_dwell require_operator speed_scale stall_timeout stop_topics
         trajectory_horizon workspace_max workspace_min
     """,
     "console": """

@@ -87,7 +87,8 @@ class PolicyNode(Node):
             self._start_from(Path(value["checkpoint"]))
         self._publisher = self.create_publisher(PolicyAction, "policy_action", RELIABLE)
         self._hold = self.create_publisher(PolicyHold, "policy_hold", LATCHED)
-        self._problem = ""  # why it cannot answer
+        self._problem: str | None = None  # why it cannot answer; None: not published yet
+        self._publish_hold("")  # withdraws what this node published before it was restarted
         self.create_subscription(PolicyWeights, "weights", self._on_weights, LATCHED)
         # The newest alone: a policy slower than the control rate skips ticks and does not fall behind.
         self.create_subscription(Observation, "observation", self._on_observation, RELIABLE_1)
@@ -134,7 +135,7 @@ class PolicyNode(Node):
         self._publisher.publish(answer)
 
     def _publish_hold(self, problem: str) -> None:
-        if not problem and not self._problem:
+        if not problem and self._problem == "":
             return
         self._problem = problem
         code = HoldReason.OTHER if problem else HoldReason.NONE

@@ -174,6 +174,14 @@ def test_policy_with_a_state_of_another_length_does_not_answer(graph, capfd):
     graph.until(lambda: holds[-1].reason_code == PolicyHold.NONE, "the end of the hold")
 
 
+def test_policy_that_is_started_again_withdraws_its_hold(graph):
+    rig = PolicyRig(graph)
+    holds = []
+    rig.node.create_subscription(PolicyHold, "policy_hold", holds.append, LATCHED)
+    graph.until(lambda: holds, "a message without any observation")
+    assert (holds[0].source, holds[0].reason_code) == ("/policy", PolicyHold.NONE)
+
+
 def test_policy_that_is_behind_answers_the_newest_observation_alone(graph):
     """Regression: it answered ten old ones first, one after the other, and never caught up."""
     rig = PolicyRig(graph, deterministic=True)
