@@ -30,6 +30,7 @@ def start(graph, steps=0, **values):
         "auto_start": True,
         "max_steps": 0 if steps else 10,
         "settle_time": 0.0,
+        "arm_dwell": 0.0,
         "wait_for_recorder": False,
     }
     graph.add(EpisodeNode(params(**(defaults | values))))
