@@ -271,6 +271,7 @@ class EpisodeNode(Node):
         if core.policy_seen and self._policy is not None:
             self.destroy_subscription(self._policy)  # one action is enough
             self._policy = None
+        core.recorder_seen = self.count_publishers(self._replay) > 0
         self._publish(core.check(now, ros))
         self._publish(core.leave_ended(ros))
         if (begun := core.begin_reset(now, ros)) is not None:
@@ -278,8 +279,6 @@ class EpisodeNode(Node):
             self._publish(begun)
         if core.phase is Phase.RESETTING:
             self._call_reset(now)
-        if core.phase in (Phase.READY, Phase.RUNNING):
-            core.recorder_seen = self.count_publishers(self._replay) > 0
         self._publish(core.start(now, ros))
         if core.phase is Phase.READY:
             self._warn(core.waiting_for() or "")

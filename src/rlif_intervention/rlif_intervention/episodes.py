@@ -273,6 +273,8 @@ class EpisodeKeeper:
                 self._control = None  # the last state of an arbiter that has ended stays latched
                 return self._cancel_reset(ros)
             return None
+        if self.config.wait_for_recorder and not self.recorder_seen:
+            self._unrecorded = self._unrecorded or "the recorder ended before the episode"
         self._unrecorded = self._unrecorded or self.recording_problem
         limit = self.config.control_lost_timeout
         if now - self._not_driving_since > limit:

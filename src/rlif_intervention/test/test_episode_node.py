@@ -6,14 +6,22 @@ from __future__ import annotations
 import pytest
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import SetParameters
-from rlif_node.qos import LATCHED
+from rlif_node.qos import LATCHED, RELIABLE_100
 from rlif_node.stamps import to_msg, to_ns
 from ros_graph import params
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
-from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step, TaskSuccess
+from rlif_msgs.msg import (
+    ControlState,
+    Decision,
+    Episode,
+    LearnerStatus,
+    OperatorButtons,
+    Step,
+    TaskSuccess,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -167,6 +175,44 @@ def test_start_button_begins_the_next_episode(make_graph):
     reports(graph, Episode.RUNNING)
 
 
+def buttons_publisher(graph):
+    """In place of the arbiter's, for messages that no device in lock-step sends."""
+    publisher = graph.world.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
+    graph.until(publisher.get_subscription_count, "the episode node's subscription")
+    return publisher
+
+
+def test_start_button_just_after_an_end_is_ignored(make_graph, steady):
+    """A click that was meant for the end of an episode began the reset."""
+    graph = make_graph()
+    start(graph, auto_start=False)
+    buttons = buttons_publisher(graph)
+    press = OperatorButtons(device="pad", pressed=["start"])
+    buttons.publish(press)
+    reports(graph, Episode.RUNNING)
+    buttons.publish(OperatorButtons(device="pad", pressed=["failure"]))
+    buttons.publish(press)
+    reports(graph, Episode.ENDED)
+    idle(graph)
+    assert graph.seen["episode"][-1].phase == Episode.ENDED
+    steady.advance(1.1)
+    buttons.publish(press)
+    reports(graph, Episode.RUNNING, 2)
+
+
+def test_button_of_a_clock_that_is_ahead_does_not_hold_up_the_next_episode(make_graph):
+    """Regression: a joystick on wall time in a simulation left the node in ENDED for ever."""
+    graph = make_graph()
+    start(graph, 3)
+    ahead = graph.world.stamp + 10**15
+    buttons = buttons_publisher(graph)
+    message = OperatorButtons(device="pad", pressed=["failure"])
+    message.header.stamp = to_msg(ahead)
+    buttons.publish(message)
+    assert to_ns(reports(graph, Episode.ENDED)[0].header.stamp) < ahead
+    reports(graph, Episode.RUNNING, 2)
+
+
 def test_pace_with_a_learner_behind_waits(make_graph):
     graph = make_graph()
     start(graph, pace=True)
@@ -206,6 +252,7 @@ def test_episode_without_a_recorder_does_not_begin(make_graph):
     graph.world.press(success=True)
     graph.world.press()
     graph.until(lambda: graph.seen["episode"][-1].id == 2, "the next episode")
+    assert "recorder" in reports(graph, Episode.ENDED)[0].unrecorded
     graph.until(lambda: graph.world.resets >= 2, "its reset")
     idle(graph)
     assert graph.seen["episode"][-1].phase == Episode.READY

@@ -161,6 +161,19 @@ def test_keeper_of_an_episode_that_was_not_recorded_in_part_says_so_until_the_ne
     assert k.end(Outcome.SUCCESS, "", 70).unrecorded == ""
 
 
+@pytest.mark.parametrize("expected", [True, False])
+def test_keeper_whose_recorder_ends_in_the_episode_says_so_if_one_is_expected(expected):
+    k = keeper(wait_for_recorder=expected)
+    k.recorder_seen = True
+    k.start(0.0, 10)
+    k.check(0.1, 20)
+    k.recorder_seen = False
+    k.check(0.2, 30)
+    k.recorder_seen = True  # restarted: a part is missing
+    k.check(0.3, 40)
+    assert ("recorder ended" in k.end(Outcome.SUCCESS, "", 50).unrecorded) is expected
+
+
 def test_keeper_without_a_clock_waits():
     assert keeper().start(0.0, 0) is None
 
