@@ -185,7 +185,8 @@ class EpisodeNode(Node):
         # In simulation the Joy answers an observation, on a robot its clock may be another's.
         now = self._ros()
         stamp = to_ns(m.header.stamp) if self._sim_time else now
-        if problem := stamp_problem(stamp, now, self._sim_time):
+        problem = stamp_problem(stamp, now, self._sim_time)
+        if problem and self._core.phase is Phase.RUNNING:
             self.get_logger().warning(f"buttons of {device}: {problem}: taken as now")
             stamp = now
         if "discard" in pressed:  # before the others: it is what can be made good again
