@@ -239,6 +239,21 @@ def test_reset_that_fails_is_called_again_until_it_works(make_graph, steady, bro
     graph.until(lambda: steady.advance(0.1) or running(graph), "the episode")
 
 
+def test_answer_of_a_reset_that_was_stopped_does_not_end_the_next_one(make_graph, steady):
+    graph = make_graph()
+    graph.world.reset_answers = False
+    start(graph, reset_timeout=1000.0)
+    graph.until(lambda: graph.world.resets == 1, "the call")
+    assert graph.arm(False).success
+    graph.until(lambda: graph.seen["episode"][-1].phase == Episode.READY, "READY")
+    assert graph.arm().success
+    reports(graph, Episode.RESETTING, 2)
+    node = graph.nodes[-1]
+    node._reset_call.set_result(Trigger.Response(success=True))
+    graph.until(lambda: steady.advance(0.1) or graph.world.resets == 2, "a call of its own")
+    assert not running(graph)
+
+
 def test_episode_without_a_recorder_does_not_begin(make_graph):
     """Regression: a recorder that refused its bag had ended, and nothing was recorded."""
     graph = make_graph()
