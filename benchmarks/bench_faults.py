@@ -55,7 +55,7 @@ from rlif_bringup.simulation import graph_environment, reserve_domain
 from rlif_msgs.msg import ControlState, Decision, Episode, PolicyAction, Step
 
 RESULTS = Path(__file__).with_name("results") / "faults.json"
-COMMAND = "/servo_node/delta_twist_cmds"
+COMMAND = "/sim/servo_node/delta_twist_cmds"
 SPEED_LIMIT = 0.12  # m/s: max_linear_speed of config/sim_real_time
 GRACE = 0.1  # s by which a state may be received later than the first command under it
 STOP = 0.35  # s after which a command must be zero once the arm has to stop
@@ -285,13 +285,13 @@ KINDS = (
     _kill("sim_operator", "joy|operator|device"),
     _freeze("sim_operator", "joy|operator|device"),
     _freeze("sim_robot", "ee_pose|observ|pose"),
-    _publish("pose not finite", PoseStamped, "/ee_pose", lambda c: c.pose(math.nan, "base"), "pose"),
-    _publish("pose in another frame", PoseStamped, "/ee_pose", lambda c: c.pose(0.5, "camera"), "frame"),
-    _publish("wrench not finite", WrenchStamped, "/wrench", lambda c: c.wrench(), "wrench",
+    _publish("pose not finite", PoseStamped, "/sim/ee_pose", lambda c: c.pose(math.nan, "base"), "pose"),
+    _publish("pose in another frame", PoseStamped, "/sim/ee_pose", lambda c: c.pose(0.5, "camera"), "frame"),
+    _publish("wrench not finite", WrenchStamped, "/sim/wrench", lambda c: c.wrench(), "wrench",
              operator_may=True),
-    _publish("joy not finite", Joy, "/joy", lambda c: Joy(axes=[math.nan] * 6, buttons=[1, 0, 0, 0]), "joy"),
-    _publish("joy too short", Joy, "/joy", lambda c: Joy(axes=[0.0], buttons=[]), "joy"),
-    _publish("joint_states without its joints", JointState, "/joint_states", lambda c: JointState(), "",
+    _publish("joy not finite", Joy, "/sim/joy", lambda c: Joy(axes=[math.nan] * 6, buttons=[1, 0, 0, 0]), "joy"),
+    _publish("joy too short", Joy, "/sim/joy", lambda c: Joy(axes=[0.0], buttons=[]), "joy"),
+    _publish("joint_states without its joints", JointState, "/sim/joint_states", lambda c: JointState(), "",
              stops=False),
     _publish("policy action not finite", PolicyAction, "policy_action",
              lambda c: c.action([math.nan] * 3, 0), "policy|action"),

@@ -76,17 +76,23 @@ def test_settle_time_of_a_robot_covers_the_last_observation(
 def test_simulated_robot_of_robot_sim_has_the_topics_of_the_graph(
     environment: Mapping[str, str],
 ) -> None:
-    """Nothing tells the graph that it is simulated: no simulated time, no lock-step, all remapped."""
+    """Nothing tells the graph that it is simulated: no simulated time, no lock-step, all remapped.
+
+    All below /sim: on a host with a real Servo it would have been driven by the scripted operator.
+    """
     graph = nodes("robot_sim.launch.yaml", environment, run_directory="run")
     assert "watchdog" in graph and parameters(graph["sim_robot"])["wall_clock"] is True
     for name, process in graph.items():
         assert not parameters(process).get("use_sim_time"), name
         assert not parameters(process).get("lock_step"), name
     command = graph["arbiter"].command
-    assert "command:=/servo_node/delta_twist_cmds" in command
-    assert "servo_node/delta_twist_cmds:=/servo_node/delta_twist_cmds" in graph["sim_robot"].command
+    servo = "servo_node/delta_twist_cmds"
+    assert f"command:=/sim/{servo}" in command
+    assert f"{servo}:=/sim/{servo}" in graph["sim_robot"].command
+    absolute = {word for p in graph.values() for word in p.command if ":=/" in word}
+    assert not [w for w in absolute if not w.partition(":=")[2].startswith(("/sim/", "/rlif"))]
     for topic in ("ee_pose", "wrench", "joint_states"):
-        remap = f"{topic}:=/{topic}"
+        remap = f"{topic}:=/sim/{topic}"
         assert remap in graph["sim_robot"].command and remap in graph["observer"].command
 
 

@@ -261,6 +261,8 @@ class DeviceInput:
         if not self._sparse or self._deadman.live(self._now()):
             self._handlers.reading(name, reading)
         pressed = self._edges.pressed(reading.pressed)
+        if reading.engaged:
+            pressed -= {"start"}  # a stick that is pressed while it drives begins nothing
         if pressed:
             self._handlers.pressed(name, pressed, stamp)
         self._handlers.arrived(name, stamp)

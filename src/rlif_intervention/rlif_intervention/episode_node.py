@@ -22,6 +22,7 @@ Calls
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -75,11 +76,13 @@ PARAMETERS = (
         True,
     ),
     Param("settle_time", 0.2, "s of ROS time between the end and the reset", 0.0, 60.0, True),
+    Param("arm_dwell", 1.0, "s from arming until a reset may begin", 0.0, 10.0),
 )
 CHECK_PERIOD = 0.02  # s of wall time
 HEARTBEAT_PERIOD = 0.05  # s of wall time
 RETRY = 1.0  # s of wall time until a reset that failed is called again
 CLOCK_LAG = 1_000_000_000  # ns of simulated time that /clock may be late
+START_PAUSE = 1.0  # s of wall time after an end in which a start button does nothing
 REMIND = 10.0  # s of wall time between two warnings about one cause
 
 
@@ -94,6 +97,7 @@ def episode_config(p: dict[str, Any]) -> EpisodeConfig:
         reset=p["reset_service"],
         control_lost_timeout=p["control_lost_timeout"],
         settle_time=round(p["settle_time"] * 1e9),
+        arm_dwell=p["arm_dwell"],
         wait_for_policy=p["wait_for_policy"],
         wait_for_recorder=p["wait_for_recorder"],
     )
@@ -122,9 +126,11 @@ class EpisodeNode(Node):
         self._core = EpisodeKeeper(episode_config(self._values))
         self._sim_time = bool(self.get_parameter("use_sim_time").value)
         self._reset_call: Future | None = None
+        self._reset_counts = True  # False: the answer that is awaited does not end the reset
         self._reset_called = 0.0
         self._reset_failed = -RETRY
         self._complaint, self._complained = "", 0.0
+        self._ended = -math.inf
         self._publisher = self.create_publisher(Episode, "episode", LATCHED_10)
         self._heartbeat = self.create_publisher(Heartbeat, "episode_heartbeat", RELIABLE_1)
         self._instance_id = list(own_instance_id())
@@ -177,13 +183,22 @@ class EpisodeNode(Node):
     def _on_buttons(self, m: OperatorButtons) -> None:
         pressed, device = m.pressed, m.device
         # In simulation the Joy answers an observation, on a robot its clock may be another's.
-        stamp = to_ns(m.header.stamp) if self._sim_time else self._ros()
+        now = self._ros()
+        stamp = to_ns(m.header.stamp) if self._sim_time else now
+        problem = stamp_problem(stamp, now, self._sim_time)
+        if problem and self._core.phase is Phase.RUNNING:
+            self.get_logger().warning(f"buttons of {device}: {problem}: taken as now")
+            stamp = now
         if "discard" in pressed:  # before the others: it is what can be made good again
             self._publish(self._core.end(Outcome.DISCARDED, f"discard button of {device}", stamp))
         elif "success" in pressed:
             self._publish(self._core.succeed(stamp, f"success button of {device}"))
         elif "failure" in pressed:
             self._publish(self._core.end(Outcome.FAILURE, f"failure button of {device}", stamp))
+        elif "start" in pressed and time.monotonic() - self._ended < START_PAUSE:
+            self.get_logger().info(
+                f"start button of {device}: ignored, less than {START_PAUSE} s after an end"
+            )
         elif "start" in pressed:
             self.get_logger().info(f"start button of {device}: {self._core.request_start()[1]}")
             self._advance()
@@ -257,13 +272,14 @@ class EpisodeNode(Node):
         if core.policy_seen and self._policy is not None:
             self.destroy_subscription(self._policy)  # one action is enough
             self._policy = None
+        core.recorder_seen = self.count_publishers(self._replay) > 0
         self._publish(core.check(now, ros))
         self._publish(core.leave_ended(ros))
-        self._publish(core.begin_reset(ros))
+        if (begun := core.begin_reset(now, ros)) is not None:
+            self._reset_counts = False  # a call in flight is that of a reset that was cancelled
+            self._publish(begun)
         if core.phase is Phase.RESETTING:
             self._call_reset(now)
-        if core.phase is Phase.READY:
-            core.recorder_seen = self.count_publishers(self._replay) > 0
         self._publish(core.start(now, ros))
         if core.phase is Phase.READY:
             self._warn(core.waiting_for() or "")
@@ -278,6 +294,7 @@ class EpisodeNode(Node):
             self._warn("the service reset is not there: is the robot's node running?")
             return
         self._reset_called = now
+        self._reset_counts = True
         self._reset_call = self._reset.call_async(Trigger.Request())
         self._reset_call.add_done_callback(self._on_reset_done)
 
@@ -297,7 +314,8 @@ class EpisodeNode(Node):
         self._reset_call = None
         error, result = call.exception(), call.result() if call.exception() is None else None
         if result is not None and result.success:
-            self._publish(self._core.end_reset(self._ros()))
+            if self._reset_counts:
+                self._publish(self._core.end_reset(self._ros()))
             self._advance()
             return
         self._reset_failed = time.monotonic()
@@ -341,6 +359,7 @@ class EpisodeNode(Node):
         message.header.stamp = to_msg(report.stamp)
         self._publisher.publish(message)
         if report.phase == Phase.ENDED:
+            self._ended = time.monotonic()
             self.get_logger().info(
                 f"episode {report.id}: {report.outcome.name} after {report.steps} steps, "
                 f"{report.operator_steps} by the operator in {report.interventions} take-overs: "

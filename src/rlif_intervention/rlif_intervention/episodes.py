@@ -6,6 +6,8 @@
       +--all episodes done-- ENDED <--success, failure, discard, time limit, ----------+
                                       control lost
 
+RESETTING goes back to READY, not reset, when the arbiter is no longer armed.
+
 No clock and no ROS: `now` is wall time in s of a steady clock, stamps are ROS times in ns.
 """
 
@@ -26,7 +28,10 @@ DRIVING = frozenset({ControlState.POLICY, ControlState.OPERATOR})
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeConfig:
-    """max_steps, max_episodes 0: no limit; control_lost_timeout in s; settle_time in ns."""
+    """max_steps, max_episodes 0: no limit; control_lost_timeout in s; settle_time in ns.
+
+    arm_dwell: s from arming until a reset may begin
+    """
 
     auto_start: bool = False
     max_steps: int = 0
@@ -36,6 +41,7 @@ class EpisodeConfig:
     reset: bool = True
     control_lost_timeout: float = 10.0
     settle_time: int = 0
+    arm_dwell: float = 0.0
     wait_for_policy: bool = False
     wait_for_recorder: bool = False
 
@@ -47,6 +53,8 @@ class EpisodeConfig:
             raise ValueError(
                 f"control_lost_timeout is {self.control_lost_timeout}; expected seconds above 0"
             )
+        if not math.isfinite(self.arm_dwell) or self.arm_dwell < 0.0:
+            raise ValueError(f"arm_dwell is {self.arm_dwell}; expected seconds, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ class EpisodeKeeper:
         self._control: ControlState | None = None
         self._control_reason = ""
         self._control_at = -math.inf
+        self._armed_at = -math.inf
         self._hold = HoldReason.NONE
         self._last_intervention = 0
         self.recording_problem = ""  # why the bag is not written now
@@ -188,6 +197,9 @@ class EpisodeKeeper:
     ) -> Report | None:
         """The arbiter's state. A human who disarms or stops has judged the policy: a failure.
 
+        It also withdraws the request for an episode, and no reset outlasts the armed state: arming
+        alone must move nothing.
+
         hold: what the robot's side, or an arm that does not follow, says against driving
         """
         self._control_at, self._hold = now, hold
@@ -195,9 +207,13 @@ class EpisodeKeeper:
             self._not_driving_since = math.inf
         elif self._control in DRIVING:
             self._not_driving_since = now
+        if state in ARMED and self._control not in ARMED:
+            self._armed_at = now
+        if by_human and state not in ARMED and state is not self._control:
+            self._requested = False
         self._control, self._control_reason = state, reason
         if self.phase is not Phase.RUNNING:
-            return None
+            return None if state in ARMED else self._cancel_reset(ros)
         if by_human and state not in ARMED:
             return self.end(Outcome.FAILURE, f"aborted: {reason}", ros)
         if state is ControlState.DISARMED:
@@ -255,7 +271,10 @@ class EpisodeKeeper:
         if self.phase is not Phase.RUNNING:
             if now - self._control_at > CONTROL_TIMEOUT:
                 self._control = None  # the last state of an arbiter that has ended stays latched
+                return self._cancel_reset(ros)
             return None
+        if self.config.wait_for_recorder and not self.recorder_seen:
+            self._unrecorded = self._unrecorded or "the recorder ended before the episode"
         self._unrecorded = self._unrecorded or self.recording_problem
         limit = self.config.control_lost_timeout
         if now - self._not_driving_since > limit:
@@ -286,13 +305,20 @@ class EpisodeKeeper:
         self.phase = Phase.READY
         return self.report(ros)
 
-    def begin_reset(self, ros: int) -> Report | None:
+    def begin_reset(self, now: float, ros: int) -> Report | None:
         """READY -> RESETTING, if an episode is wanted and the arm may move."""
         if self.phase is not Phase.READY or self.reset_done or not self.wanted:
             return None
-        if self._unarmed() is not None:
+        if self._unarmed() is not None or now < self._armed_at + self.config.arm_dwell:
             return None
         self.phase = Phase.RESETTING
+        return self.report(ros)
+
+    def _cancel_reset(self, ros: int) -> Report | None:
+        """RESETTING -> READY: after the next arming the reset begins anew."""
+        if self.phase is not Phase.RESETTING:
+            return None
+        self.phase = Phase.READY
         return self.report(ros)
 
     def end_reset(self, ros: int) -> Report | None:

@@ -44,8 +44,8 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     # The scripted operator, and any pad after a look at its numbers.
     "generic": Preset(),
-    # Sticks x y z yaw; RB deadman, LB turbo, right stick pressed: start, A success, B failure, guide discard,
-    # start arm, back stop; Y opens and X closes the gripper.
+    # Sticks x y z yaw; RB deadman, LB turbo, A success, B failure, guide discard, start arm, back stop;
+    # Y opens and X closes the gripper.
     "xbox": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         triggers=(2, 5),
@@ -54,7 +54,6 @@ PRESETS: Mapping[str, Preset] = {
         repeat_limit=WIRELESS,
         deadman=5,
         turbo=4,
-        start=10,
         success=0,
         failure=1,
         discard=8,
@@ -63,8 +62,8 @@ PRESETS: Mapping[str, Preset] = {
         gripper_open=3,
         gripper_close=2,
     ),
-    # Sticks x y z yaw; R1 deadman, L1 turbo, right stick pressed: start, cross success, circle failure, PS
-    # discard, options arm, create stop; triangle opens and square closes the gripper.
+    # Sticks x y z yaw; R1 deadman, L1 turbo, cross success, circle failure, PS discard, options arm,
+    # create stop; triangle opens and square closes the gripper.
     "ps5": Preset(
         axes=(1, 0, 4, -1, -1, 3),
         triggers=(2, 5),
@@ -73,7 +72,6 @@ PRESETS: Mapping[str, Preset] = {
         repeat_limit=WIRELESS,
         deadman=5,
         turbo=4,
-        start=12,
         success=0,
         failure=1,
         discard=10,

@@ -126,6 +126,20 @@ def test_button_tapped_between_two_commands_is_pressed_once():
     assert b.pressed == [("pad", {"arm"})]
 
 
+def test_start_button_is_ignored_while_the_device_is_engaged():
+    """A stick is pressed by accident while it drives."""
+    b = Bench(["pad"], pad__preset="xbox", pad__start_button=10)
+    b.send("pad", pad(), pad(5), pad(5, 10), pad(10), pad(), pad(10))
+    assert b.pressed == [("pad", {"deadman"}), ("pad", {"start"})]
+
+
+@pytest.mark.parametrize(("name", "count"), [("xbox", 9), ("ps5", 11)])
+def test_preset_of_a_gamepad_needs_no_buttons_of_sticks(name, count):
+    """Regression: a start button on a stick was a FAULT for pads that have none there."""
+    b = Bench(["pad"], pad__preset=name)
+    assert b.send("pad", joy(*[0.0] * 8, buttons=[0] * count)) and not b.problems
+
+
 @pytest.mark.parametrize("name", [name for name, p in PRESETS.items() if p.turbo >= 0])
 def test_turbo_of_a_preset_is_full_speed_and_without_it_is_slow(name):
     preset = PRESETS[name]

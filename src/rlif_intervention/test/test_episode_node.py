@@ -6,14 +6,22 @@ from __future__ import annotations
 import pytest
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import SetParameters
-from rlif_node.qos import LATCHED
+from rlif_node.qos import LATCHED, RELIABLE_100
 from rlif_node.stamps import to_msg, to_ns
 from ros_graph import params
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from rlif_intervention.episode_node import EpisodeNode, stamp_problem
-from rlif_msgs.msg import ControlState, Decision, Episode, LearnerStatus, Step, TaskSuccess
+from rlif_msgs.msg import (
+    ControlState,
+    Decision,
+    Episode,
+    LearnerStatus,
+    OperatorButtons,
+    Step,
+    TaskSuccess,
+)
 
 pytestmark = pytest.mark.ros
 
@@ -30,6 +38,7 @@ def start(graph, steps=0, **values):
         "auto_start": True,
         "max_steps": 0 if steps else 10,
         "settle_time": 0.0,
+        "arm_dwell": 0.0,
         "wait_for_recorder": False,
     }
     graph.add(EpisodeNode(params(**(defaults | values))))
@@ -166,6 +175,44 @@ def test_start_button_begins_the_next_episode(make_graph):
     reports(graph, Episode.RUNNING)
 
 
+def buttons_publisher(graph):
+    """In place of the arbiter's, for messages that no device in lock-step sends."""
+    publisher = graph.world.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
+    graph.until(publisher.get_subscription_count, "the episode node's subscription")
+    return publisher
+
+
+def test_start_button_just_after_an_end_is_ignored(make_graph, steady):
+    """A click that was meant for the end of an episode began the reset."""
+    graph = make_graph()
+    start(graph, auto_start=False)
+    buttons = buttons_publisher(graph)
+    press = OperatorButtons(device="pad", pressed=["start"])
+    buttons.publish(press)
+    reports(graph, Episode.RUNNING)
+    buttons.publish(OperatorButtons(device="pad", pressed=["failure"]))
+    buttons.publish(press)
+    reports(graph, Episode.ENDED)
+    idle(graph)
+    assert graph.seen["episode"][-1].phase == Episode.ENDED
+    steady.advance(1.1)
+    buttons.publish(press)
+    reports(graph, Episode.RUNNING, 2)
+
+
+def test_button_of_a_clock_that_is_ahead_does_not_hold_up_the_next_episode(make_graph):
+    """Regression: a joystick on wall time in a simulation left the node in ENDED for ever."""
+    graph = make_graph()
+    start(graph, 3)
+    ahead = graph.world.stamp + 10**15
+    buttons = buttons_publisher(graph)
+    message = OperatorButtons(device="pad", pressed=["failure"])
+    message.header.stamp = to_msg(ahead)
+    buttons.publish(message)
+    assert to_ns(reports(graph, Episode.ENDED)[0].header.stamp) < ahead
+    reports(graph, Episode.RUNNING, 2)
+
+
 def test_pace_with_a_learner_behind_waits(make_graph):
     graph = make_graph()
     start(graph, pace=True)
@@ -192,6 +239,21 @@ def test_reset_that_fails_is_called_again_until_it_works(make_graph, steady, bro
     graph.until(lambda: steady.advance(0.1) or running(graph), "the episode")
 
 
+def test_answer_of_a_reset_that_was_stopped_does_not_end_the_next_one(make_graph, steady):
+    graph = make_graph()
+    graph.world.reset_answers = False
+    start(graph, reset_timeout=1000.0)
+    graph.until(lambda: graph.world.resets == 1, "the call")
+    assert graph.arm(False).success
+    graph.until(lambda: graph.seen["episode"][-1].phase == Episode.READY, "READY")
+    assert graph.arm().success
+    reports(graph, Episode.RESETTING, 2)
+    node = graph.nodes[-1]
+    node._reset_call.set_result(Trigger.Response(success=True))
+    graph.until(lambda: steady.advance(0.1) or graph.world.resets == 2, "a call of its own")
+    assert not running(graph)
+
+
 def test_episode_without_a_recorder_does_not_begin(make_graph):
     """Regression: a recorder that refused its bag had ended, and nothing was recorded."""
     graph = make_graph()
@@ -201,10 +263,11 @@ def test_episode_without_a_recorder_does_not_begin(make_graph):
     replay = graph.world.create_publisher(Step, "replay", 10)
     graph.until(lambda: len(decisions_of(graph, 1)) >= 3, "3 decisions")
     graph.world.destroy_publisher(replay)
-    graph.until(lambda: graph.world.count_publishers("replay") == 0, "the recorder's end")
+    graph.until(lambda: not graph.nodes[-1]._core.recorder_seen, "the recorder's end")
     graph.world.press(success=True)
     graph.world.press()
     graph.until(lambda: graph.seen["episode"][-1].id == 2, "the next episode")
+    assert "recorder" in reports(graph, Episode.ENDED)[0].unrecorded
     graph.until(lambda: graph.world.resets >= 2, "its reset")
     idle(graph)
     assert graph.seen["episode"][-1].phase == Episode.READY

@@ -34,12 +34,58 @@ def drive(k, stamps, source=Source.POLICY, onset=False, now=0.0):
 
 def test_keeper_before_a_human_arms_starts_nothing():
     k = EpisodeKeeper(EpisodeConfig(auto_start=True, reset=True))
-    assert k.begin_reset(10) is None and k.start(0.0, 10) is None
+    assert k.begin_reset(0.0, 10) is None and k.start(0.0, 10) is None
     assert "arbiter" in k.waiting_for()
     k.control(ControlState.FAULT, "the stop signal is on", 0.0, 10)
-    assert k.begin_reset(10) is None and "stop signal" in k.waiting_for()
+    assert k.begin_reset(0.0, 10) is None and "stop signal" in k.waiting_for()
     k.control(ControlState.HOLD, "armed", 0.0, 10)
-    assert k.begin_reset(10).phase is Phase.RESETTING
+    assert k.begin_reset(0.0, 10).phase is Phase.RESETTING
+
+
+@pytest.mark.parametrize("state", [ControlState.DISARMED, ControlState.FAULT])
+def test_keeper_of_a_human_who_stops_forgets_the_request_and_the_reset_that_runs(state):
+    """Regression: a request made before the stop moved the arm as soon as it was armed again."""
+    k = keeper(auto_start=False, reset=True)
+    k.request_start()
+    assert k.begin_reset(0.0, 10).phase is Phase.RESETTING
+    assert k.control(state, "stopped", 1.0, 20, by_human=True).phase is Phase.READY
+    assert k.end_reset(30) is None, "an answer of the reset that was stopped"
+    k.control(ControlState.HOLD, "armed", 2.0, 40)
+    assert k.begin_reset(9.0, 50) is None and "start_episode" in k.waiting_for()
+    k.request_start()
+    assert k.begin_reset(9.0, 60).phase is Phase.RESETTING
+
+
+def test_keeper_with_a_request_while_disarmed_keeps_it_when_the_state_is_repeated():
+    k = keeper(auto_start=False, reset=True)
+    k.control(ControlState.DISARMED, "disarmed", 1.0, 10, by_human=True)
+    k.request_start()
+    k.control(ControlState.DISARMED, "disarmed", 2.0, 20, by_human=True)
+    k.control(ControlState.HOLD, "armed", 3.0, 30)
+    assert k.begin_reset(3.0, 40).phase is Phase.RESETTING
+
+
+def test_keeper_with_a_reset_that_lost_its_arbiter_begins_it_anew_once_armed():
+    k = keeper(reset=True, arm_dwell=1.0)
+    assert k.begin_reset(1.0, 10).phase is Phase.RESETTING
+    assert k.check(CONTROL_TIMEOUT + 0.1, 20).phase is Phase.READY
+    assert k.begin_reset(4.0, 30) is None
+    k.control(ControlState.HOLD, "armed", 5.0, 40)
+    assert k.begin_reset(6.0, 50).phase is Phase.RESETTING
+
+
+def test_keeper_after_arming_resets_once_the_dwell_is_over_and_then_without_one():
+    k = keeper(reset=True, arm_dwell=1.0)
+    k.control(ControlState.HOLD, "armed", 0.9, 10)  # repeated
+    assert k.begin_reset(0.99, 10) is None and k.phase is Phase.READY
+    assert k.begin_reset(1.0, 20).phase is Phase.RESETTING
+    k.control(ControlState.FAULT, "stalled", 2.0, 30)
+    assert k.phase is Phase.READY
+    k.control(ControlState.HOLD, "armed", 3.0, 40)
+    assert k.begin_reset(3.5, 50) is None
+    assert k.begin_reset(4.0, 60) and k.end_reset(70) and k.start(4.0, 80)
+    k.end(Outcome.SUCCESS, "", 90)
+    assert k.leave_ended(100) and k.begin_reset(4.1, 100), "episodes follow each other"
 
 
 def test_keeper_without_a_recorder_waits_at_first_and_when_it_is_gone():
@@ -76,7 +122,7 @@ def test_keeper_before_the_first_policy_action_waits():
 def test_keeper_of_an_arm_that_cannot_be_driven_waits_and_names_the_cause(hold):
     k = keeper(reset=True)
     k.control(ControlState.HOLD, "paused by the watchdog", 0.0, 1, hold=hold)
-    assert k.begin_reset(10) and k.end_reset(20), "a planned reset pauses Servo itself"
+    assert k.begin_reset(0.0, 10) and k.end_reset(20), "a planned reset pauses Servo itself"
     assert k.start(0.0, 30) is None and "paused by the watchdog" in k.waiting_for()
     k.control(ControlState.HOLD, "no episode", 0.0, 1)
     assert k.start(0.0, 40).phase is Phase.RUNNING
@@ -113,6 +159,19 @@ def test_keeper_of_an_episode_that_was_not_recorded_in_part_says_so_until_the_ne
     k.leave_ended(50)
     k.start(0.3, 60)
     assert k.end(Outcome.SUCCESS, "", 70).unrecorded == ""
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_keeper_whose_recorder_ends_in_the_episode_says_so_if_one_is_expected(expected):
+    k = keeper(wait_for_recorder=expected)
+    k.recorder_seen = True
+    k.start(0.0, 10)
+    k.check(0.1, 20)
+    k.recorder_seen = False
+    k.check(0.2, 30)
+    k.recorder_seen = True  # restarted: a part is missing
+    k.check(0.3, 40)
+    assert ("recorder ended" in k.end(Outcome.SUCCESS, "", 50).unrecorded) is expected
 
 
 def test_keeper_without_a_clock_waits():
@@ -327,6 +386,12 @@ def test_pacer_with_gaps_that_stand_for_no_step_does_not_add_them_up():
 def test_config_with_negative_numbers_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} is -1"):
         EpisodeConfig(**{name: -1})
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+def test_config_with_an_arm_dwell_that_is_no_time_is_refused(bad):
+    with pytest.raises(ValueError, match="arm_dwell is"):
+        EpisodeConfig(arm_dwell=bad)
 
 
 OPS = st.sampled_from(

@@ -31,8 +31,8 @@ _TEXT = {
         namespaces port robot tls token_file
     """,
     "episode": """
-        auto_start control_lost_timeout evaluation max_episodes max_steps pace reset_service
-        reset_timeout settle_time wait_for_policy wait_for_recorder
+        arm_dwell auto_start control_lost_timeout evaluation max_episodes max_steps pace
+        reset_service reset_timeout settle_time wait_for_policy wait_for_recorder
     """,
     "gripper": """
         gripper_action gripper_closed gripper_command_timeout gripper_goal_timeout
