@@ -78,7 +78,7 @@ from .arbiter import Arbiter, Command
 from .arbiter_messages import decision_message, intervention_message
 from .arbiter_parameters import PARAMETERS, arbiter_config
 from .cadence import Cadence
-from .command_publishers import foreign_publishers
+from .command_publishers import CommandPublishers
 from .device_inputs import Handlers, device_names, make_rack
 from .devices import DeviceRack, Reading
 from .diagnostic_messages import diagnostic_array
@@ -116,6 +116,7 @@ class ArbiterNode(Node):
         self._listens = 0 if p["lock_step"] else LISTEN_BEATS  # heartbeats until it acts
         self._episode_timeout: float = 0.0 if p["lock_step"] else p["episode_timeout"]
         self._episode_alive: float | None = None  # time of its last heartbeat
+        self._command_publishers = CommandPublishers(self.get_namespace(), self.get_name())
         self._fault_on_foreign: bool = p["fault_on_foreign_command"]
         self._lock_step: LockStep[PolicyAction] | None = None
         if p["lock_step"]:
@@ -461,7 +462,7 @@ class ArbiterNode(Node):
         topic = self._output.publisher.topic_name
         infos = self.get_publishers_info_by_topic(topic)
         found = [(info.node_namespace, info.node_name) for info in infos]
-        foreign = foreign_publishers(found, self.get_namespace(), self.get_name())
+        foreign = self._command_publishers.foreign(found)
         warning = f"{foreign} publishes on {topic} too, past all limits: end it" if foreign else ""
         if warning and warning != self._core.warning:
             self.get_logger().error(warning)
