@@ -120,6 +120,7 @@ class StepCounts:
     episodes: int = 0  # ended, evaluation and discarded ones left out
     lost: int = 0
     last_sequence: int | None = None
+    last_stamp: int = 0  # ns, of the Step of last_sequence; 0: not known
     at_episode_end: bool = True
     _last: tuple[int, int] = (0, -1)  # episode and step index of the step before
     # Before a jump: sequence, episode and step index, and how many steps it counted as lost.
@@ -128,18 +129,19 @@ class StepCounts:
     _driven: int = 0
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
 
-    def add(self, step: StepFacts) -> None:
+    def add(self, step: StepRecord) -> None:
         """A step that was taken in."""
-        self._follow(step)
+        self._follow(step, step.stamp)
         self.steps += not step.evaluation
 
     def drop(self, step: StepFacts) -> None:
         """A step that came but cannot be used: as one that was lost, which ends what it ends."""
-        self._follow(step)
+        self._follow(step, 0)
         self.lost += 1
 
-    def _follow(self, step: StepFacts) -> None:
+    def _follow(self, step: StepFacts, stamp: int) -> None:
         self._count_missing(step)
+        self.last_stamp = stamp
         self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
         if step.evaluation:
             return
@@ -181,9 +183,9 @@ class StepCounts:
         return before < step.sequence <= after or after < before < step.sequence
 
     @property
-    def last_place(self) -> tuple[int, int]:
-        """Episode and step index of the Step of `last_sequence`."""
-        return self._last
+    def last_place(self) -> tuple[int, int, int]:
+        """Episode, step index and stamp of the Step of `last_sequence`."""
+        return *self._last, self.last_stamp
 
     @property
     def intervention_rate(self) -> float:
@@ -198,6 +200,7 @@ class StepCounts:
             "episodes": self.episodes,
             "lost_steps": self.lost,
             "last_sequence": self.last_sequence,
+            "last_stamp": self.last_stamp,
             "at_episode_end": self.at_episode_end,
             "last": list(self._last),
             "jump": None if self._jump is None else list(self._jump),
@@ -216,6 +219,7 @@ class StepCounts:
         under_way = {**StepCounts().state(), **state}
         episode, index = under_way["last"]
         self.last_sequence, self._last = under_way["last_sequence"], (episode, index)
+        self.last_stamp = int(under_way["last_stamp"])
         jump = under_way["jump"]
         self._jump = None if jump is None else (jump[0], jump[1], jump[2], jump[3])
         self.at_episode_end = bool(under_way["at_episode_end"])
@@ -279,7 +283,7 @@ class Trainer:
         self.stopped = False  # no update is ever due again
         self.metrics: dict[str, float] = {}
         self.dropped_updates = 0  # that were due, and are not any more
-        self._kept_updates = 0  # none of the first so many is dropped: they waited for demonstrations
+        self._kept_updates = 0  # of the first so many none is dropped: demonstrations held them up
         self.update_seconds = 0.0  # mean duration of the last updates but the first; 0: none yet
         self.timed_updates = 0  # of this process
         self._speed = Speed()

@@ -301,7 +301,8 @@ def test_without_demonstrations_the_normaliser_stays_at_0_and_1(caplog):
         trainer.receive(replace(step, state=step.state + 100.0))
     drain(trainer)
     normaliser = trainer.algorithm.actor.normaliser
-    assert trainer.algorithm.updates and not normaliser.offset.any() and (normaliser.scale == 1).all()
+    assert trainer.algorithm.updates
+    assert not normaliser.offset.any() and (normaliser.scale == 1).all()
     assert caplog.text.count("no demonstrations") == 1
 
 
