@@ -2,10 +2,11 @@
 """A learner that was killed while Steps are recorded goes on from the recorder's bag."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 from learner_graph import SMALL, LearnerGraph
-from step_bags import make_episodes, write_unfinished_bag
+from step_bags import PERIOD, make_episodes, write_unfinished_bag
 from waiting import scaled
 
 from rlif_learner.data.checkpoint import CheckpointStore
@@ -15,11 +16,9 @@ from rlif_learner.data.checkpoint import CheckpointStore
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_learner_that_was_killed_takes_each_recorded_step_once(start_node, tmp_path):
-    run, steps, graph = (
-        {"run_directory": tmp_path},
-        make_episodes(episodes=6, length=5),
-        LearnerGraph(),
-    )
+    made = make_episodes(episodes=6, length=5)
+    steps = [replace(step, stamp=step.sequence * PERIOD) for step in made]
+    run, graph = {"run_directory": tmp_path}, LearnerGraph()
     try:
         process = start_node("rlif_learner", "learner", **SMALL, **run, checkpoint_every=1)
         graph.listen()
@@ -35,8 +34,13 @@ def test_learner_that_was_killed_takes_each_recorded_step_once(start_node, tmp_p
         status = graph.wait_for(36)
         assert (status.lost_steps, status.transitions) == (0, 30)
         graph.remove(learner)
+        graph.restart_recorder()
+        learner = graph.start_learner(run_directory=str(tmp_path), resume=str(tmp_path))
+        graph.send([replace(step, stamp=step.stamp + 10**12) for step in steps[6:12]])
+        graph.wait_for(42)  # Steps with the numbers of earlier ones
+        graph.remove(learner)
     finally:
         graph.close()
     store = CheckpointStore(tmp_path)
     manifest = store.verify(store.paths()[-1])
-    assert manifest["buffers"]["online"]["state"]["total"] == 36
+    assert manifest["buffers"]["online"]["state"]["total"] == 42

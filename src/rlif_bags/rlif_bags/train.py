@@ -128,6 +128,7 @@ def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:
     for bag in data.bags:
         _load_bag(bag, data, report, trainer.receive, [trainer.buffers.online, prior])
         trainer.counts.last_sequence = None  # the next bag has its own count
+    trainer.demonstrated = True  # all data are there: the state is normalised by them
 
 
 def _load_bag(

@@ -74,6 +74,8 @@ def assert_equal_steps(found: list[StepRecord], expected: list[StepRecord]) -> N
     for one, other in zip(found, expected, strict=True):
         for name, value in vars(other).items():
             got = getattr(one, name)
+            if name == "stamp":
+                continue  # of the bag
             if name == "images":
                 assert all(np.array_equal(a, b) for a, b in zip(got, value, strict=True))
             elif name == "cameras":

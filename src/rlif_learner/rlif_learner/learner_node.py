@@ -40,7 +40,7 @@ from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.data.labels import SCHEMES
 from rlif_learner.data.prior import open_prior
-from rlif_learner.data.step_messages import record_from_message
+from rlif_learner.data.step_messages import record_from_message, stamp_of
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.memory import free_memory, keep_freed_memory
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
@@ -376,7 +376,7 @@ class LearnerNode(Node):
     # ---- in
 
     def _on_step(self, message: Step) -> None:
-        if self._received is not None and self._received.repeats(message):
+        if self._received is not None and self._received.repeats(message, stamp_of(message)):
             return
         try:
             self._loop.receive(step_record(message, self._keep_images))

@@ -120,6 +120,7 @@ class StepCounts:
     episodes: int = 0  # ended, evaluation and discarded ones left out
     lost: int = 0
     last_sequence: int | None = None
+    last_stamp: int = 0  # ns, of the Step of last_sequence; 0: not known
     at_episode_end: bool = True
     _last: tuple[int, int] = (0, -1)  # episode and step index of the step before
     # Before a jump: sequence, episode and step index, and how many steps it counted as lost.
@@ -128,18 +129,19 @@ class StepCounts:
     _driven: int = 0
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
 
-    def add(self, step: StepFacts) -> None:
+    def add(self, step: StepRecord) -> None:
         """A step that was taken in."""
-        self._follow(step)
+        self._follow(step, step.stamp)
         self.steps += not step.evaluation
 
     def drop(self, step: StepFacts) -> None:
         """A step that came but cannot be used: as one that was lost, which ends what it ends."""
-        self._follow(step)
+        self._follow(step, 0)
         self.lost += 1
 
-    def _follow(self, step: StepFacts) -> None:
+    def _follow(self, step: StepFacts, stamp: int) -> None:
         self._count_missing(step)
+        self.last_stamp = stamp
         self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
         if step.evaluation:
             return
@@ -181,9 +183,9 @@ class StepCounts:
         return before < step.sequence <= after or after < before < step.sequence
 
     @property
-    def last_place(self) -> tuple[int, int]:
-        """Episode and step index of the Step of `last_sequence`."""
-        return self._last
+    def last_place(self) -> tuple[int, int, int]:
+        """Episode, step index and stamp of the Step of `last_sequence`."""
+        return *self._last, self.last_stamp
 
     @property
     def intervention_rate(self) -> float:
@@ -198,6 +200,7 @@ class StepCounts:
             "episodes": self.episodes,
             "lost_steps": self.lost,
             "last_sequence": self.last_sequence,
+            "last_stamp": self.last_stamp,
             "at_episode_end": self.at_episode_end,
             "last": list(self._last),
             "jump": None if self._jump is None else list(self._jump),
@@ -216,6 +219,7 @@ class StepCounts:
         under_way = {**StepCounts().state(), **state}
         episode, index = under_way["last"]
         self.last_sequence, self._last = under_way["last_sequence"], (episode, index)
+        self.last_stamp = int(under_way["last_stamp"])
         jump = under_way["jump"]
         self._jump = None if jump is None else (jump[0], jump[1], jump[2], jump[3])
         self.at_episode_end = bool(under_way["at_episode_end"])
@@ -275,10 +279,11 @@ class Trainer:
         self.evaluation = EvaluationCounts()
         # Whether the state's normaliser has its numbers: given, or fitted before the first update.
         self._normalised = bool(algorithm.spec.state_offset or algorithm.spec.state_scale)
-        self._demonstrated = False  # there are demonstrations that were not received
+        self.demonstrated = False  # there are demonstrations, or all data, that were not received
         self.stopped = False  # no update is ever due again
         self.metrics: dict[str, float] = {}
         self.dropped_updates = 0  # that were due, and are not any more
+        self._kept_updates = 0  # of the first so many none is dropped: demonstrations held them up
         self.update_seconds = 0.0  # mean duration of the last updates but the first; 0: none yet
         self.timed_updates = 0  # of this process
         self._speed = Speed()
@@ -302,7 +307,7 @@ class Trainer:
 
     def add_prior(self, step: StepRecord) -> None:
         """One step of a demonstration that was not received: it makes no update due."""
-        self._demonstrated = True
+        self.demonstrated = True
         self._add_demonstration(step)
 
     def _add_demonstration(self, step: StepRecord) -> None:
@@ -335,15 +340,23 @@ class Trainer:
     def _waits_for_demonstrations(self) -> bool:
         """Whether the state's normaliser shall see more of them first."""
         wanted = min(self.config.prior_episodes, NORMALISED_EPISODES)
-        return not (self._normalised or self._demonstrated) and self.counts.episodes < wanted
+        return not (self._normalised or self.demonstrated) and self.counts.episodes < wanted
 
     def _normalise(self) -> None:
-        """Fit the state's normaliser to what the buffers hold, for good: the networks learn with it."""
+        """Fit the state's normaliser to the demonstrations, for good: the networks learn with it.
+
+        Without any, the first Steps may all be of an arm at rest: it stays at 0 and 1.
+        """
+        self._normalised = True
+        if not (self.demonstrated or self.config.prior_episodes):
+            log.info("no demonstrations: the state's offset stays 0 and its scale 1")
+            return
+        if not self.demonstrated:
+            self._kept_updates = self.algorithm.updates + self.backlog
         buffers = [b for b in (self.buffers.prior, self.buffers.online) if b is not None]
         states = np.concatenate([buffer.states() for buffer in buffers])
         normaliser = self.algorithm.actor.normaliser
         normaliser.fit(states)
-        self._normalised = True
         offset, scale = (
             [float(f"{value:.3g}") for value in numbers[: states.shape[1]].tolist()]
             for numbers in (normaliser.offset, normaliser.scale)
@@ -367,9 +380,10 @@ class Trainer:
     def drop_backlog(self, longest: float) -> int:
         """Take back all updates that are due if they would take longer than this, in s.
 
-        Returns how many these are. The Steps stay in the buffers.
+        Returns how many these are. The Steps stay in the buffers. What became due while it waited
+        for demonstrations is not taken back.
         """
-        backlog = self.backlog
+        backlog = self.backlog - max(0, self._kept_updates - self.algorithm.updates)
         if backlog * self.update_seconds <= longest:
             return 0
         self.dropped_updates += backlog
@@ -412,7 +426,12 @@ class Trainer:
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint holds besides algorithm and buffers."""
-        own = {"dropped_updates": self.dropped_updates, "normalised": self._normalised}
+        own = {
+            "dropped_updates": self.dropped_updates,
+            "kept_updates": self._kept_updates,
+            "normalised": self._normalised,
+            "demonstrated": self.demonstrated,
+        }
         return {**self.counts.state(), **own}
 
     def restore(self, counters: dict[str, Any]) -> None:
@@ -421,6 +440,8 @@ class Trainer:
         # Not in earlier versions, which took the spec's numbers.
         self.dropped_updates = int(counters.get("dropped_updates", 0))
         self._normalised |= bool(counters.get("normalised", True))
+        self._kept_updates = int(counters.get("kept_updates", 0))
+        self.demonstrated |= bool(counters.get("demonstrated", False))
 
 
 def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:

@@ -11,6 +11,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.qos import LATCHED, RELIABLE, REPLAY
+from rlif_node.stamps import to_msg
 from waiting import wait_until
 
 from rlif_learner.learner_node import LearnerNode
@@ -44,6 +45,7 @@ def step_message(step):
         source=int(step.source), onset=step.onset, intervention_id=step.intervention_id,
         evaluation=step.evaluation,
     )  # fmt: skip
+    message.header.stamp = to_msg(step.stamp)
     message.state = array.array("f", step.state.tobytes())
     message.executed_action = array.array("f", step.action.tobytes())
     message.images = image_messages(step.images)
@@ -106,6 +108,11 @@ class LearnerGraph:
         ]  # fmt: skip
         self.until(lambda: self.statuses, "the first status", START)
         self.until(self.replay.get_subscription_count, "the learner's subscription")
+
+    def restart_recorder(self):
+        """It repeats nothing of what it sent before."""
+        self.node.destroy_publisher(self.replay)
+        self.replay = self.node.create_publisher(Step, "replay", REPLAY)
 
     def send(self, steps):
         for step in steps:

@@ -275,6 +275,37 @@ def test_the_normaliser_is_fitted_once_to_the_demonstrations_which_the_first_upd
     np.testing.assert_allclose(normaliser.offset, states.mean(0), atol=1e-6)
 
 
+def test_updates_that_waited_for_demonstrations_are_not_dropped_and_later_ones_are():
+    trainer = make(prior_episodes=2)
+    for step in [*episode(1, 9, 0), *episode(2, 9, 10)]:
+        trainer.receive(step)
+    trainer.update()
+    trainer.update()
+    trainer.update_seconds = 1.0
+    assert (trainer.backlog, trainer.drop_backlog(0.0)) == (18, 0)
+    resumed = make(prior_episodes=2)
+    resumed.restore(json.loads(json.dumps(trainer.counters())))
+    resumed.buffers, resumed.algorithm.updates = trainer.buffers, trainer.algorithm.updates
+    resumed.update_seconds = 1.0
+    for one in (trainer, resumed):
+        for step in episode(3, 9, 20):
+            one.receive(step)
+        assert (one.backlog, one.drop_backlog(0.0), one.backlog) == (28, 10, 18)
+
+
+def test_without_demonstrations_the_normaliser_stays_at_0_and_1(caplog):
+    """Regression: it was fitted to the first Steps, which may be of an arm at rest."""
+    caplog.set_level("INFO")
+    trainer = make()
+    for step in episode(1, 9, 0):
+        trainer.receive(replace(step, state=step.state + 100.0))
+    drain(trainer)
+    normaliser = trainer.algorithm.actor.normaliser
+    assert trainer.algorithm.updates
+    assert not normaliser.offset.any() and (normaliser.scale == 1).all()
+    assert caplog.text.count("no demonstrations") == 1
+
+
 def test_demonstrations_out_of_bags_are_enough_to_normalise_by():
     trainer = make(prior_episodes=2)
     for step in episode(7, 9, 0):

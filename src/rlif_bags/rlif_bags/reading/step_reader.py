@@ -158,7 +158,7 @@ class StepReader:
         yield replace(
             last, sequence=last.sequence + 1, step_index=last.step_index + 1, is_first=False,
             is_last=True, outcome=Outcome.DISCARDED, source=0, onset=False, intervention_id=0,
-            action=np.zeros(0, np.float32),
+            action=np.zeros(0, np.float32), stamp=0,
         ), message  # fmt: skip
 
     def _check_order(self, record: StepRecord, previous: StepRecord | None, stamp: int) -> None:

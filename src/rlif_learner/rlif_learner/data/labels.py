@@ -24,7 +24,7 @@ SCHEMES = ("onset", "every_step")
 _REMEMBERED = tuple(
     field.name
     for field in fields(StepRecord)
-    if field.name not in ("state", "action", "images", "cameras")
+    if field.name not in ("state", "action", "images", "cameras", "stamp")
 )
 
 

@@ -33,6 +33,12 @@ def image_array(image: Any) -> np.ndarray:
     return data.reshape(height, step)[:, : width * channels].reshape(height, width, channels)
 
 
+def stamp_of(message: Any) -> int:
+    """The stamp of a Step in ns."""
+    stamp = message.header.stamp
+    return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
+
+
 def record_from_message(message: Any) -> StepRecord:
     """The facts of one Step. ValueError for numbers that are no outcome, source or image."""
     names = image_names(message) if message.images else ()
@@ -51,4 +57,5 @@ def record_from_message(message: Any) -> StepRecord:
         action=np.asarray(message.executed_action, dtype=np.float32),
         images=tuple(image_array(image) for image in message.images),
         cameras=names if all(names) else (),
+        stamp=stamp_of(message),
     )

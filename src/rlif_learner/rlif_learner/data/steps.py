@@ -33,6 +33,7 @@ class StepRecord:
     action: np.ndarray = field(default_factory=lambda: _NO_ACTION)  # executed, in [-1, 1]
     images: tuple[np.ndarray, ...] = ()  # uint8 [height, width, channels] each
     cameras: tuple[str, ...] = ()  # names of the images; empty: not known
+    stamp: int = 0  # ns, of the observation; 0: not known
 
     def __post_init__(self) -> None:
         Outcome(self.outcome)  # a number that is none of them raises ValueError here

@@ -34,6 +34,8 @@ def message(step, cameras=(), old=False):
     names = (cameras if old else None) or ["optical_frame"] * len(step.images)
     if not old:
         fields["camera_names"] = list(cameras)
+    sec, nanosec = divmod(fields.pop("stamp"), 10**9)
+    fields["header"] = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
     fields["images"] = [image(*pair) for pair in zip(step.images, names, strict=True)]
     return SimpleNamespace(**fields, executed_action=fields.pop("action"))
 
@@ -42,6 +44,7 @@ def message(step, cameras=(), old=False):
 @pytest.mark.parametrize("cameras", [("wrist", "fixed"), ("wrist", "")])
 def test_record_holds_every_fact_of_the_message(cameras, old):
     for step in vision_doubles.noise_episode(3, 4, ((4, 5, 3), (2, 2, 3)), evaluation=True):
+        step = dataclasses.replace(step, stamp=1_764_000_000_000_000_001)
         record = record_from_message(message(step, cameras, old))
         for name in FACTS:
             np.testing.assert_array_equal(getattr(record, name), getattr(step, name), name)
