@@ -267,6 +267,28 @@ def test_page_out_of_sight_releases_before_the_gap(visit, site, event):
     assert not site.port.held, "the key is still down"
 
 
+@pytest.mark.parametrize(
+    ("key", "event"),
+    [
+        ("KeyW", "keydown', {code: 'MetaLeft', key: 'Meta', metaKey: true}"),
+        ("KeyW", "keyup', {code: 'MetaLeft', key: 'Meta'}"),
+        ("ShiftLeft", "keyup', {code: 'ShiftRight', key: 'Shift'}"),
+    ],
+    ids=["Cmd down", "Cmd up", "Shift up"],
+)
+def test_key_whose_keyup_the_system_keeps_back_releases(visit, site, key, event):
+    page = operate(visit())
+    hold(page, site, key)
+    page.evaluate(f"window.dispatchEvent(new KeyboardEvent('{event}))")
+    is_released(page, site)
+    assert site.hub.robots["/left"].deadman.reason == "", "the page let go, not the console"
+    repeat = f"{{code: '{key}', shiftKey: {str(key != 'KeyW').lower()}, repeat: true}}"
+    page.evaluate(f"window.dispatchEvent(new KeyboardEvent('keydown', {repeat}))")
+    page.wait_for_timeout(300)
+    assert not site.port.held, "the key is still down"
+    page.keyboard.up(key)
+
+
 def test_hidden_page_is_no_operator_for_the_arbiter(visit, site):
     page = operate(visit())
     page.evaluate(

@@ -45,10 +45,13 @@ export class Driving {
   }
 
   onKey(event, down) {
+    // No keyup comes of a key that comes up beside Cmd (macOS), or of the first of two Shifts.
+    if (event.metaKey || event.key === "Meta") return this.release();
+    if (!event.shiftKey && SHIFTS.filter((code) => this.keys.delete(code)).length) this.turn(true);
     const drives = event.code in KEYS || SHIFTS.includes(event.code);
     if (!drives || (down && (isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey))) return;
     if (event.code in KEYS && !isTyping(event.target)) event.preventDefault(); // arrows scroll
-    if (down === this.keys.has(event.code)) return;
+    if (event.repeat || down === this.keys.has(event.code)) return; // a repeat after a release is no new press
     if (down) this.keys.add(event.code);
     else this.keys.delete(event.code);
     this.turn(true);
