@@ -225,6 +225,29 @@ def test_touch_joystick_drives_while_a_finger_is_on_it(visit, site):
     is_released(page, site)
 
 
+def test_pad_is_not_taken_over_by_a_pointer_that_hovers(visit, site):
+    page = operate(visit())
+    page.evaluate("document.querySelector('#pad-xy').scrollIntoView({block: 'center'})")
+
+    def point(kind: str, number: int, right: int) -> None:
+        page.evaluate(
+            """([kind, id, right]) => {
+                const pad = document.querySelector("#pad-xy"), box = pad.getBoundingClientRect();
+                pad.setPointerCapture = () => {}; // there is no such pointer
+                const at = {clientX: box.left + box.width / 2 + right, clientY: box.top + box.height / 2};
+                pad.dispatchEvent(new PointerEvent(kind, {pointerId: id, ...at}));
+            }""",
+            [kind, number, right],
+        )
+
+    point("pointerdown", 11, 200)
+    until(page, lambda: site.port.held and site.port.driven[-1][1][1] < -0.5, "to the right")
+    point("pointermove", 12, -200)
+    point("pointerup", 11, 200)
+    is_released(page, site)
+    assert not any(axes[1] > 0 for _, axes in site.port.driven), "the one that hovers"
+
+
 GAMEPAD = """
 window.pad = {connected: true, mapping: "standard", id: "test pad", axes: [0, 0, 0, 0],
               buttons: Array.from({length: 17}, () => ({pressed: false, value: 0}))};

@@ -82,7 +82,7 @@ export class Driving {
       element.setPointerCapture(event.pointerId);
       move(event);
     });
-    element.addEventListener("pointermove", (event) => this.pointers.has(element) && move(event));
+    element.addEventListener("pointermove", (event) => this.pointers.get(element)?.id === event.pointerId && move(event));
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) element.addEventListener(name, end);
   }
 
