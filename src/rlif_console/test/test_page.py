@@ -268,6 +268,20 @@ def test_gamepad_drives_while_its_deadman_is_held_and_not_when_it_is_unplugged(v
     is_released(page, site)
 
 
+def test_gamepad_of_a_window_without_focus_stops_and_commands_nothing_else(visit, site):
+    page = visit()
+    page.evaluate(GAMEPAD)
+    operate(page)
+    page.wait_for_timeout(200)  # until the page has seen the buttons up
+    page.evaluate("document.hasFocus = () => false; pad.buttons[9].pressed = true")
+    page.wait_for_timeout(200)
+    page.evaluate("delete document.hasFocus")
+    page.wait_for_timeout(200)
+    page.evaluate("document.hasFocus = () => false; pad.buttons[8].pressed = true")
+    until(page, lambda: site.port.commands, "a stop")
+    assert site.port.commands == [("stop", None)]
+
+
 # ---- every way of letting go
 
 

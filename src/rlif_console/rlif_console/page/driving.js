@@ -128,8 +128,9 @@ export class Driving {
     if (!pad) return false;
     for (const [index, name] of Object.entries(BUTTONS)) {
       const down = Boolean(pad.buttons[index]?.pressed);
-      if (down && this.buttons[index] === false) this.command(name);
-      this.buttons[index] = down;
+      const pressed = down && this.buttons[index] === false;
+      this.buttons[index] = down; // before the command: a stop releases, which reads the gamepad again
+      if (pressed && (name === "stop" || document.hasFocus())) this.command(name);
     }
     const pressed = Boolean(pad.buttons[DEADMAN]?.pressed);
     if (!pressed) this.padBlocked = false;
