@@ -2,7 +2,7 @@
 """The console's web server: the page's own files and two WebSockets. No ROS.
 
     /ws        messages of rlif_console.hub; the first one is `hello` with the token
-    /pictures  JPEGs; the page acknowledges each before it gets the next, so none ever queues
+    /pictures  JPEGs; the page acknowledges each of them before it gets more, so none ever queues
 
 Nothing else is served: the page's files are read once at start, and no path names a file.
 """
@@ -214,7 +214,7 @@ class Server:
                     look.shown = {name: look.shown.get(name, 0) for name in names}
                     self._tell(look.robot)
                 elif message["type"] == "ack":
-                    look.acknowledged.set()
+                    look.acknowledge()
         except MessageError as problem:
             await socket.close(
                 code=WSCloseCode.POLICY_VIOLATION, message=str(problem).encode()[:100]
@@ -232,7 +232,7 @@ class Server:
         """The newest pictures, each time after the page has acknowledged the last ones."""
         pictures, loop = self._pictures[look.robot], asyncio.get_running_loop()
         while not socket.closed:
-            await look.acknowledged.wait()
+            await look.all_shown.wait()
             # In a thread: input must not wait for the encoder.
             found = await loop.run_in_executor(
                 self._encoder, pictures.newer, dict(look.shown), self._now()
@@ -240,7 +240,7 @@ class Server:
             if not found:
                 await asyncio.sleep(PICTURE_PERIOD)
                 continue
-            look.acknowledged.clear()
+            look.sent(len(found))
             for name, number, packed in found:
                 if name in look.shown:
                     look.shown[name] = number
@@ -257,11 +257,27 @@ class Server:
 
 @dataclass(eq=False)
 class _Look:
-    """What one page looks at: names of pictures, with the number of the last that it was sent."""
+    """What one page looks at: names of pictures, with the number of the last that it was sent.
+
+    in_flight: pictures that were sent and not acknowledged; all_shown: there are none
+    """
 
     robot: str = ""
     shown: dict[str, int] = field(default_factory=dict)
-    acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: int = 0
+    all_shown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.all_shown.set()
+
+    def sent(self, count: int) -> None:
+        self.in_flight += count
+        self.all_shown.clear()
+
+    def acknowledge(self) -> None:
+        self.in_flight = max(0, self.in_flight - 1)
+        if not self.in_flight:
+            self.all_shown.set()
 
 
 class _Outbox:

@@ -78,7 +78,6 @@ class Page:
 
     async def _look(self, socket: Any) -> None:
         await socket.send_json({"type": "look", "names": ["camera/wrist"]})
-        await socket.send_json({"type": "ack"})
         async for message in socket:
             self.picture = message.data
 

@@ -168,10 +168,9 @@ def test_server_picture_waits_for_the_page_and_old_ones_are_dropped():
             return lambda: np.full((8, 8, 3), level, np.uint8)
 
         socket = await site.socket("/pictures")
-        await socket.send_json({"type": "look", "names": ["camera/wrist"]})
         for level in range(5):
             site.pictures.put("camera/wrist", picture(level), 0.0)
-        await socket.send_json({"type": "ack"})
+        await socket.send_json({"type": "look", "names": ["camera/wrist"]})
         first = await socket.receive_bytes(timeout=10.0)
         assert b"camera/wrist" in first and b"JFIF" in first
         assert int.from_bytes(first[6:10], "little") == 5, "only the newest"
@@ -181,6 +180,32 @@ def test_server_picture_waits_for_the_page_and_old_ones_are_dropped():
             await socket.receive(timeout=0.3)  # not acknowledged
         await socket.send_json({"type": "ack"})
         assert int.from_bytes((await socket.receive_bytes(timeout=10.0))[6:10], "little") == 10
+
+    serve(test)
+
+
+def test_server_pictures_of_two_cameras_wait_until_both_are_acknowledged():
+    async def test(site):
+        names = ["camera/wrist", "camera/fixed", "camera/broken"]
+
+        def put() -> None:
+            for name in names[:2]:
+                site.pictures.put(name, lambda: np.zeros((8, 8, 3), np.uint8), 0.0)
+            site.pictures.put(names[2], lambda: [][0], 0.0)  # fewer images than cameras
+
+        socket = await site.socket("/pictures")
+        put()
+        await socket.send_json({"type": "look", "names": names})
+        for _ in range(2):
+            await socket.receive_bytes(timeout=10.0)
+        put()
+        await socket.send_json({"type": "ack"})
+        await socket.send_json({"type": "look", "names": names})
+        with pytest.raises(asyncio.TimeoutError):
+            await socket.receive(timeout=0.3)  # one of the two is in flight
+        await socket.send_json({"type": "ack"})
+        for _ in range(2):
+            await socket.receive_bytes(timeout=10.0)
 
     serve(test)
 
