@@ -6,7 +6,8 @@ Not thread-safe: one event loop calls it. What pages send are objects with a `ty
     input    the state of the controls, of the operator only (rlif_console.inputs.Frame)
     ping     answered at once with the same `t`: the page's own round-trip time
     lease    `action`: take (or ask for), give_up, hand_over `to` another page
-    command  `name` out of rlif_console.commands; answered with the same `id`
+    command  `name` out of rlif_console.commands; answered with the same `id`; `seen` as in `input`:
+             what a stalled connection kept back is not carried out
 
 What they get: welcome, beat, state, history, answer, pong, refused.
 """
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from .access import Bucket, Role
 from .commands import COMMANDS
-from .inputs import Deadman, DeadmanConfig, Frame, MessageError, number, text
+from .inputs import MAX_SEQUENCE, Deadman, DeadmanConfig, Frame, MessageError, number, text
 from .lease import Lease, LeaseError
 from .status import RobotStatus
 
@@ -266,7 +267,8 @@ class Hub:
             raise MessageError(f"action: found {action!r}, expected take, give_up or hand_over")
         if robot.lease.holder != before:
             self._let_go(robot, "the controls were handed over", now)
-            robot.deadman = Deadman(self._config)
+            # Beats go on counting: none that a page saw under an earlier lease comes again.
+            robot.deadman = Deadman(self._config, robot.deadman.beats)
             robot.heard = now
 
     def _on_command(self, page: Page, message: Mapping[str, Any], now: float) -> None:
@@ -283,8 +285,15 @@ class Hub:
             answer(False, "only the operator may: take the controls first")
         elif name != "stop" and not page.commands.take(now):
             answer(False, "too many commands: wait a moment")
+        elif command.operator and not self._is_fresh(robot, message, now):
+            answer(False, "the connection is too slow: not done")
         else:
             value = command.value(message)
             if name == "stop":
                 self._let_go(robot, "stop", now)
             robot.port.command(name, value, lambda ok, words: self._call(lambda: answer(ok, words)))
+
+    def _is_fresh(self, robot: Robot, message: Mapping[str, Any], now: float) -> bool:
+        """Whether the page had seen a beat that is new enough to drive by when it sent a message."""
+        seen = int(number(message, "seen", 0, MAX_SEQUENCE))
+        return robot.deadman.beats.age(seen, now) <= self._config.max_age

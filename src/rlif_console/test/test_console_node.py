@@ -82,7 +82,8 @@ class Page:
             self.picture = message.data
 
     def command(self, name: str, **more: Any) -> None:
-        message = {"type": "command", "id": 1, "name": name, **more}
+        seen = self.last.get("beat", {}).get("number", 0)
+        message = {"type": "command", "id": 1, "name": name, "seen": seen, **more}
         self._loop.call_soon_threadsafe(self._commands.put_nowait, message)
 
     def close(self) -> None:

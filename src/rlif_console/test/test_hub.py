@@ -50,7 +50,13 @@ class Client:
         self.page = bench.hub.open(role, "", robot, self.received.append, bench.now)
         self.port = bench.ports[robot]
 
+    @property
+    def seen(self) -> int:
+        return max((m["number"] for m in self.received if m["type"] == "beat"), default=0)
+
     def say(self, **message: Any) -> None:
+        if message["type"] == "command":
+            message = {"seen": self.seen} | message
         self.bench.hub.receive(self.page, message, self.bench.now)
 
     def take(self) -> Client:
@@ -61,11 +67,10 @@ class Client:
 
     def push(self, held: bool = True, **changes: Any) -> None:
         self.sequence += 1
-        beats = [m["number"] for m in self.received if m["type"] == "beat"]
         axes = [0.5, 0, 0, 0, 0, 0] if held else [0] * 6
         message = {
             "sequence": self.sequence,
-            "seen": (beats or [0])[-1],
+            "seen": self.seen,
             "present": True,
             "held": held,
             "axes": axes,
@@ -176,6 +181,18 @@ def test_command_with_a_bad_value_is_refused(bench, name, value):
     page = bench.page().take()
     page.say(type="command", id=1, name=name, value=value)
     assert page.of("refused") and not page.port.commands
+
+
+@pytest.mark.parametrize("name", ["arm", "start", "stop", "disarm"])
+def test_command_that_the_network_kept_back_is_carried_out_only_if_it_stops(bench, name):
+    page = bench.page().take()
+    late = page.seen
+    page.say(type="command", id=1, name=name, seen=late)
+    assert page.port.commands == [(name, None)]
+    bench.wait(1.0)
+    page.say(type="command", id=2, name=name, seen=late)
+    stops = name in ("stop", "disarm")
+    assert len(page.port.commands) == 1 + stops and page.of("answer")[-1]["ok"] is stops
 
 
 def test_stop_while_held_releases_before_it_stops(bench):
