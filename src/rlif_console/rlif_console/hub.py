@@ -14,6 +14,7 @@ What they get: welcome, beat, state, history, answer, pong, refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from .status import RobotStatus
 IDLE_PERIOD = 0.05  # s between two messages of the device while the dead-man is up
 BEAT_PERIOD = 0.05  # s
 STATE_PERIOD = 0.1  # s
+STOP_PERIOD = 0.1  # s: stops of one robot that come closer together are carried out as one
 GONE = 5.0  # s without a frame of the operator until another page may take the lease
 MESSAGES = (200.0, 150.0)  # a second, and at once, from one page
 COMMANDS_RATE = (5.0, 10.0)
@@ -54,6 +56,8 @@ class Robot:
     lease: Lease = field(default_factory=Lease)
     heard: float = 0.0  # last frame of the operator
     driven: float = 0.0  # last message of the device
+    stopped: float = -math.inf  # last stop that was carried out
+    stops: list[Done] = field(default_factory=list)  # asked for since: who gets the answer
 
 
 @dataclass(eq=False)
@@ -186,6 +190,7 @@ class Hub:
         for robot in self.robots.values():
             if robot.deadman.check(now):
                 self._drive(robot, now)
+            self._stop(robot, now)
             idle = not robot.deadman.held and robot.lease.holder is not None
             # Silent without an operator who sees the page: the arbiter then knows that nobody can
             # take over.
@@ -287,11 +292,25 @@ class Hub:
             answer(False, "too many commands: wait a moment")
         elif command.operator and not self._is_fresh(robot, message, now):
             answer(False, "the connection is too slow: not done")
+        elif name == "stop":
+            self._let_go(robot, "stop", now)
+            robot.stops.append(answer)
+            self._stop(robot, now)
         else:
             value = command.value(message)
-            if name == "stop":
-                self._let_go(robot, "stop", now)
             robot.port.command(name, value, lambda ok, words: self._call(lambda: answer(ok, words)))
+
+    def _stop(self, robot: Robot, now: float) -> None:
+        """Carry out the stops that are asked for, at once or a moment after the last: none is lost."""
+        if not robot.stops or now - robot.stopped < STOP_PERIOD:
+            return
+        answers, robot.stops, robot.stopped = robot.stops, [], now
+
+        def answer_all(ok: bool, words: str) -> None:
+            for answer in answers:
+                answer(ok, words)
+
+        robot.port.command("stop", None, lambda ok, words: self._call(lambda: answer_all(ok, words)))
 
     def _is_fresh(self, robot: Robot, message: Mapping[str, Any], now: float) -> bool:
         """Whether the page had seen a beat that is new enough to drive by when it sent a message."""

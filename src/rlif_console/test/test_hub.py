@@ -204,6 +204,19 @@ def test_stop_while_held_releases_before_it_stops(bench):
     assert page.port.driven[-1][0] is False, "held on, it must not drive after arming"
 
 
+def test_stops_of_a_page_that_floods_are_joined_and_none_is_lost(bench):
+    operator, watcher = bench.page().take(), bench.page(Role.WATCHER)
+    for number in range(100):
+        watcher.say(type="command", id=number, name="stop")
+    assert watcher.port.commands == [("stop", None)], "the first at once"
+    operator.say(type="command", id=1, name="arm")
+    bench.wait(0.12)
+    assert watcher.port.commands == [("stop", None), ("arm", None), ("stop", None)]
+    assert len(watcher.of("answer")) == 100
+    bench.wait(0.5)
+    assert len(watcher.port.commands) == 3
+
+
 def test_hand_over_while_held_releases_and_moves_the_lease(bench):
     first = bench.page().take()
     second = bench.page()
