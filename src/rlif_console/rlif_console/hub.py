@@ -263,6 +263,11 @@ class Hub:
         if action == "take":
             if page.role < Role.OPERATOR:
                 raise LeaseError("this page may only watch: open it with the operator's token")
+            if robot.status.consoles > 1:
+                raise LeaseError(
+                    f"{robot.status.consoles} consoles publish console/joy: end all but one, or set "
+                    "operate to false there (one that was killed is counted for some seconds)"
+                )
             robot.lease.take(page.number, holder_is_gone=now - robot.heard > GONE)
         elif action == "give_up":
             robot.lease.give_up(page.number)
@@ -310,7 +315,9 @@ class Hub:
             for answer in answers:
                 answer(ok, words)
 
-        robot.port.command("stop", None, lambda ok, words: self._call(lambda: answer_all(ok, words)))
+        robot.port.command(
+            "stop", None, lambda ok, words: self._call(lambda: answer_all(ok, words))
+        )
 
     def _is_fresh(self, robot: Robot, message: Mapping[str, Any], now: float) -> bool:
         """Whether the page had seen a beat that is new enough to drive by when it sent a message."""

@@ -121,6 +121,15 @@ def test_watcher_cannot_take_the_controls(bench):
     assert page.of("refused") and bench.hub.robots["/left"].lease.holder is None
 
 
+def test_take_while_another_console_publishes_the_device_is_refused(bench):
+    page, robot = bench.page(), bench.hub.robots["/left"]
+    robot.status.consoles = 2
+    page.say(type="lease", action="take")
+    assert "2 consoles" in page.of("refused")[-1]["text"] and robot.lease.holder is None
+    robot.status.consoles = 1
+    assert page.take().page.number == robot.lease.holder
+
+
 def test_silence_while_held_releases_within_the_gap(bench):
     page = bench.page().take()
     page.push()
