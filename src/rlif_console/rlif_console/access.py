@@ -45,12 +45,14 @@ class Access:
     address: that it listens on
     token, watch_token: of operators and of watchers; both empty: none is needed
     hosts: names of this machine besides the addresses that it is reached by
+    operate: False: all may only watch
     """
 
     address: str
     token: str = ""
     watch_token: str = ""
     hosts: tuple[str, ...] = ()
+    operate: bool = True
 
     def __post_init__(self) -> None:
         for name in ("token", "watch_token"):
@@ -67,13 +69,14 @@ class Access:
 
     def role(self, token: str) -> Role | None:
         """Of the holder of a token; None: it is wrong. Takes the same time for any wrong one."""
+        highest = Role.OPERATOR if self.operate else Role.WATCHER
         if not self.token:
-            return Role.OPERATOR
+            return highest
         given = token.encode("utf-8", "replace")
         is_operator = hmac.compare_digest(given, self.token.encode())
         is_watcher = hmac.compare_digest(given, (self.watch_token or self.token).encode())
         if is_operator:
-            return Role.OPERATOR
+            return highest
         return Role.WATCHER if is_watcher else None
 
     def host_allowed(self, host: str) -> bool:

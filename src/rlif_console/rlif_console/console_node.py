@@ -12,7 +12,7 @@ Subscribes
     guide          std_msgs/String             what a person should do now, of `rlif demo` (latched)
     /diagnostics   diagnostic_msgs/DiagnosticArray  what is not OK
 Publishes
-    console/joy    sensor_msgs/Joy             the device `console`, while an operator sees the page
+    console/joy    sensor_msgs/Joy             the device `console`, while an operator sees the page; only with operate
     note           std_msgs/String             an operator's note, for the bag
 Calls
     arm            std_srvs/SetBool
@@ -61,6 +61,7 @@ PARAMETERS = (
     Param("tls", False, "https with a certificate of our own"),
     Param("certificate_directory", "~/.ros/rlif_console", "of certificate.pem and key.pem"),
     Param("namespaces", [], "of the robots that are shown; empty: the console's own", items=str),
+    Param("operate", True, "pages may operate the robot; false: watch and stop only"),
     Param("robot", "", "robot configuration whose topic names the checks use; empty: our own"),
     Param("config_directory", "", "folder of the robot configurations; empty: the installed one"),
     Param(
@@ -89,7 +90,9 @@ class ConsoleNode(Node):
         doctor = tuple(word for name, option in options if p[name] for word in (option, p[name]))
         calls = (self._call, self._later)
         self._ports = {
-            key: RobotPort(self, key.rstrip("/"), statuses[key], pictures[key], *calls, doctor)
+            key: RobotPort(
+                self, key.rstrip("/"), statuses[key], pictures[key], *calls, doctor, p["operate"]
+            )
             for key in statuses
         }
         config = DeadmanConfig(gap=p["input_gap"], max_age=p["max_picture_age"])
@@ -181,7 +184,13 @@ def _access(p: dict[str, Any]) -> Access:
     elif not is_loopback(p["address"]):
         tokens = (new_token(), new_token())
     hosts = tuple(host.lower() for host in p["hosts"])
-    return Access(address=p["address"], token=tokens[0], watch_token=tokens[1], hosts=hosts)
+    return Access(
+        address=p["address"],
+        token=tokens[0],
+        watch_token=tokens[1],
+        hosts=hosts,
+        operate=p["operate"],
+    )
 
 
 def make_certificate(directory: Path, hosts: Sequence[str]) -> ssl.SSLContext:

@@ -6,26 +6,29 @@ Not thread-safe: one event loop calls it. What pages send are objects with a `ty
     input    the state of the controls, of the operator only (rlif_console.inputs.Frame)
     ping     answered at once with the same `t`: the page's own round-trip time
     lease    `action`: take (or ask for), give_up, hand_over `to` another page
-    command  `name` out of rlif_console.commands; answered with the same `id`
+    command  `name` out of rlif_console.commands; answered with the same `id`; `seen` as in `input`:
+             what a stalled connection kept back is not carried out
 
 What they get: welcome, beat, state, history, answer, pong, refused.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .access import Bucket, Role
 from .commands import COMMANDS
-from .inputs import Deadman, DeadmanConfig, Frame, MessageError, number, text
+from .inputs import MAX_SEQUENCE, Deadman, DeadmanConfig, Frame, MessageError, number, text
 from .lease import Lease, LeaseError
 from .status import RobotStatus
 
 IDLE_PERIOD = 0.05  # s between two messages of the device while the dead-man is up
 BEAT_PERIOD = 0.05  # s
 STATE_PERIOD = 0.1  # s
+STOP_PERIOD = 0.1  # s: stops of one robot that come closer together are carried out as one
 GONE = 5.0  # s without a frame of the operator until another page may take the lease
 MESSAGES = (200.0, 150.0)  # a second, and at once, from one page
 COMMANDS_RATE = (5.0, 10.0)
@@ -53,6 +56,8 @@ class Robot:
     lease: Lease = field(default_factory=Lease)
     heard: float = 0.0  # last frame of the operator
     driven: float = 0.0  # last message of the device
+    stopped: float = -math.inf  # last stop that was carried out
+    stops: list[Done] = field(default_factory=list)  # asked for since: who gets the answer
 
 
 @dataclass(eq=False)
@@ -185,6 +190,7 @@ class Hub:
         for robot in self.robots.values():
             if robot.deadman.check(now):
                 self._drive(robot, now)
+            self._stop(robot, now)
             idle = not robot.deadman.held and robot.lease.holder is not None
             # Silent without an operator who sees the page: the arbiter then knows that nobody can
             # take over.
@@ -257,6 +263,11 @@ class Hub:
         if action == "take":
             if page.role < Role.OPERATOR:
                 raise LeaseError("this page may only watch: open it with the operator's token")
+            if robot.status.consoles > 1:
+                raise LeaseError(
+                    f"{robot.status.consoles} consoles publish console/joy: end all but one, or set "
+                    "operate to false there (one that was killed is counted for some seconds)"
+                )
             robot.lease.take(page.number, holder_is_gone=now - robot.heard > GONE)
         elif action == "give_up":
             robot.lease.give_up(page.number)
@@ -266,7 +277,8 @@ class Hub:
             raise MessageError(f"action: found {action!r}, expected take, give_up or hand_over")
         if robot.lease.holder != before:
             self._let_go(robot, "the controls were handed over", now)
-            robot.deadman = Deadman(self._config)
+            # Beats go on counting: none that a page saw under an earlier lease comes again.
+            robot.deadman = Deadman(self._config, robot.deadman.beats)
             robot.heard = now
 
     def _on_command(self, page: Page, message: Mapping[str, Any], now: float) -> None:
@@ -283,8 +295,31 @@ class Hub:
             answer(False, "only the operator may: take the controls first")
         elif name != "stop" and not page.commands.take(now):
             answer(False, "too many commands: wait a moment")
+        elif command.operator and not self._is_fresh(robot, message, now):
+            answer(False, "the connection is too slow: not done")
+        elif name == "stop":
+            self._let_go(robot, "stop", now)
+            robot.stops.append(answer)
+            self._stop(robot, now)
         else:
             value = command.value(message)
-            if name == "stop":
-                self._let_go(robot, "stop", now)
             robot.port.command(name, value, lambda ok, words: self._call(lambda: answer(ok, words)))
+
+    def _stop(self, robot: Robot, now: float) -> None:
+        """Carry out the stops that are asked for, at once or a moment after the last: none is lost."""
+        if not robot.stops or now - robot.stopped < STOP_PERIOD:
+            return
+        answers, robot.stops, robot.stopped = robot.stops, [], now
+
+        def answer_all(ok: bool, words: str) -> None:
+            for answer in answers:
+                answer(ok, words)
+
+        robot.port.command(
+            "stop", None, lambda ok, words: self._call(lambda: answer_all(ok, words))
+        )
+
+    def _is_fresh(self, robot: Robot, message: Mapping[str, Any], now: float) -> bool:
+        """Whether the page had seen a beat that is new enough to drive by when it sent a message."""
+        seen = int(number(message, "seen", 0, MAX_SEQUENCE))
+        return robot.deadman.beats.age(seen, now) <= self._config.max_age

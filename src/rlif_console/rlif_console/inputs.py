@@ -188,5 +188,7 @@ class Deadman:
         return True
 
     def present(self, now: float) -> bool:
-        """Whether the operator sees the page: only then could they take over."""
+        """Whether the operator sees the page, and it is not behind: only then could they take over."""
+        if self.age > self.config.max_age:
+            return False
         return self._present and now - self._received <= self.config.absent

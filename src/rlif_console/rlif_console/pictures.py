@@ -69,7 +69,7 @@ class Pictures:
             if not source.jpeg:
                 try:
                     source.jpeg = encode(source.pixels())
-                except ValueError as problem:
+                except (ValueError, IndexError) as problem:  # fewer images than cameras
                     source.problem = str(problem)
                     continue
             found.append(

@@ -83,6 +83,7 @@ class RobotPort:
         call: runs a function in the event loop; later, and from any thread.
         later: runs a function in the event loop after so many seconds.
         doctor: options of `rlif doctor`, for the checks.
+        operate: False: publishes no device; a stop only disarms.
     """
 
     def __init__(
@@ -94,13 +95,15 @@ class RobotPort:
         call: Call,
         later: Callable[[float, Callable[[], None]], None],
         doctor: Sequence[str] = (),
+        operate: bool = True,
     ) -> None:
         self._node, self._namespace, self._doctor = node, namespace, tuple(doctor)
         self._status, self._pictures, self._call, self._later = status, pictures, call, later
         self._pose_taken: dict[str, float] = {}
         self._wanted: frozenset[str] = frozenset()
         self._streams: dict[str, Subscription] = {}
-        self._joy = node.create_publisher(Joy, self._name("console/joy"), RELIABLE)
+        joy = self._name("console/joy")
+        self._joy = node.create_publisher(Joy, joy, RELIABLE) if operate else None
         self._note = node.create_publisher(String, self._name("note"), RELIABLE)
         self._arm = node.create_client(SetBool, self._name("arm"))
         self._triggers = {
@@ -206,6 +209,8 @@ class RobotPort:
         topics = {name: self._name(f"{name}/image") for name in cameras}
         topics = {name: topic for name, topic in topics.items() if self._publishers(topic)}
         self._call(partial(setattr, self._status, "streams", tuple(topics)))
+        consoles = self._node.count_publishers(self._name("console/joy"))
+        self._call(partial(setattr, self._status, "consoles", consoles))
         wanted = {name: topic for name, topic in topics.items() if name in self._wanted}
         for name in set(self._streams) - set(wanted):
             self._node.destroy_subscription(self._streams.pop(name))
@@ -283,6 +288,8 @@ class RobotPort:
 
     def drive(self, held: bool, axes: Sequence[float], gripper: int, stop: bool = False) -> None:
         """A message of the operator device. Buttons: deadman, stop, gripper open, gripper close."""
+        if self._joy is None:
+            return
         message = Joy(axes=[float(v) for v in axes])
         message.buttons = [int(held), int(stop), int(gripper > 0), int(gripper < 0)]
         message.header.stamp = self._node.get_clock().now().to_msg()

@@ -2,7 +2,7 @@
 """The console's web server: the page's own files and two WebSockets. No ROS.
 
     /ws        messages of rlif_console.hub; the first one is `hello` with the token
-    /pictures  JPEGs; the page acknowledges each before it gets the next, so none ever queues
+    /pictures  JPEGs; the page acknowledges each of them before it gets more, so none ever queues
 
 Nothing else is served: the page's files are read once at start, and no path names a file.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from .access import SECURITY_HEADERS, Access, Buckets, Role
+from .access import SECURITY_HEADERS, Access, Bucket, Buckets, Role
 from .hub import Hub, Page
 from .inputs import MessageError, parse, text
 from .pictures import Pictures
@@ -32,6 +32,10 @@ PICTURE_PERIOD = 0.02  # s between two looks for a newer picture
 LONGEST = 4096  # bytes of a message of a page
 QUEUED = 200  # messages to a page that does not read; then it is dropped
 CONNECTIONS = 64
+KEPT_FOR_OPERATORS = 16  # of these: watchers do not get them
+PER_ADDRESS = 24  # connections; a page has two
+FILES = (40.0, 200.0)  # requests of files a second, and at once, from one address
+UNASKED = (10.0, 30.0)  # messages of /pictures that acknowledge nothing likewise, from one page
 FAILURES = (0.1, 5.0)  # wrong tokens a second, and at once, from one address
 OPENED = (5.0, 40.0)  # connections likewise
 MAX_LOOKS = 8  # pictures at once for one page
@@ -76,7 +80,9 @@ class Server:
         self._looks: list[_Look] = []
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._failures, self._opened = Buckets(*FAILURES), Buckets(*OPENED)
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._fetched = Buckets(*FILES)
+        self._sockets: dict[web.WebSocketResponse, str] = {}  # address of each
+        self._watchers: set[web.WebSocketResponse] = set()
         self._files = page_files()
         self._runner: web.AppRunner | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -116,6 +122,8 @@ class Server:
 
     async def _on_file(self, request: web.Request) -> web.Response:
         self._require_host(request)
+        if not self._fetched.take(request.remote or "", self._now()):
+            raise web.HTTPTooManyRequests(text="too many requests from this address")
         body, kind = self._files[request.path]
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
@@ -130,11 +138,17 @@ class Server:
             raise web.HTTPForbidden(text="a WebSocket of another origin")
         if not self._opened.take(request.remote or "", self._now()):
             raise web.HTTPTooManyRequests(text="too many connections from this address")
-        if len(self._sockets) >= CONNECTIONS:
+        mine = sum(address == request.remote for address in self._sockets.values())
+        if mine >= PER_ADDRESS or len(self._sockets) >= CONNECTIONS:
             raise web.HTTPServiceUnavailable(text="too many connections")
         socket = web.WebSocketResponse(max_msg_size=LONGEST, heartbeat=5.0, compress=False)
         await socket.prepare(request)
+        self._sockets[socket] = request.remote or ""
         return socket
+
+    def _forget(self, socket: web.WebSocketResponse) -> None:
+        self._sockets.pop(socket, None)
+        self._watchers.discard(socket)
 
     async def _hello(
         self, request: web.Request, socket: web.WebSocketResponse
@@ -154,11 +168,15 @@ class Server:
                 await asyncio.sleep(2.0)
             await socket.close(code=4401, message=b"the token is wrong")
             return None
+        if role < Role.OPERATOR:
+            if len(self._watchers) >= CONNECTIONS - KEPT_FOR_OPERATORS:
+                await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"too many watchers")
+                return None
+            self._watchers.add(socket)
         return role, message
 
     async def _on_ws(self, request: web.Request) -> web.WebSocketResponse:
         socket = await self._open(request)
-        self._sockets.add(socket)
         page: Page | None = None
         writer: asyncio.Task[None] | None = None
         try:
@@ -186,16 +204,15 @@ class Server:
                 self._hub.close(page, self._now())
             if writer:
                 writer.cancel()
-            self._sockets.discard(socket)
+            self._forget(socket)
         return socket
 
     # ---- pictures
 
     async def _on_pictures(self, request: web.Request) -> web.WebSocketResponse:
         socket = await self._open(request)
-        self._sockets.add(socket)
         sender: asyncio.Task[None] | None = None
-        look = _Look()
+        look = _Look(Bucket(*UNASKED, 0.0, self._now()))
         try:
             greeted = await self._hello(request, socket)
             if greeted is None:
@@ -208,13 +225,7 @@ class Server:
             async for received in socket:
                 if received.type is not WSMsgType.TEXT:
                     raise MessageError("expected text")
-                message = parse(received.data)
-                if message["type"] == "look":
-                    names = _names(message)
-                    look.shown = {name: look.shown.get(name, 0) for name in names}
-                    self._tell(look.robot)
-                elif message["type"] == "ack":
-                    look.acknowledged.set()
+                self._on_picture_message(look, parse(received.data))
         except MessageError as problem:
             await socket.close(
                 code=WSCloseCode.POLICY_VIOLATION, message=str(problem).encode()[:100]
@@ -225,14 +236,23 @@ class Server:
             if look in self._looks:
                 self._looks.remove(look)
                 self._tell(look.robot)
-            self._sockets.discard(socket)
+            self._forget(socket)
         return socket
+
+    def _on_picture_message(self, look: _Look, message: dict[str, Any]) -> None:
+        if message["type"] == "ack" and look.in_flight:
+            look.acknowledge()
+        elif not look.unasked.take(self._now()):
+            raise MessageError(f"more than {UNASKED[0]:.0f} messages a second")
+        elif message["type"] == "look":
+            look.shown = {name: look.shown.get(name, 0) for name in _names(message)}
+            self._tell(look.robot)
 
     async def _send_pictures(self, socket: web.WebSocketResponse, look: _Look) -> None:
         """The newest pictures, each time after the page has acknowledged the last ones."""
         pictures, loop = self._pictures[look.robot], asyncio.get_running_loop()
         while not socket.closed:
-            await look.acknowledged.wait()
+            await look.all_shown.wait()
             # In a thread: input must not wait for the encoder.
             found = await loop.run_in_executor(
                 self._encoder, pictures.newer, dict(look.shown), self._now()
@@ -240,7 +260,7 @@ class Server:
             if not found:
                 await asyncio.sleep(PICTURE_PERIOD)
                 continue
-            look.acknowledged.clear()
+            look.sent(len(found))
             for name, number, packed in found:
                 if name in look.shown:
                     look.shown[name] = number
@@ -257,11 +277,29 @@ class Server:
 
 @dataclass(eq=False)
 class _Look:
-    """What one page looks at: names of pictures, with the number of the last that it was sent."""
+    """What one page looks at: names of pictures, with the number of the last that it was sent.
 
+    unasked: its messages that acknowledge nothing
+    in_flight: pictures that were sent and not acknowledged; all_shown: there are none
+    """
+
+    unasked: Bucket
     robot: str = ""
     shown: dict[str, int] = field(default_factory=dict)
-    acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: int = 0
+    all_shown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.all_shown.set()
+
+    def sent(self, count: int) -> None:
+        self.in_flight += count
+        self.all_shown.clear()
+
+    def acknowledge(self) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.all_shown.set()
 
 
 class _Outbox:

@@ -112,6 +112,7 @@ class RobotStatus:
     directions: AxisDirections = field(default_factory=AxisDirections)
     cameras: tuple[str, ...] = ()  # of the observation
     streams: tuple[str, ...] = ()  # raw ones that can be asked for
+    consoles: int = 0  # publishers of console/joy, ours among them
     history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     _episodes: list[dict[str, Any]] = field(default_factory=list)
     _times: dict[str, float] = field(default_factory=dict)

@@ -28,6 +28,12 @@ def test_access_role_follows_the_token(token, role):
     assert Access(address="0.0.0.0", token=TOKEN, watch_token=WATCH).role(token) == role
 
 
+@pytest.mark.parametrize("token", [TOKEN, ""])
+def test_access_that_does_not_operate_makes_everybody_a_watcher(token):
+    access = Access(address="127.0.0.1", token=token, operate=False)
+    assert access.role(token) == Role.WATCHER
+
+
 def test_access_without_a_watch_token_an_empty_one_is_wrong():
     assert Access(address="0.0.0.0", token=TOKEN).role("") is None
 

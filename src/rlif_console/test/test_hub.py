@@ -50,7 +50,13 @@ class Client:
         self.page = bench.hub.open(role, "", robot, self.received.append, bench.now)
         self.port = bench.ports[robot]
 
+    @property
+    def seen(self) -> int:
+        return max((m["number"] for m in self.received if m["type"] == "beat"), default=0)
+
     def say(self, **message: Any) -> None:
+        if message["type"] == "command":
+            message = {"seen": self.seen} | message
         self.bench.hub.receive(self.page, message, self.bench.now)
 
     def take(self) -> Client:
@@ -61,11 +67,10 @@ class Client:
 
     def push(self, held: bool = True, **changes: Any) -> None:
         self.sequence += 1
-        beats = [m["number"] for m in self.received if m["type"] == "beat"]
         axes = [0.5, 0, 0, 0, 0, 0] if held else [0] * 6
         message = {
             "sequence": self.sequence,
-            "seen": (beats or [0])[-1],
+            "seen": self.seen,
             "present": True,
             "held": held,
             "axes": axes,
@@ -114,6 +119,15 @@ def test_watcher_cannot_take_the_controls(bench):
     page = bench.page(Role.WATCHER)
     page.say(type="lease", action="take")
     assert page.of("refused") and bench.hub.robots["/left"].lease.holder is None
+
+
+def test_take_while_another_console_publishes_the_device_is_refused(bench):
+    page, robot = bench.page(), bench.hub.robots["/left"]
+    robot.status.consoles = 2
+    page.say(type="lease", action="take")
+    assert "2 consoles" in page.of("refused")[-1]["text"] and robot.lease.holder is None
+    robot.status.consoles = 1
+    assert page.take().page.number == robot.lease.holder
 
 
 def test_silence_while_held_releases_within_the_gap(bench):
@@ -178,6 +192,18 @@ def test_command_with_a_bad_value_is_refused(bench, name, value):
     assert page.of("refused") and not page.port.commands
 
 
+@pytest.mark.parametrize("name", ["arm", "start", "stop", "disarm"])
+def test_command_that_the_network_kept_back_is_carried_out_only_if_it_stops(bench, name):
+    page = bench.page().take()
+    late = page.seen
+    page.say(type="command", id=1, name=name, seen=late)
+    assert page.port.commands == [(name, None)]
+    bench.wait(1.0)
+    page.say(type="command", id=2, name=name, seen=late)
+    stops = name in ("stop", "disarm")
+    assert len(page.port.commands) == 1 + stops and page.of("answer")[-1]["ok"] is stops
+
+
 def test_stop_while_held_releases_before_it_stops(bench):
     page = bench.page().take()
     page.push()
@@ -185,6 +211,19 @@ def test_stop_while_held_releases_before_it_stops(bench):
     assert page.port.driven[-1][0] is False and page.port.commands == [("stop", None)]
     page.push()
     assert page.port.driven[-1][0] is False, "held on, it must not drive after arming"
+
+
+def test_stops_of_a_page_that_floods_are_joined_and_none_is_lost(bench):
+    operator, watcher = bench.page().take(), bench.page(Role.WATCHER)
+    for number in range(100):
+        watcher.say(type="command", id=number, name="stop")
+    assert watcher.port.commands == [("stop", None)], "the first at once"
+    operator.say(type="command", id=1, name="arm")
+    bench.wait(0.12)
+    assert watcher.port.commands == [("stop", None), ("arm", None), ("stop", None)]
+    assert len(watcher.of("answer")) == 100
+    bench.wait(0.5)
+    assert len(watcher.port.commands) == 3
 
 
 def test_hand_over_while_held_releases_and_moves_the_lease(bench):

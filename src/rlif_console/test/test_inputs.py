@@ -123,6 +123,14 @@ def test_deadman_silent_operator_is_not_present():
     assert deadman.present(0.6) and not deadman.present(0.61)
 
 
+def test_deadman_page_that_is_behind_is_not_present():
+    deadman = gripped()
+    deadman.receive(frame(3, held=False, seen=2), 0.39)
+    assert deadman.present(0.39)
+    deadman.receive(frame(4, held=False, seen=2), 0.41)
+    assert not deadman.present(0.41), "it sends, but sees nothing of ours: it could not drive"
+
+
 def test_beats_unknown_number_is_infinitely_old():
     beats = Beats(kept=2)
     numbers = [beats.send(float(n)) for n in range(3)]

@@ -225,6 +225,29 @@ def test_touch_joystick_drives_while_a_finger_is_on_it(visit, site):
     is_released(page, site)
 
 
+def test_pad_is_not_taken_over_by_a_pointer_that_hovers(visit, site):
+    page = operate(visit())
+    page.evaluate("document.querySelector('#pad-xy').scrollIntoView({block: 'center'})")
+
+    def point(kind: str, number: int, right: int) -> None:
+        page.evaluate(
+            """([kind, id, right]) => {
+                const pad = document.querySelector("#pad-xy"), box = pad.getBoundingClientRect();
+                pad.setPointerCapture = () => {}; // there is no such pointer
+                const at = {clientX: box.left + box.width / 2 + right, clientY: box.top + box.height / 2};
+                pad.dispatchEvent(new PointerEvent(kind, {pointerId: id, ...at}));
+            }""",
+            [kind, number, right],
+        )
+
+    point("pointerdown", 11, 200)
+    until(page, lambda: site.port.held and site.port.driven[-1][1][1] < -0.5, "to the right")
+    point("pointermove", 12, -200)
+    point("pointerup", 11, 200)
+    is_released(page, site)
+    assert not any(axes[1] > 0 for _, axes in site.port.driven), "the one that hovers"
+
+
 GAMEPAD = """
 window.pad = {connected: true, mapping: "standard", id: "test pad", axes: [0, 0, 0, 0],
               buttons: Array.from({length: 17}, () => ({pressed: false, value: 0}))};
@@ -243,6 +266,20 @@ def test_gamepad_drives_while_its_deadman_is_held_and_not_when_it_is_unplugged(v
     until(page, lambda: site.port.held and site.port.driven[-1][1][0] > 0.5, "forward")
     page.evaluate("pad.connected = false")
     is_released(page, site)
+
+
+def test_gamepad_of_a_window_without_focus_stops_and_commands_nothing_else(visit, site):
+    page = visit()
+    page.evaluate(GAMEPAD)
+    operate(page)
+    page.wait_for_timeout(200)  # until the page has seen the buttons up
+    page.evaluate("document.hasFocus = () => false; pad.buttons[9].pressed = true")
+    page.wait_for_timeout(200)
+    page.evaluate("delete document.hasFocus")
+    page.wait_for_timeout(200)
+    page.evaluate("document.hasFocus = () => false; pad.buttons[8].pressed = true")
+    until(page, lambda: site.port.commands, "a stop")
+    assert site.port.commands == [("stop", None)]
 
 
 # ---- every way of letting go
@@ -265,6 +302,28 @@ def test_page_out_of_sight_releases_before_the_gap(visit, site, event):
     assert site.hub.robots["/left"].deadman.reason in ("", "the page is hidden"), "not by silence"
     page.wait_for_timeout(300)
     assert not site.port.held, "the key is still down"
+
+
+@pytest.mark.parametrize(
+    ("key", "event"),
+    [
+        ("KeyW", "keydown', {code: 'MetaLeft', key: 'Meta', metaKey: true}"),
+        ("KeyW", "keyup', {code: 'MetaLeft', key: 'Meta'}"),
+        ("ShiftLeft", "keyup', {code: 'ShiftRight', key: 'Shift'}"),
+    ],
+    ids=["Cmd down", "Cmd up", "Shift up"],
+)
+def test_key_whose_keyup_the_system_keeps_back_releases(visit, site, key, event):
+    page = operate(visit())
+    hold(page, site, key)
+    page.evaluate(f"window.dispatchEvent(new KeyboardEvent('{event}))")
+    is_released(page, site)
+    assert site.hub.robots["/left"].deadman.reason == "", "the page let go, not the console"
+    repeat = f"{{code: '{key}', shiftKey: {str(key != 'KeyW').lower()}, repeat: true}}"
+    page.evaluate(f"window.dispatchEvent(new KeyboardEvent('keydown', {repeat}))")
+    page.wait_for_timeout(300)
+    assert not site.port.held, "the key is still down"
+    page.keyboard.up(key)
 
 
 def test_hidden_page_is_no_operator_for_the_arbiter(visit, site):

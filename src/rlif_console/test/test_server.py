@@ -15,7 +15,7 @@ from rlif_console.access import Access
 from rlif_console.hub import Hub
 from rlif_console.inputs import DeadmanConfig
 from rlif_console.pictures import Pictures
-from rlif_console.server import LONGEST, Server
+from rlif_console.server import CONNECTIONS, FILES, LONGEST, OPENED, PER_ADDRESS, Server
 from rlif_console.status import RobotStatus
 
 TOKEN, WATCH = "o" * 16, "w" * 16
@@ -168,10 +168,9 @@ def test_server_picture_waits_for_the_page_and_old_ones_are_dropped():
             return lambda: np.full((8, 8, 3), level, np.uint8)
 
         socket = await site.socket("/pictures")
-        await socket.send_json({"type": "look", "names": ["camera/wrist"]})
         for level in range(5):
             site.pictures.put("camera/wrist", picture(level), 0.0)
-        await socket.send_json({"type": "ack"})
+        await socket.send_json({"type": "look", "names": ["camera/wrist"]})
         first = await socket.receive_bytes(timeout=10.0)
         assert b"camera/wrist" in first and b"JFIF" in first
         assert int.from_bytes(first[6:10], "little") == 5, "only the newest"
@@ -181,6 +180,80 @@ def test_server_picture_waits_for_the_page_and_old_ones_are_dropped():
             await socket.receive(timeout=0.3)  # not acknowledged
         await socket.send_json({"type": "ack"})
         assert int.from_bytes((await socket.receive_bytes(timeout=10.0))[6:10], "little") == 10
+
+    serve(test)
+
+
+def test_server_pictures_of_two_cameras_wait_until_both_are_acknowledged():
+    async def test(site):
+        names = ["camera/wrist", "camera/fixed", "camera/broken"]
+
+        def put() -> None:
+            for name in names[:2]:
+                site.pictures.put(name, lambda: np.zeros((8, 8, 3), np.uint8), 0.0)
+            site.pictures.put(names[2], lambda: [][0], 0.0)  # fewer images than cameras
+
+        socket = await site.socket("/pictures")
+        put()
+        await socket.send_json({"type": "look", "names": names})
+        for _ in range(2):
+            await socket.receive_bytes(timeout=10.0)
+        put()
+        await socket.send_json({"type": "ack"})
+        await socket.send_json({"type": "look", "names": names})
+        with pytest.raises(asyncio.TimeoutError):
+            await socket.receive(timeout=0.3)  # one of the two is in flight
+        await socket.send_json({"type": "ack"})
+        for _ in range(2):
+            await socket.receive_bytes(timeout=10.0)
+
+    serve(test)
+
+
+def test_server_pictures_socket_that_floods_is_closed():
+    async def test(site):
+        socket = await site.socket("/pictures", WATCH)
+        for _ in range(200):
+            await socket.send_json({"type": "ack"})
+        while not socket.closed:
+            await socket.receive(timeout=10.0)
+        assert socket.close_code == 1008
+
+    serve(test)
+
+
+def test_server_files_are_limited_in_rate():
+    async def test(site):
+        found = [(await site.get("/icon.svg")).status for _ in range(int(3 * FILES[1]))]
+        assert found[0] == 200 and 429 in found
+
+    serve(test)
+
+
+def test_server_one_address_does_not_take_all_connections():
+    assert CONNECTIONS > PER_ADDRESS and OPENED[1] > PER_ADDRESS
+
+    async def test(site):
+        sockets = [await site.socket() for _ in range(PER_ADDRESS)]
+        await until(sockets[-1], "welcome")
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await site.socket()
+        assert refused.value.status == 503
+
+    serve(test)
+
+
+def test_server_watchers_leave_room_for_operators(monkeypatch):
+    monkeypatch.setattr("rlif_console.server.CONNECTIONS", 6)
+    monkeypatch.setattr("rlif_console.server.KEPT_FOR_OPERATORS", 2)
+
+    async def test(site):
+        sockets = [await site.socket(token=WATCH) for _ in range(4)]
+        for socket in sockets:
+            await until(socket, "welcome")
+        fifth = await (await site.socket(token=WATCH)).receive(timeout=10.0)
+        assert fifth.type is aiohttp.WSMsgType.CLOSE and fifth.data == 1013
+        assert (await until(await site.socket(), "welcome"))["role"] == "operator"
 
     serve(test)
 

@@ -28,7 +28,7 @@ _TEXT = {
     """,
     "console": """
         address certificate_directory config_directory hosts input_gap max_picture_age
-        namespaces port robot tls token_file
+        namespaces operate port robot tls token_file
     """,
     "episode": """
         arm_dwell auto_start control_lost_timeout evaluation max_episodes max_steps pace

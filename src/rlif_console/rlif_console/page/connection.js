@@ -76,8 +76,11 @@ export class Connection extends EventTarget {
       this.look(this.looks);
     };
     socket.onmessage = async (event) => {
-      await this.show(event.data);
-      this.acknowledge();
+      try {
+        await this.show(event.data);
+      } finally {
+        if (socket.readyState === WebSocket.OPEN) socket.send('{"type":"ack"}');
+      }
     };
     socket.onclose = (event) => {
       if (!this.closed && event.code !== WRONG_TOKEN) setTimeout(() => this.closed || this.connectPictures(), RETRY);
@@ -93,15 +96,9 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new CustomEvent("picture", { detail: { name, age, image } }));
   }
 
-  acknowledge() {
-    if (this.picturesSocket.readyState === WebSocket.OPEN) this.picturesSocket.send('{"type":"ack"}');
-  }
-
   look(names) {
     this.looks = names;
-    if (this.picturesSocket.readyState !== WebSocket.OPEN) return;
-    this.picturesSocket.send(JSON.stringify({ type: "look", names }));
-    this.acknowledge();
+    if (this.picturesSocket.readyState === WebSocket.OPEN) this.picturesSocket.send(JSON.stringify({ type: "look", names }));
   }
 
   close() {

@@ -45,10 +45,13 @@ export class Driving {
   }
 
   onKey(event, down) {
+    // No keyup comes of a key that comes up beside Cmd (macOS), or of the first of two Shifts.
+    if (event.metaKey || event.key === "Meta") return this.release();
+    if (!event.shiftKey && SHIFTS.filter((code) => this.keys.delete(code)).length) this.turn(true);
     const drives = event.code in KEYS || SHIFTS.includes(event.code);
     if (!drives || (down && (isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey))) return;
     if (event.code in KEYS && !isTyping(event.target)) event.preventDefault(); // arrows scroll
-    if (down === this.keys.has(event.code)) return;
+    if (event.repeat || down === this.keys.has(event.code)) return; // a repeat after a release is no new press
     if (down) this.keys.add(event.code);
     else this.keys.delete(event.code);
     this.turn(true);
@@ -79,7 +82,7 @@ export class Driving {
       element.setPointerCapture(event.pointerId);
       move(event);
     });
-    element.addEventListener("pointermove", (event) => this.pointers.has(element) && move(event));
+    element.addEventListener("pointermove", (event) => this.pointers.get(element)?.id === event.pointerId && move(event));
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) element.addEventListener(name, end);
   }
 
@@ -125,8 +128,9 @@ export class Driving {
     if (!pad) return false;
     for (const [index, name] of Object.entries(BUTTONS)) {
       const down = Boolean(pad.buttons[index]?.pressed);
-      if (down && this.buttons[index] === false) this.command(name);
-      this.buttons[index] = down;
+      const pressed = down && this.buttons[index] === false;
+      this.buttons[index] = down; // before the command: a stop releases, which reads the gamepad again
+      if (pressed && (name === "stop" || document.hasFocus())) this.command(name);
     }
     const pressed = Boolean(pad.buttons[DEADMAN]?.pressed);
     if (!pressed) this.padBlocked = false;

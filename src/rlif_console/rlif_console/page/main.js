@@ -72,7 +72,7 @@ window.driving = driving; // for a look from the browser's own tools
 
 function ask(name, value) {
   if (name === "stop") driving.release();
-  const sent = connection.send({ type: "command", id: ++command, name, ...(value === undefined ? {} : { value }) });
+  const sent = connection.send({ type: "command", id: ++command, name, seen: driving.seen, ...(value === undefined ? {} : { value }) });
   if (!sent) answer(`${name}: NOT SENT, no connection. Use the robot's own emergency stop.`, false);
 }
 
