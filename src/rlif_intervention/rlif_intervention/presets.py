@@ -27,13 +27,13 @@ class Preset:
     deadzone: float = 0.0
     slow: float = 1.0
     repeat_limit: float = 0.0
-    deadman: int = 0
+    deadman: int = -1
     turbo: int = -1
     start: int = -1
-    success: int = 1
-    failure: int = 2
+    success: int = -1
+    failure: int = -1
     discard: int = -1
-    arm: int = 3
+    arm: int = -1
     stop: int = -1
     gripper_open: int = -1
     gripper_close: int = -1
@@ -43,7 +43,7 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     # The scripted operator, and any pad after a look at its numbers.
-    "generic": Preset(),
+    "generic": Preset(deadman=0, success=1, failure=2, arm=3),
     # Sticks x y z yaw; RB deadman, LB turbo, A success, B failure, guide discard, start arm, back stop;
     # Y opens and X closes the gripper.
     "xbox": Preset(
@@ -81,13 +81,11 @@ PRESETS: Mapping[str, Preset] = {
         gripper_close=3,
     ),
     # spacenav/joy: all six axes, two buttons; it takes over by motion.
-    "spacemouse": Preset(deadman=-1, success=0, failure=1, arm=-1),
+    "spacemouse": Preset(success=0, failure=1),
     # The page of rlif_console, which lets go by itself when input of the page is late. Its other
     # buttons are services; it repeats at 20 Hz and more, so silence means that the console is gone.
     "console": Preset(
-        success=-1,
-        failure=-1,
-        arm=-1,
+        deadman=0,
         stop=1,
         gripper_open=2,
         gripper_close=3,
@@ -95,5 +93,5 @@ PRESETS: Mapping[str, Preset] = {
         timeout=0.3,
     ),
     # geometry_msgs/Twist of a keyboard or a 3D mouse: no buttons at all.
-    "twist": Preset(deadman=-1, success=-1, failure=-1, arm=-1),
+    "twist": Preset(),
 }

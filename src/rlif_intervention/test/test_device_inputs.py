@@ -29,7 +29,7 @@ from rlif_intervention.device_inputs import (
     make_rack,
 )
 from rlif_intervention.diagnostics import Level, arbiter_statuses
-from rlif_intervention.presets import PRESETS, Preset
+from rlif_intervention.presets import PRESETS
 from rlif_intervention.ticks import Source
 
 AXES = ("x", "y", "yaw")
@@ -224,7 +224,10 @@ def test_device_with_a_number_that_is_not_finite_is_refused_by_name(make_graph, 
 
 def test_docs_list_every_parameter_of_devices_and_locks():
     page = (Path(__file__).parents[3] / "docs" / "devices.md").read_text(encoding="utf-8")
-    for row in (*device_parameters("NAME", "generic", Preset(), 0.5), *lock_parameters("NAME")):
+    for row in (
+        *device_parameters("NAME", "generic", PRESETS["generic"], 0.5),
+        *lock_parameters("NAME"),
+    ):
         assert f"| `{row.name}` | " in page and row.about in page, row.name
     assert all(f"| `{name}` | " in page for name in PRESETS)
 
