@@ -555,6 +555,7 @@ def test_two_pages_hand_the_controls_over(visit, site):
     assert first.is_disabled("#arm") and not second.is_disabled("#arm")
     hold(second, site)
     second.keyboard.up("KeyW")
+    is_released(second, site)
     site.port.driven.clear()
     first.keyboard.down("KeyW")
     first.wait_for_timeout(300)
