@@ -163,7 +163,7 @@ class ArbiterNode(Node):
         self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
         self._state = self.create_publisher(ControlState, "control_state", LATCHED)
         self._buttons = self.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
-        self._heartbeat = self.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
+        self._heartbeat = self.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self.create_service(SetBool, "arm", self._on_arm)
 
@@ -416,7 +416,7 @@ class ArbiterNode(Node):
         content = (core.state, core.reason, core.device, core.by_human, hold, episode)
         if content == self._published or self._quiet:
             return
-        self._published = content
+        before, self._published = self._published, content
         message = ControlState(
             state=int(core.state),
             reason=core.reason,
@@ -427,6 +427,8 @@ class ArbiterNode(Node):
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._state.publish(message)
+        if before is None or before[0] != core.state:
+            self._publish_heartbeat()  # the watchdog must see a FAULT that a human clears at once
 
     def _on_heartbeat_timer(self) -> None:
         self._publish_heartbeat()
