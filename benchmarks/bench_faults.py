@@ -45,7 +45,7 @@ from rlif_node.names import NAMESPACE
 from rlif_node.qos import RELIABLE
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool
 
 from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.launch_command import find_launch_file
@@ -219,7 +219,7 @@ class Campaign:
 
     def disarm(self) -> Iterator[None]:
         """By the service; the simulated operator presses the arm button after a moment."""
-        self.graph.call(Trigger, "disarm", Trigger.Request())
+        self.graph.call(SetBool, "arm", SetBool.Request(data=False))
         yield
 
     def second_arbiter(self) -> Iterator[None]:
