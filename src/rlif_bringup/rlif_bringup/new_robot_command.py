@@ -35,9 +35,10 @@ from rlif_bringup.new_robot import (
     topics_file,
 )
 from rlif_bringup.operator_commands import nothing_to_check, positive
+from rlif_intervention import presets
 
 DISCOVERY = 2.0  # s until all topics are known
-PRESETS = ("xbox", "ps5", "spacemouse", "twist", "generic")
+PRESETS = tuple(name for name in presets.PRESETS if name != "console")  # which is no driver's
 OURS = "/rlif/"  # topics of a suite that runs already
 NONE = "-"  # the answer for: there is none
 
