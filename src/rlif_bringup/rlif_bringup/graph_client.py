@@ -117,7 +117,8 @@ class GraphClient:
             self.finished.append(message)
 
     def _on_control(self, message: ControlState) -> None:
-        if message.state == ControlState.FAULT and self.control != message:
+        before = self.control.state if self.control else None
+        if message.state == ControlState.FAULT and before != ControlState.FAULT:  # repeated at 1 Hz
             self.faults += 1
         self.control = message
 
