@@ -30,6 +30,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -71,6 +72,7 @@ class Kind:
     names: regular expression that a reason or a diagnostic must match
     stops: the arm must come to rest
     operator_may: but for the operator, who keeps control
+    within: s after which it must be at rest
     """
 
     name: str
@@ -79,6 +81,7 @@ class Kind:
     stops: bool = True
     operator_may: bool = False
     duration: float = 2.0
+    within: float = STOP
 
 
 @dataclass
@@ -92,6 +95,7 @@ class Outcome:
     recovery_s: float | None = None
     named: bool = False
     reason: str = ""
+    why: dict[str, int] = field(default_factory=dict)  # of the unsafe commands
 
 
 @dataclass
@@ -274,8 +278,8 @@ KINDS = (
     _freeze("policy", "policy", operator_may=True),
     _kill("arbiter", "arbiter"),
     _freeze("arbiter", "arbiter|stood still|stalled|timer"),
-    _kill("episode", "episode"),
-    _freeze("episode", "episode", duration=3.0),
+    _kill("episode", "episode", within=0.7),  # episode_timeout is 0.5 s
+    _freeze("episode", "episode", duration=3.0, within=0.7),
     _kill("recorder", "record", stops=False),
     _freeze("recorder", "record|replay", stops=False, duration=1.0),
     _kill("learner", "learner", stops=False),
@@ -324,31 +328,39 @@ def run_fault(campaign: Campaign, kind: Kind, rng: random.Random) -> Outcome:
     outcome.named = any(re.search(kind.names, r, re.IGNORECASE) for r in seen.reasons if r)
     if kind.stops and kind.name != "disarmed":  # the operator arms again within the duration
         outcome.stop_s = round(max(before_end, default=began) - began, 3)
-        outcome.unsafe += sum(t - began > STOP for t in before_end)
+        late = sum(t - began > kind.within for t in before_end)
+        outcome.why = {f"later than {kind.within} s": late} if late else {}
     next(fault, None)
     healed = time.monotonic()
     campaign.until_driven(RECOVER)
     outcome.recovery_s = round(time.monotonic() - healed - 0.5, 2)
     campaign.spin(1.0)
-    outcome.unsafe += count_unsafe(seen)
+    outcome.why |= unsafe_commands(seen)
+    outcome.unsafe = sum(outcome.why.values())
     outcome.lost_steps = lost_steps(seen)
     return outcome
 
 
-def count_unsafe(seen: Seen) -> int:
-    """Commands of the suite that are not finite, too fast, or move while the state forbids it."""
+def unsafe_commands(seen: Seen) -> dict[str, int]:
+    """How many commands of the suite are not finite, too fast, or move in a state that forbids it."""
     own = [(t, speed) for t, speed, foreign, _ in seen.commands if not foreign]
-    wrong = sum(not math.isfinite(speed) or speed > SPEED_LIMIT + 1e-6 for _, speed in own)
+    why: Counter[str] = Counter()
     still: float | None = None  # since when the arm must not be driven
     early = [(t - GRACE if state in DRIVEN else t, state) for t, state in seen.states]
     changes = iter([*sorted(early), (math.inf, 0)])
     at, state = next(changes)
+    now = state
     for t, speed in own:
         while t >= at:
-            still = None if state in DRIVEN else (still or at)
+            still, now = None if state in DRIVEN else (still or at), state
             at, state = next(changes)
-        wrong += still is not None and t - still > STOP and speed > 1e-6
-    return wrong
+        if not math.isfinite(speed):
+            why["not finite"] += 1
+        elif speed > SPEED_LIMIT + 1e-6:
+            why[f"{speed:.3f} m/s"] += 1
+        elif still is not None and t - still > STOP and speed > 1e-6:
+            why[f"in state {now}"] += 1
+    return dict(why)
 
 
 def lost_steps(seen: Seen) -> int:

@@ -74,7 +74,7 @@ PARAMETERS = (
     ),
     Param(
         "episode_timeout",
-        1.0,
+        0.5,
         "s without a heartbeat of the episode node until HOLD; 0: not checked",
         0.0,
         60.0,

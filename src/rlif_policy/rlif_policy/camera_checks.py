@@ -109,7 +109,7 @@ class CameraWatch:
         if limits.frozen_frames and self._same_picture + 1 >= limits.frozen_frames:
             return (
                 f"frozen: its last {self._same_picture + 1} images are the same, bit for bit: no "
-                "real camera is that free of noise"
+                "real camera is that free of noise (frozen_frames: 0 for a simulated one)"
             )
         return ""
 

@@ -147,7 +147,8 @@ class ObserverNode(Node):
                 "ee_pose.tf: found frames, expected none: in lock-step poses are messages"
             )
         self._problems: list[Problem] = []
-        self._logged, self._logged_at = "", 0.0
+        self._logged: set[str] = set()  # sources of the problems that were logged
+        self._logged_at = 0.0
         self._patient_until = time.monotonic() + PATIENCE
         self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
         self._tick_publisher = self.create_publisher(ObservationTick, "observation_tick", RELIABLE)
@@ -351,18 +352,19 @@ class ObserverNode(Node):
         return message
 
     def _log(self, problems: list[Problem]) -> None:
-        """Log the problems when they change, and again every REMIND seconds."""
-        sources = ", ".join(problem.source for problem in problems)
+        """Log the problems when another source has one, and again every REMIND seconds."""
+        sources = {problem.source for problem in problems}
         wall = time.monotonic()
         if not problems:
             if self._logged and wall - self._logged_at > DIAGNOSTICS_PERIOD:
-                self._logged = ""
+                self._logged = set()
                 self.get_logger().info("all sources are received")
             return
         if wall < self._patient_until and all(p.age is None for p in problems):
             return
-        if sources != self._logged or wall - self._logged_at > REMIND:
-            self._logged, self._logged_at = sources, wall
+        if sources - self._logged or wall - self._logged_at > REMIND:
+            self._logged |= sources
+            self._logged_at = wall
             self.get_logger().error(f"no observation: {text(problems)}")
 
     def _diagnose(self) -> None:

@@ -147,6 +147,9 @@ class RobotNode(Node):
             self._every_image = max(1, round(1.0 / value["camera_rate"] / _WALL_PERIOD))
             self._turn = 0
             self._turned: float | None = None  # steady time of the last turn, in s
+            self._rng = np.random.default_rng(value["seed"])
+            pixels = 3 * self._size[0] * self._size[1]
+            self._noise = self._rng.integers(0, 2, 2 * pixels, dtype=np.uint8)  # the lowest bits
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             period = _WALL_PERIOD / value["real_time_factor"]
             self.create_timer(period, self._on_timer, clock=steady)
@@ -291,6 +294,10 @@ class RobotNode(Node):
         pixels = self._world.render(name, width // factor, height // factor)
         if factor > 1:
             pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+        if not self._lock_step:
+            # A sensor's noise: without it the images of an arm at rest are those of a frozen camera.
+            first = int(self._rng.integers(pixels.size))
+            pixels = pixels ^ self._noise[first : first + pixels.size].reshape(pixels.shape)
         image = Image(header=header, height=height, width=width, encoding="rgb8")
         image.step = 3 * width
         image.data = array.array("B", pixels.tobytes())
