@@ -132,9 +132,7 @@ def test_robot_on_the_wall_clock_stamps_with_it_and_sends_enlarged_noisy_images(
     for message in (rig.poses[0], images[0]):
         assert 0.0 < stamp_of(message) - now < scaled(30.0)
     pixels = np.frombuffer(images[0].data, np.uint8).reshape(12, 4, 16, 4, 3)
-    rendered = (
-        pixels >> 1
-    )  # the lowest bit is noise: else an arm at rest would have a frozen camera
+    rendered = pixels >> 1  # the lowest bit is noise, or the arm at rest had a frozen camera
     assert (rendered == rendered[:, :1, :, :1]).all() and rendered.std() > 1.0
     assert images[0].data != images[1].data
     assert rig.robot.count_publishers("/clock") == 0
