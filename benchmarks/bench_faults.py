@@ -292,7 +292,7 @@ KINDS = (
     _publish("pose not finite", PoseStamped, "/sim/ee_pose", lambda c: c.pose(math.nan, "base"), "pose"),
     _publish("pose in another frame", PoseStamped, "/sim/ee_pose", lambda c: c.pose(0.5, "camera"), "frame"),
     _publish("wrench not finite", WrenchStamped, "/sim/wrench", lambda c: c.wrench(), "wrench",
-             operator_may=True),
+             stops=False),  # good ones come in between
     _publish("joy not finite", Joy, "/sim/joy", lambda c: Joy(axes=[math.nan] * 6, buttons=[1, 0, 0, 0]), "joy"),
     _publish("joy too short", Joy, "/sim/joy", lambda c: Joy(axes=[0.0], buttons=[]), "joy"),
     _publish("joint_states without its joints", JointState, "/sim/joint_states", lambda c: JointState(), "",
@@ -346,8 +346,11 @@ def unsafe_commands(seen: Seen) -> dict[str, int]:
     own = [(t, speed) for t, speed, foreign, _ in seen.commands if not foreign]
     why: Counter[str] = Counter()
     still: float | None = None  # since when the arm must not be driven
-    early = [(t - GRACE if state in DRIVEN else t, state) for t, state in seen.states]
-    changes = iter([*sorted(early), (math.inf, 0)])
+    early: list[tuple[float, int]] = []  # a state that was short ends no sooner than it began
+    for t, state in seen.states:
+        earliest = early[-1][0] if early else -math.inf
+        early.append((max(t - GRACE, earliest) if state in DRIVEN else t, state))
+    changes = iter([*early, (math.inf, 0)])
     at, state = next(changes)
     now = state
     for t, speed in own:

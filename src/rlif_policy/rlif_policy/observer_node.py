@@ -147,6 +147,7 @@ class ObserverNode(Node):
                 "ee_pose.tf: found frames, expected none: in lock-step poses are messages"
             )
         self._problems: list[Problem] = []
+        self._passed: dict[str, Problem] = {}  # of ticks since the last diagnostics
         self._logged: set[str] = set()  # sources of the problems that were logged
         self._logged_at = 0.0
         self._patient_until = time.monotonic() + PATIENCE
@@ -278,6 +279,10 @@ class ObserverNode(Node):
                 self._problems = [Problem("state", str(problem))]
         if self._problems:
             self._publish_problems(tick, now)
+            self._passed |= {
+                p.source: Problem(p.source, f"a tick without an observation: {p.reason}", 0)
+                for p in self._problems
+            }
         self._log(self._problems)
 
     def _publish_problems(self, tick: int, now: int) -> None:
@@ -372,7 +377,8 @@ class ObserverNode(Node):
         current = self._current_problems(now, steady)
         current += [p for p in self._problems if p.source == "state"]
         self._log(current)
-        found = {problem.source: problem for problem in current}
+        found = self._passed | {problem.source: problem for problem in current}
+        self._passed = {}
         names = (*self._layout.sources, *self._cameras)
         report = DiagnosticArray()
         report.header.stamp = to_msg(now)
@@ -383,7 +389,7 @@ class ObserverNode(Node):
         for status, name in zip(report.status, names, strict=True):
             if name in self._cameras:
                 status.values += camera_values(self._cameras[name].watch, steady)
-        report.status += [diagnostic(p.source, p, None) for p in current if p.source not in names]
+        report.status += [diagnostic(n, p, None) for n, p in found.items() if n not in names]
         self._diagnostics.publish(report)
 
 

@@ -284,6 +284,18 @@ def test_observer_with_an_unusable_sample_reports_it_until_a_good_one_comes(
     graph.until(lambda: rig.observed, "an observation of good samples")
 
 
+def test_observer_with_an_unusable_sample_before_good_ones_names_it(graph, monkeypatch):
+    monkeypatch.setattr(observer_node, "DIAGNOSTICS_PERIOD", 60.0)
+    rig = Rig(graph, features=FEATURES, lock_step=True)
+    for number, x in enumerate((math.nan, 0.5), 1):
+        rig.send_rest(number * PERIOD)
+        rig.send_tip(number * PERIOD, x=x)
+        graph.until(lambda n=number: len(rig.ticks) == n, f"tick {number}")
+    rig.observer._diagnose()
+    find = lambda: rig.find_report("state", False, "a tick without an observation: not finite")  # noqa: E731
+    graph.until(find, "a diagnostic of the state")
+
+
 # ---- joints of several publishers, and publishers of another kind
 
 
