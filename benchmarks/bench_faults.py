@@ -59,6 +59,7 @@ RESULTS = Path(__file__).with_name("results") / "faults.json"
 COMMAND = "/sim/servo_node/delta_twist_cmds"
 SPEED_LIMIT = 0.12  # m/s: max_linear_speed of config/sim_real_time
 GRACE = 0.1  # s by which a state may be received later than the first command under it
+LONG = 7.0  # s; the episode node misses recorder, learner and watchdog after 5 s
 STOP = 0.35  # s after which a command must be zero once the arm has to stop
 START, RECOVER = 120.0, 40.0  # s of wall time
 FOREIGN = 0.0123  # rad/s about z: marks the commands of the publisher that is not the suite's
@@ -280,12 +281,12 @@ KINDS = (
     _freeze("arbiter", "arbiter|stood still|stalled|timer"),
     _kill("episode", "episode", within=0.7),  # episode_timeout is 0.5 s
     _freeze("episode", "episode", duration=3.0, within=0.7),
-    _kill("recorder", "record", stops=False),
-    _freeze("recorder", "record|replay", stops=False, duration=1.0),
-    _kill("learner", "learner", stops=False),
-    _freeze("learner", "", stops=False),
-    _kill("watchdog", "watchdog", stops=False),
-    _freeze("watchdog", "watchdog", stops=False),
+    _kill("recorder", "record", stops=False, duration=LONG),
+    _freeze("recorder", "record", stops=False, duration=LONG),
+    _kill("learner", "learner", stops=False, duration=LONG),
+    _freeze("learner", "learner", stops=False, duration=LONG),
+    _kill("watchdog", "watchdog", stops=False, duration=LONG),
+    _freeze("watchdog", "watchdog", stops=False, duration=LONG),
     _kill("sim_operator", "joy|operator|device"),
     _freeze("sim_operator", "joy|operator|device"),
     _freeze("sim_robot", "ee_pose|observ|pose"),

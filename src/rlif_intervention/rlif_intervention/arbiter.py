@@ -324,7 +324,9 @@ class Arbiter:
         elif not self._just_armed(now):
             follow = self._follow_label if self.config.label_only else self._follow_operator
             follow(driving, now, changes)
-        self._follow_inputs(over or self._missing(now))
+        # Between episodes too a person must see what keeps the next one from beginning.
+        held = self._not_moving or self._policy_hold.problem(now)
+        self._follow_inputs((held or over) if over else self._missing(now))
         marked_only = self.config.label_only and self.state is ControlState.POLICY and not over
         if self.state is not ControlState.OPERATOR and not marked_only:
             self._end_intervention(now, changes)

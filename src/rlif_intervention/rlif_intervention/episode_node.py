@@ -7,11 +7,15 @@ Subscribes
     operator_buttons  rlif_msgs/OperatorButtons  start, success, failure and discard, from the arbiter
     task_success   rlif_msgs/TaskSuccess    a success detector; its stamp ends the episode
     policy_action  rlif_msgs/PolicyAction   until the first one, with `wait_for_policy`
-    /diagnostics   diagnostic_msgs/DiagnosticArray  the recorder's: whether the bag is written
-    learner_status rlif_msgs/LearnerStatus  with `pace`: the next episode waits for it (latched)
+    /diagnostics   diagnostic_msgs/DiagnosticArray  the recorder's: whether the bag is written; whether
+                                            recorder and watchdog are alive
+    learner_status rlif_msgs/LearnerStatus  whether it is alive; with `pace` the next episode waits for it
+                                            (latched)
 Publishes
     episode        rlif_msgs/Episode        on change of phase (latched)
     episode_heartbeat  rlif_msgs/Heartbeat  20 Hz: without it the arbiter holds
+    /diagnostics   diagnostic_msgs/DiagnosticArray  once a second: what an episode waits for, and which
+                                            of recorder, learner and watchdog has fallen silent
 Services
     start_episode                              std_srvs/Trigger
     end_episode_success, end_episode_failure   std_srvs/Trigger
@@ -52,6 +56,9 @@ from rlif_msgs.msg import (
 )
 
 from .arbitration import ControlState as State
+from .companions import Companions
+from .diagnostic_messages import diagnostic_array
+from .diagnostics import REPORT_PERIOD, Level, Status
 from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .instances import own_instance_id
 from .policy_hold import hold_reason
@@ -136,7 +143,8 @@ class EpisodeNode(Node):
         self._instance_id = list(own_instance_id())
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
-        self._recorder_status = f"{self.get_namespace().rstrip('/')}/recorder: bag"
+        self._companions = Companions()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._subscribe()
         for name, answer in (
             ("start_episode", self._on_start),
@@ -149,6 +157,7 @@ class EpisodeNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(CHECK_PERIOD, self._advance, clock=steady)
         self.create_timer(HEARTBEAT_PERIOD, self._publish_heartbeat, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._publish_diagnostics, clock=steady)
         self._publish(self._core.report(self._ros()))
 
     def _subscribe(self) -> None:
@@ -215,12 +224,19 @@ class EpisodeNode(Node):
         self._core.policy_seen = True
 
     def _on_diagnostics(self, m: DiagnosticArray) -> None:
+        now, own = time.monotonic(), self.get_namespace().strip("/")
         for status in m.status:
-            if status.name == self._recorder_status:
+            node, _, what = status.name.lstrip("/").partition(": ")
+            namespace, _, name = node.rpartition("/")
+            if namespace != own:
+                continue
+            self._companions.hear(name, now)
+            if (name, what) == ("recorder", "bag"):
                 failed = status.level == DiagnosticStatus.ERROR
                 self._core.recording_problem = status.message if failed else ""
 
     def _on_learner(self, m: LearnerStatus) -> None:
+        self._companions.hear("learner", time.monotonic())
         if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
             self.get_logger().warning("the learner counts its steps from 0 again: it was restarted")
         self._advance()
@@ -339,6 +355,15 @@ class EpisodeNode(Node):
         message = Heartbeat(state=int(self._core.phase), instance_id=self._instance_id)
         message.header.stamp = self.get_clock().now().to_msg()
         self._heartbeat.publish(message)
+
+    def _publish_diagnostics(self) -> None:
+        waiting = self._complaint
+        level = Level.WARN if waiting else Level.OK
+        message = f"waiting: {waiting}" if waiting else self._core.phase.name.lower()
+        statuses = [Status("episode", level, message), self._companions.status(time.monotonic())]
+        report = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
+        report.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(report)
 
     def _publish(self, report: Report | None) -> None:
         if report is None:

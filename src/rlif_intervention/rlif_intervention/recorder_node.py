@@ -404,7 +404,7 @@ class RecorderNode(Node):
             }  # fmt: skip
         entry = DiagnosticStatus(
             level=level,
-            name=f"{self.get_fully_qualified_name()}: bag",
+            name=f"{self.get_fully_qualified_name().lstrip('/')}: bag",
             message=message,
             values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
         )

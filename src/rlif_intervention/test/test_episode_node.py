@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.srv import SetParameters
-from rlif_node.qos import LATCHED, RELIABLE_100
+from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_100
 from rlif_node.stamps import to_msg, to_ns
 from ros_graph import params
 from std_msgs.msg import Bool
@@ -271,6 +272,25 @@ def test_episode_without_a_recorder_does_not_begin(make_graph):
     graph.until(lambda: graph.world.resets >= 2, "its reset")
     idle(graph)
     assert graph.seen["episode"][-1].phase == Episode.READY
+
+
+def test_watchdog_that_falls_silent_is_named_in_the_diagnostics(make_graph, steady):
+    graph = make_graph()
+    start(graph)
+    sent = graph.world.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+    found = []
+    graph.world.create_subscription(DiagnosticArray, "/diagnostics", found.append, RELIABLE)
+    node = graph.nodes[-1]
+    report = DiagnosticArray(status=[DiagnosticStatus(name="watchdog: arbiter")])
+    heard = lambda: sent.publish(report) or node._companions._heard  # noqa: E731
+    graph.until(heard, "the watchdog's report")
+
+    def named():
+        steady.advance(0.5)
+        statuses = [s for message in found for s in message.status if s.name.endswith("companions")]
+        return any("watchdog: silent" in s.message for s in statuses)
+
+    graph.until(named, "the watchdog to be missed")
 
 
 def test_task_success_without_a_stamp_ends_the_episode_now(make_graph):

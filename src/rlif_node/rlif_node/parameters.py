@@ -72,10 +72,12 @@ def _declare_one(node: Node, p: Param) -> Any:
         value = node.declare_parameter(p.name, default, descriptor).value
     except InvalidParameterTypeException as error:
         raise ValueError(_wrong_type(node, p)) from error
-    if p.default == []:
-        return list(value or [])
+    if isinstance(p.default, list):
+        return list(value or [])  # a `[]` in a file is a parameter without a value to rclpy
+    if value is None:
+        raise ValueError(f"{p.name}: found no value, expected {_EXPECTED[type(p.default)]}")
     check_choice(p, value)
-    return list(value) if isinstance(p.default, list) else value
+    return value
 
 
 def _wrong_type(node: Node, p: Param) -> str:

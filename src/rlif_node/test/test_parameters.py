@@ -45,9 +45,22 @@ def test_declare_with_values_gives_them_in_the_types_of_the_table(make):
 
 
 @pytest.mark.ros
+def test_declare_with_an_empty_list_of_a_file_replaces_the_default(make):
+    """Regression: `cameras: []` in robot.yaml, which rclpy gives no value, ended the observer."""
+    assert declare(make(axes=None, offset=None), TABLE)["axes"] == []
+
+
+@pytest.mark.ros
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rate", 500.0), ("rate", 5), ("count", 10), ("mode", "dance"), ("joints", [1.0])],
+    [
+        ("rate", 500.0),
+        ("rate", 5),
+        ("rate", None),
+        ("count", 10),
+        ("mode", "dance"),
+        ("joints", [1.0]),
+    ],
 )
 def test_declare_with_a_value_out_of_range_or_type_names_the_parameter(make, name, value):
     with pytest.raises((ValueError, ParameterException), match=name):
