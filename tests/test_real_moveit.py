@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from geometry_msgs.msg import TwistStamped
-from rlif_node.qos import RELIABLE
+from geometry_msgs.msg import Pose, TwistStamped
+from rlif_node.qos import LATCHED, RELIABLE
+from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState, Joy
+from shape_msgs.msg import SolidPrimitive
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from waiting import scaled
@@ -34,7 +36,7 @@ from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.launch_file import Process, read
 from rlif_bringup.processes import Processes
 from rlif_bringup.simulation import graph_environment, reserve_domain
-from rlif_msgs.msg import ControlState, PolicyHold
+from rlif_msgs.msg import ControlState, Episode, PolicyHold
 
 
 def missing() -> str:
@@ -53,6 +55,10 @@ def missing() -> str:
     return ""
 
 
+if not missing():
+    from moveit_msgs.msg import CollisionObject, PlanningScene, ServoStatus
+    from moveit_msgs.srv import ApplyPlanningScene
+
 pytestmark = [
     pytest.mark.ros,
     pytest.mark.slow,
@@ -66,7 +72,16 @@ STOP_TIME, STOP_DISTANCE = 0.35, 0.025  # s, m: what docs/moveit.md promises of 
 AT_REST = 0.002  # m/s
 JOINTS = [f"panda_joint{i}" for i in range(1, 8)]
 READY = (0.307, 0.0, 0.590)  # m, of panda_link8 in panda_link0, in the SRDF's `ready`
-NODES = ("observer", "arbiter", "episode", "watchdog", "servo_adapter", "reset_by_planning")
+NODES = (
+    "recorder",
+    "observer",
+    "policy",
+    "arbiter",
+    "episode",
+    "watchdog",
+    "servo_adapter",
+    "reset_by_planning",
+)
 LAUNCH = """
 import sys
 from launch import LaunchService
@@ -89,6 +104,8 @@ def configuration(directory: Path, **robot: Any) -> Path:
         "joy": {"preset": "generic", "topic": "/joy", "timeout": 0.3, "arm_button": 3},
         "speed_scale": 1.0,
         "max_steps": 0,
+        "workspace_min": [0.05, -0.20, 0.05],
+        "workspace_max": [0.95, 0.20, 0.95],
         **robot,
     }
     path.write_text(json.dumps(content), encoding="utf-8")  # a bare y would be a truth value
@@ -128,7 +145,14 @@ class Rig:
             "config_directory": str(configuration(directory / "config", **robot)),
         }
         files = (
-            ("robot", {"run_directory": str(directory / "run"), "bag_directory": "none"}),
+            (
+                "robot",
+                {
+                    "run_directory": str(directory / "run"),
+                    "bag_directory": "none",
+                    "images": "false",
+                },
+            ),
             ("moveit", {}),
         )
         self.processes = {"moveit": moveit} | {
@@ -144,12 +168,21 @@ class Rig:
         self.holds: list[PolicyHold] = []
         node = self.graph.node
         self._joy = node.create_publisher(Joy, "/joy", RELIABLE)
+        self._arm = node.create_client(SetBool, "arm")
         self._joy_timer = node.create_timer(0.02, self._publish_joy)
         node.create_subscription(JointState, "/joint_states", self._on_joints, 50)
         node.create_subscription(ControlState, "control_state", self.states.append, RELIABLE)
         node.create_subscription(PolicyHold, "policy_hold", self.holds.append, RELIABLE)
+        self.codes: list[tuple[float, int]] = []  # of Servo's status
+        node.create_subscription(ServoStatus, "/servo_node/status", self._on_status, LATCHED)
         for name in ("moveit", *NODES):
             self.start(name)
+
+    def _on_status(self, message: Any) -> None:
+        self.codes.append((time.time(), message.code))
+
+    def code(self) -> int:
+        return self.codes[-1][1] if self.codes else 0
 
     def start(self, name: str) -> None:
         running = Processes([self.processes[name]], self._write)
@@ -175,7 +208,7 @@ class Rig:
     def _on_joints(self, message: JointState) -> None:
         at = dict(zip(message.name, message.position, strict=False))
         if JOINTS[0] in at:
-            self.joints.append((time.monotonic(), [at[name] for name in JOINTS]))
+            self.joints.append((to_ns(message.header.stamp) / 1e9, [at[name] for name in JOINTS]))
 
     # ---- what a person does
 
@@ -185,6 +218,9 @@ class Rig:
 
     def release(self) -> None:
         self.axes[:3], self.buttons[0] = [0.0, 0.0, 0.0], 0
+
+    def disarm(self) -> None:
+        self._arm.call_async(SetBool.Request(data=False))
 
     def arm(self) -> None:
         """Arm, and wait until the arbiter would let an operator drive."""
@@ -243,9 +279,9 @@ class Rig:
         self.wait(lambda: len(self.joints) > count, "joint states")
         return self.positions([self.joints[-1][1]])[0]
 
-    def track(self, since: float) -> tuple[np.ndarray, np.ndarray]:
+    def track(self, since: float, every: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Times [n] in s since `since`, and positions [n, 3] in m."""
-        samples = [(t - since, q) for t, q in self.joints if t >= since - 0.5]
+        samples = [(t - since, q) for t, q in self.joints if t >= since - 0.5][::every]
         return np.array([t for t, _ in samples]), self.positions([q for _, q in samples])
 
     def stop_after(self, act: Callable[[], object]) -> tuple[float, float, float]:
@@ -253,7 +289,7 @@ class Rig:
         self.to_ready()
         self.push(x=1.0)
         self.spin(1.0)
-        began = time.monotonic()
+        began = time.time()
         act()
         self.spin(1.5)
         self.release()
@@ -270,12 +306,18 @@ class Rig:
         )
 
     def to_ready(self) -> None:
-        """The suite's own reset, by move_group."""
+        """End the episode that runs, and begin another one: a reset by move_group comes first."""
+        self.release()
         if self.state in (ControlState.DISARMED, ControlState.FAULT):
             self.arm()
-        self.release()
-        self.wait(lambda: self.state == ControlState.HOLD, "HOLD")
-        self.graph.trigger("reset")
+        elif self.graph.episode.phase == Episode.RUNNING:
+            self.graph.trigger("end_episode_failure")
+        before = self.graph.episode.id
+        with suppress(GraphError):  # one is wanted already after an interrupted reset
+            self.graph.trigger("start_episode")
+        running = lambda: self.graph.episode.phase == Episode.RUNNING  # noqa: E731
+        self.wait(lambda: running() and self.graph.episode.id >= before, "an episode", 60.0)
+        self.wait(lambda: self.state == ControlState.POLICY, "the policy in control")
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +341,7 @@ def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: Rig) -> Non
     assert start == pytest.approx(READY, abs=0.005)
     rig.push(x=1.0)
     rig.wait(lambda: rig.state == ControlState.OPERATOR, "OPERATOR")
-    began = time.monotonic()
+    began = time.time()
     rig.spin(1.5)
     rig.release()
     t, p = rig.track(began)
@@ -312,7 +354,7 @@ def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: Rig) -> Non
 
 STOPS: dict[str, Callable[[Rig], object]] = {
     "release": lambda rig: rig.release(),
-    "disarm": lambda rig: rig.graph.call(SetBool, "arm", SetBool.Request(data=False)),
+    "disarm": lambda rig: rig.disarm(),
     "device unplugged": lambda rig: rig._joy_timer.cancel(),
     "arbiter frozen": lambda rig: rig.signal("arbiter", signal.SIGSTOP),
     "arbiter killed": lambda rig: rig.signal("arbiter", signal.SIGKILL),
@@ -321,18 +363,20 @@ STOPS: dict[str, Callable[[Rig], object]] = {
 
 @pytest.mark.parametrize("name", STOPS)
 def test_arm_stands_soon_after(rig: Rig, name: str) -> None:
-    seconds, metres, deceleration = rig.stop_after(lambda: STOPS[name](rig))
+    try:
+        seconds, metres, deceleration = rig.stop_after(lambda: STOPS[name](rig))
+    finally:
+        if name == "device unplugged":
+            rig._joy_timer.reset()
+        if name == "arbiter frozen":
+            rig.signal("arbiter", signal.SIGCONT)
+        if name == "arbiter killed":
+            rig.running.pop("arbiter").stop()
+            rig.start("arbiter")
+        rig.spin(2.0)
+        rig.disarm()
+        rig.wait(lambda: rig.state == ControlState.DISARMED, "DISARMED")
     show(name, seconds=seconds, metres=metres, deceleration=deceleration)
-    if name == "device unplugged":
-        rig._joy_timer.reset()
-    if name == "arbiter frozen":
-        rig.signal("arbiter", signal.SIGCONT)
-    if name == "arbiter killed":
-        rig.running.pop("arbiter").stop()
-        rig.start("arbiter")
-    rig.spin(2.0)
-    rig.graph.call(SetBool, "arm", SetBool.Request(data=False))
-    rig.arm()
     # The time-outs of a lost device or arbiter come before the braking.
     late = 0.3 if name in ("device unplugged", "arbiter frozen") else 0.0
     assert seconds <= STOP_TIME + late and metres <= STOP_DISTANCE + late * SPEED
@@ -353,8 +397,7 @@ def test_stop_topic_is_a_fault_and_the_arm_stands(rig: Rig) -> None:
 
 def test_arm_rests_at_the_wall_of_its_box(rig: Rig) -> None:
     rig.to_ready()
-    wall = yaml.safe_load((ROOT / "config/panda_demo/robot.yaml").read_text(encoding="utf-8"))
-    y = wall["/**"]["ros__parameters"]["workspace_max"][1]
+    y = 0.20
     rig.push(y=1.0)
     rig.spin(4.0)
     rest = rig.position()
@@ -368,10 +411,10 @@ def test_servo_paused_by_somebody_else_is_named(rig: Rig) -> None:
     client = rig.graph.node.create_client(SetBool, "/servo_node/pause_servo")
     rig.wait(client.service_is_ready, "pause_servo")
     client.call_async(SetBool.Request(data=True))
-    rig.wait(lambda: rig.hold.reason_code == PolicyHold.SERVO_PAUSED, "a hold")
-    assert "paused" in rig.hold.reason and rig.state != ControlState.POLICY
+    rig.wait(lambda: "another node has paused it" in rig.hold.reason, "a hold")
+    rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
     client.call_async(SetBool.Request(data=False))
-    rig.wait(lambda: rig.hold.reason_code != PolicyHold.SERVO_PAUSED, "the hold to end")
+    rig.wait(lambda: rig.state == ControlState.POLICY, "the policy again")
 
 
 def test_reset_cancelled_by_a_disarm_leaves_the_arm_at_rest(rig: Rig) -> None:
@@ -379,13 +422,16 @@ def test_reset_cancelled_by_a_disarm_leaves_the_arm_at_rest(rig: Rig) -> None:
     rig.push(y=1.0)
     rig.spin(1.5)
     rig.release()
-    rig.spin(1.0)
+    rig.graph.trigger("end_episode_failure")
+    rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
     client = rig.graph.node.create_client(Trigger, "reset")
+    rig.wait(client.service_is_ready, "the reset")
+    rig.spin(0.5)
     future = client.call_async(Trigger.Request())
     first = rig.joints[-1][1]
     rig.wait(lambda: math.dist(rig.joints[-1][1], first) > 0.02, "the planned motion to begin")
-    began = time.monotonic()
-    rig.graph.call(SetBool, "arm", SetBool.Request(data=False))
+    began = time.time()
+    rig.disarm()
     rig.wait(future.done, "an answer of the reset")
     rig.spin(1.0)
     t, p = rig.track(began)
@@ -395,7 +441,6 @@ def test_reset_cancelled_by_a_disarm_leaves_the_arm_at_rest(rig: Rig) -> None:
 
 
 def test_servo_after_a_reset_does_not_jump(rig: Rig) -> None:
-    rig.arm()
     rig.to_ready()
     start = rig.position()
     rig.push(z=-0.3)
@@ -422,6 +467,136 @@ def test_servo_killed_holds_until_a_person_has_driven(rig: Rig) -> None:
     rig.push(x=0.5)
     rig.wait(lambda: rig.hold.reason_code == PolicyHold.NONE, "the hold to end after driving")
     rig.release()
+
+
+def test_episodes_with_planned_resets_between_stay_within_the_box(rig: Rig) -> None:
+    """RLIF_REAL_MOVEIT_EPISODES of them, policy and operator in turn, nobody touching a terminal."""
+    count, took = int(os.environ.get("RLIF_REAL_MOVEIT_EPISODES", "3")), []
+    since = time.time()
+    for number in range(count):
+        began = time.monotonic()
+        rig.to_ready()
+        took.append(time.monotonic() - began)
+        assert np.abs(rig.position() - READY).max() < 0.01, f"the reset before episode {number + 1}"
+        rig.spin(1.5)
+        rig.push(*((-1.0) ** (number // 3) * np.eye(3)[number % 3]))
+        rig.spin(1.5)
+        rig.release()
+        rig.spin(0.5)
+    _, p = rig.track(since, every=5)
+    show(
+        f"{count} episodes",
+        reset_median=float(np.median(took)),
+        reset_max=max(took),
+        widest=float(np.abs(p[:, 1]).max()),
+    )
+    assert np.abs(p[:, 1]).max() < 0.201
+
+
+def scene(rig: Rig, *objects: Any) -> None:
+    """Apply a difference to move_group's planning scene."""
+    client = rig.graph.node.create_client(ApplyPlanningScene, "/apply_planning_scene")
+    rig.wait(client.service_is_ready, "apply_planning_scene")
+    request = ApplyPlanningScene.Request(scene=PlanningScene(is_diff=True))
+    request.scene.world.collision_objects = list(objects)
+    future = client.call_async(request)
+    rig.wait(future.done, "the planning scene")
+    rig.graph.node.destroy_client(client)
+    assert future.result().success
+
+
+def box(
+    name: str, at: tuple[float, float, float], size: tuple[float, float, float], add: bool = True
+) -> Any:
+    """A collision object in panda_link0."""
+    found = CollisionObject(
+        id=name, operation=CollisionObject.ADD if add else CollisionObject.REMOVE
+    )
+    found.header.frame_id = "panda_link0"
+    found.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=list(size))]
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = at
+    pose.orientation.w = 1.0
+    found.primitive_poses = [pose]
+    return found
+
+
+def drive_until_held(rig: Rig, seconds: float, **stick: float) -> list[int]:
+    """Push until the arm is held or the time is over; Servo's codes on the way."""
+    since = time.time()
+    rig.push(**stick)
+    with suppress(GraphError):
+        rig.graph.wait(lambda: rig.hold.reason_code != PolicyHold.NONE, "a hold", seconds)
+    rig.spin(0.5)
+    rig.release()
+    codes = sorted({code for t, code in rig.codes if t >= since})
+    print(f"\ncodes {codes}: {rig.hold.reason}")
+    return codes
+
+
+def test_arm_before_an_obstacle_is_held_and_a_reset_frees_it(rig: Rig) -> None:
+    rig.to_ready()
+    obstacle = ((0.307, 0.30, 0.55), (0.3, 0.1, 0.5))
+    scene(rig, box("obstacle", *obstacle))
+    codes = drive_until_held(rig, 10.0, y=0.5)
+    assert ServoStatus.DECELERATE_FOR_COLLISION in codes
+    assert rig.hold.reason_code == PolicyHold.NOT_MOVING
+    rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD after the release")
+    rig.to_ready()
+    assert rig.hold.reason_code == PolicyHold.NONE
+    scene(rig, box("obstacle", *obstacle, add=False))
+
+
+def test_stretched_arm_is_held_at_the_singularity_and_a_reset_frees_it(rig: Rig) -> None:
+    rig.to_ready()
+    codes = drive_until_held(rig, 20.0, x=1.0)
+    assert ServoStatus.DECELERATE_FOR_APPROACHING_SINGULARITY in codes
+    assert rig.hold.reason_code == PolicyHold.NOT_MOVING
+    rig.to_ready()
+    assert rig.hold.reason_code == PolicyHold.NONE
+
+
+def test_folded_arm_is_held_at_a_joint_bound_and_a_reset_frees_it(rig: Rig) -> None:
+    rig.to_ready()
+    codes = drive_until_held(rig, 20.0, x=-0.6, z=-1.0)
+    assert ServoStatus.JOINT_BOUND in codes
+    assert rig.hold.reason_code == PolicyHold.SERVO_STATUS
+    rig.to_ready()
+    assert rig.hold.reason_code == PolicyHold.NONE
+
+
+def test_reset_into_an_obstacle_is_refused_with_the_reason(rig: Rig) -> None:
+    rig.to_ready()
+    rig.push(y=-1.0)
+    rig.spin(1.5)
+    rig.release()
+    rig.graph.trigger("end_episode_failure")
+    rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
+    scene(rig, box("in the way", (0.307, 0.1, 0.59), (0.1, 0.1, 0.1)))
+    with pytest.raises(GraphError, match="call reset_again") as error:
+        rig.graph.trigger("reset")
+    print(f"\n{error.value}")
+    scene(rig, box("in the way", (0.307, 0.1, 0.59), (0.1, 0.1, 0.1), add=False))
+    rig.graph.trigger("reset_again")
+    rig.to_ready()
+
+
+def test_command_in_an_unknown_frame_is_invalid_and_holds(rig: Rig) -> None:
+    rig.to_ready()
+    stray = rig.graph.node.create_publisher(TwistStamped, "/servo_node/delta_twist_cmds", RELIABLE)
+
+    def held() -> bool:
+        message = TwistStamped()
+        message.header.stamp = rig.graph.node.get_clock().now().to_msg()
+        message.header.frame_id, message.twist.linear.x = "nowhere", 0.01
+        stray.publish(message)
+        return rig.hold.reason_code != PolicyHold.NONE
+
+    since = time.time()
+    with suppress(GraphError):
+        rig.graph.wait(held, "a hold", 5.0)
+    print(f"\ncodes {sorted({c for t, c in rig.codes if t >= since})}: {rig.hold.reason}")
+    rig.graph.node.destroy_publisher(stray)
 
 
 def test_command_of_another_publisher_is_named(rig: Rig) -> None:

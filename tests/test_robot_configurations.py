@@ -34,19 +34,23 @@ CONFIG = Path(__file__).parents[1] / "config"
 LAUNCH = CONFIG.parent / "launch"
 ALL = sorted(path.parent.name for path in CONFIG.glob("*/robot.yaml"))
 WITH_MOVEIT = ["franka_fr3_spacemouse", "ur5e_gamepad"]
+PLANNED = [*WITH_MOVEIT, "panda_demo"]  # which has no device of its own, nor controllers
 
 # Where there is no moveit_msgs: types of the same shape.
 STAND_INS = ServoInterfaces(Int8, lambda m: m.data, SetBool, lambda _: SetBool.Request())
 
 # Positions of the end effector in the named states of the SRDFs, m in the base frame: as measured.
-NAMED = {("franka_fr3_spacemouse", "ready"): (0.307, 0.0, 0.487)}
+NAMED = {
+    ("franka_fr3_spacemouse", "ready"): (0.307, 0.0, 0.487),
+    ("panda_demo", "ready"): (0.307, 0.0, 0.590),
+}
 
 
 def values(path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
 
 
-@pytest.mark.parametrize("name", WITH_MOVEIT)
+@pytest.mark.parametrize("name", PLANNED)
 def test_moveit_yaml_has_only_names_that_a_node_declares(name):
     known = {row.name for row in (*ADAPTER, *RESET, *WORKSPACE)}
     assert set(values(CONFIG / name / "moveit.yaml")) <= known
@@ -83,13 +87,13 @@ def test_buttons_of_a_robot_include_stop_and_have_one_meaning_each(name):
         assert p["stop_button"] >= 0 and len(set(buttons)) == len(buttons)
 
 
-@pytest.mark.parametrize("name", WITH_MOVEIT)
+@pytest.mark.parametrize("name", PLANNED)
 def test_hold_timeout_of_a_robot_notices_the_end_of_the_adapter(name):
     """`hold` comes ten times a second; three of them may be lost."""
     assert 0.3 <= values(CONFIG / name / "robot.yaml")["hold_timeout"] <= 1.0
 
 
-@pytest.mark.parametrize("name", WITH_MOVEIT)
+@pytest.mark.parametrize("name", PLANNED)
 def test_limits_of_a_robot_are_set(name):
     found = values(CONFIG / name / "robot.yaml")
     limits = [row.name for row in ARBITER if row.name.startswith(("max_linear", "max_angular"))]
@@ -100,7 +104,7 @@ def test_limits_of_a_robot_are_set(name):
     assert found["base_frame"] == found["command_frame"], "the box needs it"
 
 
-@pytest.mark.parametrize("name", WITH_MOVEIT)
+@pytest.mark.parametrize("name", PLANNED)
 def test_reset_goal_of_a_robot_lies_in_its_box(name):
     defaults = {row.name: row.default for row in RESET}
     p = defaults | values(CONFIG / name / "moveit.yaml")

@@ -20,7 +20,7 @@ ERRORS: Mapping[int, str] = {
     -3: "MOTION_PLAN_INVALIDATED_BY_ENVIRONMENT_CHANGE: something came into the way",
     -4: "CONTROL_FAILED: is the trajectory controller active, and Servo's not?",
     -5: "UNABLE_TO_AQUIRE_SENSOR_DATA",
-    -6: "TIMED_OUT: allow more planning_time",
+    -6: "TIMED_OUT: no plan within planning_time: the goal is in collision or out of reach, or more is needed",
     -7: "PREEMPTED: it was cancelled",
     -10: "START_STATE_IN_COLLISION: move the arm free by hand",
     -11: "START_STATE_VIOLATES_PATH_CONSTRAINTS",
