@@ -391,7 +391,7 @@ class Arbiter:
 
     def _drive(self, driving: Device | None, now: float) -> tuple[Limited, Source]:
         """The action of whoever has control, through the limits, into the tick."""
-        asked, source = self._asked(driving)
+        asked, source = self._asked(driving, now)
         motion, clamped = self._frame.to_base(asked[:-1] if self._gripper else asked)
         limited = (
             self.limiter.drive(motion, *self._pose.now(now)) if asked else self.limiter.brake()
@@ -440,11 +440,15 @@ class Arbiter:
         tapped = self._tapped.get(device.name)
         return action if tapped is None or action[-1] else (*action[:-1], tapped)
 
-    def _asked(self, driving: Device | None) -> tuple[Vector, Source]:
+    def _asked(self, driving: Device | None, now: float) -> tuple[Vector, Source]:
         if self.state is ControlState.POLICY and self._policy:
             return self._policy.action, Source.POLICY
         if self.state is ControlState.OPERATOR and driving and driving.reading:
-            return self._operator_action(driving), Source.OPERATOR
+            action = self._operator_action(driving)
+            if driving.current(now):
+                return action, Source.OPERATOR
+            motion = len(action) - bool(self._gripper)
+            return (*(0.0,) * motion, *action[motion:]), Source.OPERATOR
         return (), Source.NONE
 
     # ---- what is missing
