@@ -27,7 +27,6 @@ from geometry_msgs.msg import Pose, TwistStamped
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState, Joy
-from shape_msgs.msg import SolidPrimitive
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from waiting import scaled
@@ -59,6 +58,7 @@ def missing() -> str:
 if not missing():
     from moveit_msgs.msg import CollisionObject, PlanningScene, ServoStatus
     from moveit_msgs.srv import ApplyPlanningScene
+    from shape_msgs.msg import SolidPrimitive
 
 pytestmark = [
     pytest.mark.ros,

@@ -179,6 +179,8 @@ def test_nodes_of_a_robot_configuration_start_with_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each in this process, with the parameter files, values and remappings of the launch file."""
+    if "ee_pose: {tf" in (CONFIG / name / "robot.yaml").read_text(encoding="utf-8"):
+        pytest.importorskip("tf2_ros")
     if importlib.util.find_spec("moveit_msgs") is None:
         monkeypatch.setattr(servo_adapter_node, "servo_interfaces", lambda *_: STAND_INS)
         monkeypatch.setattr(reset_node, "planning_interfaces", lambda: None)
