@@ -118,7 +118,7 @@ class Campaign:
         self.graph, self._processes, self._directory = graph, processes, directory
         self._running: dict[str, Processes] = {}
         self.seen = Seen()
-        self.state = ControlState.DISARMED
+        self.state, self._operator_until = ControlState.DISARMED, -math.inf
         node = graph.node
         node.create_subscription(TwistStamped, COMMAND, self._on_command, RELIABLE)
         node.create_subscription(ControlState, "control_state", self._on_state, RELIABLE)
@@ -130,8 +130,10 @@ class Campaign:
         v, w = message.twist.linear, message.twist.angular
         speed = math.sqrt(v.x**2 + v.y**2 + v.z**2)
         foreign = abs(w.z - FOREIGN) < 1e-9
-        operator = self.state == ControlState.OPERATOR
-        self.seen.commands.append((time.monotonic(), speed, foreign, operator))
+        now = time.monotonic()
+        if self.state == ControlState.OPERATOR:
+            self._operator_until = now + STOP  # the arm brakes after the operator has let go
+        self.seen.commands.append((now, speed, foreign, now < self._operator_until))
 
     def _on_state(self, message: ControlState) -> None:
         self.state = message.state
