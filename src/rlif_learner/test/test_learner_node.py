@@ -16,11 +16,11 @@ from std_srvs.srv import Trigger
 from waiting import scaled
 
 from rlif_learner import learner_node
-from rlif_learner.algorithms.registry import make_algorithm
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, step_record
+from rlif_learner.making import make_algorithm
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec
 from rlif_policy.stored_actor import read_actor

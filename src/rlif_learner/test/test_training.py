@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlif_learner.algorithms.registry import make_algorithm
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.steps import Outcome
+from rlif_learner.making import make_algorithm
 from rlif_learner.training import (
     SCORED_EPISODES,
     EvaluationCounts,

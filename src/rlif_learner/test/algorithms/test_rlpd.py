@@ -14,6 +14,7 @@ from rlif_learner.algorithms.rlpd import ACTOR_METRICS, CRITIC_METRICS, RLPD, No
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Batch, Buffers, ReplayBuffer
 from rlif_learner.data.steps import StepRecord
+from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=5, action_dim=2, hidden=(16, 16))
@@ -77,11 +78,11 @@ def numpy_masks(masks):
 
 
 @pytest.mark.filterwarnings("ignore:no compiled critics.*not covered")
-@pytest.mark.parametrize("accelerate", [True, False])
+@pytest.mark.parametrize("engine", [accelerate, lambda learner: learner], ids=["fast", "plain"])
 @pytest.mark.parametrize("name", CASES)
-def test_losses_targets_and_three_updates_equal_numpy_float64(name, accelerate):
+def test_losses_targets_and_three_updates_equal_numpy_float64(name, engine):
     config, rng = CASES[name], np.random.default_rng(1)
-    learner = RLPD(config, SPEC, seed=SEED, accelerate=accelerate)
+    learner = engine(RLPD(config, SPEC, seed=SEED))
     perturb(learner, rng)
     oracle = NumpyRLPD(config, SPEC.action_dim, critics_of(learner.critic), actor_of(learner.actor))
     for _ in range(3):
@@ -154,7 +155,7 @@ def all_values(learner):
 
 
 def test_update_takes_utd_critic_steps_and_one_actor_step():
-    learner = RLPD(replace(SMALL, utd=3), SPEC)
+    learner = accelerate(RLPD(replace(SMALL, utd=3), SPEC))
     metrics = learner.update(Buffers(filled_buffer()))
     assert (learner.updates, learner.critic_steps) == (1, 3)
     assert learner.actor_optimiser.steps == learner.temperature_optimiser.steps == 1
@@ -191,9 +192,9 @@ def oracle_update(oracle, batches, noise):
 
 
 @pytest.mark.filterwarnings("ignore:no compiled critics.*not covered")
-@pytest.mark.parametrize("accelerate", [True, False])
+@pytest.mark.parametrize("engine", [accelerate, lambda learner: learner], ids=["fast", "plain"])
 @pytest.mark.parametrize("name", [*CASES, "normalised", "reference_size"])
-def test_whole_updates_equal_numpy_float64(name, accelerate):
+def test_whole_updates_equal_numpy_float64(name, engine):
     """Each critic step with its own batch and noise. At the reference's full size, where losses are
     sums of more rounded numbers, relative to their own size."""
     spec, config, updates = SPEC, CASES.get(name, SMALL), 3
@@ -201,7 +202,7 @@ def test_whole_updates_equal_numpy_float64(name, accelerate):
         spec = replace(SPEC, state_offset=(0.5,) * 5, state_scale=(2.0, 1.0, 0.5, 3.0, 1.0))
     if name == "reference_size":
         spec, config, updates = PolicySpec(5, 2), RLPDConfig(utd=3), 1
-    learner = RLPD(config, spec, seed=SEED, accelerate=accelerate)
+    learner = engine(RLPD(config, spec, seed=SEED))
     perturb(learner, np.random.default_rng(1))
     drawn = Recorder(learner)
     oracle = NumpyRLPD(
@@ -222,7 +223,7 @@ def test_same_seed_same_numbers_whatever_the_global_random_state():
     for global_seed in (0, 1):
         torch.manual_seed(global_seed)
         np.random.seed(global_seed)  # noqa: NPY002 - the very thing that must not matter
-        learner = RLPD(SMALL, SPEC, seed=5)
+        learner = accelerate(RLPD(SMALL, SPEC, seed=5))
         learner.update(Buffers(filled_buffer()))
         results.append(all_values(learner))
     assert torch.equal(*results)
@@ -232,7 +233,7 @@ def test_streams_of_critics_actor_and_noise_are_independent():
     """Regression: all were seeded with the same number, and drew the same numbers."""
     streams = []
     for seed in (5, 6):
-        learner = RLPD(SMALL, SPEC, seed=seed, accelerate=False)
+        learner = RLPD(SMALL, SPEC, seed=seed)
         for weight in (learner.critic.weights[0][0], learner.actor.layers[0].weight):
             streams.append(weight.detach().flatten()[:16].numpy())
         streams.append(torch.rand(16, generator=learner.generator).numpy())
@@ -243,7 +244,7 @@ def test_streams_of_critics_actor_and_noise_are_independent():
 
 def test_state_goes_through_and_learning_continues_bit_for_bit():
     buffers = Buffers(filled_buffer())
-    first, second = RLPD(SMALL, SPEC, seed=1), RLPD(SMALL, SPEC, seed=2)
+    first, second = (accelerate(RLPD(SMALL, SPEC, seed)) for seed in (1, 2))
     first.actor.normaliser.fit(buffers.online.states())
     assert first.critic.normaliser is first.target.normaliser is first.actor.normaliser
     first.update(buffers)
@@ -257,7 +258,7 @@ def test_state_goes_through_and_learning_continues_bit_for_bit():
 
 
 def test_non_finite_batch_changes_no_weight_and_is_named():
-    learner = RLPD(SMALL, SPEC)
+    learner = accelerate(RLPD(SMALL, SPEC))
     learner.update(Buffers(filled_buffer()))
     before = all_values(learner).clone()
     with pytest.raises(NonFiniteError, match=r"critic_loss.*update 1.*rewards in 32 of 32 rows"):

@@ -359,7 +359,7 @@ def test_a_checkpoint_of_another_encoder_is_refused(resnet, tmp_path):
     other = make_learner(spec=replace(SPEC, encoder=replace(SMALL, pooling="average")))
     with pytest.raises(MismatchError, match="spec.encoder"):
         store.load(path, other, doubles.filled(other.actor, episodes=1))
-    blind = RLPD(CONFIG, PolicySpec(3, 2, (16,)), accelerate=False)
+    blind = RLPD(CONFIG, PolicySpec(3, 2, (16,)))
     with pytest.raises(MismatchError, match="spec.encoder.*images"):
         store.load(
             path, blind, Buffers(make_buffer(500, blind.actor), make_buffer(500, blind.actor))
