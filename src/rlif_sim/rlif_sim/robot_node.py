@@ -54,7 +54,7 @@ PARAMETERS = (
     Param(
         "wall_clock",
         False,
-        "as a robot's drivers: stamps of the system's clock, no /clock, real time",
+        "as a robot's drivers: stamps of the system's clock, no /clock, real time, noise in images",
     ),
     Param("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", 0.01, 100.0),
     Param("control_rate", 10.0, "Hz; 1 / the control period of lock-step", 1.0, 100.0),
@@ -119,6 +119,7 @@ class RobotNode(Node):
         self._size: tuple[int, int] = (value["camera_width"], value["camera_height"])
         self._upscale: int = value["camera_upscale"]
         self._wall_clock: bool = value["wall_clock"]
+        self._noise = np.random.default_rng(0)  # of the cameras
         _check(value)
         self._servo = ServoConfig(
             frames=(self._frame,),
@@ -289,6 +290,9 @@ class RobotNode(Node):
         header = self._header()
         header.frame_id = f"{name}_camera"
         pixels = self._world.render(name, width // factor, height // factor)
+        if self._wall_clock:  # as a real camera: one whose images are all the same counts as frozen
+            noise = self._noise.integers(0, 2, pixels.shape, np.uint8)
+            pixels = np.minimum(pixels, 254) + noise
         if factor > 1:
             pixels = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
         image = Image(header=header, height=height, width=width, encoding="rgb8")
