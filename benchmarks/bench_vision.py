@@ -70,7 +70,7 @@ from rlif_policy.encoders import EncoderSpec, ImageEncoder
 from rlif_policy.features import StateLayout
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
-from rlif_policy.observer_node import image_message
+from rlif_policy.observer_messages import image_message
 from rlif_policy.policy_node import pixels
 from rlif_policy.processor import processor
 from rlif_policy.weights import pack_weights, unpack_weights

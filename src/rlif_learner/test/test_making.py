@@ -59,3 +59,14 @@ def test_a_gpu_that_is_asked_for_is_not_quietly_left_out(name):
     """Regression: the baselines took the processor, whatever `device` said."""
     with pytest.raises(ValueError, match="device: found 'cuda', but PyTorch finds no GPU"):
         make_algorithm(name, {}, "rlpd", SPEC, 0, "cuda")
+
+
+def test_algorithms_are_made_by_name():
+    for name in ("rlpd", "bc", "hg_dagger"):
+        assert make_algorithm(name, {"utd": 2}, "rlpd", SPEC, 0).config.utd == 2
+    with pytest.raises(ValueError, match="expert in every state"):
+        make_algorithm("dagger", {}, "rlpd", SPEC, 0)
+    with pytest.raises(ValueError, match="found 'ppo', expected one of rlpd"):
+        make_algorithm("ppo", {}, "rlpd", SPEC, 0)
+    with pytest.raises(ValueError, match="unknown settings"):
+        make_algorithm("rlpd", {"utdd": 2}, "rlpd", SPEC, 0)
