@@ -38,6 +38,7 @@ from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
+from rlif_node.states import ControlState as State
 from std_srvs.srv import Trigger
 
 from rlif_msgs.msg import (
@@ -51,7 +52,6 @@ from rlif_msgs.msg import (
     TaskSuccess,
 )
 
-from .arbitration import ControlState as State
 from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .instances import own_instance_id
 from .policy_hold import hold_reason
