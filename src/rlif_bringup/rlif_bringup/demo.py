@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from rlif_bringup import filming
-from rlif_bringup.curves import Curves
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
 from rlif_bringup.operators import PersonOperator, ScriptedOperator
-from rlif_bringup.plot import draw
+from rlif_bringup.plot import Curves, draw
 from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress, clock
 from rlif_bringup.session import Phase, Session

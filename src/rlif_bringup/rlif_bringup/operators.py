@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rlif_node.qos import LATCHED
 from std_msgs.msg import String
 
 from rlif_bringup.graph_client import GraphClient
@@ -14,7 +14,6 @@ from rlif_msgs.msg import PolicyHold
 
 EPISODE = 180.0  # s of wall time within which an episode of the scripted operator has to end
 HOLD_PERIOD = 1.0  # s between two repetitions of a hold
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Operator(Protocol):
