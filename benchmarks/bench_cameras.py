@@ -35,7 +35,7 @@ from std_msgs.msg import Header
 from rlif_policy.camera_checks import CameraFeed, CameraLimits
 from rlif_policy.image_encodings import ENCODINGS, pixel_bytes
 from rlif_policy.images import CameraSpec, PackedImage, Picture, RawImage, check_image, to_rgb
-from rlif_policy.observer_node import image_message
+from rlif_policy.observer_messages import image_message
 
 RESULTS = Path(__file__).with_name("results") / "cameras.json"
 WIDTH, HEIGHT, OUT = 640, 480, 128

@@ -231,10 +231,11 @@ def train_until_stdin_closes() -> None:
 
     from rlif_learner.algorithms.rlpd import RLPD
     from rlif_learner.data.buffer import Buffers
+    from rlif_learner.engines.select import accelerate
 
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
-    learner, buffers = RLPD(CONFIG, SPEC), Buffers(filled_buffer())
+    learner, buffers = accelerate(RLPD(CONFIG, SPEC)), Buffers(filled_buffer())
     while not ended.is_set():
         learner.update(buffers)
 

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.compiled_engine import CompiledCriticEngine
+from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec
 
 RESULTS = Path(__file__).with_name("results") / "learner.json"
@@ -69,10 +69,15 @@ def median_time(call: Callable[[], object], repeats: int, warm_up: int = 3) -> f
 
 
 def steps_per_second(
-    buffers: Buffers, repeats: int, precision: str = "float32", **where: Any
+    buffers: Buffers,
+    repeats: int,
+    precision: str = "float32",
+    device: str = "cpu",
+    plain: bool = False,
 ) -> float:
-    """Critic steps per second of whole updates. `where`: accelerate, device, as of RLPD."""
-    learner = RLPD(replace(CONFIG, precision=precision), SPEC, seed=0, **where)
+    """Critic steps per second of whole updates. plain: without compiled critics."""
+    learner = RLPD(replace(CONFIG, precision=precision), SPEC, seed=0, device=device)
+    learner = learner if plain else accelerate(learner)
     if learner.device.type == "cpu":
         return CONFIG.utd / median_time(lambda: learner.update(buffers), repeats)
     for _ in range(10):
@@ -99,11 +104,11 @@ def processor() -> str:
 def measure(repeats: int) -> dict[str, object]:
     """All numbers of the table."""
     buffers = Buffers(filled_buffer())
-    engine = RLPD(CONFIG, SPEC).engine
+    engine = accelerate(RLPD(CONFIG, SPEC)).engine
     low_format = engine.kernel.low_precision if isinstance(engine, CompiledCriticEngine) else None
     float32 = steps_per_second(buffers, repeats)
     low = steps_per_second(buffers, repeats, low_format) if low_format else None
-    plain = steps_per_second(buffers, max(5, repeats // 6), accelerate=False)
+    plain = steps_per_second(buffers, max(5, repeats // 6), plain=True)
     rng = np.random.default_rng(0)
     state_batch = median_time(lambda: buffers.online.sample(256, rng), 200)
     pictured = filled_buffer(((128, 128, 3),), 3000)

@@ -63,13 +63,14 @@ from rlif_learner.data.augmentation import random_shift
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_learner.engines.memory import keep_freed_memory
+from rlif_learner.engines.select import accelerate
 from rlif_learner.vision import Vision, VisionConfig, make_buffer, make_vision
 from rlif_msgs.msg import Observation, PolicyAction, PolicyWeights
 from rlif_policy.encoders import EncoderSpec, ImageEncoder
 from rlif_policy.features import StateLayout
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import Actor, PolicySpec
-from rlif_policy.observer_node import image_message
+from rlif_policy.observer_messages import image_message
 from rlif_policy.policy_node import pixels
 from rlif_policy.processor import processor
 from rlif_policy.weights import pack_weights, unpack_weights
@@ -530,7 +531,7 @@ def on_gpu(weights: str, seconds: float, calls: int, transitions: int) -> dict[s
     cases["sim_vision_gpu"] = set_up_case("sim_vision_gpu")
     results: dict[str, Any] = {"name": torch.cuda.get_device_name(), "learner": {}}
     for name, case in cases.items():
-        learner = RLPD(case.config, case.spec, device="cuda", trunk=case.trunk)
+        learner = accelerate(RLPD(case.config, case.spec, device="cuda", trunk=case.trunk))
         buffers = filled_buffers(learner.actor, transitions)
         speed = updates_per_second(learner, buffers, seconds)
         results["learner"][name] = {"settings": case.settings(), **speed}

@@ -33,6 +33,7 @@ from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.labels import Label
 from rlif_learner.data.steps import Outcome, Source, StepRecord
+from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec
 
 mpl.use("Agg")
@@ -108,7 +109,7 @@ def make_learner(run: Run, env: gymnasium.Env) -> tuple[RLPD, TaskRewardBuffer]:
     """A learner and an empty buffer for the environment's sizes."""
     state_dim, action_dim = (space.shape[0] for space in boxes(env))
     config = RLPDConfig(utd=run.utd, prior_ratio=0.0, precision=run.precision)
-    learner = RLPD(config, PolicySpec(state_dim, action_dim), run.seed)
+    learner = accelerate(RLPD(config, PolicySpec(state_dim, action_dim), run.seed))
     return learner, TaskRewardBuffer(2 * run.steps, state_dim, action_dim)
 
 

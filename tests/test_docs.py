@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from rlif_bringup.launch_file import Launch, declared_arguments, read
 
@@ -79,6 +80,26 @@ def test_architecture_names_topics_that_exist(reference: ModuleType) -> None:
             assert topic in names, f"docs/architecture.md has {topic}, no node has"
             if "," not in topics and topic != "command":
                 assert (topic, kind) in known, f"{topic} is a {kind} in docs/architecture.md only"
+
+
+def test_values_in_the_documentation_are_those_of_config(reference: ModuleType) -> None:
+    """Such as `follow_timeout` (1.5 s)."""
+    values: dict[str, list[object]] = {}
+    for node in reference.node_references():
+        path = ROOT / "config" / f"{node.name}.yaml"
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+        for p in node.parameters:
+            values.setdefault(p.name, []).append(given.get(p.name, p.default))
+    found = {
+        (path.name, name, float(value) / (1000.0 if unit == "ms" else 1.0))
+        for path in (ROOT / "docs").glob("*.md")
+        for name, value, unit in re.findall(
+            r"`([a-z_.]+)` \(([\d.]+) (\w+)", path.read_text(encoding="utf-8")
+        )
+    }
+    assert len(found) > 20, "the table of time-outs in docs/arbiter.md was not found"
+    ours = [f for f in found if f[1] in values]  # the others are parameters of other software
+    assert not [f for f in ours if f[2] not in values[f[1]]]
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES + [s / "robot.yaml" for s in SET_UPS], ids=str)

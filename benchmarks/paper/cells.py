@@ -17,7 +17,7 @@ from paper.experts import Experts
 from paper.session import Session, seeds
 from paper.settings import METHODS, Cell, Method, Settings
 from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Task, scores
-from rlif_learner import BC, RLPD, Buffers, HGDAgger, ReplayBuffer, Source
+from rlif_learner import BC, RLPD, Buffers, HGDAgger, ReplayBuffer, Source, accelerate
 from rlif_policy.networks import PolicySpec
 from rlif_sim.strategies import Operator, RandomStrategy, ValueStrategy
 
@@ -101,7 +101,7 @@ def make_learner(
     prior = buffer(1 + 2 * settings.prior_episodes * longest_episode(env))
     buffers = Buffers(buffer(2 * settings.steps + prior.capacity), prior)
     if method.algorithm == "rlpd":
-        return RLPD(settings.rlpd_config(), spec, seed, device=device), buffers
+        return accelerate(RLPD(settings.rlpd_config(), spec, seed, device)), buffers
     kind = HGDAgger if method.algorithm == "hg_dagger" else BC
     return kind(settings.imitation_config(), spec, seed, device=device), buffers
 

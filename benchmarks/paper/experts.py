@@ -35,7 +35,7 @@ from paper.tasks import (
     robot_configuration,
     scores,
 )
-from rlif_learner import RLPD, Buffers, CheckpointStore, RLPDConfig
+from rlif_learner import RLPD, Buffers, CheckpointStore, RLPDConfig, accelerate
 from rlif_learner.algorithms.critics import EnsembleCritic
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.weights import pack_weights, unpack_weights
@@ -187,7 +187,7 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
     folder.mkdir(parents=True, exist_ok=True)
     env, test_env = task.make(), task.make()
     spec = PolicySpec(env.observation_space.shape[0], env.action_space.shape[0])
-    learner = RLPD(training.config(), spec, seed, device=device)
+    learner = accelerate(RLPD(training.config(), spec, seed, device))
     buffer = TaskRewardBuffer(training.capacity, spec.state_dim, spec.action_dim)
     buffers, store = Buffers(buffer), CheckpointStore(folder, keep_last=1)
     curve: list[tuple[int, float]] = []

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from rlif_bringup import filming
-from rlif_bringup.curves import Curves
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
-from rlif_bringup.operators import PersonOperator, ScriptedOperator
-from rlif_bringup.plot import draw
+from rlif_bringup.operators import Operator, PersonOperator
+from rlif_bringup.plot import Curves, draw
 from rlif_bringup.processes import Interrupt
 from rlif_bringup.progress import Progress, clock
 from rlif_bringup.session import Phase, Session
@@ -130,25 +129,22 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def phases_of(arguments: argparse.Namespace) -> list[Phase]:
     """The phases of a demo; those of length 0 are left out."""
-    boards = arguments.seed + EVALUATION_BOARDS
     count = arguments.eval_episodes
     if arguments.operator == "me":
         count = min(count, PERSON_TRIALS)
-        judged = {"episodes": count, "evaluation": True, "boards": boards}
-        found = [
+    judged: list[Phase] = []
+    if count:
+        how = {"episodes": count, "evaluation": True, "boards": arguments.seed + EVALUATION_BOARDS}
+        judged = [Phase("policy", "never", **how), Phase("expert", "always", **how)]
+    if arguments.operator == "me":
+        return [
             Phase("demonstrations", "always", episodes=arguments.demonstrations or 1),
             Phase("training", "intervene", episodes=arguments.corrections or 1),
+            *judged,
         ]
-        if count:
-            found += [Phase("policy", "never", **judged), Phase("expert", "always", **judged)]
-        return found
     # Other boards than those of the evaluation at the end, the same ones each time.
-    trial = Phase(
-        *("", "never"),
-        episodes=arguments.trials or 1,
-        evaluation=True,
-        boards=arguments.seed + TRIAL_BOARDS,
-    )
+    boards = arguments.seed + TRIAL_BOARDS
+    trial = Phase("", "never", episodes=arguments.trials or 1, evaluation=True, boards=boards)
     every = arguments.eval_every if arguments.trials else 0
     phases = []
     if every:
@@ -160,10 +156,7 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
         phases.append(dataclasses.replace(trial, name=trial_name(steps)))
     if arguments.steps:
         phases.append(Phase("training", "intervene", env_steps=arguments.steps))
-    if count:
-        phases.append(Phase("policy", "never", episodes=count, evaluation=True, boards=boards))
-        phases.append(Phase("expert", "always", episodes=count, evaluation=True, boards=boards))
-    return phases
+    return phases + judged
 
 
 class Demo:
@@ -199,13 +192,11 @@ class Demo:
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and run all phases on it."""
         self._progress.print_line("starting the nodes")
-        values = self.values
+        file = "robot_sim.launch.yaml" if self._arguments.real_time else "sim.launch.yaml"
+        run = (self.values, self.directory, self._progress)
         with (
             chosen_domain(self._arguments.domain_id) as domain_id,
-            simulation(
-                *(values, self.directory, self._progress, domain_id, interrupt),
-                "robot_sim.launch.yaml" if self._arguments.real_time else "sim.launch.yaml",
-            ) as graph,
+            simulation(*run, domain_id, interrupt, file) as graph,
         ):
             self._run_phases(graph)
 
@@ -214,12 +205,12 @@ class Demo:
         self._graph = graph
         person = PersonOperator(graph) if self._person else None
         session = Session(
-            *(graph, self._progress.show, phases, True, self._on_record, person),
-            pace=not (self._arguments.real_time or person),
-        )
+            graph, self._progress.show, phases, learner=True, finished=self._on_record,
+            operator=person, pace=not (self._arguments.real_time or person),
+        )  # fmt: skip
         self._session = session
         session.wait_until_up()
-        nodes = [*_NODES, "learner", *(person or ScriptedOperator(graph)).nodes]
+        nodes = [*_NODES, "learner", *(person or Operator(graph)).nodes]
         if person:
             self._open_page()
         write_configuration(graph, self.values, nodes, self.directory / "config")

@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"rlif doctor: --seconds is {arguments.seconds}; expected more", file=sys.stderr)
         return 2
     # Here, so that --help needs no ROS.
-    from rlif_bringup.doctor_listen import Listener, remaps
+    from rlif_bringup.doctor_listen import ANSWER, Listener, remaps
+    from rlif_bringup.graph_client import GraphClient
 
     names: dict[str, str] = {}
     moveit, servo, directory = False, "", Path()
@@ -76,12 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         except FileNotFoundError as error:
             print(f"rlif doctor: {error}", file=sys.stderr)
             return 2
-    with Listener(arguments.namespace, arguments.domain_id, names) as listener:
-        snapshot = listener.listen(arguments.seconds, moveit, servo)
+    graph = (arguments.namespace, arguments.domain_id)
+    with GraphClient(*graph, answer=ANSWER, remaps=names) as client:
+        snapshot = Listener(client).listen(arguments.seconds, moveit, servo)
     findings = check(snapshot)
     if arguments.robot:
-        simulated = snapshot.lock_step or snapshot.sim_time
-        findings += check_files(directory, arguments.robot, simulated)
+        findings += check_files(directory, arguments.robot)
     if arguments.json:
         print(as_json(findings))
     else:

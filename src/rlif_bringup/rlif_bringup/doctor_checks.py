@@ -12,11 +12,12 @@ from collections.abc import Iterator
 
 from rlif_bringup.doctor_findings import (
     CLOCKS,
-    OK_LEVEL,
-    ONE_CLOCK,
     Check,
     Finding,
+    Verdict,
+    diagnostic_findings,
     failed,
+    late,
     one_publisher,
     passed,
     rate_finding,
@@ -66,31 +67,19 @@ def check_observation(s: Snapshot) -> Iterator[Finding]:
         "observation", s, s.observation, SLOWEST * rate, "see the sources below"
     )
     yield from one_publisher(s.observation)
-    for d in s.diagnostics:
-        if d.name.startswith("observer: ") or "/observer: " in d.name:
-            name = "source " + d.name.split(": ", 1)[1]
-            if d.level == OK_LEVEL:
-                yield passed(name, d.message)
-            else:
-                yield failed(
-                    name,
-                    d.message,
-                    "is its driver running, and its topic remapped in the robot configuration?",
-                )
+    advice = "is its driver running, and its topic remapped in the robot configuration?"
+    yield from diagnostic_findings(s, "observer: ", advice, "source {}")
 
 
 def check_clocks(s: Snapshot) -> Iterator[Finding]:
     if s.observation_age is None or s.lock_step or s.sim_time:
         return
-    least, greatest = s.observation_age
-    if least < -CLOCKS:
-        yield failed("clocks", f"observations come {-least:.3f} s from the future", ONE_CLOCK)
-        return
     allowed = s.parameter("observer", "max_age", 0.2) + 0.1 + CLOCKS
     if s.images:
         allowed += s.parameter("observer", "camera_max_age", 0.3)
-    if least > allowed:
-        yield failed("clocks", f"observations are {least:.3f} s old when they come", ONE_CLOCK)
+    least, greatest = s.observation_age
+    if finding := late("clocks", "observations", s.observation_age, allowed):
+        yield finding
     elif greatest > allowed:
         yield warned(
             "clocks",
@@ -208,17 +197,16 @@ def _weights(s: Snapshot) -> Iterator[Finding]:
 
 
 def check_devices(s: Snapshot) -> Iterator[Finding]:
-    found = [d for d in s.diagnostics if ": device " in d.name]
+    advice = "start its driver, move it once, and look at its topic"
+    found = list(diagnostic_findings(s, "arbiter: ", advice))
+    found = [f for f in found if f.name.startswith("device ")]
     if not found and "arbiter" in s.parameters:
         yield failed("device", "the arbiter reports none", "is /diagnostics there? check `devices`")
-    for d in found:
-        name = d.name.split(": ", 1)[1]
-        if d.level == OK_LEVEL:
-            yield passed(name, d.message)
-        elif name == "device console":
-            yield warned(name, d.message, "to operate from the page, take the controls there")
+    for f in found:
+        if f.verdict is Verdict.FAIL and f.name == "device console":
+            yield warned(f.name, f.found, "to operate from the page, take the controls there")
         else:
-            yield failed(name, d.message, "start its driver, move it once, and look at its topic")
+            yield f
 
 
 def check_state(s: Snapshot) -> Iterator[Finding]:

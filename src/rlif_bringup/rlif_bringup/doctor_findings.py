@@ -71,3 +71,23 @@ def one_publisher(traffic: Traffic) -> Iterator[Finding]:
             f"{traffic.publishers} publish on {traffic.name}, expected one",
             "end the other; one that was killed just now is forgotten after 20 s",
         )
+
+
+def diagnostic_findings(s: Snapshot, part: str, advice: str, name: str = "{}") -> Iterator[Finding]:
+    """One for each diagnostic with `part` in its name; {} in `name` stands for what follows it."""
+    for d in s.diagnostics:
+        _, there, own = d.name.partition(part)
+        if there and d.level == OK_LEVEL:
+            yield passed(name.format(own), d.message)
+        elif there:
+            yield failed(name.format(own), d.message, advice)
+
+
+def late(name: str, what: str, ages: tuple[float, float], allowed: float) -> Finding | None:
+    """A failure of the clocks: no message of `what` was of an age from 0 to `allowed` s."""
+    least = ages[0]
+    if least < -CLOCKS:
+        return failed(name, f"{what} come {-least:.3f} s from the future", ONE_CLOCK)
+    if least > allowed:
+        return failed(name, f"{what} are {least:.3f} s old when they come", ONE_CLOCK)
+    return None

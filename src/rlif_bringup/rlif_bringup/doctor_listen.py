@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens to a live graph for some seconds: a node that only reads."""
+"""Listens to a live graph for some seconds; sets nothing."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from rlif_node.pose_source import subscribe_pose
+from rlif_node.qos import LATCHED, SENSOR_100
 from rlif_node.stamps import to_ns
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -34,6 +30,7 @@ from rlif_bringup.doctor_snapshot import (
     Traffic,
     image_problem,
 )
+from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.image_transport import ImageSender, raw_cameras, segment_of
 from rlif_msgs.msg import (
     ControlState,
@@ -45,17 +42,9 @@ from rlif_msgs.msg import (
     PolicyWeights,
 )
 
-EITHER = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 NODES = (*NEEDED, "recorder", "learner", "watchdog", "servo_adapter")
-SERVO_PARAMETERS = (
-    "update_period", "planning_group_name", "moveit_servo.publish_joint_velocities",
-    "moveit_servo.command_out_topic", "moveit_servo.max_expected_latency",
-    "moveit_servo.monitored_planning_scene_topic", "moveit_servo.is_primary_planning_scene_monitor",
-)  # fmt: skip
-CONTROLLER_PARAMETERS = ("allow_nonzero_velocity_at_trajectory_end",)
 DISCOVERY = 5.0  # s of wall time that finding the graph may take
-ANSWER = 2.0  # s of wall time until a node has answered
+ANSWER = 4.0  # s of wall time until a node has answered, asked twice
 # The topic of each of the arbiter's outputs.
 OUTPUTS = {
     "twist": "command",
@@ -83,24 +72,10 @@ def remaps(directory: Path, robot: str) -> dict[str, str]:
 
 
 class Listener:
-    """A context manager around a node and what it has received."""
+    """What a client of the graph receives, and the parameters that its nodes answer."""
 
-    def __init__(self, namespace: str, domain_id: int | None, names: Mapping[str, str]) -> None:
-        self._namespace = "/" + namespace.strip("/")
-        self._context = Context()
-        rclpy.init(
-            context=self._context,
-            domain_id=domain_id,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        arguments = ["--ros-args"]
-        for ours, theirs in names.items():
-            arguments += ["-r", f"{ours}:={theirs}"]
-        self._node = rclpy.create_node(
-            "rlif_doctor", namespace=self._namespace, context=self._context, cli_args=arguments
-        )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+    def __init__(self, client: GraphClient) -> None:
+        self._client, self._node = client, client.node
         self._last: dict[str, Any] = {}
         self._times: dict[str, list[float]] = {}
         self._ages: dict[str, list[float]] = {"observation": [], "ee_pose": []}
@@ -110,33 +85,25 @@ class Listener:
         self._diagnostics: dict[str, Diagnostic] = {}
         self._subscribe()
 
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
-
     def _subscribe(self) -> None:
         kinds: Sequence[tuple[type, str, QoSProfile]] = (
-            (Observation, "observation", EITHER),
-            (PolicyAction, "policy_action", EITHER),
-            (TwistStamped, "command", EITHER),
-            (PoseStamped, "ee_pose", EITHER),
+            (Observation, "observation", SENSOR_100),
+            (PolicyAction, "policy_action", SENSOR_100),
+            (TwistStamped, "command", SENSOR_100),
+            (PoseStamped, "ee_pose", SENSOR_100),
             (ControlState, "control_state", LATCHED),
             (PolicyWeights, "weights", LATCHED),
             (LearnerStatus, "learner_status", LATCHED),
             (Bool, "stop", LATCHED),
             (PolicyHold, "policy_hold", LATCHED),
-            (Heartbeat, "arbiter_heartbeat", EITHER),
-            (Float64MultiArray, "joint_command", EITHER),
-            (JointTrajectory, "joint_trajectory", EITHER),
+            (Heartbeat, "arbiter_heartbeat", SENSOR_100),
+            (Float64MultiArray, "joint_command", SENSOR_100),
+            (JointTrajectory, "joint_trajectory", SENSOR_100),
         )
         for kind, topic, qos in kinds:
             self._node.create_subscription(kind, topic, self._hears(topic), qos)
         self._node.create_subscription(
-            DiagnosticArray, "/diagnostics", self._on_diagnostics, EITHER
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, SENSOR_100
         )
 
     def _hears(self, topic: str) -> Callable[..., None]:
@@ -164,17 +131,8 @@ class Listener:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for s in message.status:
-            level = s.level[0] if isinstance(s.level, bytes) else int(s.level)
             values = {pair.key: pair.value for pair in s.values}
-            self._diagnostics[s.name] = Diagnostic(s.name, level, s.message, values)
-
-    def _spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self._executor.spin_once(timeout_sec=0.05)
-            if until():
-                return True
-        return until()
+            self._diagnostics[s.name] = Diagnostic(s.name, s.level[0], s.message, values)
 
     # ---- what was seen
 
@@ -191,11 +149,14 @@ class Listener:
         simulated = any(p.get("use_sim_time") for p in parameters.values())
         if simulated:
             self._node.set_parameters([Parameter("use_sim_time", value=True)])
-            self._spin(CLOCK, lambda: self._node.get_clock().now().nanoseconds > 0)
+            self._client.spin(CLOCK, lambda: self._node.get_clock().now().nanoseconds > 0)
         self._pose_from_tf(parameters.get("arbiter", {}).get("ee_pose.tf") or ())
         self._forget()
-        self._spin(seconds)
-        received = {topic: self._traffic(topic) for topic in self._times}
+        self._client.spin(seconds)
+        watching = {self._node.get_name(), "watchdog"}
+        if not parameters.get("servo_adapter", {}).get("relay"):
+            watching.add("servo_adapter")
+        received = {topic: self._traffic(topic, watching) for topic in self._times}
         weights, pose = self._last.get("weights"), self._last.get("ee_pose")
         control, observation = self._last.get("control_state"), self._last.get("observation")
         action, hold, stop = (self._last.get(n) for n in ("policy_action", "policy_hold", "stop"))
@@ -215,7 +176,7 @@ class Listener:
             weights=(weights.version, json.loads(weights.spec)) if weights else None,
             weights_age=self._since(weights) if weights else None,
             learned=max(self._updates) - min(self._updates) if self._updates else 0,
-            command=self._without_adapter(received[output], parameters),
+            command=received[output],
             command_publishers=self._publishers(received[output].name),
             command_frames=frozenset(self._frames),
             command_moves=self._moves,
@@ -234,7 +195,7 @@ class Listener:
     def _pose_from_tf(self, frames: Sequence[str]) -> None:
         if frames:
             receive = self._hears("ee_pose")
-            subscribe_pose(self._node, frames, lambda m: receive(m, NOW), EITHER)
+            subscribe_pose(self._node, frames, lambda m: receive(m, NOW), SENSOR_100)
 
     def _image_senders(self, observer: Mapping[str, Any]) -> Iterator[ImageSender]:
         if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
@@ -257,15 +218,17 @@ class Listener:
         self._updates.clear()
         self._moves = False
 
-    def _traffic(self, topic: str) -> Traffic:
+    def _traffic(self, topic: str, watching: set[str]) -> Traffic:
+        """watching: nodes that subscribe to commands and move nothing."""
         times = self._times[topic]
         name = self._node.resolve_topic_name(topic)
+        infos = self._node.get_subscriptions_info_by_topic(name)
         return Traffic(
             name=name,
             count=len(times),
             span=times[-1] - times[0] if times else 0.0,
             publishers=self._node.count_publishers(name),
-            subscribers=self._others(name),
+            subscribers=sum(info.node_name not in watching for info in infos),
         )
 
     def _age(self, topic: str) -> tuple[float, float] | None:
@@ -280,74 +243,31 @@ class Listener:
     def _publishers(self, name: str) -> frozenset[str]:
         return frozenset(i.node_name for i in self._node.get_publishers_info_by_topic(name))
 
-    def _others(self, name: str) -> int:
-        """Subscribers that would move something: without this node and the watchdog."""
-        ignored = (self._node.get_name(), "watchdog")
-        infos = self._node.get_subscriptions_info_by_topic(name)
-        return sum(info.node_name not in ignored for info in infos)
-
-    def _without_adapter(self, traffic: Traffic, parameters: dict[str, dict[str, Any]]) -> Traffic:
-        """servo_adapter listens to commands too; unless it relays them, it moves nothing."""
-        if parameters.get("servo_adapter", {}).get("relay"):
-            return traffic
-        infos = self._node.get_subscriptions_info_by_topic(traffic.name)
-        watching = sum(info.node_name == "servo_adapter" for info in infos)
-        return replace(traffic, subscribers=traffic.subscribers - watching)
-
     def _servo_parameters(self, servo: str) -> dict[str, dict[str, Any]]:
         """Of Servo, and of the controller that it sends to; those that do not answer are left out."""
-        found = {SERVO: self._chosen_parameters(servo, SERVO_PARAMETERS)}
+        found = {SERVO: self._parameters(servo)}
         topic = str(found[SERVO].get("moveit_servo.command_out_topic") or "")
         controller = topic.rpartition("/")[0]
         if controller:
-            found[CONTROLLER] = self._chosen_parameters(controller, CONTROLLER_PARAMETERS)
+            found[CONTROLLER] = self._parameters(controller)
         return {name: values for name, values in found.items() if values}
-
-    def _chosen_parameters(self, node: str, names: Sequence[str]) -> dict[str, Any]:
-        """Of any node, by its full name: those of `names` that it has."""
-        client = AsyncParameterClient(self._node, node)
-        found: dict[str, Any] = {}
-        if not self._spin(ANSWER, client.services_are_ready):
-            return found
-        for name in names:
-            call = client.get_parameters([name])
-            if not self._spin(ANSWER, call.done):
-                break
-            for value in call.result().values:
-                found[name] = _plain(parameter_value_to_python(value))
-        return found
 
     def _all_parameters(self) -> dict[str, dict[str, Any]]:
         """By node; those that do not answer are left out."""
-        prefix = self._namespace.rstrip("/")
-        clients = {n: AsyncParameterClient(self._node, f"{prefix}/{n}") for n in NODES}
-        self._spin(DISCOVERY, lambda: all(clients[n].services_are_ready() for n in NEEDED))
-        # Twice: a service can be seen before its answers find the way back.
-        found = {
-            n: self._parameters(c) or self._parameters(c)
-            for n, c in clients.items()
-            if c.services_are_ready()
+        client = self._client
+        client.spin(DISCOVERY, lambda: all(client.is_there(node) for node in NEEDED))
+        return {
+            node: found
+            for node in NODES
+            if client.is_there(node) and (found := self._parameters(node))
         }
-        return {n: values for n, values in found.items() if values is not None}
 
-    def _parameters(self, client: AsyncParameterClient) -> dict[str, Any] | None:
-        """By name; None: it does not answer."""
-        listing = client.list_parameters([], 0)
-        if not self._spin(ANSWER, listing.done):
-            return None
-        found: dict[str, Any] = {}
-        for name in listing.result().result.names:
-            # One by one: rclpy's answer stops at a parameter that is declared without a value.
-            call = client.get_parameters([name])
-            if not self._spin(ANSWER, call.done):
-                return None
-            for value in call.result().values:
-                found[name] = _plain(parameter_value_to_python(value))
-        return found
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (bool, int, float, str)) else list(value)
+    def _parameters(self, node: str) -> dict[str, Any]:
+        """Empty: the node does not answer."""
+        try:
+            return self._client.parameters(node)
+        except GraphError:
+            return {}
 
 
 def _pose(m: PoseStamped) -> tuple[tuple[float, ...], str]:

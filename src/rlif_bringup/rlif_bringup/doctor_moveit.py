@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlif_bringup.doctor_findings import (
-    OK_LEVEL,
     WARN_LEVEL,
     Finding,
+    diagnostic_findings,
     failed,
     passed,
     warned,
@@ -129,18 +129,15 @@ def _no_adapter(s: Snapshot) -> Iterator[Finding]:
 
 def check_reset(s: Snapshot) -> Iterator[Finding]:
     """The node that moves the arm between episodes."""
-    found = [d for d in s.diagnostics if "reset_by_planning: " in d.name]
+    advice = "see docs/moveit.md on resets"
+    found = list(diagnostic_findings(s, "reset_by_planning: ", advice, "reset"))
     if s.moveit and not found and s.parameter("episode", "reset_service", False):
         yield failed(
             "reset",
             "no reset_by_planning, and reset_service is true",
             "start moveit.launch.yaml, or set reset_service false and reset by hand",
         )
-    for d in found:
-        if d.level == OK_LEVEL:
-            yield passed("reset", d.message)
-        else:
-            yield failed("reset", d.message, "see docs/moveit.md on resets")
+    yield from found
     if (found or s.hold is not None) and not s.lock_step and not s.alive.count:
         yield failed(
             "arbiter_heartbeat",

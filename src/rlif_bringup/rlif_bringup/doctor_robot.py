@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlif_bringup.doctor_findings import (
-    CLOCKS,
-    OK_LEVEL,
-    ONE_CLOCK,
     Finding,
+    diagnostic_findings,
     failed,
+    late,
     one_publisher,
     passed,
     rate_finding,
@@ -105,11 +104,9 @@ def check_pose(s: Snapshot) -> Iterator[Finding]:
     yield from rate_finding("ee_pose", s, s.pose, 2.0 / timeout, advice)
     if s.pose_age is None or s.sim_time:
         return
-    (least, greatest), latency = s.pose_age, s.parameter("arbiter", "pose_latency", 0.0)
-    if least < -CLOCKS:
-        yield failed("ee_pose age", f"poses come {-least:.3f} s from the future", ONE_CLOCK)
-    elif least > timeout:
-        yield failed("ee_pose age", f"poses are {least:.3f} s old when they come", ONE_CLOCK)
+    greatest, latency = s.pose_age[1], s.parameter("arbiter", "pose_latency", 0.0)
+    if finding := late("ee_pose age", "poses", s.pose_age, timeout):
+        yield finding
     elif greatest > timeout:
         yield failed(
             "ee_pose age",
@@ -202,15 +199,9 @@ def check_watchdog(s: Snapshot) -> Iterator[Finding]:
             f"{stall:g} s, the watchdog's timeout is {timeout:g} s: the watchdog acts first",
             "set stall_timeout below it in robot.yaml",
         )
-    found = [d for d in s.diagnostics if "watchdog: " in d.name]
+    advice = "see the log of the arbiter, and docs/arbiter.md"
+    found = list(diagnostic_findings(s, "watchdog: ", advice, "watchdog"))
     if not found:
-        yield warned(
-            "watchdog",
-            "there is none",
-            "start it: nothing else stops the robot if the arbiter dies",
-        )
-    for d in found:
-        if d.level == OK_LEVEL:
-            yield passed("watchdog", d.message)
-        else:
-            yield failed("watchdog", d.message, "see the log of the arbiter, and docs/arbiter.md")
+        advice = "start it: nothing else stops the robot if the arbiter dies"
+        found = [warned("watchdog", "there is none", advice)]
+    yield from found

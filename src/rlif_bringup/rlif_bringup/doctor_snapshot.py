@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlif_node.states import ControlState
+
 from rlif_bringup.image_transport import ImageSender
 
 
@@ -28,7 +30,6 @@ class Traffic:
 
 # Keys of Snapshot.parameters for nodes that are not ours.
 SERVO, CONTROLLER = "servo_node", "controller of Servo"
-CONTROL_STATES = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Snapshot:
     @property
     def state(self) -> str:
         """Of the arbiter; empty: it has published nothing."""
-        return CONTROL_STATES[self.control[0]] if self.control else ""
+        return ControlState(self.control[0]).name if self.control else ""
 
     @property
     def boxed(self) -> bool:

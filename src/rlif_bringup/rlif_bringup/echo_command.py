@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from rlif_bringup.operator_commands import add_graph_arguments, nothing_to_check
+from rlif_bringup import graph_command
 
 LONGEST = 32  # entries of an array that are printed
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", help="its name; relative ones are in --namespace")
     parser.add_argument("--count", type=int, default=0, help="messages to print; 0: until Ctrl-C")
     parser.add_argument("--field", default="", help="print this field alone, such as header.stamp")
-    add_graph_arguments(parser)
+    graph_command.add_arguments(parser)
 
 
 def plain(value: Any) -> Any:
@@ -111,22 +111,10 @@ def echo(client: Any, arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `rlif echo`."""
-    # Here, so that --help needs no ROS.
-    from rlif_bringup.graph_client import GraphClient, GraphError
-
     if arguments.count < 0:
         print(f"rlif echo: --count is {arguments.count}, expected 0 or more", file=sys.stderr)
         return 2
-    graph = (arguments.namespace, arguments.domain_id, nothing_to_check, arguments.timeout)
     try:
-        with GraphClient(*graph) as client:
-            echo(client, arguments)
+        return graph_command.run(arguments, lambda client: echo(client, arguments))
     except KeyboardInterrupt:
         return 0
-    except ValueError as error:
-        print(f"rlif echo: {error}", file=sys.stderr)
-        return 2
-    except GraphError as error:
-        print(f"rlif echo: {error}", file=sys.stderr)
-        return 1
-    return 0

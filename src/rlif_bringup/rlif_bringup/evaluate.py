@@ -80,12 +80,8 @@ def _evaluate(
     arguments: argparse.Namespace, directory: Path, progress: Progress, interrupt: Interrupt
 ) -> tuple[filming.FilmPlan | None, Sequence[EpisodeRecord]]:
     """Run the episodes and write the summary; returns what a film is made of."""
-    phase = Phase(
-        *("policy", "never"),
-        episodes=arguments.eval_episodes,
-        evaluation=True,
-        boards=arguments.seed + EVALUATION_BOARDS,
-    )
+    boards, episodes = arguments.seed + EVALUATION_BOARDS, arguments.eval_episodes
+    phase = Phase("policy", "never", episodes=episodes, evaluation=True, boards=boards)
     trained = as_trained(arguments.checkpoint)
     values: dict[str, object] = {
         "seed": arguments.seed,

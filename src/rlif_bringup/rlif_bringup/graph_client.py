@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -17,9 +18,11 @@ from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
+from rlif_node.qos import LATCHED
 from std_srvs.srv import Trigger
 
 from rlif_msgs.msg import ControlState, Episode, LearnerStatus, PolicyAction
+from rlif_node import states
 
 ANSWER = 20.0  # s of wall time until a node has answered
 _ASK_AGAIN = 3.0  # s of wall time without an answer; all that is asked may be asked twice
@@ -42,6 +45,7 @@ class GraphClient:
         domain_id: of DDS.
         check: called on every turn; raises where going on makes no sense (a dead node, Ctrl-C).
         answer: s of wall time until a node must have answered; None: ANSWER.
+        remaps: of topics, our name to the robot's.
 
     Attributes:
         node: for subscriptions of the caller's own.
@@ -53,8 +57,9 @@ class GraphClient:
         self,
         namespace: str,
         domain_id: int | None,
-        check: Callable[[], None],
+        check: Callable[[], None] = lambda: None,
         answer: float | None = None,
+        remaps: Mapping[str, str] | None = None,
     ) -> None:
         self._check, self._seconds = check, answer
         self._namespace = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
@@ -65,9 +70,13 @@ class GraphClient:
             domain_id=domain_id,
             signal_handler_options=SignalHandlerOptions.NO,
         )
+        arguments = ["--ros-args"]
+        for ours, theirs in (remaps or {}).items():
+            arguments += ["-r", f"{ours}:={theirs}"]
         self.node = rclpy.create_node(
-            "rlif_session", namespace=self._namespace or "/", context=self._context
-        )
+            "rlif_session", namespace=self._namespace or "/", context=self._context,
+            cli_args=arguments,
+        )  # fmt: skip
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[str, AsyncParameterClient] = {}
@@ -80,19 +89,10 @@ class GraphClient:
         self.cpu_seconds: Callable[[], dict[str, float]] = dict
         self._last_id = 0
         self.reset_done = False
-        latched = DurabilityPolicy.TRANSIENT_LOCAL
-        self.node.create_subscription(
-            Episode, "episode", self._on_episode, QoSProfile(depth=100, durability=latched)
-        )
-        self.node.create_subscription(
-            ControlState, "control_state", self._on_control, QoSProfile(depth=1, durability=latched)
-        )
-        self.node.create_subscription(
-            LearnerStatus,
-            "learner_status",
-            self._on_learner,
-            QoSProfile(depth=1, durability=latched),
-        )
+        subscribe, latched = self.node.create_subscription, DurabilityPolicy.TRANSIENT_LOCAL
+        subscribe(Episode, "episode", self._on_episode, QoSProfile(depth=100, durability=latched))
+        subscribe(ControlState, "control_state", self._on_control, LATCHED)
+        subscribe(LearnerStatus, "learner_status", self._on_learner, LATCHED)
 
     def __enter__(self) -> GraphClient:
         return self
@@ -145,29 +145,35 @@ class GraphClient:
         self._executor.spin_once(timeout_sec=_TURN)
         self._check()
 
+    def spin(self, seconds: float, until: Callable[[], object] = lambda: False) -> bool:
+        """Turn for `seconds` of wall time, or until a condition holds; whether it does."""
+        end = time.monotonic() + seconds
+        while not until():
+            if time.monotonic() > end:
+                return False
+            self.turn()
+        return True
+
     def wait(self, condition: Callable[[], object], what: str, deadline: float) -> None:
         """Turn until a condition holds.
 
         Raises:
             GraphError: `deadline` seconds of wall time have passed in vain.
         """
-        end = time.monotonic() + deadline
-        while not condition():
-            if time.monotonic() > end:
-                raise GraphError(
-                    f"timed out after {deadline:.0f} s waiting for {what}. {self.situation()}"
-                )
-            self.turn()
+        if not self.spin(deadline, condition):
+            raise GraphError(
+                f"timed out after {deadline:.0f} s waiting for {what}. {self.situation()}"
+            )
 
     def situation(self) -> str:
         """The state of the graph, for a message."""
-        phases = ("resetting", "ready", "running", "ended")
         if self.control is None:
             return "The arbiter has published nothing: is it running, in this namespace and domain?"
-        episode = f"Episode {self.episode.id} is {phases[self.episode.phase]}"
-        names = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
+        episode = f"Episode {self.episode.id} is {states.Phase(self.episode.phase).name.lower()}"
         reason = f" ({self.control.reason})" if self.control.reason else ""
-        return f"{episode}; the arbiter is in {names[self.control.state]}{reason}."
+        return (
+            f"{episode}; the arbiter is in {states.ControlState(self.control.state).name}{reason}."
+        )
 
     def _full_name(self, node: str) -> str:
         return node if node.startswith("/") else f"{self._namespace}/{node}"
@@ -176,18 +182,18 @@ class GraphClient:
     def _deadline(self) -> float:
         return ANSWER if self._seconds is None else self._seconds
 
-    def _client(self, node: str, deadline: float) -> AsyncParameterClient:
+    def _parameter_client(self, node: str) -> AsyncParameterClient:
         if node not in self._clients:
             self._clients[node] = AsyncParameterClient(self.node, self._full_name(node))
-        client = self._clients[node]
-        self.wait(
-            client.services_are_ready,
-            f"the parameter services of {self._full_name(node)}",
-            deadline,
-        )
+        return self._clients[node]
+
+    def _client(self, node: str, deadline: float) -> AsyncParameterClient:
+        client = self._parameter_client(node)
+        what = f"the parameter services of {self._full_name(node)}"
+        self.wait(client.services_are_ready, what, deadline)
         return client
 
-    def _answer(self, ask: Callable[[], Future], what: str) -> Any:
+    def _answer(self, ask: Callable[[], Future], what: str, again: bool = True) -> Any:
         """Ask, and ask again: a service can be seen before its answers find the way back."""
         futures = [ask()]
         asked = time.monotonic()
@@ -196,13 +202,17 @@ class GraphClient:
             nonlocal asked
             if any(future.done() for future in futures):
                 return True
-            if time.monotonic() - asked > _ASK_AGAIN:
+            if again and time.monotonic() - asked > _ASK_AGAIN:
                 asked = time.monotonic()
                 futures.append(ask())
             return False
 
         self.wait(answered, what, self._deadline)
         return next(future for future in futures if future.done()).result()
+
+    def is_there(self, node: str) -> bool:
+        """Whether a node offers its parameters, now."""
+        return self._parameter_client(node).services_are_ready()
 
     def set_parameters(self, node: str, **values: Any) -> None:
         """Set parameters of a node.
@@ -242,25 +252,18 @@ class GraphClient:
         return self._answer(lambda: client.get_parameters([name]), what).values
 
     def trigger(self, service: str) -> None:
-        """Call a std_srvs/Trigger service.
+        """Call a std_srvs/Trigger service, again if no answer comes.
 
         Raises:
             GraphError: no answer, or a refusal.
         """
-        client = self.node.create_client(Trigger, service)
-        name = f"{self._namespace}/{service}"
-        try:
-            self.wait(client.service_is_ready, f"the service {name}", self._deadline)
-            answer = self._answer(
-                lambda: client.call_async(Trigger.Request()), f"an answer of {name}"
-            )
-        finally:
-            self.node.destroy_client(client)
-        if not answer.success:
-            raise GraphError(f"{name} failed: {answer.message}")
+        self.call(Trigger, service, Trigger.Request(), again=True)
 
-    def call(self, kind: Any, service: str, request: Any) -> str:
-        """Call a service whose answer has `success` and `message`, once.
+    def call(self, kind: Any, service: str, request: Any, again: bool = False) -> str:
+        """Call a service whose answer has `success` and `message`.
+
+        Args:
+            again: ask once more if no answer comes; not what must happen once.
 
         Returns:
             The message.
@@ -272,9 +275,8 @@ class GraphClient:
         name = f"{self._namespace}/{service}"
         try:
             self.wait(client.service_is_ready, f"the service {name}", self._deadline)
-            future = client.call_async(request)
-            self.wait(future.done, f"an answer of {name}", self._deadline)
-            answer = future.result()
+            ask = functools.partial(client.call_async, request)
+            answer = self._answer(ask, f"an answer of {name}", again)
         finally:
             self.node.destroy_client(client)
         if not answer.success:

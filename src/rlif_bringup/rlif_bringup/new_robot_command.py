@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from rlif_bringup.doctor import config_directory
 from rlif_bringup.doctor_files import check_files
 from rlif_bringup.doctor_findings import Verdict
+from rlif_bringup.graph_command import positive
 from rlif_bringup.launch_file import LaunchFileError
 from rlif_bringup.new_robot import (
     IMAGES,
@@ -34,7 +34,6 @@ from rlif_bringup.new_robot import (
     suggest,
     topics_file,
 )
-from rlif_bringup.operator_commands import nothing_to_check, positive
 from rlif_intervention import presets
 
 DISCOVERY = 2.0  # s until all topics are known
@@ -68,9 +67,9 @@ def listen(seconds: float, domain_id: int | None) -> Found:
 
     messages: dict[str, Any] = {}
     kinds = {JOINTS: JointState, POSE: PoseStamped, "sensor_msgs/msg/Image": Image}
-    with GraphClient("", domain_id, nothing_to_check) as client:
+    with GraphClient("", domain_id) as client:
         node = client.node
-        _turn(client, DISCOVERY, lambda: False)
+        client.spin(DISCOVERY)
         topics = {
             name: types[0]
             for name, types in node.get_topic_names_and_types()
@@ -86,7 +85,7 @@ def listen(seconds: float, domain_id: int | None) -> Found:
                 take = lambda m, n=name: messages.setdefault(n, m)  # noqa: E731
                 node.create_subscription(message, source, take, qos_profile_sensor_data)
         wanted = {n for n, k in topics.items() if k in kinds and node.count_publishers(n)}
-        _turn(client, seconds, lambda: wanted <= set(messages))
+        client.spin(seconds, lambda: wanted <= set(messages))
         subscribed = frozenset(n for n in topics if node.count_subscribers(n))
     joints = next((tuple(m.name) for n, m in sorted(messages.items()) if topics[n] == JOINTS), ())
     poses = {n: m for n, m in messages.items() if topics[n] == POSE}
@@ -104,12 +103,6 @@ def listen(seconds: float, domain_id: int | None) -> Found:
 
 def _folder(topic: str) -> str:
     return topic.removesuffix("/compressed").rpartition("/")[0]
-
-
-def _turn(client: Any, seconds: float, until: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not until():
-        client.turn()
 
 
 def ask(robot: Robot, found: Found, answer: Callable[[str], str]) -> Robot:
@@ -153,14 +146,8 @@ def _ask_camera(camera: Camera, choose: Callable[[str, str], str]) -> Camera:
 
 
 def write(output: Path, name: str, robot: Robot, installed: Path) -> Path:
-    """The folder of the new configuration, in `output`, which gets the nodes' files where it has none.
-
-    Raises:
-        LaunchFileError: it is there already.
-    """
+    """The new folder of the configuration, in `output`, which gets the nodes' files where it has none."""
     folder = output / name
-    if folder.exists():
-        raise LaunchFileError(f"{folder} is there already: choose another name, or remove it")
     template = (installed / "template" / "robot.yaml").read_text(encoding="utf-8")
     folder.mkdir(parents=True)
     (folder / "robot.yaml").write_text(robot_file(template, name, robot), encoding="utf-8")

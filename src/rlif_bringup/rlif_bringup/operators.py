@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rlif_node.qos import LATCHED
 from std_msgs.msg import String
 
 from rlif_bringup.graph_client import GraphClient
@@ -14,29 +12,14 @@ from rlif_msgs.msg import PolicyHold
 
 EPISODE = 180.0  # s of wall time within which an episode of the scripted operator has to end
 HOLD_PERIOD = 1.0  # s between two repetitions of a hold
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class Operator(Protocol):
-    """Who takes over.
+class Operator:
+    """Who takes over: here the scripted one, the node sim_operator.
 
     nodes: that must be up; patience: s of wall time within which an episode has to end
     learning: s, besides those of the session, for the learner to work through the last steps
     """
-
-    nodes: tuple[str, ...]
-    patience: float
-    learning: float
-
-    def prepare(self, phase: str, mode: str, episodes: int) -> None:
-        """A phase begins. mode: always, intervene or never."""
-
-    def finished(self, record: EpisodeRecord) -> None:
-        """An episode has ended."""
-
-
-class ScriptedOperator:
-    """The node sim_operator."""
 
     nodes: tuple[str, ...] = ("sim_operator",)
     patience = EPISODE
@@ -46,10 +29,11 @@ class ScriptedOperator:
         self._graph = graph
 
     def prepare(self, phase: str, mode: str, episodes: int) -> None:
+        """A phase begins. mode: always, intervene or never."""
         self._graph.set_parameters("sim_operator", mode=mode)
 
     def finished(self, record: EpisodeRecord) -> None:
-        pass
+        """An episode has ended."""
 
 
 TITLES = {"demonstrations": "Demonstrations", "training": "Corrections", "policy": "The policy alone", "expert": "Your turn, on the same boards"}  # fmt: skip
@@ -61,17 +45,18 @@ GUIDES = {
 }
 
 
-class PersonOperator:
+class PersonOperator(Operator):
     """A person at the console, who reads on the page what to do.
 
     Where the person drives at every step, the policy is kept from acting.
     """
 
-    nodes: tuple[str, ...] = ("console",)
+    nodes = ("console",)
     patience = 3600.0  # a person may pause
     learning = 1500.0  # they would lose their session
 
     def __init__(self, graph: GraphClient) -> None:
+        super().__init__(graph)
         self._guide = graph.node.create_publisher(String, "guide", LATCHED)
         self._hold = graph.node.create_publisher(PolicyHold, "policy_hold", LATCHED)
         self._phase, self._mode, self._episodes = "", "", 0

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of a run: success and the operator's share over environment steps."""
+"""The pictures of a run over its environment steps: a PNG at the end, and curves for TensorBoard."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from rlif_bringup.summary import (
     WINDOW,
@@ -112,3 +116,24 @@ def _share_panel(axes: Axes, steps: Sequence[int], training: Sequence[EpisodeRec
     counts.set_ylabel("take-overs per episode", color=GREY)
     counts.set_ylim(bottom=0)
     counts.spines["top"].set_visible(False)
+
+
+class Curves:
+    """Scalars for TensorBoard, without torch in the process that shows the run."""
+
+    def __init__(self, directory: Path) -> None:
+        self._writer = EventFileWriter(str(directory))
+
+    def add(self, step: int, **values: float | None) -> None:
+        """One point per named curve; None is left out."""
+        scalars = [
+            Summary.Value(tag=name.replace("__", "/"), simple_value=float(value))
+            for name, value in values.items()
+            if value is not None
+        ]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
+        self._writer.add_event(event)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._writer.close()

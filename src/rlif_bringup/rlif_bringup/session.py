@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from rlif_bringup.graph_client import GraphClient
-from rlif_bringup.operators import Operator, ScriptedOperator
+from rlif_bringup.operators import Operator
 from rlif_bringup.progress import Snapshot
 from rlif_bringup.summary import (
     WINDOW,
@@ -85,7 +85,7 @@ class Session:
         self._learner = learner
         self._pace = learner and pace
         self._finished = finished
-        self._operator = operator or ScriptedOperator(graph)
+        self._operator = operator or Operator(graph)
         self._started = time.monotonic()
         self._phase_started = self._started
         self._seconds_per_episode: float | None = None

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from rlif_bringup.operator_commands import add_graph_arguments, nothing_to_check
+from rlif_bringup import graph_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node", help="its name, such as arbiter, or /servo_node outside the graph")
     parser.add_argument("parameter", help="its name, as in docs/reference.md")
     parser.add_argument("value", help="in YAML: 1.0, true, text, [x, z]")
-    add_graph_arguments(parser)
+    graph_command.add_arguments(parser)
 
 
 def converted(text: str, name: str, parameters: Mapping[str, Any]) -> Any:
@@ -57,20 +56,11 @@ def converted(text: str, name: str, parameters: Mapping[str, Any]) -> Any:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `rlif set`."""
-    # Here, so that --help needs no ROS.
-    from rlif_bringup.graph_client import GraphClient, GraphError
+    node, name = arguments.node, arguments.parameter
 
-    graph = (arguments.namespace, arguments.domain_id, nothing_to_check, arguments.timeout)
-    try:
-        with GraphClient(*graph) as client:
-            parameters = client.parameters(arguments.node)
-            value = converted(arguments.value, arguments.parameter, parameters)
-            client.set_parameters(arguments.node, **{arguments.parameter: value})
-    except ValueError as error:
-        print(f"rlif set: {arguments.node}: {error}", file=sys.stderr)
-        return 2
-    except GraphError as error:
-        print(f"rlif set: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments.node}: {arguments.parameter} = {value!r}")
-    return 0
+    def set_parameter(client: Any) -> None:
+        value = converted(arguments.value, name, client.parameters(node))
+        client.set_parameters(node, **{name: value})
+        print(f"{node}: {name} = {value!r}")
+
+    return graph_command.run(arguments, set_parameter)

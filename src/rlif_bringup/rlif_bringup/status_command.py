@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlif_bringup.operator_commands import add_graph_arguments, nothing_to_check, positive
+from rlif_node.states import ControlState, Outcome, Phase
+
+from rlif_bringup import graph_command
 
 TOPICS = ("observation", "policy_action", "decision")  # whose rates are shown
-CONTROL = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
-PHASES = ("resetting", "ready", "running", "ended")
-OUTCOMES = ("", "success", "failure", "truncated", "discarded")
 OTHER_CLOCK = 3600.0  # s; an age beyond this is a difference of two clocks
 OK, STALE = 0, 3  # levels of diagnostic_msgs/DiagnosticStatus
 
@@ -50,9 +47,12 @@ class Seen:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `rlif status`."""
     parser.add_argument(
-        "--seconds", type=positive, default=2.0, help="to listen for rates (%(default)s)"
+        "--seconds",
+        type=graph_command.positive,
+        default=2.0,
+        help="to listen for rates (%(default)s)",
     )
-    add_graph_arguments(parser)
+    graph_command.add_arguments(parser)
 
 
 def rows(s: Seen) -> list[tuple[str, str]]:
@@ -68,7 +68,7 @@ def _control(s: Seen) -> str:
         return "no arbiter"
     device = f" by {s.control.device}" if s.control.device else ""
     reason = f": {s.control.reason}" if s.control.reason else ""
-    return f"{CONTROL[s.control.state]}{device}{reason}"
+    return f"{ControlState(s.control.state).name}{device}{reason}"
 
 
 def _episode(s: Seen) -> str:
@@ -76,11 +76,11 @@ def _episode(s: Seen) -> str:
     if e is None:
         return "no episode node"
     limit = f" of {e.max_steps}" if e.max_steps else ""
-    outcome = f" as {OUTCOMES[e.outcome]}" if e.outcome else ""
+    outcome = f" as {Outcome(e.outcome).name.lower()}" if e.outcome else ""
     evaluation = ", evaluation" if e.evaluation else ""
     evaluation += f", not recorded: {e.unrecorded}" if e.unrecorded else ""
     return (
-        f"{e.id} {PHASES[e.phase]}{outcome}: {e.steps}{limit} steps, {e.operator_steps} by the operator, "
+        f"{e.id} {Phase(e.phase).name.lower()}{outcome}: {e.steps}{limit} steps, {e.operator_steps} by the operator, "
         f"{e.interventions} interventions{evaluation}"
     )
 
@@ -141,9 +141,8 @@ def listen(client: Any, seconds: float) -> Seen:
 
     def note(message: Any) -> None:
         for status in message.status:
-            level = status.level[0] if isinstance(status.level, bytes) else int(status.level)
             problems.pop(status.name, None)
-            if level not in (OK, STALE):
+            if status.level[0] not in (OK, STALE):
                 problems[status.name] = status.message
 
     either = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -159,9 +158,7 @@ def listen(client: Any, seconds: float) -> Seen:
         bag = None
     counts.update(dict.fromkeys(TOPICS, 0))  # those before all nodes were discovered
     ages.clear()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        client.turn()
+    client.spin(seconds)
     episode = client.episode if client.episode.id else None
     free = None
     if bag and Path(bag).expanduser().exists():
@@ -171,18 +168,15 @@ def listen(client: Any, seconds: float) -> Seen:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `rlif status`."""
-    from rlif_bringup.graph_client import GraphClient
+    return graph_command.run(arguments, lambda client: _show(listen(client, arguments.seconds)))
 
-    graph = (arguments.namespace, arguments.domain_id, nothing_to_check, arguments.timeout)
-    with GraphClient(*graph) as client:
-        seen = listen(client, arguments.seconds)
+
+def _show(seen: Seen) -> None:
     if seen.control is None and seen.episode is None and not any(seen.counts.values()):
-        print(
-            "rlif status: no node of the suite answers: start it (rlif launch), or check --namespace and "
-            "--domain-id",
-            file=sys.stderr,
+        from rlif_bringup.graph_client import GraphError
+
+        raise GraphError(
+            "no node of the suite answers: start it (rlif launch), or check --namespace and --domain-id"
         )
-        return 1
     for label, text in rows(seen):
         print(f"{label:<9} {text}")
-    return 0

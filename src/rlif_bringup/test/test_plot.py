@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of a run."""
+"""The pictures of a run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from episode_records import run_of
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from rlif_bringup.plot import draw
+from rlif_bringup.plot import Curves, draw
 from rlif_bringup.summary import EpisodeRecord
 
 
@@ -16,3 +17,12 @@ from rlif_bringup.summary import EpisodeRecord
 def test_draw_of_any_run_writes_a_png(records: list[EpisodeRecord], tmp_path: Path) -> None:
     draw(records, "title", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_that_were_written_are_read_back(tmp_path: Path) -> None:
+    curves = Curves(tmp_path)
+    curves.add(100, training__success=0.25, nothing=None)
+    curves.close()
+    (path,) = tmp_path.iterdir()
+    events = [e for e in EventFileLoader(str(path)).Load() if e.step == 100]
+    assert [value.tag for value in events[0].summary.value] == ["training/success"]

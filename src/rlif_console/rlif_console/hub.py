@@ -71,7 +71,6 @@ class Page:
     send: Send
     allowance: Bucket
     commands: Bucket
-    beaten: bool = False
 
 
 class Hub:

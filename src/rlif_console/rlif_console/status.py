@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-STATES = ("DISARMED", "HOLD", "POLICY", "OPERATOR", "FAULT")
-PHASES = ("resetting", "ready", "running", "ended")
-OUTCOMES = ("running", "success", "failure", "truncated", "discarded")
-SOURCES = ("none", "policy", "operator")
+from rlif_node.states import ControlState, Outcome, Phase, Source
+
+STATES = tuple(state.name for state in ControlState)
+PHASES, OUTCOMES, SOURCES = (
+    tuple(entry.name.lower() for entry in kind) for kind in (Phase, Outcome, Source)
+)
 WINDOW = 20  # episodes over which rates are taken
 KEPT = 2000  # entries of the history
 CURVE_PERIOD = 5.0  # s between two points of a curve

@@ -12,11 +12,11 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from rlif_node.states import HoldReason
+from rlif_node.states import ControlState, HoldReason
 
 from .action_frames import BaseFrame, ToolFrame
 from .arbiter_types import NO_EPISODE, ArbiterConfig, Command, Episode, PolicyInput
-from .arbitration import ControlMachine, ControlState, Event
+from .arbitration import ControlMachine, Event
 from .devices import NEVER, Device, DeviceRack, Reading
 from .gripper import AS_IT_IS, Gripper
 from .interventions import EPSILON, Intervention, InterventionTracker

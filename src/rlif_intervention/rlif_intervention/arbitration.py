@@ -15,15 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-
-class ControlState(enum.IntEnum):
-    """Values are those of rlif_msgs/ControlState."""
-
-    DISARMED = 0
-    HOLD = 1
-    POLICY = 2
-    OPERATOR = 3
-    FAULT = 4
+from rlif_node.states import ControlState
 
 
 class Event(enum.Enum):

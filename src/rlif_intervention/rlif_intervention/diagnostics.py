@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rlif_node.states import ControlState
+
 from .arbiter import Arbiter
-from .arbitration import ControlState
 from .devices import Device, DeviceRack
 
 REPORT_PERIOD = 1.0  # s, of every node of the suite

@@ -42,6 +42,7 @@ from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, RELIABLE_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
+from rlif_node.states import ControlState as State
 from std_srvs.srv import Trigger
 
 from rlif_msgs.msg import (
@@ -55,7 +56,6 @@ from rlif_msgs.msg import (
     TaskSuccess,
 )
 
-from .arbitration import ControlState as State
 from .companions import Companions
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, Level, Status

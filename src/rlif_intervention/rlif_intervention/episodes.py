@@ -16,9 +16,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlif_node.states import HoldReason, Outcome, Phase, Source
+from rlif_node.states import ControlState, HoldReason, Outcome, Phase, Source
 
-from .arbitration import ARMED, ControlState
+from .arbitration import ARMED
 
 # The operator may drive away where Servo has halted; in the other cases no command is carried out.
 NO_EPISODE = frozenset(HoldReason) - {HoldReason.NONE, HoldReason.SERVO_STATUS, HoldReason.OTHER}

@@ -32,12 +32,12 @@ from rlif_node.optional import require
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.running import run
+from rlif_node.states import ControlState as State
 from std_msgs.msg import Float64
 
 from rlif_msgs.msg import ControlState
 
 from .arbitration import ARMED
-from .arbitration import ControlState as State
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, Level, Status
 from .gripper import OPEN

@@ -52,11 +52,6 @@ class InterventionTracker:
     def current(self) -> Intervention | None:
         return self._current
 
-    @property
-    def releasing(self) -> bool:
-        """An intervention goes on although the device is let go."""
-        return self._current is not None and self._released is not None
-
     def engage(self, device: str, now: float) -> Intervention:
         """The device asks for control: begin an intervention, or go on with the current one."""
         self._released = None

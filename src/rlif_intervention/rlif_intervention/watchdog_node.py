@@ -30,6 +30,7 @@ from rclpy.task import Future
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.running import run
+from rlif_node.states import ControlState as State
 from rlif_node.states import HoldReason
 from std_srvs.srv import SetBool
 
@@ -37,7 +38,6 @@ from rlif_msgs.msg import Heartbeat, PolicyHold
 
 from .arbiter_parameters import OUTPUTS, motion_axes
 from .arbitration import ARMED
-from .arbitration import ControlState as State
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, Level, Status
 from .outputs import JointVelocityOutput, Output, TwistOutput

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
-from rlif_node.states import HoldReason
+from rlif_node.states import ControlState, HoldReason
 
 from rlif_intervention.arbiter import Arbiter, ArbiterConfig
-from rlif_intervention.arbitration import ControlState
 from rlif_intervention.devices import Device, DeviceRack, Reading
 from rlif_intervention.interventions import InterventionConfig
 from rlif_intervention.limits import LimitConfig, norm

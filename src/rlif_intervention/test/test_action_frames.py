@@ -10,9 +10,9 @@ from arbiter_bench import Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rlif_node.rotations import IDENTITY, rotate
+from rlif_node.states import ControlState
 
 from rlif_intervention.action_frames import ToolFrame
-from rlif_intervention.arbitration import ControlState
 from rlif_intervention.limits import AXES, LimitConfig, Limited, Limiter, norm
 
 XYZ = AXES[:3]

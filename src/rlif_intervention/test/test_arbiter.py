@@ -21,9 +21,8 @@ from arbiter_bench import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlif_node.states import HoldReason
+from rlif_node.states import ControlState, HoldReason
 
-from rlif_intervention.arbitration import ControlState
 from rlif_intervention.devices import Lock, Reading
 from rlif_intervention.limits import LimitConfig
 from rlif_intervention.ticks import Source

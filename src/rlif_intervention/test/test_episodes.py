@@ -6,9 +6,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rlif_node.states import HoldReason
+from rlif_node.states import ControlState, HoldReason
 
-from rlif_intervention.arbitration import ControlState
 from rlif_intervention.episodes import (
     CONTROL_TIMEOUT,
     CountedDecision,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from rlif_learner.data.labels import label_rewards
     from rlif_learner.data.steps import Outcome, Source, StepRecord
+    from rlif_learner.engines.select import accelerate
 
 __all__ = [
     "BC",
@@ -44,6 +45,7 @@ __all__ = [
     "ReplayBuffer",
     "Source",
     "StepRecord",
+    "accelerate",
     "label_rewards",
     "named_preset",
     "sample_mixed",
@@ -67,6 +69,7 @@ _MODULES = {
     "ReplayBuffer": "rlif_learner.data.buffer",
     "Source": "rlif_learner.data.steps",
     "StepRecord": "rlif_learner.data.steps",
+    "accelerate": "rlif_learner.engines.select",
     "label_rewards": "rlif_learner.data.labels",
     "named_preset": "rlif_learner.config",
     "sample_mixed": "rlif_learner.data.buffer",

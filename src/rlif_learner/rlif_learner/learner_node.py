@@ -35,7 +35,6 @@ from rlif_node.qos import LATCHED, REPLAY
 from rlif_node.running import run
 from std_srvs.srv import Trigger
 
-from rlif_learner.algorithms.registry import ALGORITHMS, DEVICES, find_device, make_algorithm
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.data.labels import SCHEMES
@@ -44,7 +43,15 @@ from rlif_learner.data.step_messages import record_from_message, stamp_of
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.memory import free_memory, keep_freed_memory
 from rlif_learner.learner_loop import LearnerLoop, LoopConfig, Weights
-from rlif_learner.making import BufferSettings, TrainerSettings, make_trainer
+from rlif_learner.making import (
+    ALGORITHMS,
+    DEVICES,
+    BufferSettings,
+    TrainerSettings,
+    find_device,
+    make_algorithm,
+    make_trainer,
+)
 from rlif_learner.resuming import Received, bags_of, read_on
 from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings

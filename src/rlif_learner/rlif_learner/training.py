@@ -13,22 +13,21 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from rlif_learner.counts import EvaluationCounts, StepCounts, StepFacts
 from rlif_learner.data.buffer import DRIVEN, Buffers
-from rlif_learner.data.steps import Outcome, Place, Source, StepRecord, is_stored, missing_before
-from rlif_policy.networks import Actor, PolicySpec, camera_places
+from rlif_learner.data.steps import StepRecord
+from rlif_learner.vision import as_stored
+from rlif_policy.networks import Actor, PolicySpec
 
-RECENT_EPISODES = 20  # of which the intervention rate is
 SMOOTHING = 0.1  # weight of the newest update in the mean duration of updates
 NORMALISED_EPISODES = 10  # of demonstrations, at most, that the state's normaliser is fitted to
-SCORED_EPISODES = 10  # of evaluation, below which a success rate says too little to be a score
 log = logging.getLogger(__name__)
 # Transitions that an algorithm may draw from.
 SOURCES: dict[str, Callable[[Buffers], int]] = {
@@ -95,170 +94,6 @@ class TrainingStatus:
     @property
     def updates_per_step(self) -> float:
         return self.updates / self.steps if self.steps else 0.0
-
-
-class StepFacts(Place, Protocol):
-    """What is counted of a step: of a StepRecord, or of a Step that none could be made of."""
-
-    @property
-    def is_first(self) -> bool: ...
-    @property
-    def is_last(self) -> bool: ...
-    @property
-    def source(self) -> int: ...
-    @property
-    def onset(self) -> bool: ...
-    @property
-    def outcome(self) -> int: ...
-
-
-@dataclass
-class StepCounts:
-    """What has been received: counts, losses, and how often the operator took over."""
-
-    steps: int = 0  # evaluation left out
-    episodes: int = 0  # ended, evaluation and discarded ones left out
-    lost: int = 0
-    last_sequence: int | None = None
-    last_stamp: int = 0  # ns, of the Step of last_sequence; 0: not known
-    at_episode_end: bool = True
-    _last: tuple[int, int] = (0, -1)  # episode and step index of the step before
-    # Before a jump: sequence, episode and step index, and how many steps it counted as lost.
-    _jump: tuple[int, int, int, int] | None = None
-    _takeovers: int = 0
-    _driven: int = 0
-    _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
-
-    def add(self, step: StepRecord) -> None:
-        """A step that was taken in."""
-        self._follow(step, step.stamp)
-        self.steps += not step.evaluation
-
-    def drop(self, step: StepFacts) -> None:
-        """A step that came but cannot be used: as one that was lost, which ends what it ends."""
-        self._follow(step, 0)
-        self.lost += 1
-
-    def _follow(self, step: StepFacts, stamp: int) -> None:
-        self._count_missing(step)
-        self.last_stamp = stamp
-        self.last_sequence, self._last = step.sequence, (step.episode_id, step.step_index)
-        if step.evaluation:
-            return
-        if step.is_first:
-            self._takeovers = self._driven = 0  # what came before had no end
-        self.at_episode_end = step.is_last
-        if step.is_last:
-            if step.outcome != Outcome.DISCARDED:
-                self.episodes += 1
-                self._recent.append((self._takeovers, self._driven))
-            self._takeovers = self._driven = 0
-            return
-        self._takeovers += step.onset
-        self._driven += step.source != Source.NONE
-
-    def _count_missing(self, step: StepFacts) -> None:
-        """What is missing before `step`, at once: with `pace` the next episode waits for it.
-
-        A single Step of another recorder jumps to other numbers, and the next Step goes on from
-        before the jump: what the jump counted is then taken back.
-        """
-        if self._jump is not None:
-            sequence, episode, index, missing = self._jump
-            if self._goes_back(step, sequence):
-                self.lost -= missing
-                self.last_sequence, self._last = sequence, (episode, index)
-            self._jump = None
-        if self.last_sequence is None:
-            return
-        missing = missing_before(step, self.last_sequence, *self._last)
-        if missing or step.sequence <= self.last_sequence:
-            self._jump = (self.last_sequence, *self._last, missing)
-        self.lost += missing
-
-    def _goes_back(self, step: StepFacts, before: int) -> bool:
-        """Whether `step` goes on from the sequence before the jump and not from the one after it."""
-        after = self.last_sequence
-        assert after is not None
-        return before < step.sequence <= after or after < before < step.sequence
-
-    @property
-    def last_place(self) -> tuple[int, int, int]:
-        """Episode, step index and stamp of the Step of `last_sequence`."""
-        return *self._last, self.last_stamp
-
-    @property
-    def intervention_rate(self) -> float:
-        """Take-overs per driven step over the last episodes."""
-        steps = sum(driven for _, driven in self._recent)
-        return sum(takeovers for takeovers, _ in self._recent) / steps if steps else 0.0
-
-    def state(self) -> dict[str, Any]:
-        """All of it, as JSON holds it."""
-        return {
-            "steps": self.steps,
-            "episodes": self.episodes,
-            "lost_steps": self.lost,
-            "last_sequence": self.last_sequence,
-            "last_stamp": self.last_stamp,
-            "at_episode_end": self.at_episode_end,
-            "last": list(self._last),
-            "jump": None if self._jump is None else list(self._jump),
-            "takeovers": self._takeovers,
-            "driven": self._driven,
-            "recent": [list(counts) for counts in self._recent],
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`. KeyError names the count that is missing.
-
-        What is under way is not in checkpoints of earlier versions: as at the start then.
-        """
-        self.steps, self.episodes = int(state["steps"]), int(state["episodes"])
-        self.lost = int(state["lost_steps"])
-        under_way = {**StepCounts().state(), **state}
-        episode, index = under_way["last"]
-        self.last_sequence, self._last = under_way["last_sequence"], (episode, index)
-        self.last_stamp = int(under_way["last_stamp"])
-        jump = under_way["jump"]
-        self._jump = None if jump is None else (jump[0], jump[1], jump[2], jump[3])
-        self.at_episode_end = bool(under_way["at_episode_end"])
-        self._takeovers, self._driven = int(under_way["takeovers"]), int(under_way["driven"])
-        self._recent.clear()
-        self._recent.extend((takeovers, driven) for takeovers, driven in under_way["recent"])
-
-
-@dataclass
-class EvaluationCounts:
-    """Evaluation episodes of the weights as they are: each update makes it begin anew.
-
-    Only whole episodes that the policy drove alone count: what an operator did says nothing of it.
-    """
-
-    episodes: int = 0
-    successes: int = 0
-    _counts: bool = False  # the episode that is running
-
-    def add(self, step: StepRecord) -> None:
-        if step.is_first:
-            self._counts = step.evaluation
-        if step.source == Source.OPERATOR:
-            self._counts = False
-        if step.is_last and self._counts:
-            self._counts = False
-            if step.outcome == Outcome.DISCARDED:
-                return
-            self.episodes += 1
-            self.successes += step.outcome == Outcome.SUCCESS
-
-    def begin_anew(self) -> None:
-        self.episodes = self.successes = 0
-        self._counts = False
-
-    @property
-    def score(self) -> float | None:
-        """The success rate; None below SCORED_EPISODES episodes."""
-        return self.successes / self.episodes if self.episodes >= SCORED_EPISODES else None
 
 
 class Trainer:
@@ -442,50 +277,6 @@ class Trainer:
         self._normalised |= bool(counters.get("normalised", True))
         self._kept_updates = int(counters.get("kept_updates", 0))
         self.demonstrated |= bool(counters.get("demonstrated", False))
-
-
-def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:
-    """What becomes of a step before it is stored: of its images those of the policy's cameras, in its
-    order; where the encoder's trunk is frozen, what that makes of them, once and for all. ValueError
-    for a camera that is missing, or images of other sizes."""
-    encoder = actor.encoder
-    if encoder is None:
-        return lambda step: step
-    if not encoder.spec.frozen:
-        return lambda step: of_cameras(step, actor.spec.cameras)
-
-    def see(step: StepRecord) -> StepRecord:
-        step = of_cameras(step, actor.spec.cameras)
-        if not is_stored(step):
-            return replace(step, images=())
-        shapes = tuple(image.shape for image in step.images)
-        types = {image.dtype for image in step.images}
-        if shapes != encoder.images or types != {np.dtype(np.uint8)}:
-            raise ValueError(
-                f"images of step {step.step_index} of episode {step.episode_id}: found {shapes} of "
-                f"{sorted(map(str, types))}, expected {encoder.images} of uint8"
-            )
-        device = encoder.mean.device
-        # Copied: those of a bag must not be written to, of which torch would warn.
-        maps = encoder.maps([torch.tensor(image, device=device) for image in step.images])
-        return replace(step, images=tuple(one.cpu().numpy() for one in maps))
-
-    return see
-
-
-def of_cameras(step: StepRecord, cameras: Sequence[str]) -> StepRecord:
-    """The step with the images of these cameras alone, in this order. ValueError names one that is
-    missing."""
-    if not cameras or not step.cameras or tuple(cameras) == step.cameras:
-        return step
-    try:
-        places = camera_places(cameras, step.cameras)
-    except ValueError as problem:
-        raise ValueError(
-            f"step {step.step_index} of episode {step.episode_id}: {problem}"
-        ) from problem
-    images = tuple(step.images[place] for place in places)
-    return replace(step, images=images, cameras=tuple(step.cameras[place] for place in places))
 
 
 class Speed:

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image encoder as the learner's parameters describe it: its spec, its pretrained weights."""
+"""The image encoder as the learner's parameters describe it: its spec, its pretrained weights,
+and what is stored of the images for it."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rlif_learner.config import RLPDConfig, checked
 from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.steps import StepRecord, is_stored
 from rlif_policy.encoders import ENCODERS, EncoderSpec, Shape
-from rlif_policy.networks import Actor
+from rlif_policy.networks import Actor, camera_places
 from rlif_policy.pretrained import fingerprint, load_trunk
 from rlif_policy.processor import processor
 
@@ -134,3 +137,47 @@ def make_buffer(
     return ReplayBuffer(
         capacity, spec.state_dim, spec.action_dim, shapes, memmap_dir, scheme, features=frozen
     )
+
+
+def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:
+    """What becomes of a step before it is stored: of its images those of the policy's cameras, in its
+    order; where the encoder's trunk is frozen, what that makes of them, once and for all. ValueError
+    for a camera that is missing, or images of other sizes."""
+    encoder = actor.encoder
+    if encoder is None:
+        return lambda step: step
+    if not encoder.spec.frozen:
+        return lambda step: of_cameras(step, actor.spec.cameras)
+
+    def see(step: StepRecord) -> StepRecord:
+        step = of_cameras(step, actor.spec.cameras)
+        if not is_stored(step):
+            return replace(step, images=())
+        shapes = tuple(image.shape for image in step.images)
+        types = {image.dtype for image in step.images}
+        if shapes != encoder.images or types != {np.dtype(np.uint8)}:
+            raise ValueError(
+                f"images of step {step.step_index} of episode {step.episode_id}: found {shapes} of "
+                f"{sorted(map(str, types))}, expected {encoder.images} of uint8"
+            )
+        device = encoder.mean.device
+        # Copied: those of a bag must not be written to, of which torch would warn.
+        maps = encoder.maps([torch.tensor(image, device=device) for image in step.images])
+        return replace(step, images=tuple(one.cpu().numpy() for one in maps))
+
+    return see
+
+
+def of_cameras(step: StepRecord, cameras: Sequence[str]) -> StepRecord:
+    """The step with the images of these cameras alone, in this order. ValueError names one that is
+    missing."""
+    if not cameras or not step.cameras or tuple(cameras) == step.cameras:
+        return step
+    try:
+        places = camera_places(cameras, step.cameras)
+    except ValueError as problem:
+        raise ValueError(
+            f"step {step.step_index} of episode {step.episode_id}: {problem}"
+        ) from problem
+    images = tuple(step.images[place] for place in places)
+    return replace(step, images=images, cameras=tuple(step.cameras[place] for place in places))

@@ -18,6 +18,7 @@ from rlif_learner.data import checkpoint
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import StepRecord
+from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=3, action_dim=1, hidden=(8, 8))
@@ -53,7 +54,7 @@ def make_buffers(capacity=CAPACITY):
 def fresh_run(seed=0):
     buffers = make_buffers()
     buffers.prior.add_episode(step_number(n) for n in range(2 * EPISODE))
-    return RLPD(CONFIG, SPEC, seed), buffers
+    return accelerate(RLPD(CONFIG, SPEC, seed)), buffers
 
 
 def advance(learner, buffers):

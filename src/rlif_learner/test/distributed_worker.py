@@ -29,6 +29,7 @@ from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines import distributed
+from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec
 
 SPEC = PolicySpec(state_dim=3, action_dim=2, hidden=(16, 16))
@@ -77,14 +78,14 @@ def draws_after_resume(directory, rank):
     """States of the batches that a process draws: of a new learner, and resumed from its end."""
     buffers, drawn = make_buffers(0), []
     store = CheckpointStore(directory / f"store-{rank}")
-    learner = RLPD(CONFIG, SPEC)
+    learner = accelerate(RLPD(CONFIG, SPEC))
     for _ in range(2):
         distributed.join(learner, seed=7)
         drawn += [buffers.online.sample(8, learner.rng).states[:, 0].tolist()]
         drawn += [torch.randn(8, generator=learner.generator).tolist()]
         learner.update(buffers)
         path = store.save(learner, buffers)
-        learner = RLPD(CONFIG, SPEC, seed=9)
+        learner = accelerate(RLPD(CONFIG, SPEC, seed=9))
         store.load(path, learner, buffers)
     return drawn
 
@@ -114,7 +115,7 @@ def refuse_together(make, spoil, rank):
 
 def leave_alone(rank):
     """Process 1 goes away in the middle; what the other one sees."""
-    learner, buffers = RLPD(CONFIG, SPEC), make_buffers(rank)
+    learner, buffers = accelerate(RLPD(CONFIG, SPEC)), make_buffers(rank)
     distributed.join(learner)
     if rank == 1:
         return ""
@@ -138,7 +139,7 @@ def train(own, words):
 def main(directory, words):
     torch.set_num_threads(1)
     makers = {
-        "rlpd": lambda rank: RLPD(CONFIG, SPEC, seed=rank),
+        "rlpd": lambda rank: accelerate(RLPD(CONFIG, SPEC, seed=rank)),
         "bc": lambda rank: BC(IMITATION, SPEC, seed=rank),
     }
     with distributed.processes() as own:

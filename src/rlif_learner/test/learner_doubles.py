@@ -69,3 +69,11 @@ class CountingAlgorithm:
     def load_state(self, tensors, values):
         torch.nn.utils.vector_to_parameters(tensors["actor"], self.actor.parameters())
         self.updates = values["updates"]
+
+
+def evaluated(counts, episodes, successes, **more):
+    """Evaluation episodes into `counts`."""
+    for number in range(episodes):
+        outcome = Outcome.SUCCESS if number < successes else Outcome.TRUNCATED
+        for step in episode(number, 4, 5 * number, evaluation=True, outcome=outcome, **more):
+            counts.add(step)

@@ -17,7 +17,7 @@ from waiting import wait_until
 from rlif_learner.learner_node import LearnerNode
 from rlif_msgs.msg import LearnerStatus, Observation, PolicyAction, PolicyWeights, Step
 from rlif_policy.networks import PolicySpec
-from rlif_policy.observer_node import image_message
+from rlif_policy.observer_messages import image_message
 from rlif_policy.policy_node import PolicyNode
 from rlif_policy.weights import unpack_weights
 

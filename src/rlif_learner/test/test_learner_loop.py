@@ -12,18 +12,17 @@ from waiting import scaled, wait_until
 
 from rlif_learner import learner_loop
 from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.counts import SCORED_EPISODES
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import Outcome
 from rlif_learner.learner_loop import (
-    RATED_UPDATES,
-    REMIND,
-    DroppedSteps,
     LearnerLoop,
     LoopConfig,
     TrainingEndedError,
 )
-from rlif_learner.training import SCORED_EPISODES, Trainer, TrainingConfig
+from rlif_learner.status_notes import RATED_UPDATES
+from rlif_learner.training import Trainer, TrainingConfig
 from rlif_policy.weights import unpack_weights
 
 episode = doubles.episode
@@ -417,21 +416,6 @@ def test_before_the_size_of_the_state_is_known_dropped_steps_count_too(make_rig)
     rig.send(steps[2:])
     rig.caught_up_with(4)
     assert rig.trainer.counts.lost == 2
-
-
-def test_dropped_steps_are_spoken_of_once_in_a_while():
-    dropped = DroppedSteps()
-    dropped.refresh(0.0)
-    assert dropped.note == ""
-    notes = []
-    for i in range(100):
-        dropped.add(f"reason {i}")
-        dropped.refresh(1000.0 + 0.25 * i)
-        notes.append(dropped.note)
-    assert len(set(notes)) == 1 + int(99 * 0.25 / REMIND)
-    assert notes[0] == "Steps dropped: 1, the last: reason 0"
-    dropped.refresh(2000.0)
-    assert dropped.note == "Steps dropped: 100, the last: reason 99"
 
 
 def test_a_checkpoint_of_an_evaluation_is_scored_and_kept(make_rig, tmp_path):

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from imitation_doubles import SPEC
 
-from rlif_learner.making import BufferSettings, TrainerSettings, make_trainer
+from rlif_learner.making import BufferSettings, TrainerSettings, make_algorithm, make_trainer
 from rlif_learner.training import TrainingConfig
 from rlif_learner.vision import Vision
 
@@ -49,3 +51,22 @@ def test_trainer_keeps_images_of_each_buffer_in_its_own_folder(tmp_path):
 def test_trainer_of_a_wrong_setting_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         make(**settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["rlpd", "bc", "hg_dagger"])
+def test_a_gpu_that_is_asked_for_is_not_quietly_left_out(name):
+    """Regression: the baselines took the processor, whatever `device` said."""
+    with pytest.raises(ValueError, match="device: found 'cuda', but PyTorch finds no GPU"):
+        make_algorithm(name, {}, "rlpd", SPEC, 0, "cuda")
+
+
+def test_algorithms_are_made_by_name():
+    for name in ("rlpd", "bc", "hg_dagger"):
+        assert make_algorithm(name, {"utd": 2}, "rlpd", SPEC, 0).config.utd == 2
+    with pytest.raises(ValueError, match="expert in every state"):
+        make_algorithm("dagger", {}, "rlpd", SPEC, 0)
+    with pytest.raises(ValueError, match="found 'ppo', expected one of rlpd"):
+        make_algorithm("ppo", {}, "rlpd", SPEC, 0)
+    with pytest.raises(ValueError, match="unknown settings"):
+        make_algorithm("rlpd", {"utdd": 2}, "rlpd", SPEC, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many updates are due, what counts, and where Steps go."""
+"""How many updates are due, and where Steps go."""
 
 import json
 from dataclasses import replace
@@ -10,16 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlif_learner.algorithms.registry import make_algorithm
+from rlif_learner.counts import SCORED_EPISODES, StepCounts
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.steps import Outcome
-from rlif_learner.training import (
-    SCORED_EPISODES,
-    EvaluationCounts,
-    StepCounts,
-    Trainer,
-    TrainingConfig,
-)
+from rlif_learner.training import Trainer, TrainingConfig
 
 episode = doubles.episode
 
@@ -124,107 +118,6 @@ def test_prior_data_can_go_into_the_online_buffer_as_the_authors_have_it():
     for step in [*episode(1, 3, 0), *episode(2, 4, 4)]:
         trainer.receive(step)
     assert (trainer.status().prior_transitions, trainer.status().transitions) == (0, 7)
-
-
-def test_gaps_in_the_sequence_are_counted_and_a_new_recorder_is_no_gap():
-    counts = StepCounts()
-    steps = episode(1, 9, 100)
-    for step in [*steps[:3], *steps[5:8], steps[9]]:
-        counts.add(step)
-    assert (counts.lost, counts.steps) == (3, 7)
-    for step in episode(2, 2, 1):
-        counts.add(step)
-    assert counts.lost == 3
-
-
-def test_a_step_that_the_recorder_could_not_make_is_counted_as_lost():
-    """Regression: with `pace` the next episode waited for it for ever."""
-    counts = StepCounts()
-    received = [*episode(1, 2, 0), *episode(2, 6, 3), *episode(3, 3, 10), *episode(4, 2, 14)]
-    # Episode 2 without its steps 1 and 2, and 3 without its first; the sequence tells nothing.
-    made = [s for s in received if (s.episode_id, s.step_index) not in {(2, 1), (2, 2), (3, 0)}]
-    made = [replace(s, sequence=i) for i, s in enumerate(made)]
-    for step in made:
-        counts.add(step)
-    assert (counts.lost, counts.steps) == (3, len(received) - 3)
-
-
-def test_a_step_lost_on_the_way_is_not_counted_twice():
-    counts = StepCounts()
-    for step in [*episode(1, 2, 0), *episode(2, 6, 3)[2:], *episode(3, 2, 13)]:
-        counts.add(step)
-    assert counts.lost == 5, "2 of episode 2, and 3 of a sequence in between"
-
-
-def counted(steps, foreign=(), drop=False):
-    """Counts after the steps, each of `foreign`, a Step by the place that it comes before, among them."""
-    counts = StepCounts()
-    for i, step in enumerate(steps):
-        if i in foreign:
-            (counts.drop if drop else counts.add)(foreign[i])
-        counts.add(step)
-    return counts
-
-
-@pytest.mark.parametrize("drop", [True, False])
-@pytest.mark.parametrize(("sequence", "number", "index"), [(700, 9, 600), (2, 9, 600), (2, 1, 600)])
-@pytest.mark.parametrize("place", [1, 3, 10])
-def test_a_step_of_another_recorder_makes_no_others_lost(drop, sequence, number, index, place):
-    """Regression: one of them added 600 to the lost steps: the gap to it, or the gap back."""
-    steps = [*episode(1, 9, 100), *episode(2, 9, 110)]
-    other = replace(episode(number, 700, 0)[index], sequence=sequence)
-    found = counted(steps, {place: other}, drop)
-    assert (found.lost, found.steps) == (int(drop), len(steps) + (not drop))
-    gap = [*steps[:5], *steps[8:]]
-    assert counted(gap, {place: other}, drop).lost == 3 + drop, "what is missing still counts"
-
-
-def test_a_gap_counts_at_once_and_a_new_recorder_is_followed():
-    counts = counted([*episode(1, 9, 100), *episode(2, 9, 130)[:1]])
-    assert counts.lost == 20
-    for step in [*episode(2, 9, 130)[1:], *episode(1, 9, 0), *episode(2, 9, 12)]:
-        counts.add(step)
-    assert counts.lost == 22
-
-
-def test_a_dropped_step_counts_as_a_lost_one_and_ends_what_it_ends():
-    for dropped in range(1, 8):
-        lost, without = StepCounts(), StepCounts()
-        steps = [*episode(1, 4, 10), *episode(2, 3, 15)]
-        for i, step in enumerate(steps):
-            (lost.drop if i == dropped else lost.add)(step)
-            if i != dropped:
-                without.add(step)
-        assert (lost.lost, lost.steps) == (without.lost, without.steps) == (1, len(steps) - 1)
-        assert lost.episodes == 2
-
-
-def test_a_dropped_step_that_ends_an_episode_is_counted_at_once():
-    counts = StepCounts()
-    for step in episode(1, 4, 0)[:-1]:
-        counts.add(step)
-    assert not counts.at_episode_end
-    counts.drop(episode(1, 4, 0)[-1])
-    assert counts.at_episode_end and (counts.steps, counts.lost, counts.episodes) == (4, 1, 1)
-
-
-@given(st.integers(0, 40))
-def test_all_counts_go_on_from_where_they_were_saved(cut):
-    """Regression: without the last sequence, the step before and the episodes, counts differed."""
-    steps = [
-        *episode(1, 9, 0, takeover=3), *episode(2, 9, 12)[2:], *episode(3, 9, 25, takeover=5)[:-2],
-        *episode(4, 5, 40, evaluation=True), *episode(5, 9, 47, takeover=1),
-    ]  # fmt: skip
-    whole, first, second = StepCounts(), StepCounts(), StepCounts()
-    for step in steps:
-        whole.add(step)
-    for step in steps[:cut]:
-        first.add(step)
-    second.load(json.loads(json.dumps(first.state())))
-    assert second == first
-    for step in steps[cut:]:
-        second.add(step)
-    assert second == whole
 
 
 def test_counts_of_an_earlier_checkpoint_are_taken_and_missing_ones_named():
@@ -339,32 +232,9 @@ def test_without_a_ratio_there_is_no_backlog():
     assert (trainer.backlog, trainer.drop_backlog(1.0)) == (0, 0) and trainer.due
 
 
-def evaluated(counts, episodes, successes, **more):
-    for number in range(episodes):
-        outcome = Outcome.SUCCESS if number < successes else Outcome.TRUNCATED
-        for step in episode(number, 4, 5 * number, evaluation=True, outcome=outcome, **more):
-            counts.add(step)
-
-
-def test_the_score_is_the_success_rate_of_the_policy_alone():
-    counts = EvaluationCounts()
-    evaluated(counts, SCORED_EPISODES - 1, 5)
-    assert counts.score is None, "too few"
-    evaluated(counts, 1, 1)
-    assert counts.score == pytest.approx(6 / SCORED_EPISODES)
-    evaluated(counts, 20, 0, takeover=2)
-    assert counts.score == pytest.approx(6 / SCORED_EPISODES), "an operator helped"
-    for step in [
-        *episode(1, 4, 0, outcome=Outcome.SUCCESS),
-        *episode(2, 4, 5, evaluation=True)[2:],
-    ]:
-        counts.add(step)
-    assert counts.score == pytest.approx(6 / SCORED_EPISODES), "training; half an episode"
-
-
 def test_a_score_is_of_the_weights_as_they_are():
     trainer = make()
-    evaluated(trainer.evaluation, SCORED_EPISODES, 10)
+    doubles.evaluated(trainer.evaluation, SCORED_EPISODES, 10)
     for step in episode(1, 4, 0):
         trainer.receive(step)
     assert trainer.evaluation.score == 1.0
@@ -387,18 +257,6 @@ def test_nothing_is_due_any_more_once_it_is_stopped():
     assert trainer.caught_up and not trainer.due
 
 
-def test_the_intervention_rate_is_of_the_last_episodes():
-    counts = StepCounts()
-    sequence = 0
-    for number in range(1, 41):
-        for step in episode(number, 10, sequence, takeover=4 if number > 20 else None):
-            counts.add(step)
-        sequence += 11
-        if number == 20:
-            assert counts.intervention_rate == 0.0
-    assert counts.intervention_rate == pytest.approx(0.1)
-
-
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -411,14 +269,3 @@ def test_the_intervention_rate_is_of_the_last_episodes():
 def test_a_wrong_setting_is_refused_by_name(values, words):
     with pytest.raises(ValueError, match=words):
         TrainingConfig(**values)
-
-
-def test_algorithms_are_made_by_name():
-    for name in ("rlpd", "bc", "hg_dagger"):
-        assert make_algorithm(name, {"utd": 2}, "rlpd", doubles.SPEC, 0).config.utd == 2
-    with pytest.raises(ValueError, match="expert in every state"):
-        make_algorithm("dagger", {}, "rlpd", doubles.SPEC, 0)
-    with pytest.raises(ValueError, match="found 'ppo', expected one of rlpd"):
-        make_algorithm("ppo", {}, "rlpd", doubles.SPEC, 0)
-    with pytest.raises(ValueError, match="unknown settings"):
-        make_algorithm("rlpd", {"utdd": 2}, "rlpd", doubles.SPEC, 0)

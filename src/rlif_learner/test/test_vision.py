@@ -16,13 +16,20 @@ from vision_doubles import IMAGES, SCALES, make_spec, vision_config
 from rlif_bags.step_writer import StepWriter
 from rlif_bags.train import Data, OfflineConfig, load, make_trainer
 from rlif_learner import vision as vision_module
-from rlif_learner.algorithms.registry import DATA, make_algorithm
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import Outcome
-from rlif_learner.training import Trainer, TrainingConfig, as_stored
-from rlif_learner.vision import NAMES, VisionConfig, low_precision, make_buffer, make_vision
+from rlif_learner.making import DATA, make_algorithm
+from rlif_learner.training import Trainer, TrainingConfig
+from rlif_learner.vision import (
+    NAMES,
+    VisionConfig,
+    as_stored,
+    low_precision,
+    make_buffer,
+    make_vision,
+)
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import Actor, PolicySpec
 from rlif_policy.pretrained import PretrainedError, fingerprint

@@ -7,8 +7,7 @@ import numpy as np
 
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.steps import Outcome, Source, StepRecord
-from rlif_learner.training import as_stored
-from rlif_learner.vision import VisionConfig, make_buffer
+from rlif_learner.vision import VisionConfig, as_stored, make_buffer
 from rlif_policy.networks import PolicySpec
 
 SIZE = (16, 16, 3)

@@ -11,7 +11,7 @@ from typing import Any
 from .interfaces import require
 from .reset_goals import JointGoal, PoseGoal
 
-SUCCESS, PREEMPTED = 1, -7
+SUCCESS = 1
 # moveit_msgs/MoveItErrorCodes, with what a person can do about it.
 ERRORS: Mapping[int, str] = {
     99999: "FAILURE",

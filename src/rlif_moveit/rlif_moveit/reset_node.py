@@ -34,11 +34,11 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
+from rlif_node.states import ControlState as State
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_intervention.arbitration import ARMED
-from rlif_intervention.arbitration import ControlState as State
 from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState

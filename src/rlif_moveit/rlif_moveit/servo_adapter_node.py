@@ -44,12 +44,12 @@ from rlif_node.parameters import Param, declare
 from rlif_node.pose_source import TF, subscribe_pose
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
+from rlif_node.states import ControlState as State
 from rlif_node.states import HoldReason
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 
 from rlif_intervention.arbitration import ARMED
-from rlif_intervention.arbitration import ControlState as State
 from rlif_intervention.diagnostic_messages import diagnostic_array
 from rlif_intervention.diagnostics import Level, Status
 from rlif_msgs.msg import ControlState, Heartbeat, PolicyHold

@@ -80,7 +80,6 @@ class SupervisorConfig:
 @dataclass
 class _Call:
     request: Request
-    generation: int
     sent: float
 
 
@@ -222,7 +221,7 @@ class ServoSupervisor:
 
     def sent(self, request: Request, now: float) -> int:
         """A request goes out. Returns the ticket for `answered`."""
-        self._call = _Call(request, self._generation, now)
+        self._call = _Call(request, now)
         if request is not Request.SELECT:
             self._paused = None  # it may be carried out although the answer is late, or lost
         return self._generation

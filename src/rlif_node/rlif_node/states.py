@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What messages hold as numbers, as enums: control source, episode phase, outcome, reason to hold. Without ROS.
+"""Numbers of messages as enums: control states and sources, episodes, reasons to hold. Without ROS.
 
 The numbers are those of the constants in rlif_msgs.
 """
 
 from enum import IntEnum
+
+
+class ControlState(IntEnum):
+    """State of the arbiter: constants of rlif_msgs/ControlState."""
+
+    DISARMED = 0
+    HOLD = 1
+    POLICY = 2
+    OPERATOR = 3
+    FAULT = 4
 
 
 class Source(IntEnum):

@@ -2,8 +2,9 @@
 """The enums have the numbers of the messages' constants."""
 
 import pytest
-from rlif_node.states import HoldReason, Outcome, Phase, Source
+from rlif_node.states import ControlState, HoldReason, Outcome, Phase, Source
 
+from rlif_msgs.msg import ControlState as ControlStateMessage
 from rlif_msgs.msg import Decision, Episode, PolicyHold
 
 
@@ -20,6 +21,7 @@ def constants(message):
 @pytest.mark.parametrize(
     ("kind", "prefix", "expected"),
     [
+        (ControlState, "", constants(ControlStateMessage)),
         (Source, "", constants(Decision)),
         (HoldReason, "", constants(PolicyHold)),
         (Phase, "", {n: v for n, v in constants(Episode).items() if not n.startswith("OUTCOME_")}),

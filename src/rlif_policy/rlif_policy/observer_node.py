@@ -29,8 +29,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -47,25 +46,28 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header
 
 from rlif_msgs.msg import Episode, Observation, ObservationTick
-from rlif_policy.camera_checks import CameraFeed, CameraLimits, CameraWatch, out_of_step
+from rlif_policy.camera_checks import CameraFeed, CameraLimits, out_of_step
 from rlif_policy.episode_start import EpisodeStart
 from rlif_policy.features import (
     FeatureError,
     Pose,
     PoseTrack,
     StateLayout,
-    Wrench,
     unit_quaternion,
 )
 from rlif_policy.images import (
     CameraSpec,
     ImageError,
-    PackedImage,
-    Picture,
-    RawImage,
-    check_image,
 )
-from rlif_policy.sampling import LatestSamples, Problem, Ticks
+from rlif_policy.observer_messages import (
+    camera_values,
+    diagnostic,
+    image_message,
+    read_packed,
+    read_raw,
+    read_wrench,
+)
+from rlif_policy.sampling import LatestSamples, Problem, Ticks, merged, text
 
 PARAMETERS = (
     Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
@@ -396,87 +398,6 @@ class ObserverNode(Node):
 def camera_topic(name: str, transport: str = "raw") -> str:
     """As image_transport names them."""
     return f"camera/{name}/image" + (COMPRESSED if transport == "compressed" else "")
-
-
-def read_wrench(message: WrenchStamped) -> Wrench:
-    force, torque = message.wrench.force, message.wrench.torque
-    return Wrench((force.x, force.y, force.z), (torque.x, torque.y, torque.z))
-
-
-def read_raw(camera: CameraSpec) -> Callable[[Image], Picture]:
-    """Checks at once, converts at the tick only: a camera may send more than is used."""
-
-    def read(message: Image) -> Picture:
-        data = np.frombuffer(message.data, dtype=np.uint8)
-        raw = RawImage(
-            message.width, message.height, message.encoding, message.step, data,
-            bool(message.is_bigendian),
-        )  # fmt: skip
-        check_image(raw, camera)
-        return raw
-
-    return read
-
-
-def read_packed(camera: CameraSpec) -> Callable[[CompressedImage], Picture]:
-    """The same; of a file, its head is checked at once."""
-
-    def read(message: CompressedImage) -> Picture:
-        data = np.frombuffer(message.data, dtype=np.uint8)
-        try:
-            packed = PackedImage.of(message.format, data)
-        except ImageError as error:
-            raise ImageError(f"camera {camera.name}: {error}") from error
-        check_image(packed, camera)
-        return packed
-
-    return read
-
-
-def image_message(pixels: np.ndarray, header: Header) -> Image:
-    height, width, _ = pixels.shape
-    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
-    message.data = array.array("B", pixels.tobytes())
-    return message
-
-
-def text(problems: Sequence[Problem]) -> str:
-    """All of them in one line."""
-    return "; ".join(f"{p.source}: {p.reason}" for p in problems)
-
-
-def merged(problems: list[Problem]) -> list[Problem]:
-    """One for each source, with all its reasons; the first one's age."""
-    by_source: dict[str, list[Problem]] = {}
-    for problem in problems:
-        by_source.setdefault(problem.source, []).append(problem)
-    return [
-        Problem(source, "; ".join(p.reason for p in several), several[0].age)
-        for source, several in by_source.items()
-    ]
-
-
-def camera_values(watch: CameraWatch, now: int) -> list[KeyValue]:
-    """For the diagnostics. now: steady time in ns."""
-    values = {
-        "rate_hz": f"{watch.rate(now):.1f}",
-        "received": str(watch.received),
-        "refused": str(watch.refused),
-        "missed": str(watch.missed),
-    }
-    return [KeyValue(key=key, value=value) for key, value in values.items()]
-
-
-def diagnostic(topic: str, problem: Problem | None, age: int | None) -> DiagnosticStatus:
-    """ERROR where nothing usable ever came, WARN where it is too old."""
-    status = DiagnosticStatus(name=f"observer: {topic}", hardware_id=topic, message="ok")
-    status.level = DiagnosticStatus.OK
-    if problem is not None:
-        status.level = DiagnosticStatus.ERROR if problem.age is None else DiagnosticStatus.WARN
-        status.message = problem.reason
-    age_text = "none" if age is None else f"{age / 1e9:.3f}"
-    status.values = [KeyValue(key="topic", value=topic), KeyValue(key="age_s", value=age_text)]
-    return status
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ safer than messages matched by time, which stop altogether when one source slows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,3 +161,19 @@ class Ticks:
 def seconds(values: Iterable[float]) -> list[int]:
     """s to ns."""
     return [round(value * 1e9) for value in values]
+
+
+def text(problems: Sequence[Problem]) -> str:
+    """All of them in one line."""
+    return "; ".join(f"{p.source}: {p.reason}" for p in problems)
+
+
+def merged(problems: list[Problem]) -> list[Problem]:
+    """One for each source, with all its reasons; the first one's age."""
+    by_source: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_source.setdefault(problem.source, []).append(problem)
+    return [
+        Problem(source, "; ".join(p.reason for p in several), several[0].age)
+        for source, several in by_source.items()
+    ]

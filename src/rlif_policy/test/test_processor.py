@@ -108,7 +108,7 @@ def test_torch_environment_is_empty_unless_a_level_is_asked_for(monkeypatch):
 
 
 def test_torch_uses_the_level_of_this_run():
-    """With RLIF_CPU_LEVEL, as in test_cpu_levels of the learner: conftest.py has set the rest."""
+    """With RLIF_CPU_LEVEL, as in tests/test_processor_levels.py: conftest.py has set the rest."""
     expected = torch_environment()
     if not expected:
         assert not os.environ.get(VARIABLE) or processor().level.torch is None

@@ -17,7 +17,7 @@ from rlif_learner.algorithms.critics import EnsembleCritic
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.checkpoint import MismatchError, read_state
 from rlif_learner.data.steps import StepRecord
-from rlif_learner.training import of_cameras
+from rlif_learner.vision import of_cameras
 from rlif_policy.networks import ENCODER, Actor, PolicySpec, encoder_part
 from rlif_policy.pretrained import load_frozen
 from rlif_policy.stored_actor import find_checkpoint

@@ -10,8 +10,8 @@ into features beside the state. Actor and critics share that one encoder. It has
 lags behind, as in DrQ-v2, and its gradients come from the critics' loss alone, unless
 `encoder_gradients` says both: then from the actor's too, through the features that the actor takes.
 
-The equations are those of PyTorch here. engines/ executes them as they are, compiled or as a CUDA
-graph; tests hold all of them to an independent NumPy computation.
+`Engine` executes the equations as they stand here. Those of engines/ compute the same faster, compiled
+or as a CUDA graph; tests hold all of them to an independent NumPy computation.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,6 @@ from rlif_learner.algorithms.optim import FlatAdam, NonFiniteError, refuse_non_f
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.augmentation import shift_cameras
 from rlif_learner.data.buffer import Batch, Buffers, sample_mixed
-from rlif_learner.engines.engine import Engine
-from rlif_learner.engines.select import make_engine
-from rlif_learner.engines.torch_engine import device_precision
 from rlif_learner.vision import low_precision
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
@@ -57,9 +55,8 @@ class RLPD:
     from `seed`.
 
     `trunk`: pretrained weights of the image encoder's trunk (rlif_policy.pretrained), where it has some.
-    `device`: "cpu" or "cuda". `accelerate`: false for plain PyTorch on the processor. What executes the
-    updates, `engine`, is chosen by them (engines/select.py) and made ready here, so that no update
-    waits for a compiler.
+    `device`: "cpu" or "cuda". `engine`: what executes the updates; rlif_learner.engines.select.accelerate
+    puts a faster one in its place.
     """
 
     def __init__(
@@ -67,14 +64,11 @@ class RLPD:
         config: RLPDConfig,
         spec: PolicySpec,
         seed: int = 0,
-        accelerate: bool = True,
         device: str | torch.device = "cpu",
         trunk: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config, self.spec, self.device = config, spec, torch.device(device)
-        device_precision(
-            config, self.device
-        )  # before anything is made: an error for formats it lacks
+        self.engine = Engine(self)
         critic_seed, actor_seed, noise_seed, batch_seed = independent_seeds(seed, 4)
         generator = torch.Generator().manual_seed(critic_seed)  # the same weights on every device
         self.generator = torch.Generator(self.device).manual_seed(noise_seed)
@@ -115,8 +109,6 @@ class RLPD:
         self.average_gradients: Callable[[Tensor], None] | None = None
         self.updates = 0
         self.critic_steps = 0
-        self.engine: Engine = make_engine(self, accelerate)
-        self.engine.prepare()
 
     @property
     def temperature(self) -> Tensor:
@@ -135,9 +127,7 @@ class RLPD:
 
     def learn(self, batches: Batch, noise: UpdateNoise) -> Record:
         """All of an update, as tensors on the device: critics, then actor and temperature."""
-        last, critics = self.engine.step_critics(
-            batches, noise
-        )  # `step_critics`, or the same faster
+        last, critics = self.engine.step_critics(batches, noise)
         return Record(critics, self.actor_step(last, noise.action, noise.masks))
 
     def step_critics(self, batches: Batch, noise: UpdateNoise) -> tuple[Batch, Tensor]:
@@ -387,3 +377,72 @@ class RLPD:
         if self.encoder is not None:
             optimisers["encoder_optimiser"] = self.encoder_optimiser
         return optimisers
+
+
+class Engine:
+    """Executes the updates of a learner in plain PyTorch, as they stand above.
+
+    Those of engines/ derive from it and replace what they do faster: when an update is drawn and
+    reported, or how the numbers of the critics are computed. All give the same, to their precision.
+    """
+
+    def __init__(self, learner: RLPD) -> None:
+        """ValueError for a format that the learner's device lacks."""
+        self.learner = learner
+        config, device = learner.config, learner.device
+        on_gpu = device.type != "cpu"
+        if on_gpu and config.precision == "float16":
+            raise ValueError(
+                f"precision: found 'float16' on {device}, expected float32, bfloat16 or auto there"
+            )
+        # With images the convolutions alone are in 16 bits, on every device.
+        self.autocast = on_gpu and config.precision != "float32" and learner.spec.encoder is None
+
+    def update(self, buffers: Buffers) -> dict[str, float]:
+        """One update: draw its batches and noise, learn, report. Returns its metrics, or those of the
+        update before where updates overlap. NonFiniteError as of RLPD.update."""
+        learner = self.learner
+        batches, begun = learner.draw_batches(buffers), learner.count()
+        on_device = Batch.from_tensors(tensor.to(learner.device) for tensor in batches.tensors())
+        return learner.report(learner.learn(on_device, learner.draw_noise()), batches, begun)
+
+    def finish(self) -> dict[str, float]:
+        """Wait for an update that still runs; returns its metrics, none where there is none."""
+        return {}
+
+    def rng_state(self) -> Mapping[str, Any]:
+        """State of the generator of batches, without what was drawn ahead."""
+        return self.learner.rng.bit_generator.state
+
+    def forget(self) -> None:
+        """Drop what was drawn ahead: the learner's state was replaced."""
+
+    def step_critics(self, batches: Batch, noise: UpdateNoise) -> tuple[Batch, Tensor]:
+        """What RLPD.step_critics does."""
+        return self.learner.step_critics(batches, noise)
+
+    def critic_gradients(self, batch: Batch, target: Tensor, masks: list[Tensor] | None) -> Tensor:
+        """The gradients of RLPD.critic_loss, into the critics' flat vector (and the encoder's); returns
+        the loss and the mean value, [2]."""
+        loss, value = self.learner.critic_loss(batch, target, masks)
+        self.learner.critic.flat.gradients.zero_()
+        loss.backward()
+        return torch.stack([loss.detach(), value.detach()])
+
+    def target_values(self, batch: Batch, actions: Tensor, noise: CriticNoise) -> Tensor:
+        """Values [subset, batch] of `actions` in the next states, by the target critics."""
+        target, masks = self.learner.target, noise.target_masks
+        return self.values(target, batch.next_states, actions, noise.subset, masks)
+
+    def mean_value(self, states: Tensor, actions: Tensor, masks: list[Tensor] | None) -> Tensor:
+        """Mean of all critics [batch], with its derivative by the actions."""
+        return self.values(self.learner.critic, states, actions, masks=masks).mean(dim=0)
+
+    def values(
+        self, critic: EnsembleCritic, states: Tensor, actions: Tensor,
+        subset: Tensor | None = None, masks: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """`critic(states, actions, subset, masks)`, its products alone in the engine's precision."""
+        device = self.learner.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
+            return critic(states, actions, subset, masks).float()

@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from rlif_learner.algorithms.noise import CriticNoise, UpdateNoise
+from rlif_learner.algorithms.rlpd import RLPD, Engine
+from rlif_learner.data.buffer import Batch
 from rlif_learner.engines.critic_kernel import CriticKernel, StepData
-from rlif_learner.engines.torch_engine import TorchEngine
-
-if TYPE_CHECKING:  # which import the engines
-    from rlif_learner.algorithms.noise import CriticNoise, UpdateNoise
-    from rlif_learner.algorithms.rlpd import RLPD
-    from rlif_learner.data.buffer import Batch
 
 
-class CompiledCriticEngine(TorchEngine):
+class CompiledCriticEngine(Engine):
     """The critics' passes by `kernel`. Of a state without images: it gives no encoder gradients."""
 
     def __init__(self, learner: RLPD, kernel: CriticKernel) -> None:

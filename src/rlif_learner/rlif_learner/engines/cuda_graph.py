@@ -11,41 +11,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlif_learner.algorithms.noise import UpdateNoise
 from rlif_learner.algorithms.optim import NonFiniteError
+from rlif_learner.algorithms.rlpd import RLPD, Engine, Record
 from rlif_learner.data.buffer import Batch, Buffers
-from rlif_learner.engines.torch_engine import TorchEngine
-
-if TYPE_CHECKING:  # which imports this module
-    from rlif_learner.algorithms.rlpd import RLPD, Record
 
 WARM_UPS = 3  # eager updates before the recording, as CUDA graphs ask for
 
 
-class CudaGraphEngine(TorchEngine):
+class CudaGraphEngine(Engine):
     """The updates of one learner. Batches are drawn one update ahead of their use."""
 
     def __init__(self, learner: RLPD) -> None:
         super().__init__(learner)
         self.device = learner.device
         on_gpu = self.device.type == "cuda"
-        self._staged: tuple[Batch, Batch, Mapping[str, Any]] | None = (
-            None  # host, device, rng before
-        )
-        self._pending: tuple[Record, Batch, tuple[int, int]] | None = (
-            None  # of the update that runs
-        )
+        # Host, device, rng before.
+        self._staged: tuple[Batch, Batch, Mapping[str, Any]] | None = None
+        # Of the update that runs.
+        self._pending: tuple[Record, Batch, tuple[int, int]] | None = None
         self._copies = torch.cuda.Stream(self.device) if on_gpu else None
         self._graph: torch.cuda.CUDAGraph | None = None
-
-    def prepare(self) -> None:
-        """Record the graph; dropout, whose masks are many, is left to separate calls."""
-        if self.device.type == "cuda" and not self.learner.config.dropout:
+        if on_gpu and not learner.config.dropout:  # whose masks are many
             self._record_graph()
 
     def update(self, buffers: Buffers) -> dict[str, float]:

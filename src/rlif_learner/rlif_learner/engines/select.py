@@ -1,40 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which engine executes the updates of a learner: chosen here, once, when it is made."""
+"""Which engine executes the updates of a learner: chosen here, once, before the first of them."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 
 from rlif_learner.algorithms.critics import EnsembleCritic
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
 from rlif_learner.engines.compiled_engine import CompiledCriticEngine
 from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError
 from rlif_learner.engines.cuda_graph import CudaGraphEngine
-from rlif_learner.engines.engine import Engine
-from rlif_learner.engines.torch_engine import TorchEngine
 from rlif_policy.processor import processor
 
-if TYPE_CHECKING:  # which imports this module
-    from rlif_learner.algorithms.rlpd import RLPD
 
-
-def make_engine(learner: RLPD, accelerate: bool = True) -> Engine:
-    """The fastest engine there is for the learner's device, networks and compiler.
-
-    accelerate: false for plain PyTorch on the processor.
-    """
+def accelerate(learner: RLPD) -> RLPD:
+    """`learner`, with the fastest engine that there is for its device, networks and compiler. What takes
+    time once is done here, so that no update waits for it."""
     if learner.device.type != "cpu":
-        return CudaGraphEngine(learner)
+        learner.engine = CudaGraphEngine(learner)
     # The compiled critics give no gradients to the encoder, beside which they cost little.
-    if accelerate and learner.encoder is None:
+    elif learner.encoder is None:
         kernel = make_kernel(learner.critic, learner.config)
         if kernel is not None:
-            return CompiledCriticEngine(learner, kernel)
-    return TorchEngine(learner)
+            learner.engine = CompiledCriticEngine(learner, kernel)
+    return learner
 
 
 def make_kernel(critic: EnsembleCritic, config: RLPDConfig) -> CriticKernel | None:
@@ -45,14 +38,14 @@ def make_kernel(critic: EnsembleCritic, config: RLPDConfig) -> CriticKernel | No
         warnings.warn(
             f"no compiled critics: {error}. PyTorch does the same more slowly: "
             f"{1e3 * measured_step(critic, config):.0f} ms for the gradients of one critic step",
-            stacklevel=4,
+            stacklevel=3,
         )
         return None
     if config.precision not in (kernel.precision, "auto"):
         warnings.warn(
             f"precision: found {config.precision!r}, of which this processor has no products at level "
             f"{processor().level.name}; {kernel.precision} is used",
-            stacklevel=4,
+            stacklevel=3,
         )
     return kernel
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from rlif_learner.algorithms.critics import EnsembleCritic
 from rlif_learner.algorithms.optim import FlatAdam
-from rlif_learner.algorithms.rlpd import RLPD
+from rlif_learner.algorithms.rlpd import RLPD, Engine
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Batch
 from rlif_learner.engines import critic_kernel
 from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
-from rlif_learner.engines.torch_engine import TorchEngine
+from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec
 from rlif_policy.processor import VARIABLE, processor
 
@@ -226,14 +226,14 @@ def test_precision_that_the_level_has_not_is_replaced_with_a_warning(monkeypatch
     monkeypatch.setenv(VARIABLE, "generic")
     config = RLPDConfig(hidden=(8,), ensemble_size=2, precision="float16")
     with pytest.warns(UserWarning, match="found 'float16'.*level generic; float32 is used"):
-        RLPD(config, PolicySpec(3, 1))
+        accelerate(RLPD(config, PolicySpec(3, 1)))
 
 
 def test_critic_steps_in_one_call_equal_one_call_each(level):
     config = RLPDConfig(hidden=(32, 32), ensemble_size=4, utd=3, batch_size=50)
     spec, found = PolicySpec(3, 1), []
     for one_call in (True, False):
-        learner = RLPD(config, spec, seed=1)
+        learner = accelerate(RLPD(config, spec, seed=1))
         generator = torch.Generator().manual_seed(0)
         batches = Batch.from_tensors(
             torch.rand(3, 50, *size, generator=generator) for size in [(3,), (1,), (), (3,), ()]
@@ -253,8 +253,8 @@ def test_learner_without_a_compiler_uses_pytorch_and_warns_of_the_cost(monkeypat
     monkeypatch.setattr(critic_kernel.shutil, "which", lambda name: None)
     spec = PolicySpec(3, 1, state_offset=(1.0, 2.0, 3.0))
     with pytest.warns(UserWarning, match=r"no C\+\+ compiler found.* ms for"):
-        learner = RLPD(config, spec)
-    assert type(learner.engine) is TorchEngine
+        learner = accelerate(RLPD(config, spec))
+    assert type(learner.engine) is Engine
 
 
 @pytest.fixture

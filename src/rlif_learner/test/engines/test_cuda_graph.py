@@ -36,7 +36,7 @@ def make_buffers():
 
 def make_pair(config=CONFIG):
     """Two equal learners; the second one updates as on a GPU."""
-    plain, ahead = (RLPD(config, SPEC, seed=1, accelerate=False) for _ in range(2))
+    plain, ahead = (RLPD(config, SPEC, seed=1) for _ in range(2))
     ahead.engine = CudaGraphEngine(ahead)
     return plain, ahead
 
@@ -103,7 +103,7 @@ def test_from_a_step_that_is_not_finite_on_nothing_changes():
 
 
 def test_bfloat16_is_close():
-    plain, low = (RLPD(CONFIG, SPEC, seed=1, accelerate=False) for _ in range(2))
+    plain, low = (RLPD(CONFIG, SPEC, seed=1) for _ in range(2))
     low.engine.autocast = True
     buffers = make_buffers()
     expected, found = plain.update(buffers), low.update(buffers)

@@ -126,7 +126,7 @@ def test_nobody_waits_for_one_that_is_gone(found):
 
 
 def test_without_a_group_it_says_what_to_do():
-    learner = RLPD(RLPDConfig(hidden=(8,), ensemble_size=2), PolicySpec(3, 2), accelerate=False)
+    learner = RLPD(RLPDConfig(hidden=(8,), ensemble_size=2), PolicySpec(3, 2))
     with pytest.raises(RuntimeError, match="torchrun.*processes"):
         distributed.join(learner)
     with distributed.processes() as own:

@@ -9,12 +9,12 @@ from shutil import which
 import pytest
 import torch
 
-from rlif_learner.algorithms.rlpd import RLPD
+from rlif_learner.algorithms.rlpd import RLPD, Engine
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.buffer import Batch
 from rlif_learner.engines.compiled_engine import CompiledCriticEngine
 from rlif_learner.engines.cuda_graph import CudaGraphEngine
-from rlif_learner.engines.torch_engine import TorchEngine
+from rlif_learner.engines.select import accelerate
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec
 
@@ -23,22 +23,23 @@ CONFIG = RLPDConfig(hidden=(8, 8), ensemble_size=3, utd=2, batch_size=4)
 
 
 @pytest.mark.filterwarnings("ignore:no compiled critics")
-def test_make_engine_takes_compiled_critics_only_where_they_cover_the_learner():
+def test_accelerate_takes_compiled_critics_only_where_they_cover_the_learner():
     seeing = replace(SPEC, images=((8, 8, 3),), encoder=EncoderSpec(features=4, channels=4))
-    compiled = CompiledCriticEngine if which("c++") or which("g++") else TorchEngine
-    for config, spec, accelerate, expected in (
-        (CONFIG, SPEC, True, compiled),
-        (CONFIG, SPEC, False, TorchEngine),
-        (CONFIG, seeing, True, TorchEngine),
-        (replace(CONFIG, dropout=0.1), SPEC, True, TorchEngine),
-        (replace(CONFIG, hidden=(8, 16)), SPEC, True, TorchEngine),
+    compiled = CompiledCriticEngine if which("c++") or which("g++") else Engine
+    for config, spec, expected in (
+        (CONFIG, SPEC, compiled),
+        (CONFIG, seeing, Engine),
+        (replace(CONFIG, dropout=0.1), SPEC, Engine),
+        (replace(CONFIG, hidden=(8, 16)), SPEC, Engine),
     ):
-        assert type(RLPD(config, spec, accelerate=accelerate).engine) is expected
+        learner = RLPD(config, spec)
+        assert type(learner.engine) is Engine
+        assert type(accelerate(learner).engine) is expected
 
 
-@pytest.mark.parametrize("kind", [TorchEngine, CudaGraphEngine])
+@pytest.mark.parametrize("kind", [Engine, CudaGraphEngine])
 def test_engines_of_pytorch_run_the_loss_of_rlpd(kind, monkeypatch):
-    learner = RLPD(CONFIG, SPEC, accelerate=False)
+    learner = RLPD(CONFIG, SPEC)
     learner.engine = kind(learner)
     monkeypatch.setattr(learner, "critic_loss", lambda *_: (torch.zeros(1, requires_grad=True).sum(),
                                                             torch.tensor(7.0)))  # fmt: skip

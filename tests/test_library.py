@@ -29,7 +29,7 @@ assert named_preset("rlif").prior_ratio == 0.0
 spec = PolicySpec(state_dim=3, action_dim=1, hidden=(8,))
 config = RLPDConfig(hidden=(8,), ensemble_size=2, utd=1, batch_size=4)
 buffers = Buffers(online=ReplayBuffer(50, 3, 1))
-learner = RLPD(config, spec, seed=0, accelerate=False)
+learner = RLPD(config, spec, seed=0)
 for t in range(6):
     last = t == 5
     buffers.online.add_step(

@@ -13,7 +13,7 @@ import yaml
 
 from rlif_bringup.launch_file import Process, read
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "launch").glob("*.launch.yaml"))
 SET_UPS = sorted(path.parent.name for path in ROOT.glob("config/*/robot.yaml"))
 

@@ -17,13 +17,13 @@ from waiting import scaled
 
 from rlif_policy.processor import LEVELS
 
-SOURCES = Path(__file__).resolve().parents[3]
+SOURCES = Path(__file__).resolve().parents[1] / "src"
 TESTS = (
     "rlif_policy/test/test_processor.py::test_torch_uses_the_level_of_this_run",
-    "rlif_learner/test/algorithms/test_rlpd.py::test_whole_updates_equal_numpy_float64[rlpd-False]",
-    "rlif_learner/test/algorithms/test_rlpd.py::test_whole_updates_equal_numpy_float64[rlif-True]",
-    "rlif_learner/test/algorithms/test_rlpd_images.py::test_an_update_equals_a_slow_one_in_float64[both]",
-    "rlif_learner/test/algorithms/test_rlpd_images.py::test_low_precision_is_of_the_convolutions_alone_and_close",
+    "rlif_learner/test/algorithms/test_rlpd.py::test_whole_updates_equal_numpy_float64[rlpd-plain]",
+    "rlif_learner/test/algorithms/test_rlpd.py::test_whole_updates_equal_numpy_float64[rlif-fast]",
+    "rlif_learner/test/algorithms/test_rlpd.py::test_an_update_equals_a_slow_one_in_float64[both]",
+    "rlif_learner/test/algorithms/test_rlpd.py::test_low_precision_is_of_the_convolutions_alone_and_close",
     "rlif_policy/test/test_encoders.py::test_encoder_in_low_precision_gives_close_float32[small]",
 )
 
