@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlif_bags.drawing.film import INK, LINE, OUTCOMES, PAPER, SOURCE_COLOURS, Film, camera_picture
+from rlif_bags.drawing.colours import INK, LINE, OUTCOMES, PAPER, SOURCE_COLOURS
+from rlif_bags.drawing.film import Film, camera_picture
 from rlif_bags.formats.video import VideoFormat, VideoWriter
 from rlif_bags.reading.files import new_file, refuse_existing
 

@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from rlif_bags.drawing.colours import NEGATIVE, SOURCE_COLOURS
 from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
 
-COLOURS = {Source.NONE: "#bbbbbb", Source.POLICY: "#3b6fb6", Source.OPERATOR: "#e08a1e"}
-NEGATIVE = "#c0182b"  # of a label of -1
 _PAGE = 50  # episodes in a picture
 _WIDTH, _LEGEND = 11.0, 0.4  # inches
 _HEIGHTS = {"frames": 1.4, "time": 0.7}
@@ -78,12 +77,8 @@ def view_of(
             missing_before(step, last.sequence, last.episode_id, last.step_index)
             for last, step in zip(steps, steps[1:], strict=False)
         ),
-        frames=tuple(_colour(seen[i]) for i in chosen),
+        frames=tuple(np.broadcast_to(seen[i], (*seen[i].shape[:2], 3)) for i in chosen),
     )
-
-
-def _colour(image: np.ndarray) -> np.ndarray:
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def draw_pngs(shown: Sequence[EpisodeView], path: Path) -> list[Path]:
@@ -120,11 +115,11 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
             continue
         axis.set(xlim=(0, longest), ylim=(0, 1.6))
         axis.set_title(view.caption, fontsize=8, loc="left", pad=1)
-        colours = [COLOURS[source] for source in view.sources]
+        colours = [SOURCE_COLOURS[source] for source in view.sources]
         axis.bar(range(len(colours)), 1.0, width=1.0, align="edge", color=colours, linewidth=0)
         at = [index + 0.5 for index in view.negative]
         axis.plot(at, [1.25] * len(at), "v", color=NEGATIVE, markersize=5)
-    keys = [Patch(color=c, label=s.name.lower()) for s, c in COLOURS.items()]
+    keys = [Patch(color=c, label=s.name.lower()) for s, c in SOURCE_COLOURS.items()]
     keys.append(Patch(color=NEGATIVE, label="labelled below 0"))
     figure.legend(handles=keys, loc="lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=100, metadata={"Software": None})
@@ -132,7 +127,7 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
 
 def html_page(shown: Sequence[EpisodeView], title: str) -> str:
     """A page that holds all it shows: no script, nothing from elsewhere."""
-    keys = [(source.name.lower(), colour) for source, colour in COLOURS.items()]
+    keys = [(source.name.lower(), colour) for source, colour in SOURCE_COLOURS.items()]
     keys.append(("labelled below 0", NEGATIVE))
     legend = " ".join(f'<span style="color:{c}">■</span> {name}' for name, c in keys)
     style = (
@@ -165,7 +160,7 @@ def _timeline(view: EpisodeView) -> str:
         if i == len(view.sources) or view.sources[i] != view.sources[start]:
             source = view.sources[start]
             parts.append(
-                f'<rect x="{start}" y="8" width="{i - start}" height="18" fill="{COLOURS[source]}">'
+                f'<rect x="{start}" y="8" width="{i - start}" height="18" fill="{SOURCE_COLOURS[source]}">'
                 f"<title>steps {start} to {i - 1}: {source.name.lower()}</title></rect>"
             )
             start = i

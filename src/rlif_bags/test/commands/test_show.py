@@ -11,7 +11,7 @@ from html_pages import Page
 from PIL import Image
 from step_bags import Cli, make_episodes, rlif, write_bag
 
-from rlif_bags.drawing.show import COLOURS
+from rlif_bags.drawing.colours import SOURCE_COLOURS
 from rlif_learner.data.steps import Source
 
 
@@ -56,7 +56,7 @@ def test_show_writes_picture_and_page(tmp_path: Path, cli: Cli) -> None:
     assert "2 episodes" in cli.succeeds("show", bag, "-o", tmp_path / "out", "--episodes", "2-3")
     pixels = np.asarray(Image.open(tmp_path / "out/peg.png").convert("RGB")).reshape(-1, 3)
     for source in (Source.POLICY, Source.OPERATOR):
-        wanted = [int(COLOURS[source][i : i + 2], 16) for i in (1, 3, 5)]
+        wanted = [int(SOURCE_COLOURS[source][i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == wanted).all(axis=1).sum() > 100, source
     assert Page((tmp_path / "out/peg.html").read_text()).all("svg")
 
