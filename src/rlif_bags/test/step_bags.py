@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def write_bag(
     with StepWriter(path) as writer:
         for step in steps:
             stamp = 1_000_000_000 + round(step.sequence * 1e9 / rate)
-            writer.write(step, stamp, cameras if step.images else ())
+            named = replace(step, cameras=tuple(cameras)) if step.images and cameras else step
+            writer.write(named, stamp)
     return path
 
 

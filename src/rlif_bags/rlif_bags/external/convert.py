@@ -50,7 +50,7 @@ def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> Conversion:
     report = ConversionReport()
     with StepWriter(target) as writer:
         for stamp, step in external_steps(bag, mapping, report):
-            writer.write(step, stamp, tuple(mapping.cameras))
+            writer.write(step, stamp)
         if not writer.count:
             raise BagError(f"{bag}: gave no Step; " + "; ".join(s.strip() for s in report.lines()))
         # Before the bag has its name: killed in between, the next run makes both again.

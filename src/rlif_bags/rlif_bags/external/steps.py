@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.highlevel import AnyReaderError
 
 from rlif_bags.external.commands import OtherJointsError, command_values, gripper_asked
 from rlif_bags.external.control_source import ControlSource, kind_of
@@ -22,7 +21,7 @@ from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.readings import Readings, header_stamp, type_name, wrong_type
 from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.open import open_bag, read_messages
+from rlif_bags.reading.open import decode_messages, open_bag
 from rlif_bags.reading.types import require_types
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
@@ -97,9 +96,7 @@ class ExternalSteps:
         self._idle: list[_Tick] = []
         self._next = -1  # ns, of the next tick; below 0: no episode
         self._episode, self._index, self._sequence = 0, 0, 0
-        self._start: Pose | None = (
-            None  # of the end effector, in the first observation of the episode
-        )
+        self._start: Pose | None = None  # of the end effector, where the episode began
         self._last_onset, self._any = 0, False  # whether this episode has a Step
         self._ends = 0  # Steps without an action
 
@@ -222,7 +219,7 @@ class ExternalSteps:
             self._samples.refuse(_JOINTS, missing)
             return
         merged = joints.merged()
-        self._samples.put(_JOINTS, merged, 0, merged.received)
+        self._samples.put(_JOINTS, merged, 0, merged.received, merged.oldest)
 
     def _take_source(self, stamp: int, message: Any) -> None:
         self._source.read(stamp, message)
@@ -313,10 +310,7 @@ class ExternalSteps:
         gaps: list[_Gap] = []
         for problem in self._samples.problems(now, now):
             why = f"{problem.source} missing, stale or refused"
-            oldest = ""
-            if problem.source == _JOINTS and problem.age is not None:
-                oldest = f"{self._readings.joints.merged().oldest}: "
-            gaps.append((self._topic_of(problem.source), why, oldest + problem.reason))
+            gaps.append((self._topic_of(problem.source), why, problem.reason))
         if apart := self._cameras_apart():
             gaps.append((", ".join(self.mapping.cameras.values()), "cameras out of step", apart))
         if gaps:
@@ -432,7 +426,7 @@ class ExternalSteps:
 
     def _step(self, observation: _Observation, **values: Any) -> StepRecord:
         step = StepRecord(
-            state=observation[0], images=observation[1],
+            state=observation[0], images=observation[1], cameras=tuple(self.mapping.cameras),
             sequence=self._sequence, episode_id=self._episode, step_index=self._index,
             is_first=self._index == 0, evaluation=False, **values,
         )  # fmt: skip
@@ -469,11 +463,8 @@ def external_steps(
             )
         require_types(reader, path, connections)
         steps = ExternalSteps(mapping, report)
-        for connection, stamp, data in read_messages(reader, path, connections, report.notes):
-            try:
-                message = reader.deserialize(data, connection.msgtype)
-            except (AnyReaderError, ValueError, IndexError) as error:
-                report.refuse(connection.topic, stamp, f"cannot be decoded: {error}")
-                continue
+        for connection, stamp, message in decode_messages(
+            reader, path, connections, report.notes, report.refuse
+        ):
             yield from steps.feed(connection.topic, stamp, message)
         yield from steps.finish()

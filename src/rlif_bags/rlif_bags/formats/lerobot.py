@@ -129,7 +129,7 @@ def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
 def rate_of(runs: Sequence[Run]) -> float:
     """Hz, by the longest of these runs. ValueError where its stamps have none."""
     run = max(runs, key=len)
-    gaps = np.diff([frame.stamp for frame in run.frames])
+    gaps = np.diff([step.stamp for step in run.steps])
     if not (gaps > 0).all():
         raise ValueError(
             f"{run.bag}: the stamps of its Steps do not grow; give the rate with --fps"
@@ -212,7 +212,7 @@ class _Dataset:
         self.root, self.config, self.fps = root, config, fps
         self.episodes = self.frames = 0
         self.stats = RunningStats()
-        shapes = [image.shape for image in run.frames[0].record.images]
+        shapes = [image.shape for image in run.steps[0].images]
         self.forms = {
             IMAGES + name: VideoFormat(Fraction(fps), height, width, channels, config.codec)
             for name, (height, width, channels) in zip(run.cameras, shapes, strict=True)
@@ -256,7 +256,6 @@ class _Dataset:
     def _columns(self, run: Run) -> dict[str, np.ndarray]:
         count, found = len(run), run.columns()
         frame = np.arange(count)
-        found |= {"observations": run.states[:-1], "next_observations": run.states[1:]}
         found |= {"dones": frame == count - 1}
         for name in ASKED:  # NaN becomes null when LeRobot merges datasets, and cannot be read then
             known = ~np.isnan(found[name]).any(axis=1)
@@ -287,7 +286,7 @@ class _Dataset:
 def _features(run: Run, forms: Mapping[str, VideoFormat], fps: int) -> dict[str, Any]:
     """The `features` of info.json."""
     found: dict[str, Any] = {}
-    step = run.frames[0].record
+    step = run.steps[0]
     for key, name in VECTORS.items():
         size = len(step.state if name.endswith("observations") else step.action)
         names = [f"{key.rpartition('.')[2]}_{i}" for i in range(size)]

@@ -69,7 +69,7 @@ class VideoWriter:
 
     def write(self, image: np.ndarray) -> None:
         """Append uint8 [height, width, 1 or 3]."""
-        rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+        rgb = np.broadcast_to(image, (*image.shape[:2], 3))
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         frame.pts = self.count
         frame.time_base = 1 / self.form.fps

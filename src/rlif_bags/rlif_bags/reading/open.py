@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from heapq import merge
 from pathlib import Path
@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import zstandard
-from rosbags.highlevel import AnyReader
+from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
 from rlif_bags.reading.files import (
@@ -60,10 +60,10 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
         listed, count = _listed(path, noted)
         recorded = _recorded(path, listed, noted)
         readable = [whole for file in recorded for whole in files.readable(file)]
-        try:
-            reader = stack.enter_context(any_reader(readable))
-        except Exception:  # noqa: BLE001 - whatever damage makes the library raise
-            reader = stack.enter_context(any_reader(files.those_readable(readable)))
+        if not readable:
+            problems = "; ".join(files.problems) or "it has no files"
+            raise BagError(f"{path}: not a readable bag: {problems}")
+        reader = stack.enter_context(any_reader(readable))
         named = listed == {file.name.removesuffix(ZSTD) for file in recorded}
         if named and count < sum(c.msgcount for c in reader.connections):
             noted.append(f"{path}: metadata.yaml is older than the files; read from these")
@@ -110,49 +110,41 @@ def _recorded(path: Path, listed: set[str], notes: list[str]) -> list[Path]:
 
 
 class _Files:
-    """The files of the bag at `path`, or copies of them that live as long as `stack`."""
+    """The files of the bag at `path`, or copies of them that live as long as `stack`.
+
+    problems: why files cannot be read at all
+    """
 
     def __init__(self, path: Path, notes: list[str], stack: ExitStack) -> None:
         self._path, self._notes, self._stack = path, notes, stack
-        self._problems: list[str] = []
+        self.problems: list[str] = []
 
-    def readable(self, file: Path) -> Iterator[Path]:
-        """What the library can read of a file that is not damaged; nothing if none of it is whole."""
+    def readable(self, file: Path) -> list[Path]:
+        """The file, or a copy of what is whole in it; nothing if nothing is."""
         log = file.with_name(f"{file.name}-wal")
         if file.suffix == ZSTD:
             file = self._unpacked(file)
         if file.suffix == MCAP and not is_finished(file):
-            yield from self._whole(file, "was not finished, read up to there through a copy")
-        elif file.suffix == MCAP and is_unordered(file):
-            yield from self._whole(file, "not in the order of time; read through a sorted copy")
-        elif file.suffix == SQLITE and log.exists() and log.stat().st_size:
+            return self._whole(file, "was not finished, read up to there through a copy")
+        if file.suffix == MCAP and is_unordered(file):
+            return self._whole(file, "not in the order of time; read through a sorted copy")
+        if file.suffix == SQLITE and log.exists() and log.stat().st_size:
             self._notes.append(
                 f"{self._path} was not closed; read with its write-ahead log ({log.name})"
             )
-            yield with_log(file, self._temporary())
-        else:
-            yield file
-
-    def those_readable(self, files: Sequence[Path]) -> list[Path]:
-        """Those that can be read one by one, or copies of what is whole in them. BagError if none."""
-        found: list[Path] = []
-        for file in files:
-            try:
-                with any_reader([file]):
-                    found.append(file)
-            except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-                problem = _describe_error(error)
-                if file.suffix == MCAP:
-                    found += self._whole(file, f"read through a copy, for {problem}")
-                else:
-                    self._leave_out(f"{file.name}: {problem}")
-        if not found:
-            problems = "; ".join(self._problems) or "it has no files"
-            raise BagError(f"{self._path}: not a readable bag: {problems}")
-        return found
+            file = with_log(file, self._temporary())
+        try:
+            with any_reader([file]):
+                return [file]
+        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
+            problem = _describe_error(error)
+        if file.suffix == MCAP:
+            return self._whole(file, f"read through a copy, for {problem}")
+        self._leave_out(f"{file.name}: {problem}")
+        return []
 
     def _leave_out(self, problem: str) -> None:
-        self._problems.append(problem)
+        self.problems.append(problem)
         self._notes.append(f"{self._path}: left out, not readable: {problem}")
 
     def _temporary(self) -> Path:
@@ -166,7 +158,7 @@ class _Files:
             shutil.copyfileobj(stream, whole)
         return copy
 
-    def _whole(self, file: Path, why: str) -> Iterator[Path]:
+    def _whole(self, file: Path, why: str) -> list[Path]:
         """A copy of what is whole in an MCAP file; nothing if that is nothing."""
         copy = self._temporary() / "repaired"
         try:
@@ -174,11 +166,11 @@ class _Files:
                 report = repair_bag(file, copy)
         except BagError as error:
             self._leave_out(str(error))
-            return
+            return []
         details = f" ({'; '.join(report.lines())})" * bool(report.lines())
         hint = "; `rlif bag repair` writes a finished bag" * ("not finished" in why)
         self._notes.append(f"{self._path}: {file.name} {why}{details}{hint}")
-        yield from storage_files(copy, MCAP)
+        return storage_files(copy, MCAP)
 
     @contextmanager
     def _room(self, copy: Path) -> Iterator[None]:
@@ -232,6 +224,20 @@ def read_messages(
             f"{path}: {topics}: damaged after {stamp} ns ({problem or 'the index promises more'}); "
             f"{max(0, lost)} of {found + max(0, lost)} messages cannot be read"
         )
+
+
+def decode_messages(
+    reader: AnyReader, path: Path, connections: Collection[Connection], notes: list[str],
+    refuse: Callable[[str, int, str], None],
+) -> Iterator[tuple[Connection, int, Any]]:  # fmt: skip
+    """As `read_messages`, decoded; `refuse` gets topic, log time and reason of one that cannot be."""
+    for connection, stamp, data in read_messages(reader, path, connections, notes):
+        try:
+            message = reader.deserialize(data, connection.msgtype)
+        except (AnyReaderError, ValueError, IndexError) as error:
+            refuse(connection.topic, stamp, f"cannot be decoded: {error}")
+            continue
+        yield connection, stamp, message
 
 
 def _by_time(connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:

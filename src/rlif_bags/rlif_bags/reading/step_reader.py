@@ -7,17 +7,17 @@ What cannot be used of a bag is left out, named with file, topic and time, and c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from rlif_bags.reading.files import BagError, bag_name, bag_paths
-from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
+from rlif_bags.reading.files import BagError, bag_paths
+from rlif_bags.reading.open import STEP_TYPE, decode_messages, open_bag
 from rlif_bags.reading.types import require_types
 from rlif_learner.data.step_messages import record_from_message
 from rlif_learner.data.steps import Outcome, StepRecord
@@ -25,8 +25,6 @@ from rlif_learner.data.steps import Outcome, StepRecord
 EPISODE_TYPE = "rlif_msgs/msg/Episode"
 _SOON = 5_000_000_000  # ns
 MAX_NOTES = 20  # of one kind; the others are counted
-
-__all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_name", "bag_paths", "open_bag", "read_steps"]
 
 
 def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Connection]:
@@ -81,31 +79,22 @@ class StepReader:
     _doubtful: dict[int, int] = field(default_factory=dict)
     _discarded: set[int] = field(default_factory=set)  # episodes, by the newest message on each
 
-    def raw(self) -> Iterator[tuple[int, bytes]]:
-        """Log time in ns and the serialised Step, as recorded."""
-        with open_bag(self.path, self.notes) as reader:
-            connections = step_connections(reader, self.path, self.topic)
-            for _, stamp, data in read_messages(reader, self.path, connections, self.notes):
-                yield stamp, bytes(data)
-
     def messages(self) -> Iterator[tuple[int, Any]]:
         """Log time in ns and the deserialised message (of the rosbags library)."""
         with open_bag(self.path, self.notes) as reader:
             connections = step_connections(reader, self.path, self.topic)
             self._topic = connections[0].topic
             connections += episode_connections(reader, self._topic)
-            for connection, stamp, data in read_messages(
-                reader, self.path, connections, self.notes
+            for connection, stamp, message in decode_messages(
+                reader, self.path, connections, self.notes, self._skip_unreadable
             ):
-                try:
-                    message: Any = reader.deserialize(data, connection.msgtype)
-                except (AnyReaderError, ValueError, IndexError) as error:
-                    self._skip("not readable", stamp, str(error), connection.topic)
-                    continue
                 if connection.msgtype == EPISODE_TYPE:
                     self._take_episode(message)
                 else:
                     yield stamp, message
+
+    def _skip_unreadable(self, topic: str, stamp: int, reason: str) -> None:
+        self._skip("not readable", stamp, reason, topic)
 
     def _take_episode(self, episode: Any) -> None:
         """Episode numbers restart with their node: the newest message on a number counts."""
@@ -210,35 +199,21 @@ class StepReader:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
 
 
-def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
+AnyStep = TypeVar("AnyStep", bound=StepRecord)
+
+
+def episodes_of(steps: Iterable[AnyStep]) -> Iterator[list[AnyStep]]:
     """Steps in groups of one episode each."""
-    return grouped_by_episode(steps, lambda step: step)
-
-
-Item = TypeVar("Item")
-
-
-def grouped_by_episode(
-    items: Iterable[Item], step_of: Callable[[Item], StepRecord]
-) -> Iterator[list[Item]]:
-    """Items that each have a Step, in groups of one episode each."""
-    group: list[Item] = []
-    for item in items:
-        step = step_of(item)
-        if group:
-            last = step_of(group[-1])
-            if last.is_last or step.is_first or step.episode_id != last.episode_id:
-                yield group
-                group = []
-        group.append(item)
+    group: list[AnyStep] = []
+    for step in steps:
+        if group and (
+            group[-1].is_last or step.is_first or step.episode_id != group[-1].episode_id
+        ):
+            yield group
+            group = []
+        group.append(step)
     if group:
         yield group
-
-
-def observation_stamp(message: Any) -> int:
-    """ns, of the header of a Step."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def camera_names(step: StepRecord) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from step_bags import (
     write_bag,
 )
 
-from rlif_bags.formats.arrays import read_arrays
+from rlif_bags.formats.array_file import read_arrays
 from rlif_bags.reading.step_reader import StepReader, read_steps
 from rlif_learner.data.steps import Outcome, Source
 

@@ -215,11 +215,11 @@ def test_write_lerobot_fps_is_of_a_long_episode(tmp_path: Path) -> None:
 def test_write_lerobot_cameras_in_another_order_keep_their_columns(tmp_path: Path) -> None:
     """Regression: the second bag's images went into the columns of the other cameras."""
     steps = episodes(1)
-    other = [replace(step, images=step.images[::-1]) for step in steps]
+    other = [replace(s, images=s.images[::-1], cameras=CAMERAS[::-1]) for s in steps]
     bags = [write_bag(tmp_path / "one", steps, cameras=CAMERAS), tmp_path / "two"]
     with StepWriter(bags[1]) as writer:
         for step in other:
-            writer.write(step, 10**10 + step.sequence * PERIOD, CAMERAS[::-1])
+            writer.write(step, 10**10 + step.sequence * PERIOD)
     args = ("-o", tmp_path / "d", "--format", "lerobot", "--codec", "lossless")
     assert rlif("export", *bags, *args) == 0
     assert rlif("import", tmp_path / "d", "-o", tmp_path / "again") == 0
