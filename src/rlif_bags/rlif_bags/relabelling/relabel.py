@@ -38,14 +38,11 @@ from rlif_learner.data.steps import Source, StepRecord, discards, follows
 
 Scheme = Callable[..., tuple[np.ndarray, np.ndarray]]
 _VERSION = 2  # of what a file of labels holds
-COLUMNS = {
-    "sequence": np.uint64,
-    "episode_id": np.uint32,
-    "step_index": np.uint32,
-    "reward": np.float32,
-    "terminal": np.bool_,
-    "transition": np.bool_,
-}
+_ROW = np.dtype(
+    [("sequence", np.uint64), ("episode_id", np.uint32), ("step_index", np.uint32),
+     ("reward", np.float32), ("terminal", np.bool_), ("transition", np.bool_)]
+)  # fmt: skip
+COLUMNS = _ROW.names or ()
 
 
 def shared_blame(steps: Sequence[StepRecord], blame_steps: int = 3) -> tuple[Any, Any]:
@@ -58,16 +55,15 @@ def shared_blame(steps: Sequence[StepRecord], blame_steps: int = 3) -> tuple[Any
     rewards, terminals = label_rewards(steps, "onset")
     shared = np.zeros_like(rewards)
     for at in np.flatnonzero(rewards < 0.0):
-        first = at
-        while first > 0 and at - first + 1 < blame_steps and _policy_before(steps, int(first)):
+        first = int(at)
+        while (
+            first > max(0, at + 1 - blame_steps)
+            and steps[first - 1].source == Source.POLICY
+            and follows(steps[first], steps[first - 1])
+        ):
             first -= 1
         shared[first : at + 1] += rewards[at] / (at - first + 1)
     return shared, terminals
-
-
-def _policy_before(steps: Sequence[StepRecord], index: int) -> bool:
-    previous = steps[index - 1]
-    return previous.source == Source.POLICY and follows(steps[index], previous)
 
 
 @dataclass(frozen=True)
@@ -137,11 +133,8 @@ def _called(
     try:
         returned = function(steps, **work.parameters)
     except Exception as error:  # noqa: BLE001 - the user's: it may raise anything, which is reported
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"{of} failed on episode {steps[0].episode_id}: {type(error).__name__}: {error} "
-            f"({Path(last.filename).name}, line {last.lineno})"
-        ) from error
+        failed = f"{of} failed on episode {steps[0].episode_id}"
+        raise ValueError(f"{failed}: {describe_raised(error)}") from error
     try:
         rewards, terminals = returned
         rewards, terminals = np.asarray(rewards, np.float32), np.asarray(terminals, np.bool_)
@@ -155,6 +148,12 @@ def _called(
     if not np.isfinite(rewards).all():
         raise ValueError(f"{of} returned rewards that are not finite: {rewards}")
     return rewards, terminals
+
+
+def describe_raised(error: Exception) -> str:
+    """An error that nobody expected, with where it was raised: it is to be reported."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def merge_interventions(steps: Sequence[StepRecord], dwell: int) -> list[StepRecord]:
@@ -187,19 +186,29 @@ class RelabelReport:
     resumed: bool = False
 
     def add(
-        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], rewards: np.ndarray,
-        transitions: int,
-    ) -> None:  # fmt: skip
+        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], labels: np.ndarray
+    ) -> None:
         """Count an episode, whose labels were made of `used`."""
-        old = label_rewards(steps, "onset")[0]
+        old, rewards = label_rewards(steps, "onset")[0], labels["reward"]
         self.steps += len(steps)
         self.episodes += 1
-        self.transitions += transitions
+        self.transitions += int(labels["transition"].sum())
         self.interventions_before += sum(s.onset for s in steps)
         self.interventions += sum(s.onset for s in used)
         self.negative_before += int((old < 0.0).sum())
         self.negative += int((rewards < 0.0).sum())
         self.changed += int((old != rewards).sum())
+
+    def lines(self) -> list[str]:
+        """Before and after, for a person."""
+        return [
+            f"{self.bag}{' (done before)' if self.resumed else ''}",
+            f"  {self.episodes} episodes, {self.steps} steps, {self.transitions} transitions",
+            f"  interventions {self.interventions_before} -> {self.interventions}, negative labels "
+            f"{self.negative_before} -> {self.negative}, {self.changed} labels changed",
+            *(f"  left out, {why}: {count}" for why, count in self.skipped.items()),
+            *(f"  note: {note}" for note in self.notes),
+        ]
 
 
 class StepDigest:
@@ -252,41 +261,31 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
         return RelabelReport(**{**found.about["report"], "resumed": True})
     scheme, digest = work.function(), StepDigest()
     report = RelabelReport(str(bag), str(target))
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    parts = [np.zeros(0, _ROW)]
     reader = StepReader(bag, work.topic, images=False)
     for steps in episodes_of(reader):
         used = merge_interventions(steps, work.dwell) if work.dwell else steps
-        values = _columns(steps, *scheme(used))
-        for name, kind in COLUMNS.items():
-            parts[name].append(np.asarray(values[name], kind))
-        report.add(steps, used, values["reward"], int(np.sum(values["transition"])))
+        parts.append(_rows(steps, *scheme(used)))
+        report.add(steps, used, parts[-1])
         digest.add(*steps)
     report.skipped, report.notes = dict(reader.skipped), reader.notes
-    columns: dict[str, Any] = {
-        name: np.concatenate([np.zeros(0, COLUMNS[name]), *arrays])
-        for name, arrays in parts.items()
-    }
+    rows = np.concatenate(parts)
     text = json.dumps({"of": about, "report": vars(report), "steps": digest.hex})
+    columns: dict[str, Any] = {name: rows[name] for name in COLUMNS}
     output.mkdir(parents=True, exist_ok=True)
     with new_file(target) as unfinished, unfinished.open("wb") as stream:
         np.savez_compressed(stream, about=np.array(text), **columns)
     return report
 
 
-def _columns(
-    steps: Sequence[StepRecord], rewards: np.ndarray, terminals: np.ndarray
-) -> dict[str, Any]:
-    has_next = np.zeros(len(steps), np.bool_)
+def _rows(steps: Sequence[StepRecord], rewards: np.ndarray, terminals: np.ndarray) -> np.ndarray:
+    rows = np.zeros(len(steps), _ROW)
+    for name in ("sequence", "episode_id", "step_index"):
+        rows[name] = [getattr(step, name) for step in steps]
+    rows["reward"], rows["terminal"] = rewards, terminals
     if not discards(steps[-1]):
-        has_next[:-1] = [follows(b, a) for a, b in pairwise(steps)]
-    return {
-        "sequence": [s.sequence for s in steps],
-        "episode_id": [s.episode_id for s in steps],
-        "step_index": [s.step_index for s in steps],
-        "reward": rewards,
-        "terminal": terminals,
-        "transition": has_next,
-    }
+        rows["transition"][:-1] = [follows(b, a) for a, b in pairwise(steps)]
+    return rows
 
 
 @dataclass(frozen=True)
