@@ -17,7 +17,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -100,13 +100,16 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
     optional("pyarrow.parquet")
     with new_directory(output) as partial, ExitStack() as stack:
         runs = iter(reader)
-        first = _until_a_rate_is_known(runs)
+        first: list[Run] = []  # up to one that is long enough: few Steps have no stable rate
+        while not first or len(first[-1]) < _RATE_STEPS:
+            if (run := next(runs, None)) is None:
+                break
+            first.append(run)
         if not first:
             raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
-        rate = config.fps or rate_of(first)
-        writer = stack.enter_context(
-            _Dataset(partial, config, _whole(rate, reader.notes), first[0])
-        )
+        rate = config.fps or rate_of(max(first, key=len))
+        fps = _whole(rate, reader.notes)
+        writer = stack.enter_context(closing(_Dataset(partial, config, fps, first[0])))
         checked: set[Path] = set()  # bags
         for run in chain(first, runs):
             if not config.fps and run.bag not in checked and len(run) >= _RATE_STEPS:
@@ -116,19 +119,8 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
         writer.finish()
 
 
-def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
-    """The first runs, up to one that is long enough: few Steps have no stable rate."""
-    found: list[Run] = []
-    for run in runs:
-        found.append(run)
-        if len(run) >= _RATE_STEPS:
-            break
-    return found
-
-
-def rate_of(runs: Sequence[Run]) -> float:
-    """Hz, by the longest of these runs. ValueError where its stamps have none."""
-    run = max(runs, key=len)
+def rate_of(run: Run) -> float:
+    """Hz. ValueError where the stamps of its Steps have none."""
     gaps = np.diff([step.stamp for step in run.steps])
     if not (gaps > 0).all():
         raise ValueError(
@@ -147,7 +139,7 @@ def _whole(rate: float, notes: list[str]) -> int:
 
 def _refuse_other_rate(run: Run, expected: float) -> None:
     """A dataset has one rate."""
-    rate = rate_of([run])
+    rate = rate_of(run)
     if abs(rate - expected) > _OTHER_RATE * expected:
         raise ValueError(
             f"{run.bag}: its Steps came at {rate:.2f} Hz, those before at {expected:.2f}; a dataset "
@@ -199,7 +191,7 @@ class _Files:
         first = self.writer.count
         for image in images:
             self.writer.write(image)
-        self.size = self.writer.size()
+        self.size = self.writer.path.stat().st_size
         times = (float(number / form.fps) for number in (first, self.writer.count))
         found = {**place, **dict(zip(("from_timestamp", "to_timestamp"), times, strict=True))}
         return {f"videos/{self.key}/{name}": value for name, value in found.items()}
@@ -223,10 +215,7 @@ class _Dataset:
         self.final = _Files(root, FINAL_PATH, math.inf)
         self.videos = [_Files(root, VIDEO_PATH, VIDEO_MIB, key) for key in self.forms]
 
-    def __enter__(self) -> _Dataset:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for files in (self.data, self.meta, self.final, *self.videos):
             files.close()
 

@@ -23,20 +23,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from rlif_bags.formats.export import ExportReader, Run
+from rlif_bags.formats.export import ExportReader
 from rlif_bags.reading.files import BagError, partial_directory, refuse_existing
 
 IMAGES = "images."
-
-
-def run_arrays(run: Run, number: int, first_image: int = 0) -> dict[str, np.ndarray]:
-    """The rows of one run, which is the episode `number`. first_image: rows before its first."""
-    arrays, count = run.columns(), len(run)
-    arrays["episode_ids"] = np.full(count, number, np.uint32)
-    for camera, name in enumerate(run.cameras):
-        arrays[IMAGES + name] = np.stack(run.images(camera))
-        arrays["image_rows"] = first_image + np.arange(count)
-    return arrays
 
 
 def write_npz(reader: ExportReader, output: Path) -> None:
@@ -50,7 +40,12 @@ def write_npz(reader: ExportReader, output: Path) -> None:
             files: dict[str, BinaryIO] = {}
             frames = 0
             for run in reader:
-                for name, array in run_arrays(run, reader.runs, frames).items():
+                arrays = run.columns()
+                arrays["episode_ids"] = np.full(len(run), reader.runs, np.uint32)
+                for camera, name in enumerate(run.cameras):
+                    arrays[IMAGES + name] = np.stack(run.images(camera))
+                    arrays["image_rows"] = frames + np.arange(len(run))
+                for name, array in arrays.items():
                     if name not in files:
                         files[name] = stack.enter_context((partial / name).open("wb"))
                         kinds[name] = (array.dtype, array.shape[1:])
@@ -59,10 +54,10 @@ def write_npz(reader: ExportReader, output: Path) -> None:
         if not kinds:
             raise BagError("; ".join(["there is no transition to export", *reader.lines()]))
         with (partial / ".whole").open("wb") as stream:
-            arrays: dict[str, Any] = {
+            whole: dict[str, Any] = {
                 name: np.memmap(partial / name, dtype, "r").reshape(-1, *shape)
                 for name, (dtype, shape) in kinds.items()
             }
-            np.savez_compressed(stream, **arrays)
+            np.savez_compressed(stream, **whole)
         refuse_existing(output)
         (partial / ".whole").rename(output)
