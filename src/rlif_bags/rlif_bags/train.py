@@ -92,9 +92,9 @@ class Data:
 def count_steps(bags: Sequence[Path], topic: str) -> int:
     """Steps in these bags, at most: those that cannot be read are among them."""
     count = 0
-    for bag in bags:
-        with open_bag(bag) as reader:
-            count += sum(c.msgcount for c in step_connections(reader, bag, topic))
+    for path in bags:
+        with open_bag(path) as bag:
+            count += sum(c.msgcount for c in step_connections(bag, topic))
     return count
 
 

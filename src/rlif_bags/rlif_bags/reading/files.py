@@ -89,7 +89,9 @@ def is_bag(path: Path) -> bool:
     kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
     if len(kinds) != 1 or not is_one_recording(files):
         return False
-    return not any(_has_metadata(d) or files_in(d) for d in path.iterdir() if _is_visible(d))
+    # A hidden directory is what a killed process has left unfinished.
+    inner = [d for d in path.iterdir() if d.is_dir() and not d.name.startswith(".")]
+    return not any(_has_metadata(directory) or files_in(directory) for directory in inner)
 
 
 def _has_metadata(directory: Path) -> bool:
@@ -101,11 +103,6 @@ def files_in(bag: Path) -> list[Path]:
     if bag.is_dir() and not os.access(bag, os.R_OK | os.X_OK):
         return []
     return [file for kind in STORAGE for file in storage_files(bag, kind)]
-
-
-def _is_visible(path: Path) -> bool:
-    """A directory, and not the hidden one that a killed process has left unfinished."""
-    return path.is_dir() and not path.name.startswith(".")
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
+from rlif_bags.reading.open import STEP_TYPE, open_bag
 from rlif_bags.reading.step_reader import StepReader
 from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
 
@@ -86,10 +86,10 @@ def describe_bag(path: Path) -> list[str]:
     """Topics with counts, rates and gaps; episodes and take-overs if there are Steps."""
     notes: list[str] = []
     stamps: dict[str, array[int]] = {}
-    with open_bag(path, notes) as reader:
-        types = {c.topic: c.msgtype for c in reader.connections}
+    with open_bag(path, notes) as bag:
+        types = {c.topic: c.msgtype for c in bag.connections}
         jumps: dict[str, tuple[int, int]] = {}  # how often time goes back, and first where (ns)
-        for connection, stamp, _ in read_messages(reader, path, reader.connections, notes):
+        for connection, stamp, _ in bag.messages(bag.connections):
             times = stamps.setdefault(connection.topic, array("q"))
             if times and stamp < times[-1]:
                 count, first = jumps.get(connection.topic, (0, stamp))

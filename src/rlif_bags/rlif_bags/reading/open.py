@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a bag and reading its messages: damage is noted, never silently dropped.
+"""Opening a bag: what is damaged or unfinished is read as far as it goes, with a note.
 
 A bag is read from its files one by one, and merged by log time. The rosbags library reads what
 metadata.yaml names instead, and refuses a bag where that is missing, damaged, older than the files,
 or names others. What it lacks for the files themselves is added here: it refuses an MCAP file
-without its end, reads one without chunks only in the order of its messages, ignores a SQLite file's
-write-ahead log, and ends at damage without an error.
+without its end, reads one without chunks only in the order of its messages, and ignores a SQLite
+file's write-ahead log.
 """
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from heapq import merge
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import zstandard
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Connection
 
+from rlif_bags.reading.bag import OpenBag, describe_error, file_reader
 from rlif_bags.reading.files import (
     MCAP,
     ROS1,
@@ -35,17 +32,15 @@ from rlif_bags.reading.files import (
     part_of,
     read_metadata,
     storage_files,
-    unpacked_message,
 )
 from rlif_bags.reading.repair import is_unordered, repair_bag, unpacked
-from rlif_bags.reading.types import any_reader, complete_types
 
 STEP_TYPE = "rlif_msgs/msg/Step"
 
 
 @contextmanager
-def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
-    """A reader of one bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
+def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[OpenBag]:
+    """One bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
 
     What the library cannot read as it is, it reads through a copy in a temporary directory.
     `notes` takes messages for the user. BagError names the file and what to do.
@@ -63,12 +58,11 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
         if not readable:
             problems = "; ".join(files.problems) or "it has no files"
             raise BagError(f"{path}: not a readable bag: {problems}")
-        reader = stack.enter_context(any_reader(readable))
+        bag = OpenBag(path, readable, noted, stack)
         named = listed == {file.name.removesuffix(ZSTD) for file in recorded}
-        if named and count < sum(c.msgcount for c in reader.connections):
+        if named and count < sum(c.msgcount for c in bag.connections):
             noted.append(f"{path}: metadata.yaml is older than the files; read from these")
-        complete_types(reader, path)
-        yield reader
+        yield bag
 
 
 def _listed(path: Path, notes: list[str]) -> tuple[set[str], int]:
@@ -134,10 +128,10 @@ class _Files:
             )
             file = with_log(file, self._temporary())
         try:
-            with any_reader([file]):
+            with file_reader(file):
                 return [file]
         except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            problem = _describe_error(error)
+            problem = describe_error(error)
         if file.suffix == MCAP:
             return self._whole(file, f"read through a copy, for {problem}")
         self._leave_out(f"{file.name}: {problem}")
@@ -195,58 +189,3 @@ def with_log(file: Path, directory: Path) -> Path:
     except sqlite3.DatabaseError as error:
         raise BagError(f"{file}: not a readable bag: {error}") from error
     return copy
-
-
-def read_messages(
-    reader: AnyReader, path: Path, connections: Collection[Connection], notes: list[str]
-) -> Iterator[tuple[Connection, int, bytes]]:
-    """Connection, log time (ns) and bytes of the messages, by log time.
-
-    At damage it ends; a note names the time, and how many messages should have followed.
-    """
-    found, stamp, problem = 0, 0, ""
-    messages = _by_time(connections)
-    while True:
-        try:
-            connection, stamp, packed = next(messages)
-            data = unpacked_message(packed)
-        except StopIteration:
-            break
-        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            problem = _describe_error(error)
-            break
-        found += 1
-        yield connection, stamp, data
-    lost = sum(c.msgcount for c in connections) - found
-    if problem or lost > 0:
-        topics = ", ".join(sorted({c.topic for c in connections}))
-        notes.append(
-            f"{path}: {topics}: damaged after {stamp} ns ({problem or 'the index promises more'}); "
-            f"{max(0, lost)} of {found + max(0, lost)} messages cannot be read"
-        )
-
-
-def decode_messages(
-    reader: AnyReader, path: Path, connections: Collection[Connection], notes: list[str],
-    refuse: Callable[[str, int, str], None],
-) -> Iterator[tuple[Connection, int, Any]]:  # fmt: skip
-    """As `read_messages`, decoded; `refuse` gets topic, log time and reason of one that cannot be."""
-    for connection, stamp, data in read_messages(reader, path, connections, notes):
-        try:
-            message = reader.deserialize(data, connection.msgtype)
-        except (AnyReaderError, ValueError, IndexError) as error:
-            refuse(connection.topic, stamp, f"cannot be decoded: {error}")
-            continue
-        yield connection, stamp, message
-
-
-def _by_time(connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
-    """Messages of several files by log time. Of equal ones that of the first file is the first,
-    which AnyReader.messages leaves to chance."""
-    files: dict[int, Any] = {id(c.owner): c.owner for c in connections}
-    streams = [f.messages([c for c in connections if c.owner is f]) for f in files.values()]
-    return merge(*streams, key=lambda message: message[1])
-
-
-def _describe_error(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")

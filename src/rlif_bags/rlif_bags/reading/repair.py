@@ -71,10 +71,13 @@ def unpacked(file: Path) -> Iterator[IO[bytes]]:
             yield whole
 
 
-def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
-    """Records up to the end or to where the file is cut; the latter is noted in `cut`."""
+def _whole_records(file: Path, cut: dict[str, str], chunks: bool = False) -> Iterator[McapRecord]:
+    """Records up to the end or to where the file is cut; the latter is noted in `cut`.
+
+    chunks: as they are stored, instead of the records in them
+    """
     with unpacked(file) as stream:
-        records = StreamReader(stream, validate_crcs=True).records
+        records = StreamReader(stream, validate_crcs=True, emit_chunks=chunks).records
         while True:
             try:
                 record = next(records)
@@ -90,14 +93,8 @@ def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
 
 def _first_content(file: Path) -> McapRecord | None:
     """The first chunk of an MCAP file, or its first message if that is in no chunk."""
-    with unpacked(file) as stream:
-        try:
-            for record in StreamReader(stream, emit_chunks=True).records:
-                if isinstance(record, (Chunk, Message)):
-                    return record
-        except _CUT:
-            pass  # the copy reports what is wrong with it
-    return None
+    records = _whole_records(file, {}, chunks=True)
+    return next((r for r in records if isinstance(r, (Chunk, Message))), None)
 
 
 def _is_compressed(files: Sequence[Path]) -> bool:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
+from rlif_bags.reading.bag import OpenBag
 from rlif_bags.reading.files import BagError, bag_paths
-from rlif_bags.reading.open import STEP_TYPE, decode_messages, open_bag
-from rlif_bags.reading.types import require_types
+from rlif_bags.reading.open import STEP_TYPE, open_bag
 from rlif_learner.data.step_messages import record_from_message
 from rlif_learner.data.steps import Outcome, StepRecord
 
@@ -27,34 +26,30 @@ _SOON = 5_000_000_000  # ns
 MAX_NOTES = 20  # of one kind; the others are counted
 
 
-def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Connection]:
+def step_connections(bag: OpenBag, topic: str = "") -> list[Connection]:
     """The connections of the Steps. BagError lists what is there instead."""
-    steps = [c for c in reader.connections if c.msgtype == STEP_TYPE]
+    steps = [c for c in bag.connections if c.msgtype == STEP_TYPE]
     topics = sorted({c.topic for c in steps})
     if topic:
         steps = [c for c in steps if c.topic == topic]
     if not steps:
-        there = sorted({f"{c.topic} ({c.msgtype})" for c in reader.connections})
+        there = sorted({f"{c.topic} ({c.msgtype})" for c in bag.connections})
         raise BagError(
-            f"{path}: found no Steps{f' on {topic}' if topic else ''}, only {there}. A bag of "
+            f"{bag.path}: found no Steps{f' on {topic}' if topic else ''}, only {there}. A bag of "
             "something else becomes one of Steps with `rlif relabel --mapping`"
         )
-    require_types(reader, path, steps)
+    bag.require_types(steps)
     if not topic and len(topics) > 1:
-        raise BagError(f"{path}: found Steps on {topics}; name one of them with --topic")
+        raise BagError(f"{bag.path}: found Steps on {topics}; name one of them with --topic")
     return steps
 
 
-def episode_connections(reader: AnyReader, steps: str) -> list[Connection]:
+def episode_connections(bag: OpenBag, steps: str) -> list[Connection]:
     """The connections of the Episodes that go with the Steps on the topic `steps`."""
     namespace = steps.rpartition("/")[0]
-    return [
-        c
-        for c in reader.connections
-        if c.msgtype == EPISODE_TYPE
-        and c.topic.rpartition("/")[0] == namespace
-        and c.msgtype in reader.typestore.fielddefs
-    ]
+    episodes = [c for c in bag.connections if c.msgtype == EPISODE_TYPE]
+    known = EPISODE_TYPE in bag.typestore.fielddefs
+    return [c for c in episodes if known and c.topic.rpartition("/")[0] == namespace]
 
 
 @dataclass
@@ -81,13 +76,11 @@ class StepReader:
 
     def messages(self) -> Iterator[tuple[int, Any]]:
         """Log time in ns and the deserialised message (of the rosbags library)."""
-        with open_bag(self.path, self.notes) as reader:
-            connections = step_connections(reader, self.path, self.topic)
+        with open_bag(self.path, self.notes) as bag:
+            connections = step_connections(bag, self.topic)
             self._topic = connections[0].topic
-            connections += episode_connections(reader, self._topic)
-            for connection, stamp, message in decode_messages(
-                reader, self.path, connections, self.notes, self._skip_unreadable
-            ):
+            connections += episode_connections(bag, self._topic)
+            for connection, stamp, message in bag.decoded(connections, self._skip_unreadable):
                 if connection.msgtype == EPISODE_TYPE:
                     self._take_episode(message)
                 else:

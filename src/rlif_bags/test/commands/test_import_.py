@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from step_bags import (
     Cli,
-    assert_equal_steps,
     demonstrations,
     export_arrays,
     make_episodes,
@@ -76,14 +75,6 @@ def test_import_images_without_a_last_one_drop_the_last_action(tmp_path: Path) -
     found = list(read_steps(tmp_path / "bag"))
     assert [s.images[0].flat[0] for s in found] == [0, 1, 2, 3, 4]
     assert [s.is_last for s in found] == [False, False, True, False, True]
-
-
-def test_import_of_an_export_gives_equal_steps(tmp_path: Path) -> None:
-    steps = make_episodes(3)
-    bag = write_bag(tmp_path / "bag", steps)
-    assert rlif("export", bag, "-o", tmp_path / "out.npz") == 0
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "again") == 0
-    assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
 
 
 def test_import_several_files_keeps_episodes_apart(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from rlif_bags.drawing.film import (
     make_layout,
 )
 from rlif_bags.reading.files import BagError
-from rlif_learner.data.steps import Outcome, Source
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 
 def test_film_has_a_frame_for_each_step() -> None:
@@ -85,17 +85,24 @@ def test_film_band_and_bar_show_source_and_outcome() -> None:
         assert share == pytest.approx([min(driven, 3) / 6, max(driven - 3, 0) / 6], abs=0.01)
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o != Outcome.RUNNING])
-def test_film_every_outcome_has_its_band(outcome: Outcome) -> None:
-    steps = seen_steps()
-    steps[-1] = replace(steps[-1], outcome=outcome)
+LAST = seen_steps()[-1]
+CUT = [replace(s, source=Source.NONE) for s in seen_steps()[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "colour"),
+    [
+        *(([*CUT, replace(LAST, outcome=o)], colour) for o, (_, colour) in OUTCOMES.items()),
+        (seen_steps()[:-1], OPERATOR),  # the end was not recorded
+        (CUT, GREY),
+    ],
+)
+def test_film_last_frame_has_the_band_of_outcome_or_source(
+    steps: list[StepRecord], colour: str
+) -> None:
+    assert set(OUTCOMES) == set(Outcome) - {Outcome.RUNNING}
     *_, last = Film([Take(steps, ("a", "b"))], 10.0).frames()
-    assert list(last.getpixel((0, 0))) == rgb(OUTCOMES[outcome][1])
-
-
-def test_film_episode_without_its_end_ends_with_the_source() -> None:
-    *_, last = Film([Take(seen_steps()[:-1], ("a", "b"))], 10.0).frames()
-    assert list(last.getpixel((0, 0))) == rgb(OPERATOR)
+    assert list(last.getpixel((0, 0))) == rgb(colour)
 
 
 def place(film: Film, seconds: float, value: float) -> tuple[int, int]:
@@ -207,9 +214,3 @@ def test_find_takes_without_images_is_refused(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(2))
     with pytest.raises(NoImagesError, match=r"bag: the Steps of episode 1 hold no images; record"):
         find_takes(bag)
-
-
-def test_film_no_active_source_has_a_band() -> None:
-    steps = [replace(s, source=Source.NONE) for s in seen_steps()]
-    first = next(Film([Take(steps, ("a", "b"))], 10.0).frames())
-    assert list(first.getpixel((0, 0))) == rgb(GREY)
