@@ -17,9 +17,10 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from rlif_bags.drawing.colours import NEGATIVE, SOURCE_COLOURS
+from rlif_bags.reading.info import missing_in
 from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.labels import label_rewards
-from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 _PAGE = 50  # episodes in a picture
 _WIDTH, _LEGEND = 11.0, 0.4  # inches
@@ -73,10 +74,7 @@ def view_of(
         sources=tuple(Source(s.source) for s in with_action),
         negative=tuple(np.flatnonzero(rewards < 0.0).tolist()),
         interventions=sum(s.onset for s in steps),
-        missing=sum(
-            missing_before(step, last.sequence, last.episode_id, last.step_index)
-            for last, step in zip(steps, steps[1:], strict=False)
-        ),
+        missing=missing_in(steps),
         frames=tuple(np.broadcast_to(seen[i], (*seen[i].shape[:2], 3)) for i in chosen),
     )
 

@@ -5,64 +5,42 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from rlif_bags.reading.open import STEP_TYPE, open_bag
-from rlif_bags.reading.step_reader import StepReader
+from rlif_bags.reading.step_reader import StepReader, episodes_of
 from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
 
 _GAP = 5.0  # times the median period: a longer silence is called a gap
 
 
-@dataclass
-class StepSummary:
-    """Counts over Steps, one at a time."""
+def missing_in(steps: Iterable[StepRecord]) -> int:
+    """Steps that must have been between these."""
+    return sum(
+        missing_before(step, last.sequence, last.episode_id, last.step_index)
+        for last, step in pairwise(steps)
+    )
 
-    steps: int = 0
-    transitions: int = 0
-    missing: int = 0
-    interventions: int = 0
-    sources: Counter[int] = field(default_factory=Counter)
-    outcomes: Counter[int] = field(default_factory=Counter)
-    evaluation: int = 0
-    episodes: int = 0
-    _previous: StepRecord | None = None
 
-    def add(self, step: StepRecord) -> None:
-        self.steps += 1
-        previous = self._previous
-        if previous is not None:
-            self.missing += missing_before(
-                step, previous.sequence, previous.episode_id, previous.step_index
-            )
-        if previous is None or previous.is_last or step.episode_id != previous.episode_id:
-            self.episodes += 1
-        if step.is_last:
-            self.outcomes[step.outcome] += 1
-        else:
-            self.transitions += 1
-            self.sources[step.source] += 1
-        self.interventions += step.onset
-        self.evaluation += step.evaluation
-        self._previous = step
-
-    def lines(self) -> list[str]:
-        """Three lines."""
-        outcomes = ", ".join(f"{n} {Outcome(o).name.lower()}" for o, n in self.outcomes.items())
-        shares = ", ".join(
-            f"{100 * n / max(1, self.transitions):.0f} % {Source(s).name.lower()}"
-            for s, n in sorted(self.sources.items())
-        )
-        return [
-            f"  {self.episodes} episodes ({outcomes or 'none ended'}), {self.steps} steps, of them "
-            f"{self.evaluation} in evaluation, {self.missing} missing",
-            f"  control source: {shares or 'none'}",
-            f"  {self.interventions} interventions",
-        ]
+def step_lines(steps: Sequence[StepRecord]) -> list[str]:
+    """Three lines on the Steps of a bag: episodes, control sources, take-overs."""
+    ends = Counter(step.outcome for step in steps if step.is_last)
+    sources = Counter(step.source for step in steps if not step.is_last)
+    outcomes = ", ".join(f"{n} {Outcome(o).name.lower()}" for o, n in ends.items())
+    shares = ", ".join(
+        f"{100 * n / sources.total():.0f} % {Source(s).name.lower()}"
+        for s, n in sorted(sources.items())
+    )
+    return [
+        f"  {len(list(episodes_of(steps)))} episodes ({outcomes or 'none ended'}), {len(steps)} steps, "
+        f"of them {sum(s.evaluation for s in steps)} in evaluation, {missing_in(steps)} missing",
+        f"  control source: {shares or 'none'}",
+        f"  {sum(step.onset for step in steps)} interventions",
+    ]
 
 
 def topic_lines(stamps: Mapping[str, Sequence[int]], types: dict[str, str]) -> list[str]:
@@ -101,9 +79,7 @@ def describe_bag(path: Path) -> list[str]:
         for topic, (count, first) in jumps.items()
     ]
     for topic in sorted(t for t, kind in types.items() if kind == STEP_TYPE):
-        steps = StepReader(path, topic, images=False)
-        summary = StepSummary()
-        for step in steps:
-            summary.add(step)
-        lines += summary.lines() + [f"  {note}" for note in steps.notes if note not in notes]
+        reader = StepReader(path, topic, images=False)
+        lines += step_lines(list(reader))
+        lines += [f"  {note}" for note in reader.notes if note not in notes]
     return lines + [f"  note: {note}" for note in notes]

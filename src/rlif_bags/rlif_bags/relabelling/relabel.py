@@ -211,22 +211,13 @@ class RelabelReport:
         ]
 
 
-class StepDigest:
-    """Of all that labels may come from: two bags number their Steps alike, and are not the same."""
-
-    def __init__(self) -> None:
-        self._sum = hashlib.sha256()
-
-    def add(self, *steps: StepRecord) -> None:
-        for step in steps:
-            facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
-                     step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
-            self._sum.update(np.asarray(facts, np.int64).tobytes())
-            self._sum.update(step.state.tobytes() + step.action.tobytes())
-
-    @property
-    def hex(self) -> str:
-        return self._sum.hexdigest()
+def facts_of(step: StepRecord) -> bytes:
+    """All that labels may come from, for a digest of a bag: two bags number their Steps alike, and are
+    not the same."""
+    facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
+             step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
+    numbers = np.asarray(facts, np.int64)
+    return numbers.tobytes() + step.state.tobytes() + step.action.tobytes()
 
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
@@ -259,7 +250,7 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
         if found.about["of"] != about:
             raise BagError(f"{target} holds labels of other settings; name another output")
         return RelabelReport(**{**found.about["report"], "resumed": True})
-    scheme, digest = work.function(), StepDigest()
+    scheme, digest = work.function(), hashlib.sha256()
     report = RelabelReport(str(bag), str(target))
     parts = [np.zeros(0, _ROW)]
     reader = StepReader(bag, work.topic, images=False)
@@ -267,10 +258,10 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
         used = merge_interventions(steps, work.dwell) if work.dwell else steps
         parts.append(_rows(steps, *scheme(used)))
         report.add(steps, used, parts[-1])
-        digest.add(*steps)
+        digest.update(b"".join(map(facts_of, steps)))
     report.skipped, report.notes = dict(reader.skipped), reader.notes
     rows = np.concatenate(parts)
-    text = json.dumps({"of": about, "report": vars(report), "steps": digest.hex})
+    text = json.dumps({"of": about, "report": vars(report), "steps": digest.hexdigest()})
     columns: dict[str, Any] = {name: rows[name] for name in COLUMNS}
     output.mkdir(parents=True, exist_ok=True)
     with new_file(target) as unfinished, unfinished.open("wb") as stream:
