@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -154,14 +155,14 @@ def _timeline(view: EpisodeView) -> str:
     """Steps in a row of the same control source as one rectangle each; labels as triangles above."""
     count = max(1, len(view.sources))
     parts, start = [], 0
-    for i in range(1, len(view.sources) + 1):
-        if i == len(view.sources) or view.sources[i] != view.sources[start]:
-            source = view.sources[start]
-            parts.append(
-                f'<rect x="{start}" y="8" width="{i - start}" height="18" fill="{SOURCE_COLOURS[source]}">'
-                f"<title>steps {start} to {i - 1}: {source.name.lower()}</title></rect>"
-            )
-            start = i
+    for source, group in groupby(view.sources):
+        stop = start + len(list(group))
+        parts.append(
+            f'<rect x="{start}" y="8" width="{stop - start}" height="18" '
+            f'fill="{SOURCE_COLOURS[source]}">'
+            f"<title>steps {start} to {stop - 1}: {source.name.lower()}</title></rect>"
+        )
+        start = stop
     parts += [
         f'<path d="M{i} 0h1l-.5 7z" fill="{NEGATIVE}"><title>step {i}</title></path>'
         for i in view.negative

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from rlif_bags.formats.export import ExportReader, Run
-from rlif_bags.formats.lerobot_stats import RunningStats, image_stats, vector_stats
+from rlif_bags.formats.lerobot_stats import Stats, add_stats, image_stats, vector_stats
 from rlif_bags.formats.video import VideoFormat, VideoWriter
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError, new_directory
@@ -203,7 +203,7 @@ class _Dataset:
     def __init__(self, root: Path, config: LeRobotConfig, fps: int, run: Run) -> None:
         self.root, self.config, self.fps = root, config, fps
         self.episodes = self.frames = 0
-        self.stats = RunningStats()
+        self.stats: dict[str, Stats] = {}
         shapes = [image.shape for image in run.steps[0].images]
         self.forms = {
             IMAGES + name: VideoFormat(Fraction(fps), height, width, channels, config.codec)
@@ -239,7 +239,7 @@ class _Dataset:
                 episode[f"stats/{key}/{name}"] = value.tolist()
         episode |= {f"meta/episodes/{name}": at for name, at in self.meta.place().items()}
         self.meta.add_rows(arrow.Table.from_pylist([episode]))
-        self.stats.add(stats)
+        add_stats(self.stats, stats)
         self.episodes, self.frames = self.episodes + 1, self.frames + count
 
     def _columns(self, run: Run) -> dict[str, np.ndarray]:
@@ -267,8 +267,8 @@ class _Dataset:
             "splits": {"train": f"0:{self.episodes}"}, "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self.videos else None, "features": self.features,
         }  # fmt: skip
-        for name, content in (("info", info), ("stats", self.stats.result())):
-            text = json.dumps(content, indent=4)
+        for name, content in (("info", info), ("stats", self.stats)):
+            text = json.dumps(content, indent=4, default=np.ndarray.tolist)
             (self.root / f"meta/{name}.json").write_text(text, encoding="utf-8")
 
 
