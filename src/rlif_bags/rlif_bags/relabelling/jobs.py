@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlif_bags.external.convert import Conversion, convert_bag
+from rlif_bags.external.convert import convert_bag
 from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.external.report import ConversionReport
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
 from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, describe_raised, relabel_bag
@@ -46,7 +47,7 @@ class JobResult:
 
     bag: str
     error: str = ""
-    conversion: Conversion | None = None
+    conversion: ConversionReport | None = None
     report: RelabelReport | None = None
     plots: str = ""  # directory
 
@@ -57,7 +58,7 @@ class JobResult:
         values = {**values, "bag": self.bag}
         values |= {"error": self.error} if self.error else {}
         if self.conversion is not None:
-            values["conversion"] = self.conversion.report.entry()
+            values["conversion"] = self.conversion.entry()
         return values
 
 
@@ -68,7 +69,7 @@ def run_job(job: Job) -> JobResult:
         bag = job.bag
         if job.mapping is not None:
             conversion = convert_bag(bag, job.output, job.mapping)
-            bag = conversion.target
+            bag = Path(conversion.target)
         report = relabel_bag(bag, job.output, job.work)
         plots = ""
         if job.plots:
