@@ -16,28 +16,25 @@ from rlif_learner.data.steps import Source
 
 
 def test_show_many_episodes_become_several_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     """Regression: hundreds took minutes, and were too high for a picture."""
     monkeypatch.setattr("rlif_bags.drawing.show._PAGE", 3)
     bag = write_bag(tmp_path / "peg", make_episodes(4, length=2))
-    assert rlif("show", bag, "-o", tmp_path / "out") == 0
+    printed = cli.succeeds("show", bag, "-o", tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["peg-1.png", "peg-2.png"]
-    printed = capsys.readouterr().out
     assert "4 episodes" in printed and "peg-1.png" in printed and "peg-2.png" in printed
 
 
 def test_show_run_directory_stands_for_its_bag(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cli: Cli
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
     bag = write_bag(tmp_path / "monday/bag", make_episodes(1))
     assert rlif("show", tmp_path / "monday", "-o", tmp_path / "out") == 0
     assert (tmp_path / "out/monday.png").exists()
-    capsys.readouterr()
     before = sorted(bag.iterdir())
     monkeypatch.chdir(bag)
-    assert rlif("show", ".") == 1
-    assert "nothing is written into" in capsys.readouterr().err and sorted(bag.iterdir()) == before
+    assert "nothing is written into" in cli.fails("show", ".") and sorted(bag.iterdir()) == before
     write_bag(tmp_path / "monday/other", make_episodes(1))
     assert "typo: found no bag" in cli.fails(
         "show", tmp_path / "monday", tmp_path / "typo", "-o", tmp_path / "out"

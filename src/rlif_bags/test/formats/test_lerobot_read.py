@@ -74,13 +74,10 @@ def test_lerobot_reader_another_feature_as_state(tmp_path: Path) -> None:
     assert len(found) == 10 and {len(step.state) for step in found} == {2}
 
 
-def test_lerobot_reader_cut_file_or_missing_column_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli
-) -> None:
+def test_lerobot_reader_cut_file_or_missing_column_is_named(tmp_path: Path, cli: Cli) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
     file = dataset / "data/chunk-000/file-000.parquet"
     whole = file.read_bytes()
-    capsys.readouterr()
     file.write_bytes(whole[: len(whole) // 2])
     assert f"{file}: cannot be read" in cli.fails("import", dataset, "-o", tmp_path / "again")
     file.write_bytes(whole)
