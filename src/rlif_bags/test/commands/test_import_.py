@@ -12,6 +12,7 @@ from step_bags import (
     Cli,
     demonstrations,
     export_arrays,
+    imported,
     make_episodes,
     rlif,
     write_bag,
@@ -30,8 +31,7 @@ except ImportError:
 def test_import_dones_end_episodes(tmp_path: Path) -> None:
     rows = {"observations": np.zeros((12, 3)), "actions": np.zeros((12, 2))}
     np.savez(tmp_path / "x.npz", **rows, dones=np.arange(12) % 6 == 5)
-    assert rlif("import", tmp_path / "x.npz", "-o", tmp_path / "bag") == 0
-    assert {step.episode_id for step in read_steps(tmp_path / "bag")} == {1, 2}
+    assert {step.episode_id for step in imported(tmp_path / "x.npz")} == {1, 2}
 
 
 @pytest.mark.parametrize("name", ["cut.npz", "x.npy"])
@@ -59,15 +59,13 @@ def test_import_d4rl_hdf5_is_read(tmp_path: Path) -> None:
         for name, array in demonstrations().items():
             file[name] = array
         file.create_group("metadata")
-    assert rlif("import", tmp_path / "demos.hdf5", "-o", tmp_path / "bag") == 0
-    assert len(list(read_steps(tmp_path / "bag"))) == 7
+    assert len(imported(tmp_path / "demos.hdf5")) == 7
 
 
 def test_import_images_without_a_last_one_drop_the_last_action(tmp_path: Path) -> None:
     pictures = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, 3)
     np.savez(tmp_path / "demos.npz", **demonstrations(), **{"images.top": pictures})
-    assert rlif("import", tmp_path / "demos.npz", "-o", tmp_path / "bag") == 0
-    found = list(read_steps(tmp_path / "bag"))
+    found = imported(tmp_path / "demos.npz")
     assert [s.images[0].flat[0] for s in found] == [0, 1, 2, 3, 4]
     assert [s.is_last for s in found] == [False, False, True, False, True]
 
@@ -163,8 +161,7 @@ def test_import_column_of_one_number_a_row_is_read(tmp_path: Path) -> None:
         tmp_path / "demo.npz", observations=np.zeros((6, 2)), actions=np.zeros((6, 1)),
         terminals=ends, sources=np.ones((6, 1), np.uint8),
     )  # fmt: skip
-    assert rlif("import", tmp_path / "demo.npz", "-o", tmp_path / "bag") == 0
-    steps = list(read_steps(tmp_path / "bag"))
+    steps = imported(tmp_path / "demo.npz")
     assert [s.is_last for s in steps] == [False, False, True] * 2
     assert {s.source for s in steps if not s.is_last} == {Source.POLICY}
 

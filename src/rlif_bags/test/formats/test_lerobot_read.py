@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lerobot_data import HINT, LEROBOT, episodes, export_dataset
-from step_bags import Cli, make_episodes, rlif
+from step_bags import Cli, imported, make_episodes, rlif
 
 from rlif_bags.formats.lerobot_read import LeRobotReader
 from rlif_bags.reading.files import BagError
@@ -39,8 +39,7 @@ def test_lerobot_reader_without_final_images_drops_the_last_action(
         "import", dataset, "-o", tmp_path / "again"
     )
     assert sum(1 for _ in read_steps(tmp_path / "again")) == 12
-    assert rlif("import", dataset, "-o", tmp_path / "states", "--no-images") == 0
-    assert sum(1 for _ in read_steps(tmp_path / "states")) == 14
+    assert len(imported(dataset, "--no-images")) == 14
 
 
 @pytest.mark.parametrize(
@@ -68,9 +67,7 @@ def test_lerobot_reader_missing_file_gives_no_bag(
 
 def test_lerobot_reader_another_feature_as_state(tmp_path: Path) -> None:
     dataset = export_dataset(tmp_path, make_episodes(2))
-    args = ("-o", tmp_path / "again", "--state-key", "policy_action")
-    assert rlif("import", dataset, *args) == 0
-    found = list(read_steps(tmp_path / "again"))
+    found = imported(dataset, "--state-key", "policy_action")
     assert len(found) == 10 and {len(step.state) for step in found} == {2}
 
 
@@ -155,5 +152,4 @@ def test_lerobot_reader_state_of_several_features_and_unused_ones_are_noted(
         "import", dataset, "-o", tmp_path / "one"
     )
     keys = ("--state-key", "observation.state", "observation.goal")
-    assert rlif("import", dataset, "-o", tmp_path / "two", *keys) == 0
-    assert len(next(iter(read_steps(tmp_path / "two"))).state) == 5
+    assert len(imported(dataset, *keys)[0].state) == 5
