@@ -17,7 +17,7 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_bags.reading.open import STEP_TYPE
-from rlif_bags.reading.step_reader import EPISODE_TYPE, read_steps
+from rlif_bags.reading.step_reader import EPISODE_TYPE, StepReader
 from rlif_bags.step_writer import StepWriter, step_bytes, step_typestore
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic, qos_profile
 from rlif_intervention.message_definitions import definition, type_hash
@@ -102,7 +102,7 @@ def imported(source: Path, *options: object) -> list[StepRecord]:
     number = len(list(source.parent.glob("imported*")))
     bag = source.parent / f"imported{number}"
     assert rlif("import", source, "-o", bag, *options) == 0
-    return list(read_steps(bag))
+    return list(StepReader(bag))
 
 
 class Cli:

@@ -20,10 +20,6 @@ from rlif_bags.reading.step_reader import StepReader, camera_names, episodes_of
 from rlif_bags.relabelling.relabel import Relabelling
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
 
-NOT_DRIVEN = "no transition"
-DISCARDED = "discarded"
-EVALUATION = "of evaluation"
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RequestedStep(StepRecord):
@@ -137,13 +133,13 @@ class ExportReader:
         label = self.work.function()
         for steps in episodes_of(_requested_steps(reader)):
             if discards(steps[-1]):
-                self.left_out[DISCARDED] += 1
+                self.left_out["discarded"] += 1
             elif any(step.evaluation for step in steps) and not self.evaluation:
-                self.left_out[EVALUATION] += 1
+                self.left_out["of evaluation"] += 1
             else:
                 runs = list(_unbroken(bag, steps, *label(steps)))
                 self.gaps += max(0, len(runs) - 1)
-                self.left_out[NOT_DRIVEN] += not runs
+                self.left_out["no transition"] += not runs
                 yield from runs
         self.left_out = +self.left_out
         self.notes += reader.notes

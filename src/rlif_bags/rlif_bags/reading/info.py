@@ -43,11 +43,20 @@ def step_lines(steps: Sequence[StepRecord]) -> list[str]:
     ]
 
 
-def topic_lines(stamps: Mapping[str, Sequence[int]], types: dict[str, str]) -> list[str]:
-    """One line per topic: messages, rate, longest gap."""
-    lines = []
+def topic_lines(
+    path: Path, stamps: Mapping[str, Sequence[int]], types: dict[str, str]
+) -> list[str]:
+    """One line per topic: messages, rate, longest gap; and one for each whose time goes back."""
+    lines, jumps = [], []
     for topic in sorted(types):
-        times = np.sort(np.asarray(stamps.get(topic, []), dtype=np.int64)) / 1e9
+        recorded = np.asarray(stamps.get(topic, []), dtype=np.int64)
+        back = np.flatnonzero(np.diff(recorded) < 0)
+        if len(back):
+            first = recorded[back[0] + 1]
+            jumps.append(
+                f"  {path}: {topic}: time jumps back {len(back)} times, first to {first} ns"
+            )
+        times = np.sort(recorded) / 1e9
         text = f"  {topic:<32} {types[topic]:<34} {len(times):>8}"
         if len(times) > 2:
             periods = np.diff(times)
@@ -57,7 +66,7 @@ def topic_lines(stamps: Mapping[str, Sequence[int]], types: dict[str, str]) -> l
             if median > 0.0 and periods[worst] > max(_GAP * median, 0.05):
                 text += f"  gap of {periods[worst]:.2f} s at {times[worst]:.3f} s"
         lines.append(text)
-    return lines
+    return lines + jumps
 
 
 def describe_bag(path: Path) -> list[str]:
@@ -66,18 +75,10 @@ def describe_bag(path: Path) -> list[str]:
     stamps: dict[str, array[int]] = {}
     with open_bag(path, notes) as bag:
         types = {c.topic: c.msgtype for c in bag.connections}
-        jumps: dict[str, tuple[int, int]] = {}  # how often time goes back, and first where (ns)
         for connection, stamp, _ in bag.messages(bag.connections):
-            times = stamps.setdefault(connection.topic, array("q"))
-            if times and stamp < times[-1]:
-                count, first = jumps.get(connection.topic, (0, stamp))
-                jumps[connection.topic] = (count + 1, first)
-            times.append(stamp)
-    lines = [f"{path}: {sum(map(len, stamps.values()))} messages", *topic_lines(stamps, types)]
-    lines += [
-        f"  {path}: {topic}: time jumps back {count} times, first to {first} ns"
-        for topic, (count, first) in jumps.items()
-    ]
+            stamps.setdefault(connection.topic, array("q")).append(stamp)
+    count = sum(map(len, stamps.values()))
+    lines = [f"{path}: {count} messages", *topic_lines(path, stamps, types)]
     for topic in sorted(t for t, kind in types.items() if kind == STEP_TYPE):
         reader = StepReader(path, topic, images=False)
         lines += step_lines(list(reader))

@@ -81,20 +81,15 @@ class StepReader:
             self._topic = connections[0].topic
             connections += episode_connections(bag, self._topic)
             for connection, stamp, message in bag.decoded(connections, self._skip_unreadable):
-                if connection.msgtype == EPISODE_TYPE:
-                    self._take_episode(message)
-                else:
+                if connection.msgtype == STEP_TYPE:
                     yield stamp, message
+                elif message.outcome == Outcome.DISCARDED:
+                    self._discarded.add(message.id)
+                else:  # episode numbers restart with their node: the newest message counts
+                    self._discarded.discard(message.id)
 
     def _skip_unreadable(self, topic: str, stamp: int, reason: str) -> None:
         self._skip("not readable", stamp, reason, topic)
-
-    def _take_episode(self, episode: Any) -> None:
-        """Episode numbers restart with their node: the newest message on a number counts."""
-        if episode.outcome == Outcome.DISCARDED:
-            self._discarded.add(episode.id)
-        else:
-            self._discarded.discard(episode.id)
 
     def __iter__(self) -> Iterator[StepRecord]:
         for record, _ in self.with_messages():
@@ -215,11 +210,6 @@ def camera_names(step: StepRecord) -> tuple[str, ...]:
     if len(set(names)) == len(step.images):
         return names
     return tuple(f"camera_{number}" for number in range(len(step.images)))
-
-
-def read_steps(path: Path | str, topic: str = "") -> Iterator[StepRecord]:
-    """The Steps of a bag; see StepReader for what is noted about them."""
-    return iter(StepReader(Path(path), topic))
 
 
 def open_prior(paths: Sequence[str], images: bool) -> Iterator[StepReader]:

@@ -94,8 +94,17 @@ class Relabelling:
         return partial(_called, self._own(), self)
 
     def written(self) -> str:
-        """sha256 of the file with a function of the user's: edited, it makes other labels."""
-        return "" if self.scheme in SCHEMES else _sha256_of_source(self._own())
+        """sha256 of the file with a function of the user's: edited, it makes other labels.
+
+        Empty where it stands in none, such as a built-in.
+        """
+        if self.scheme in SCHEMES:
+            return ""
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(self._own()))
+        except TypeError:  # an object that is called
+            file = None
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
     def _own(self) -> Scheme:
         """The user's function. ValueError if there is none, or it does not take the parameters."""
@@ -114,15 +123,6 @@ class Relabelling:
         except TypeError as error:  # the text names the wrong parameter
             raise ValueError(f"scheme {self.scheme!r} and --set do not fit: {error}") from error
         return found
-
-
-def _sha256_of_source(function: Any) -> str:
-    """Of the file that a function stands in; empty: it stands in none."""
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:  # a built-in, or an object that is called
-        file = None
-    return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _called(

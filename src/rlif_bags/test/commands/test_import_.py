@@ -19,7 +19,7 @@ from step_bags import (
 )
 
 from rlif_bags.formats.array_file import read_arrays
-from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_learner.data.steps import Outcome, Source
 
 try:  # here, since its import starts `uname`, which a test without marks may not
@@ -76,7 +76,7 @@ def test_import_several_files_keeps_episodes_apart(tmp_path: Path) -> None:
     assert np.unique(read_arrays(tmp_path / "out.npz")["episode_ids"]).tolist() == [*range(1, 7)]
     files = [tmp_path / "out.npz"] * 2
     assert rlif("import", *files, "-o", tmp_path / "again") == 0
-    found = list(read_steps(tmp_path / "again"))
+    found = list(StepReader(tmp_path / "again"))
     assert [s.sequence for s in found] == list(range(72))
     assert sorted({s.episode_id for s in found}) == [*range(1, 13)]
 

@@ -19,7 +19,7 @@ from external_sessions import (
 )
 from step_bags import Cli, make_episodes, rlif
 
-from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.step_writer import StepWriter
 
 
@@ -56,7 +56,7 @@ def test_convert_bag_after_a_kill_is_made_again(tmp_path: Path, mapping_file: Pa
     (left / ".partial-s0.mcap").write_bytes(b"half")
     (tmp_path / "out/s0.conversion.json").write_text("{}")
     assert rlif("relabel", bag, "-o", tmp_path / "out", "--mapping", mapping_file) == 0
-    assert not left.exists() and len(list(read_steps(tmp_path / "out/s0"))) == 6
+    assert not left.exists() and len(list(StepReader(tmp_path / "out/s0"))) == 6
 
 
 def test_convert_bag_steps_of_another_mapping_are_refused(

@@ -14,7 +14,7 @@ from step_bags import Cli, imported, make_episodes, rlif
 
 from rlif_bags.formats.lerobot_read import LeRobotReader
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import read_steps
+from rlif_bags.reading.step_reader import StepReader
 
 parquet = pytest.importorskip("pyarrow.parquet", reason=f"pyarrow {HINT}")
 pytest.importorskip("av", reason=f"av {HINT}")
@@ -38,7 +38,7 @@ def test_lerobot_reader_without_final_images_drops_the_last_action(
     assert "found no rlif/final.parquet" in cli.succeeds(
         "import", dataset, "-o", tmp_path / "again"
     )
-    assert sum(1 for _ in read_steps(tmp_path / "again")) == 12
+    assert sum(1 for _ in StepReader(tmp_path / "again")) == 12
     assert len(imported(dataset, "--no-images")) == 14
 
 
@@ -118,7 +118,7 @@ def test_lerobot_reader_differences_of_positions_are_velocities(tmp_path: Path, 
     args = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
     assert "--gripper-range CLOSED OPEN" in cli.fails("import", *args)
     assert rlif("import", *args, "--gripper-range", 0.0, 0.4) == 0
-    steps = [s for s in read_steps(tmp_path / "again") if not s.is_last]
+    steps = [s for s in StepReader(tmp_path / "again") if not s.is_last]
     found = [s.action.tolist() for s in steps]
     one = [[0.0, -1.0], [0.25, -0.5], [0.25, 0.0], [0.25, 0.5], [0.25, 1.0]]
     assert np.allclose(found, one + one, atol=1e-5)

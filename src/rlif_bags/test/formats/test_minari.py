@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from step_bags import Cli, assert_equal_steps, imported, make_episodes, rlif, write_bag
 
-from rlif_bags.reading.step_reader import read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_learner.data.steps import Outcome, StepRecord
 
 HINT = "is not installed: pip install --group export"
@@ -125,7 +125,7 @@ def test_minari_reader_goal_is_part_of_the_state(tmp_path: Path, cli: Cli) -> No
     output = cli.succeeds("import", dataset, "-o", tmp_path / "bag")
     assert "the state is observation and desired_goal" in output
     assert "not used: achieved_goal" in output
-    steps = list(read_steps(tmp_path / "bag"))
+    steps = list(StepReader(tmp_path / "bag"))
     assert len(steps) == 10 and steps[0].state.tolist() == [2.0] * 4 + [1.0] * 2
     keys = ("--state-key", "desired_goal", "observation")
     assert imported(dataset, *keys)[0].state.tolist() == [1.0] * 2 + [2.0] * 4

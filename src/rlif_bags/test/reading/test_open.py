@@ -30,7 +30,7 @@ from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError, bag_paths
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.reading.open import open_bag, with_log
-from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import step_bytes, step_typestore
 
@@ -39,8 +39,8 @@ def test_open_bag_without_metadata_is_read(tmp_path: Path) -> None:
     steps = make_episodes(1)
     bag = write_bag(tmp_path / "bag", steps)
     (bag / "metadata.yaml").unlink()
-    assert_equal_steps(list(read_steps(bag)), steps)
-    assert_equal_steps(list(read_steps(data_file(bag))), steps)
+    assert_equal_steps(list(StepReader(bag)), steps)
+    assert_equal_steps(list(StepReader(data_file(bag))), steps)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89MCAP0\r\n", b"something else"])
@@ -56,7 +56,7 @@ def test_open_bag_temporary_copy_is_removed(
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     write_unfinished_bag(tmp_path / "bag", make_episodes(2))
-    list(read_steps(tmp_path / "bag"))
+    list(StepReader(tmp_path / "bag"))
     assert list((tmp_path / "tmp").iterdir()) == []
     shutil.rmtree(tmp_path / "bag")
 

@@ -19,7 +19,7 @@ from waiting import scaled
 from rlif_bags.reading.files import BagError, is_finished
 from rlif_bags.reading.open import open_bag
 from rlif_bags.reading.repair import repair_bag
-from rlif_bags.reading.step_reader import read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic
 
 
@@ -37,7 +37,7 @@ def test_repair_bag_cut_anywhere_keeps_every_whole_chunk(tmp_path: Path) -> None
         report = repair_bag(bag, tmp_path / f"repaired{number}")
         # The chunk's index follows it: the chunk can be whole where the flush is not.
         assert expected <= report.kept["/replay"] <= expected + 4
-        repaired = list(read_steps(tmp_path / f"repaired{number}"))
+        repaired = list(StepReader(tmp_path / f"repaired{number}"))
         assert_equal_steps(repaired, steps[: report.kept["/replay"]])
     assert file.read_bytes() == data, "the source is never modified"
 

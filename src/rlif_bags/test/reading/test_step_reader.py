@@ -29,7 +29,7 @@ from step_bags import (
 
 from rlif_bags.drawing.film import find_takes
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import MAX_NOTES, StepReader, read_steps
+from rlif_bags.reading.step_reader import MAX_NOTES, StepReader
 from rlif_bags.relabelling.relabel import episodes_of
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import StepWriter, step_bytes, step_typestore
@@ -39,7 +39,7 @@ from rlif_learner.data.steps import Outcome, StepRecord, follows
 
 def test_step_reader_written_bag_gives_equal_steps(tmp_path: Path) -> None:
     steps = make_episodes(images=True)
-    assert_equal_steps(list(read_steps(write_bag(tmp_path / "bag", steps))), steps)
+    assert_equal_steps(list(StepReader(write_bag(tmp_path / "bag", steps))), steps)
 
 
 def test_step_reader_bag_of_before_camera_names_gives_equal_steps_and_labels(
@@ -85,7 +85,7 @@ def test_step_reader_step_not_finite_is_left_out_and_named(tmp_path: Path) -> No
 
 def test_step_reader_no_steps_lists_the_topics_that_are_there(bag: Path) -> None:
     with pytest.raises(BagError, match=r"no Steps on /other, only \['/replay"):
-        list(read_steps(bag, "/other"))
+        list(StepReader(bag, "/other"))
 
 
 def write_with(path: Path, steps: list[StepRecord], broken: dict[int, bytes]) -> Path:
