@@ -9,22 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability
-from rosbags.interfaces import QosTime as Time
+from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rlif_bags.reading.files import BagError, new_bag, refuse_existing
 from rlif_bags.reading.open import STEP_TYPE
 from rlif_bags.reading.types import add_installed
+from rlif_intervention.bag_writer import qos_profile
 from rlif_learner.data.steps import Source, StepRecord
 
 REPLAY_TOPIC = "/replay"
-_FOREVER = Time(9223372036, 854775807)
-_OFFERED = Qos(
-    QosHistory.KEEP_LAST, 1000, QosReliability.RELIABLE, QosDurability.VOLATILE,
-    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
-)  # fmt: skip
+_PROFILE: Any = qos_profile(depth=1000)
 
 
 @functools.cache
@@ -93,7 +89,10 @@ class StepWriter:
     def __enter__(self) -> StepWriter:
         self._writer = self._stack.enter_context(new_bag(self._output))
         self._connection = self._writer.add_connection(
-            REPLAY_TOPIC, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
+            REPLAY_TOPIC,
+            STEP_TYPE,
+            typestore=self._store,
+            offered_qos_profiles=parse_qos([_PROFILE]),
         )
         return self
 

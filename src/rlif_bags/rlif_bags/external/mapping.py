@@ -56,10 +56,10 @@ import yaml
 from rlif_intervention.devices import MotionGate
 from rlif_intervention.gripper import AXIS as GRIPPER
 from rlif_intervention.gripper import GripperConfig
+from rlif_intervention.limits import AXES, LINEAR
 from rlif_policy.features import StateLayout
 
 OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")  # of the arbiter
-AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 
 
 def _is_number(value: Any) -> bool:
@@ -300,7 +300,7 @@ class TopicMapping:
         if self.output != "twist":
             return np.full(len(self.motion), self.joint_scale)
         return np.array(
-            [self.linear_scale if a in AXES[:3] else self.angular_scale for a in self.motion]
+            [self.linear_scale if a in LINEAR else self.angular_scale for a in self.motion]
         )
 
     @classmethod
