@@ -51,10 +51,6 @@ HOLD = 1.5  # s that the last frame of an episode stands
 MAX_FPS = 20.0  # of the frames; of faster control only every n-th Step is shown
 
 
-class NoImagesError(BagError):
-    """There is nothing to see in the Steps."""
-
-
 @dataclass(frozen=True, eq=False)
 class Take:
     """An episode to be shown.
@@ -99,7 +95,7 @@ def find_takes(
 
     `values`: the critic's, of the steps of an episode. `notes` takes those of the reader.
 
-    BagError names an episode that is not there; NoImagesError where the Steps hold no images.
+    BagError names an episode that is not there, or whose Steps hold no images.
     """
     reader, takes, seen = StepReader(bag, topic), list[Take](), list[int]()
     missing = set(wanted)
@@ -112,7 +108,7 @@ def find_takes(
         missing.discard(number)
         shown = [step for step in steps if step.images]
         if not shown:
-            raise NoImagesError(
+            raise BagError(
                 f"{bag}: the Steps of episode {number} hold no images; record with cameras "
                 "(launch argument images:=true)"
             )
@@ -168,15 +164,14 @@ class Layout:
     bar: Box
 
 
-def make_layout(shapes: Sequence[Sequence[int]], panel: bool) -> Layout:
-    """Cameras of these shapes, (height, width, channels) each, side by side."""
+def make_layout(images: Sequence[np.ndarray], panel: bool) -> Layout:
+    """Cameras with such images side by side."""
     # Of more than two cameras each is smaller: the film must fit into a page.
-    height = CAMERA_HEIGHT if len(shapes) <= 2 else CAMERA_HEIGHT * 2 // len(shapes)
+    height = CAMERA_HEIGHT if len(images) <= 2 else CAMERA_HEIGHT * 2 // len(images)
     x, top, boxes = MARGIN, BAND + MARGIN, []
-    for shape in shapes:
-        high, wide = _shown_size(shape, height)
-        boxes.append(Box(x, top, wide, high))
-        x += wide + GAP
+    for image in images:
+        boxes.append(Box(x, top, *camera_picture(image, height).size))
+        x = boxes[-1].right + GAP
     bottom = max(box.bottom for box in boxes) + NAME
     box = None
     if panel:
@@ -190,23 +185,16 @@ def make_layout(shapes: Sequence[Sequence[int]], panel: bool) -> Layout:
     return Layout(width, whole, Box(0, 0, width, BAND), tuple(boxes), box, bar)
 
 
-def _shown_size(shape: Sequence[int], height: int) -> tuple[int, int]:
-    """Height and width on the frame: larger by a whole factor, or smaller by one."""
-    high, wide = int(shape[0]), int(shape[1])
-    if high <= height:
-        factor = max(1, height // high)
-        return high * factor, wide * factor
-    divisor = math.ceil(high / height)
-    return math.ceil(high / divisor), math.ceil(wide / divisor)
-
-
-def camera_picture(image: np.ndarray, box: Box) -> Image.Image:
-    """uint8 [height, width, 1 or 3] in the size of its box; enlarged pixels keep their edges."""
+def camera_picture(image: np.ndarray, height: int) -> Image.Image:
+    """uint8 [height, width, 1 or 3] of about this height: larger by a whole factor, which keeps the
+    edges of its pixels, or smaller by one."""
     rgb = np.broadcast_to(image, (*image.shape[:2], 3))
     picture = Image.fromarray(np.ascontiguousarray(rgb))
-    if picture.height > box.height:
-        return picture.reduce(math.ceil(picture.height / box.height))
-    return picture.resize((box.width, box.height), Image.Resampling.NEAREST)
+    if picture.height > height:
+        return picture.reduce(math.ceil(picture.height / height))
+    factor = max(1, height // picture.height)
+    size = (picture.width * factor, picture.height * factor)
+    return picture.resize(size, Image.Resampling.NEAREST)
 
 
 # ---- text
@@ -236,7 +224,7 @@ class Film:
         shapes = [image.shape for image in takes[0].steps[0].images]
         for take in takes:
             self._check(take, shapes)
-        self.layout = make_layout(shapes, takes[0].values is not None)
+        self.layout = make_layout(takes[0].steps[0].images, takes[0].values is not None)
         self.panel: ValuePanel | None = None
         if (box := self.layout.panel) is not None:
             values = [take.values for take in takes if take.values is not None]
@@ -301,7 +289,7 @@ class Film:
         draw = ImageDraw.Draw(picture)
         self._draw_band(draw, take, step)
         for box, image in zip(layout.cameras, step.images, strict=True):
-            picture.paste(camera_picture(image, box), (box.x, box.y))
+            picture.paste(camera_picture(image, box.height), (box.x, box.y))
         self._draw_bar(draw, take, now)
         if layout.panel is not None and self.panel is not None and take.values is not None:
             values = self.panel.picture(take.steps, take.values, now, self.rate)

@@ -18,7 +18,6 @@ from rlif_bags.drawing.film import (
     BAR,
     HOLD,
     Film,
-    NoImagesError,
     Take,
     find_takes,
     make_layout,
@@ -188,7 +187,7 @@ def test_film_episodes_that_differ_are_refused() -> None:
 
 
 def test_make_layout_fits_a_page() -> None:
-    layout = make_layout([(64, 64, 3), (64, 64, 3)], panel=True)
+    layout = make_layout([np.zeros((64, 64, 3), np.uint8)] * 2, panel=True)
     assert layout.width <= 838, "a README shows no more pixels than that"
     assert all(box.height == box.width == 256 for box in layout.cameras)
 
@@ -212,5 +211,5 @@ def test_find_takes_leaves_discarded_out_unless_named(tmp_path: Path) -> None:
 
 def test_find_takes_without_images_is_refused(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(2))
-    with pytest.raises(NoImagesError, match=r"bag: the Steps of episode 1 hold no images; record"):
+    with pytest.raises(BagError, match=r"bag: the Steps of episode 1 hold no images; record"):
         find_takes(bag)
