@@ -93,7 +93,8 @@ def _known(actions: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 @dataclass
 class ExportReader:
-    """The runs of these bags, in order, and counts of what came out and what did not.
+    """The runs of these bags, in order, and counts of what came out and what did not. BagError where
+    there is none.
 
     All must be of one robot: sizes and cameras of the first run are those of all others.
     """
@@ -120,6 +121,8 @@ class ExportReader:
                 self.runs += 1
                 self.transitions += len(run)
                 yield _with_cameras(run, tuple(shape["images"]))
+        if not self.runs:
+            raise BagError("; ".join(["there is no transition to export", *self.lines()]))
 
     def lines(self) -> list[str]:
         """What was left out, and the notes, as lines of text."""

@@ -31,7 +31,7 @@ from rlif_bags.formats.export import ExportReader, Run
 from rlif_bags.formats.lerobot_stats import Stats, add_stats, image_stats, vector_stats
 from rlif_bags.formats.video import VideoFormat, VideoWriter
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError, new_directory
+from rlif_bags.reading.files import new_directory
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -101,12 +101,10 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
     with new_directory(output) as partial, ExitStack() as stack:
         runs = iter(reader)
         first: list[Run] = []  # up to one that is long enough: few Steps have no stable rate
-        while not first or len(first[-1]) < _RATE_STEPS:
-            if (run := next(runs, None)) is None:
-                break
+        for run in runs:
             first.append(run)
-        if not first:
-            raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
+            if len(run) >= _RATE_STEPS:
+                break
         rate = config.fps or rate_of(max(first, key=len))
         fps = _whole(rate, reader.notes)
         writer = stack.enter_context(closing(_Dataset(partial, config, fps, first[0])))

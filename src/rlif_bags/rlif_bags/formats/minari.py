@@ -54,8 +54,6 @@ def write_minari(reader: ExportReader, output: Path, author: str = "") -> None:
                 about = _about(output.name, reader, author)
                 storage.update_metadata({**about, CAMERAS: list(run.cameras)})
             storage.update_episodes([_buffer(run)])
-        if storage is None:
-            raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
 
 
 def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any:

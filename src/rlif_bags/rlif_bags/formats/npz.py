@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from rlif_bags.formats.export import ExportReader
-from rlif_bags.reading.files import BagError, partial_directory, refuse_existing
+from rlif_bags.reading.files import partial_directory, refuse_existing
 
 IMAGES = "images."
 
@@ -51,8 +51,6 @@ def write_npz(reader: ExportReader, output: Path) -> None:
                         kinds[name] = (array.dtype, array.shape[1:])
                     files[name].write(np.ascontiguousarray(array).tobytes())
                 frames += len(run) + 1
-        if not kinds:
-            raise BagError("; ".join(["there is no transition to export", *reader.lines()]))
         with (partial / ".whole").open("wb") as stream:
             whole: dict[str, Any] = {
                 name: np.memmap(partial / name, dtype, "r").reshape(-1, *shape)
