@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlif_bags.commands.options import print_notes, reports_errors
 from rlif_bags.formats.array_file import ArrayFile
@@ -22,8 +23,9 @@ from rlif_bags.formats.lerobot import ACTION, STATE
 from rlif_bags.formats.lerobot_read import Differences, LeRobotReader, is_lerobot
 from rlif_bags.formats.minari import MinariReader, is_minari
 from rlif_bags.reading.files import BagError, refuse_inside
+from rlif_bags.reading.step_reader import same_robot
 from rlif_bags.step_writer import StepWriter
-from rlif_learner.data.steps import Outcome, Source, StepRecord
+from rlif_learner.data.steps import Outcome, Source
 
 SOURCES = {"operator": Source.OPERATOR, "policy": Source.POLICY}
 OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
@@ -121,25 +123,9 @@ def _renamed(own: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or own
 
 
-Sizes = tuple[int, int, tuple[tuple[int, ...], ...]]  # of state, action, images
-
-
-def _same_sizes(step: StepRecord, expected: Sizes | None) -> Sizes:
-    """Those of the Steps so far. ValueError where this one is of another robot."""
-    images = tuple(image.shape for image in step.images)
-    action = expected[1] if step.is_last and expected is not None else len(step.action)
-    found = (len(step.state), action, images)
-    if expected is not None and found != expected:
-        raise ValueError(
-            f"found state, action and images of {found}, expected {expected} as before: one bag is "
-            "of one robot"
-        )
-    return found
-
-
 def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: StepWriter) -> int:
     """Number of episodes, which are counted through all files."""
-    episodes, stamp, sizes = 0, 0, None
+    episodes, stamp, known = 0, 0, dict[str, Any]()
     if arguments.differences:  # --action-scale is applied with them
         config = replace(config, action_scale=1.0)
     for path in arguments.files:
@@ -151,12 +137,12 @@ def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: Step
                 before, images = episodes, None if arguments.no_images else images
                 cameras = () if images is None else _renamed(data.cameras, arguments.cameras)
                 for step in steps_from_arrays(arrays, config, writer.count, images):
-                    sizes = _same_sizes(step, sizes)
                     episodes, stamp = before + step.episode_id, stamp + period
                     number = episodes if step.intervention_id else 0
                     step = replace(
                         step, episode_id=episodes, intervention_id=number, cameras=cameras
                     )
+                    known = same_robot(path, step, known)
                     writer.write(step, stamp)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

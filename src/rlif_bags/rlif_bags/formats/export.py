@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader, camera_names, episodes_of
+from rlif_bags.reading.step_reader import StepReader, camera_names, episodes_of, same_robot
 from rlif_bags.relabelling.relabel import Relabelling
 from rlif_learner.data.steps import Outcome, Source, StepRecord, discards, follows
 
@@ -110,17 +110,14 @@ class ExportReader:
     gaps: int = 0
 
     def __iter__(self) -> Iterator[Run]:
-        shape: dict[str, Any] = {}
+        known: dict[str, Any] = {}
         for bag in self.bags:
             for run in self._runs_of_bag(bag):
                 for step in run.steps:
-                    found = _shape(step, len(run.steps[0].action))
-                    shape = shape or found
-                    if found != shape:
-                        raise BagError(f"{bag}: found Steps of {found}, expected {shape}")
+                    known = same_robot(bag, step, known)
                 self.runs += 1
                 self.transitions += len(run)
-                yield _with_cameras(run, tuple(shape["images"]))
+                yield _with_cameras(run, tuple(known["images"]))
         if not self.runs:
             raise BagError("; ".join(["there is no transition to export", *self.lines()]))
 
@@ -171,12 +168,6 @@ def _unbroken(
             rows = np.asarray(rewards[start : stop - 1], np.float32)
             yield Run(bag, steps[start:stop], rows, ended)
         start = stop - 1 if whole else stop
-
-
-def _shape(step: StepRecord, action: int) -> dict[str, Any]:
-    """Sizes and cameras. action: size of that of the run; the end of an episode has none."""
-    images = {n: i.shape for n, i in zip(step.cameras, step.images, strict=True)}
-    return {"state": len(step.state), "action": len(step.action) or action, "images": images}
 
 
 def _with_cameras(run: Run, order: tuple[str, ...]) -> Run:

@@ -212,6 +212,19 @@ def camera_names(step: StepRecord) -> tuple[str, ...]:
     return tuple(f"camera_{number}" for number in range(len(step.images)))
 
 
+def same_robot(of: Path, step: StepRecord, known: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and cameras of the Steps so far, `known`, or of this one if it is the first.
+
+    BagError where this one, read from `of`, has others. The end of an episode has no action.
+    """
+    images = dict(zip(camera_names(step), (i.shape for i in step.images), strict=True))
+    action = len(step.action) or known.get("action", 0)
+    found = {"state": len(step.state), "action": action, "images": images}
+    if known and found != known:
+        raise BagError(f"{of}: found Steps of {found}, expected {known}: all of one robot")
+    return known or found
+
+
 def open_prior(paths: Sequence[str], images: bool) -> Iterator[StepReader]:
     """A reader for each bag at `paths`, for the learner node (rlif_learner.data.prior).
 

@@ -174,7 +174,7 @@ def test_import_files_of_different_sizes_are_refused(tmp_path: Path, cli: Cli) -
         )  # fmt: skip
     files = [tmp_path / "one.npz", tmp_path / "two.npz"]
     error = cli.fails("import", *files, "-o", tmp_path / "bag")
-    assert "two.npz: found state, action and images of (3, 1, ()), expected (2, 1, ())" in error
+    assert "two.npz: found Steps of {'state': 3, 'action': 1, 'images': {}}, expected {" in error
     assert "--one-episode: found dones" in cli.fails(
         "import", files[0], "-o", tmp_path / "bag", "--one-episode"
     )
