@@ -21,7 +21,7 @@ from rlif_bags.formats.arrays import (
 )
 from rlif_bags.formats.npz import IMAGES
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import NOT_ARRAYS, BagError
+from rlif_bags.reading.files import NOT_ARRAYS, BagError, bag_errors
 
 HDF5 = (".hdf5", ".h5")
 
@@ -52,14 +52,11 @@ class ArrayFile:
 
     def _unpack(self) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
-        try:
-            with zipfile.ZipFile(self._path) as archive:
-                for member in archive.namelist():
-                    if member.startswith(IMAGES):
-                        file = archive.extract(member, self._directory.name)
-                        found[member.removesuffix(".npy")] = np.load(file, mmap_mode="r")
-        except NOT_ARRAYS as error:
-            raise BagError(f"{self._path}: {error}") from error
+        with bag_errors(f"{self._path}", *NOT_ARRAYS), zipfile.ZipFile(self._path) as archive:
+            for member in archive.namelist():
+                if member.startswith(IMAGES):
+                    file = archive.extract(member, self._directory.name)
+                    found[member.removesuffix(".npy")] = np.load(file, mmap_mode="r")
         for name, images in found.items():
             if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
                 raise BagError(
@@ -112,11 +109,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz or HDF5 file but the images, without any code in it. BagError if none."""
     if not path.exists():
         raise BagError(f"{path}: there is no such file or dataset")
-    try:
+    with bag_errors(f"{path}: not a readable file of plain arrays", *NOT_ARRAYS):
         if path.suffix in HDF5:
             with optional("h5py").File(path, "r") as file:  # groups may lie beside the arrays
                 return {name: item[()] for name, item in file.items() if hasattr(item, "dtype")}
         with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files if not name.startswith(IMAGES)}
-    except NOT_ARRAYS as error:
-        raise BagError(f"{path}: not a readable file of plain arrays: {error}") from error

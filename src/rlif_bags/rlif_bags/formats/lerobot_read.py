@@ -34,7 +34,7 @@ from rlif_bags.formats.lerobot import (
 )
 from rlif_bags.formats.video import VideoReader
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError
+from rlif_bags.reading.files import BagError, bag_errors
 
 LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")
 
@@ -107,14 +107,13 @@ class LeRobotReader:
     ) -> None:  # fmt: skip
         self.root, self._state, self._action = root, tuple(state), action
         self._differences = differences
-        try:
+        where = f"{root}/meta/info.json: not that of a dataset"
+        with bag_errors(where, OSError, ValueError, KeyError, TypeError):
             info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
             self._features: dict[str, Any] = info["features"]
             self.rate = float(info["fps"])
             self._data, self._video = str(info["data_path"]), str(info["video_path"])
             version = str(info["codebase_version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BagError(f"{root}/meta/info.json: not that of a dataset: {error!r}") from error
         if not version.startswith("v3."):
             raise BagError(
                 f"{root}: found LeRobot's format {version}, expected v3; convert it with lerobot's "
@@ -257,11 +256,9 @@ def _images(frames: Iterator[tuple[np.ndarray, ...]], end: tuple[np.ndarray, ...
 def _read(path: Path, wanted: Callable[[str], bool]) -> Any:
     """The wanted columns of a parquet file, of which LeRobot makes none too large. BagError."""
     parquet = optional("pyarrow.parquet")
-    try:
+    with bag_errors(f"{path}: cannot be read", OSError, ValueError):  # pyarrow's are
         names = [name for name in parquet.read_schema(path).names if wanted(name)]
         return parquet.read_table(path, columns=names, partitioning=None)
-    except (OSError, ValueError) as error:  # pyarrow's are
-        raise BagError(f"{path}: cannot be read: {error}") from error
 
 
 def _picture(stored: Mapping[str, Any]) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from rlif_bags.formats.arrays import Images, Part
 from rlif_bags.formats.export import ExportReader, Run
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError, new_directory
+from rlif_bags.reading.files import BagError, bag_errors, new_directory
 
 INFOS = (
     "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",
@@ -138,10 +138,8 @@ def cameras_of(path: Path) -> tuple[str, ...]:
 
 def _episodes(path: Path, dataset: Any) -> Iterator[Any]:
     """BagError where the file ends before."""
-    try:
+    with bag_errors(f"{path}: cannot be read", OSError, KeyError, ValueError):
         yield from dataset.iterate_episodes()
-    except (OSError, KeyError, ValueError) as error:
-        raise BagError(f"{path}: cannot be read: {error}") from error
 
 
 def _flat(observations: Any, name: str = "") -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError
+from rlif_bags.reading.files import BagError, bag_errors
 
 # A key frame at every second frame and none that depends on a later one: any frame is read fast.
 _FAST = {"preset": "fast", "g": "2", "bf": "0"}
@@ -105,10 +105,8 @@ class VideoReader:
     def _open(self, path: Path) -> None:
         av = optional("av")
         self.close()
-        try:
+        with bag_errors(f"{path}: not a readable video", OSError, ValueError):
             self._container = av.open(str(path))
-        except (OSError, ValueError) as error:
-            raise BagError(f"{path}: not a readable video: {error}") from error
         self._path = path
         self._frames = (
             (float(f.pts * f.time_base), f.to_ndarray(format="rgb24")[:, :, : self._channels])

@@ -33,6 +33,15 @@ class BagError(RuntimeError):
     """A bag that cannot be read or written; the message names file and remedy."""
 
 
+@contextmanager
+def bag_errors(where: str, *kinds: type[Exception], remedy: str = "") -> Iterator[None]:
+    """What raises one of these errors is reported as a BagError, as `where: error; remedy`."""
+    try:
+        yield
+    except kinds as error:
+        raise BagError(f"{where}: {error}{remedy and '; '}{remedy}") from error
+
+
 def unpacked_message(data: bytes) -> bytes:
     """The same, or what is in it: `--compression-mode message`."""
     if data[:4] == _ZSTD_MAGIC:

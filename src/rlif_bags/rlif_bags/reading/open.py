@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +27,7 @@ from rlif_bags.reading.files import (
     STORAGE,
     ZSTD,
     BagError,
+    bag_errors,
     is_bag,
     is_finished,
     part_of,
@@ -166,16 +167,10 @@ class _Files:
         self._notes.append(f"{self._path}: {file.name} {why}{details}{hint}")
         return storage_files(copy, MCAP)
 
-    @contextmanager
-    def _room(self, copy: Path) -> Iterator[None]:
+    def _room(self, copy: Path) -> AbstractContextManager[None]:
         """BagError where there is no room for a copy."""
-        try:
-            yield
-        except OSError as error:
-            raise BagError(
-                f"{self._path}: no copy of it can be made in {copy.parent.parent}: {error}; TMPDIR "
-                "names another directory for it"
-            ) from error
+        where = f"{self._path}: no copy of it can be made in {copy.parent.parent}"
+        return bag_errors(where, OSError, remedy="TMPDIR names another directory for it")
 
 
 def with_log(file: Path, directory: Path) -> Path:
@@ -183,9 +178,7 @@ def with_log(file: Path, directory: Path) -> Path:
     for part in (file, file.with_name(f"{file.name}-wal")):
         shutil.copyfile(part, directory / part.name)  # without its mode: it is written to
     copy = directory / file.name
-    try:
-        with closing(sqlite3.connect(copy)) as database:
-            database.execute("pragma wal_checkpoint(truncate)")
-    except sqlite3.DatabaseError as error:
-        raise BagError(f"{file}: not a readable bag: {error}") from error
+    unreadable = bag_errors(f"{file}: not a readable bag", sqlite3.DatabaseError)
+    with unreadable, closing(sqlite3.connect(copy)) as database:
+        database.execute("pragma wal_checkpoint(truncate)")
     return copy

@@ -28,6 +28,7 @@ import numpy as np
 from rlif_bags.reading.files import (
     NOT_ARRAYS,
     BagError,
+    bag_errors,
     bag_name,
     new_file,
     source_files,
@@ -291,11 +292,7 @@ def read_labels(path: Path) -> Labels:
     """BagError if it is no file of labels."""
     if not path.exists():
         raise BagError(f"{path}: there are no such labels; `rlif relabel` makes them")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            about = json.loads(str(data["about"]))
-            return Labels({name: data[name] for name in COLUMNS}, about)
-    except NOT_ARRAYS as error:
-        raise BagError(
-            f"{path}: not a file of labels: {error}; delete it, and label again"
-        ) from error
+    where, remedy = f"{path}: not a file of labels", "delete it, and label again"
+    with bag_errors(where, *NOT_ARRAYS, remedy=remedy), np.load(path, allow_pickle=False) as data:
+        about = json.loads(str(data["about"]))
+        return Labels({name: data[name] for name in COLUMNS}, about)
