@@ -310,6 +310,12 @@ def _png(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def decoded(data: bytes) -> np.ndarray:
+    """uint8 [height, width, 1 or 3] of the file of an image."""
+    image = PillowImage.open(io.BytesIO(data))
+    return np.atleast_3d(np.asarray(image if image.mode == "L" else image.convert("RGB")))
+
+
 def _write_tasks(path: Path, tasks: Sequence[str]) -> None:
     """As pandas writes a frame whose index is the task: LeRobot reads it with pandas."""
     arrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
@@ -338,5 +344,4 @@ def final_images(root: Path) -> Iterator[tuple[int, str, np.ndarray]]:
     with optional("pyarrow.parquet").ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=16):
             for row in batch.to_pylist():
-                image = np.asarray(PillowImage.open(io.BytesIO(row["png"])))
-                yield row["episode_index"], row["key"], np.atleast_3d(image)
+                yield row["episode_index"], row["key"], decoded(row["png"])

@@ -9,7 +9,6 @@ observation after the last action is not there: that action has no successor, an
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from rlif_bags.formats.arrays import Images, Part
 from rlif_bags.formats.lerobot import (
@@ -30,6 +28,7 @@ from rlif_bags.formats.lerobot import (
     SCALARS,
     STATE,
     VECTORS,
+    decoded,
     final_images,
 )
 from rlif_bags.formats.video import VideoReader
@@ -238,7 +237,7 @@ class LeRobotReader:
                 path, at = self.root / relative, (first + times.reshape(-1)).tolist()
                 streams.append(self._videos[key].frames(path, at, 0.5 / self.rate))
             else:
-                streams.append(map(_picture, pictures[key]))
+                streams.append(decoded(stored["bytes"]) for stored in pictures[key])
         yield from zip(*streams, strict=True)
 
 
@@ -259,11 +258,6 @@ def _read(path: Path, wanted: Callable[[str], bool]) -> Any:
     with bag_errors(f"{path}: cannot be read", OSError, ValueError):  # pyarrow's are
         names = [name for name in parquet.read_schema(path).names if wanted(name)]
         return parquet.read_table(path, columns=names, partitioning=None)
-
-
-def _picture(stored: Mapping[str, Any]) -> np.ndarray:
-    image = PillowImage.open(io.BytesIO(stored["bytes"]))
-    return np.atleast_3d(np.asarray(image if image.mode == "L" else image.convert("RGB")))
 
 
 def _take(
