@@ -13,9 +13,10 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from rlif_bags.external.convert import external_steps
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.external.steps import ExternalSteps, external_steps
+from rlif_bags.external.steps import ExternalSteps
 from rlif_bags.relabelling.relabel import read_labels
 from rlif_learner.data.steps import StepRecord
 

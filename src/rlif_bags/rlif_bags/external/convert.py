@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.external.steps import external_steps
+from rlif_bags.external.steps import ExternalSteps
 from rlif_bags.reading.files import BagError, bag_name, source_files
+from rlif_bags.reading.open import open_bag
 from rlif_bags.step_writer import StepWriter
+from rlif_learner.data.steps import StepRecord
 
 
 def convert_bag(bag: Path, output: Path, mapping: TopicMapping) -> ConversionReport:
@@ -59,3 +62,32 @@ def _made_before(bag: Path, target: Path, beside: Path, of: dict[str, Any]) -> C
     for name in ("refused", "other_joints", "gaps"):
         values[name] = Counter(values[name])
     return ConversionReport(**{**values, "target": str(target), "resumed": True})
+
+
+def external_steps(
+    path: Path, mapping: TopicMapping, report: ConversionReport
+) -> Iterator[tuple[int, StepRecord]]:
+    """Stamps (ns) and Steps of an external recording.
+
+    BagError names topics that are not in it, and those of unknown type.
+    """
+    report.bag = str(path)
+    with open_bag(path, report.notes) as bag:
+        used = mapping.topics
+        connections = [c for c in bag.connections if c.topic in used]
+        missing = sorted(set(used) - {c.topic for c in connections} - {mapping.success})
+        if missing:
+            raise BagError(
+                f"{path}: found no topic "
+                + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
+                + f"; there are {sorted({c.topic for c in bag.connections})}"
+            )
+        if mapping.success and mapping.success not in {c.topic for c in connections}:
+            report.notes.append(
+                f"{path}: found no topic {mapping.success} (success): no episode ends in success"
+            )
+        bag.require_types(connections)
+        steps = ExternalSteps(mapping, report)
+        for connection, stamp, message in bag.decoded(connections, report.refuse):
+            yield from steps.feed(connection.topic, stamp, message)
+        yield from steps.finish()

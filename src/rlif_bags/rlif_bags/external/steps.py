@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +20,6 @@ from rlif_bags.external.control_source import ControlSource, kind_of
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.readings import Readings, header_stamp, type_name, wrong_type
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.reading.files import BagError
-from rlif_bags.reading.open import open_bag
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
 from rlif_intervention.ticks import Source as Asker
@@ -434,32 +431,3 @@ class ExternalSteps:
         self._ends += step.is_last
         self.report.episodes = self._episode
         return step
-
-
-def external_steps(
-    path: Path, mapping: TopicMapping, report: ConversionReport
-) -> Iterator[tuple[int, StepRecord]]:
-    """Stamps (ns) and Steps of an external recording.
-
-    BagError names topics that are not in it, and those of unknown type.
-    """
-    report.bag = str(path)
-    with open_bag(path, report.notes) as bag:
-        used = mapping.topics
-        connections = [c for c in bag.connections if c.topic in used]
-        missing = sorted(set(used) - {c.topic for c in connections} - {mapping.success})
-        if missing:
-            raise BagError(
-                f"{path}: found no topic "
-                + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
-                + f"; there are {sorted({c.topic for c in bag.connections})}"
-            )
-        if mapping.success and mapping.success not in {c.topic for c in connections}:
-            report.notes.append(
-                f"{path}: found no topic {mapping.success} (success): no episode ends in success"
-            )
-        bag.require_types(connections)
-        steps = ExternalSteps(mapping, report)
-        for connection, stamp, message in bag.decoded(connections, report.refuse):
-            yield from steps.feed(connection.topic, stamp, message)
-        yield from steps.finish()

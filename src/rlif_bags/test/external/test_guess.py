@@ -20,10 +20,10 @@ from external_sessions import (
 )
 from step_bags import Cli
 
+from rlif_bags.external.convert import external_steps
 from rlif_bags.external.guess import Facts, starter
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.external.steps import external_steps
 
 
 def test_starter_of_joint_commands_reads_the_bag(tmp_path: Path, cli: Cli) -> None:
