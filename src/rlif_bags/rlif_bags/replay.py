@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rosbags.highlevel import AnyReaderError
-from rosbags.typesys.store import Typestore
-
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
-from rlif_bags.reading.step_reader import step_connections
+from rlif_bags.reading.open import STEP_TYPE
+from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.step_writer import step_typestore
 from rlif_policy.images import image_names
 
@@ -81,37 +78,25 @@ def recorded_steps(
 ) -> Iterator[tuple[int, bytes, bool]]:
     """Log time (ns), the Step as bytes of the installed message, and whether it is one of evaluation.
 
-    The bytes are those recorded, or made of a Step of before it had `camera_names`. What cannot be
-    decoded is left out, with a message in `notes`. BagError if the bag's Step is any other message than
-    the installed one: its bytes would lie.
+    A Step of before it had `camera_names` gets them. What cannot be decoded is left out, with a
+    message in `notes`. BagError if the bag's Step is any other message than the installed one.
     """
     store = step_typestore()
-    notes = [] if notes is None else notes
-    with open_bag(path, notes) as reader:
-        connections = step_connections(reader, path, topic)
-        found, expected = (s.hash_rihs01(STEP_TYPE) for s in (reader.typestore, store))
-        if found != expected and _old_fields(reader.typestore) != _old_fields(store):
+    installed = store.types[STEP_TYPE]
+    reader = StepReader(path, topic, notes=[] if notes is None else notes)
+    for stamp, message in reader.messages():
+        if _old_fields(type(message)) != _old_fields(installed):
             raise BagError(
-                f"{path}: its {STEP_TYPE} is {found[:24]}…, installed is {expected[:24]}…: it was "
-                "recorded by another version; `rlif train` can read it, replay cannot"
+                f"{path}: its {STEP_TYPE} is not the installed one: it was recorded by another "
+                "version; `rlif train` can read it, replay cannot"
             )
-        for connection, stamp, data in read_messages(reader, path, connections, notes):
-            try:
-                message = reader.deserialize(data, connection.msgtype)
-            except (AnyReaderError, ValueError, IndexError) as error:
-                notes.append(f"{path}: {connection.topic} at {stamp} ns left out: {error}")
-                continue
-            current = bytes(data) if found == expected else _with_camera_names(store, message)
-            yield stamp, current, bool(getattr(message, "evaluation", False))
+        values = {name: getattr(message, name) for name in _old_fields(installed)}
+        known = hasattr(message, "camera_names")
+        names = message.camera_names if known else list(image_names(message))
+        step = installed(camera_names=names, **values)
+        yield stamp, bytes(store.serialize_cdr(step, STEP_TYPE)), bool(message.evaluation)
 
 
-def _old_fields(store: Typestore) -> list[Any]:
+def _old_fields(message: type) -> dict[str, Any]:
     """Names and types of the fields of a Step, but for `camera_names`, which was added."""
-    return [field for field in store.fielddefs[STEP_TYPE][1] if field[0] != "camera_names"]
-
-
-def _with_camera_names(store: Typestore, message: Any) -> bytes:
-    """A Step of before it had `camera_names`, as the installed message."""
-    fields = {name: getattr(message, name) for name, _ in _old_fields(store)}
-    step = store.types[STEP_TYPE](camera_names=list(image_names(message)), **fields)
-    return bytes(store.serialize_cdr(step, STEP_TYPE))
+    return {f.name: f.type for f in fields(message) if f.name != "camera_names"}

@@ -4,28 +4,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability
-from rosbags.interfaces import QosTime as Time
+from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from rlif_bags.reading.files import BagError, new_bag, refuse_existing
 from rlif_bags.reading.open import STEP_TYPE
 from rlif_bags.reading.types import add_installed
-from rlif_learner.data.steps import StepRecord
+from rlif_intervention.bag_writer import qos_profile
+from rlif_learner.data.steps import Source, StepRecord
 
 REPLAY_TOPIC = "/replay"
-_FOREVER = Time(9223372036, 854775807)
-_OFFERED = Qos(
-    QosHistory.KEEP_LAST, 1000, QosReliability.RELIABLE, QosDurability.VOLATILE,
-    _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
-)  # fmt: skip
+_PROFILE: Any = qos_profile(depth=1000)
 
 
 @functools.cache
@@ -44,41 +39,24 @@ def step_typestore() -> Typestore:
     return store
 
 
-def step_bytes(
-    store: Typestore, record: StepRecord, stamp: int, frame: str = "", cameras: Sequence[str] = ()
-) -> bytes:
-    """The Step of a record as CDR; `stamp` in ns. What a record does not hold stays empty.
-
-    cameras: names for the images, in their order; empty: they have none
-    """
+def step_bytes(store: Typestore, record: StepRecord, stamp: int) -> bytes:
+    """The Step of a record as CDR; `stamp` in ns. What a record does not hold stays empty."""
     types = store.types
     sec, nanosec = divmod(stamp, 1_000_000_000)
     time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
-
-    def header(frame_id: str) -> Any:
-        return types["std_msgs/msg/Header"](time, frame_id=frame_id)
-
-    empty = np.zeros(0, np.float32)
-    action = np.asarray(record.action, np.float32)
+    header = types["std_msgs/msg/Header"](time, frame_id="")
+    action, empty = np.asarray(record.action, np.float32), np.zeros(0, np.float32)
+    own = ("state", "action", "images", "cameras", "stamp")  # not as the message has them
     message = types[STEP_TYPE](
-        header=header(frame),
-        sequence=record.sequence,
+        **{name: value for name, value in vars(record).items() if name not in own},
+        header=header,
         tick=record.sequence,
-        episode_id=record.episode_id,
-        step_index=record.step_index,
-        is_first=record.is_first,
-        is_last=record.is_last,
-        outcome=record.outcome,
-        evaluation=record.evaluation,
         state=np.asarray(record.state, np.float32),
-        camera_names=list(cameras),
-        images=[_image(store, header(frame), image) for image in record.images],
-        source=record.source,
-        policy_action=action if record.source == 1 else empty,
-        operator_action=action if record.source == 2 else empty,
+        camera_names=list(record.cameras),
+        images=[_image(store, header, image) for image in record.images],
+        policy_action=action if record.source == Source.POLICY else empty,
+        operator_action=action if record.source == Source.OPERATOR else empty,
         executed_action=action,
-        onset=record.onset,
-        intervention_id=record.intervention_id,
         policy_version=0,
     )
     return bytes(store.serialize_cdr(message, STEP_TYPE))
@@ -111,14 +89,16 @@ class StepWriter:
     def __enter__(self) -> StepWriter:
         self._writer = self._stack.enter_context(new_bag(self._output))
         self._connection = self._writer.add_connection(
-            REPLAY_TOPIC, STEP_TYPE, typestore=self._store, offered_qos_profiles=[_OFFERED]
+            REPLAY_TOPIC,
+            STEP_TYPE,
+            typestore=self._store,
+            offered_qos_profiles=parse_qos([_PROFILE]),
         )
         return self
 
-    def write(self, record: StepRecord, stamp: int, cameras: Sequence[str] = ()) -> None:
-        """Append one Step, observed and logged at `stamp` (ns). cameras: names of its images, in
-        place of the record's own."""
-        data = step_bytes(self._store, record, stamp, cameras=cameras or record.cameras)
+    def write(self, record: StepRecord, stamp: int) -> None:
+        """Append one Step, observed and logged at `stamp` (ns)."""
+        data = step_bytes(self._store, record, stamp)
         self._writer.write(self._connection, stamp, data)
         self.count += 1
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import yaml
 
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import StepReader
-from rlif_bags.relabelling.relabel import StepDigest, labels_path, read_labels
+from rlif_bags.reading.open import open_bag
+from rlif_bags.reading.step_reader import StepReader, step_connections
+from rlif_bags.relabelling.relabel import facts_of, labels_path, read_labels
 from rlif_learner import making
 from rlif_learner.config import checked
 from rlif_learner.data.buffer import ReplayBuffer
@@ -89,8 +91,12 @@ class Data:
 
 
 def count_steps(bags: Sequence[Path], topic: str) -> int:
-    """Steps in these bags."""
-    return sum(1 for bag in bags for _ in StepReader(bag, topic, images=False).raw())
+    """Steps in these bags, at most: those that cannot be read are among them."""
+    count = 0
+    for path in bags:
+        with open_bag(path) as bag:
+            count += sum(c.msgcount for c in step_connections(bag, topic))
+    return count
 
 
 def _sizes(bag: Path, topic: str) -> tuple[int, int]:
@@ -139,34 +145,30 @@ def _load_bag(
     buffers: Sequence[ReplayBuffer],
 ) -> None:
     labels = None if data.labels is None else read_labels(labels_path(bag, data.labels))
-    count, entry, digest = 0 if labels is None else len(labels.columns["reward"]), -1, StepDigest()
-    others = f"{data.labels}: its labels are not those of the Steps of {bag}; label it again"
-    rows: list[tuple[ReplayBuffer, int, int]] = []  # buffer, row, entry of the labels
+    rows: list[list[tuple[ReplayBuffer, int]]] = []  # for each Step where it went
+    digest = hashlib.sha256()
     reader = StepReader(bag, data.topic, images=bool(buffers[0].image_shapes))
-    for entry, step in enumerate(reader):
+    for step in reader:
         before = [b.total for b in buffers]
         try:
             add(step)
         except ValueError as error:
             raise ValueError(f"{bag}: {error}") from error
-        if labels is None:
-            continue
-        digest.add(step)
-        if entry >= count:
-            raise BagError(others)
-        rows += [
-            (b, total % b.capacity, entry)
-            for b, total in zip(buffers, before, strict=True)
-            if b.total > total
-        ]
+        digest.update(facts_of(step))
+        totals = zip(buffers, before, strict=True)
+        rows.append([(b, total % b.capacity) for b, total in totals if b.total > total])
     for buffer in buffers:
         buffer.interrupt()
     if labels is not None:
-        if entry + 1 != count or labels.about.get("steps") != digest.hex:
-            raise BagError(others)
-        for buffer, row, entry in rows:
-            buffer.columns["reward"][row] = labels.columns["reward"][entry]
-            buffer.columns["terminal"][row] = np.float32(labels.columns["terminal"][entry])
+        if labels.about.get("steps") != digest.hexdigest():
+            raise BagError(
+                f"{data.labels}: its labels are not those of the Steps of {bag}; label it again"
+            )
+        rewards, terminals = labels.columns["reward"], labels.columns["terminal"]
+        for places, reward, terminal in zip(rows, rewards, terminals, strict=True):
+            for buffer, row in places:
+                buffer.columns["reward"][row] = reward
+                buffer.columns["terminal"][row] = np.float32(terminal)
     for note in reader.notes:
         report(f"note: {note}")
 

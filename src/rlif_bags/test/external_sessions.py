@@ -13,9 +13,10 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from rlif_bags.external.convert import external_steps
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.external.steps import ExternalSteps, external_steps
+from rlif_bags.external.steps import ExternalSteps
 from rlif_bags.relabelling.relabel import read_labels
 from rlif_learner.data.steps import StepRecord
 
@@ -116,7 +117,7 @@ def write_session(
     writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
         connections: dict[str, Any] = {}
-        for topic, stamp, kind, message in messages:
+        for topic, stamp, kind, message in in_order(messages):
             if topic not in connections:
                 connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
             data = STORE.serialize_cdr(message, kind)
@@ -156,11 +157,18 @@ def convert(path: Path, **changes: Any) -> tuple[list[StepRecord], ConversionRep
     return [s for _, s in external_steps(path, mapping(**changes), report)], report
 
 
-def feed(messages: list[Message], **changes: Any) -> tuple[list[StepRecord], ConversionReport]:
-    """As convert(), of messages that are in no file."""
+def in_order(messages: list[Message]) -> list[Message]:
+    return sorted(messages, key=lambda message: message[1])
+
+
+def feed(
+    messages: list[Message], as_they_are: bool = False, **changes: Any
+) -> tuple[list[StepRecord], ConversionReport]:
+    """As convert(), of messages that are in no file: in the order of time unless as they are."""
     report = ConversionReport(bag="bag")
     converter = ExternalSteps(mapping(**changes), report)
-    steps = [s for topic, stamp, _, m in messages for _, s in converter.feed(topic, stamp, m)]
+    given = messages if as_they_are else in_order(messages)
+    steps = [s for topic, stamp, _, m in given for _, s in converter.feed(topic, stamp, m)]
     return steps + [s for _, s in converter.finish()], report
 
 
@@ -217,7 +225,7 @@ def joint_session(make: Any, extra: list[Message] | None = None) -> list[Message
         else (topic, stamp, kind, m)
         for topic, stamp, kind, m in session()
     ]
-    return sorted([*messages, *(extra or [])], key=lambda m: m[1])
+    return [*messages, *(extra or [])]
 
 
 def number(kind: str, value: Any) -> tuple[str, Any]:

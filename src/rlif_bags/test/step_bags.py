@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rlif_bags.reading.open import STEP_TYPE
-from rlif_bags.reading.step_reader import EPISODE_TYPE
+from rlif_bags.reading.step_reader import EPISODE_TYPE, StepReader
 from rlif_bags.step_writer import StepWriter, step_bytes, step_typestore
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic, qos_profile
 from rlif_intervention.message_definitions import definition, type_hash
@@ -65,7 +66,8 @@ def write_bag(
     with StepWriter(path) as writer:
         for step in steps:
             stamp = 1_000_000_000 + round(step.sequence * 1e9 / rate)
-            writer.write(step, stamp, cameras if step.images else ())
+            named = replace(step, cameras=tuple(cameras)) if step.images and cameras else step
+            writer.write(named, stamp)
     return path
 
 
@@ -93,6 +95,14 @@ def rlif(name: str, *args: object) -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return int(command.run(parser.parse_args([str(w) for w in args])))
+
+
+def imported(source: Path, *options: object) -> list[StepRecord]:
+    """The Steps that `rlif import` makes of a file or dataset, in a new bag beside it."""
+    number = len(list(source.parent.glob("imported*")))
+    bag = source.parent / f"imported{number}"
+    assert rlif("import", source, "-o", bag, *options) == 0
+    return list(StepReader(bag))
 
 
 class Cli:

@@ -27,8 +27,6 @@ from rlif_bags.train import Data, OfflineConfig, load, make_trainer, read_parame
 from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.steps import Source
 
-SMALL = {"hidden": (8,), "settings": {"hidden": [8], "ensemble_size": 2, "utd": 1}}
-
 
 def test_discarded_episode_without_its_end_is_not_learned_from(tmp_path: Path, cli: Cli) -> None:
     whole = record_bag(tmp_path / "whole", make_episodes(3), [])
@@ -80,11 +78,6 @@ def test_load_buffer_is_byte_for_byte_that_of_the_live_learner(tmp_path: Path) -
         assert trainer.buffers.online.columns[name].tobytes() == column.tobytes(), name
     assert len(trainer.buffers.online) == len(live) > 0
     assert trainer.counts.lost == 1
-
-
-@pytest.fixture
-def bag(tmp_path: Path) -> Path:
-    return write_bag(tmp_path / "bag", make_episodes(2))
 
 
 def test_load_labels_replace_the_scheme(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from rlif_bags.commands.options import print_errors, reports_errors
-from rlif_bags.reading.files import BagError, find_bags, one_bag
+from rlif_bags.reading.files import BagError, bag_errors, find_bags, one_bag
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.reading.repair import repair_bag
 
@@ -46,10 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _repair(arguments: argparse.Namespace) -> int:
-    try:
+    with bag_errors(f"{arguments.output}: cannot be written", OSError):
         report = repair_bag(one_bag(arguments.bag), arguments.output, arguments.compress)
-    except OSError as error:
-        raise BagError(f"{arguments.output}: cannot be written: {error}") from error
     for line in report.lines():
         print(line)
     for topic, count in sorted(report.kept.items()):

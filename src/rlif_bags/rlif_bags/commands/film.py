@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlif_bags.commands.options import add_bags, print_notes, reports_errors
+from rlif_bags.commands.options import add_bags, add_episodes, print_notes, reports_errors
 from rlif_bags.drawing.film import Film, Take, find_takes
 from rlif_bags.drawing.film_files import write_film
 from rlif_bags.reading.files import bag_paths, refuse_inside
@@ -29,27 +29,15 @@ COUNT = 3  # episodes, where none are named
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bags(parser)
+    add_episodes(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, required=True, help="FILE.gif or FILE.mp4; it must not exist")
-    add("--episodes", type=episode_ids, default=(), help="ids: 3, or 1,4,10-12")
     add("--checkpoint", type=Path, help="of RLPD, or the folder of a run: whose critic to ask")
     add(
         "--encoder-weights", default="torchvision",
         help="of the checkpoint's frozen encoder, as the learner's encoder_weights",
     )  # fmt: skip
     add("--rate", type=float, default=0.0, help="control_rate, Hz; default: that of the Steps")
-
-
-def episode_ids(text: str) -> tuple[int, ...]:
-    """3, or 1,4,10-12. ArgumentTypeError otherwise."""
-    ids: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected ids, as in 1,4,10-12")
-        ids += range(int(first), int(last) + 1)
-    return tuple(ids)
 
 
 @reports_errors("film", CheckpointError)

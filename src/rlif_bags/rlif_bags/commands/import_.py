@@ -11,34 +11,25 @@ Rewards in the data are not used: labels come from the control source. Actions m
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from rlif_bags.commands.options import print_notes, reports_errors
-from rlif_bags.formats.arrays import (
-    Images,
-    ImportConfig,
-    columns,
-    read_arrays,
-    remarks,
-    steps_from_arrays,
-)
+from rlif_bags.formats.array_file import ArrayFile
+from rlif_bags.formats.arrays import ImportConfig, steps_from_arrays
 from rlif_bags.formats.lerobot import ACTION, STATE
 from rlif_bags.formats.lerobot_read import Differences, LeRobotReader, is_lerobot
 from rlif_bags.formats.minari import MinariReader, is_minari
-from rlif_bags.formats.npz import IMAGES, NpzImages
 from rlif_bags.reading.files import BagError, refuse_inside
+from rlif_bags.reading.step_reader import same_robot
 from rlif_bags.step_writer import StepWriter
-from rlif_learner.data.steps import Outcome, Source, StepRecord
+from rlif_learner.data.steps import Outcome, Source
 
 SOURCES = {"operator": Source.OPERATOR, "policy": Source.POLICY}
 OUTCOMES = {"success": Outcome.SUCCESS, "truncated": Outcome.TRUNCATED}
 RATE = 10.0  # Hz, where the data have none
-
-Part = tuple[Mapping[str, np.ndarray], Images | None]  # arrays of one or more episodes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,19 +89,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Origin:
-    """A file or dataset: its parts, the names of its cameras, its rate in Hz.
-
-    scaled: --action-scale was applied to its actions already
-    """
-
-    parts: Iterator[Part]
-    cameras: tuple[str, ...]
-    rate: float = RATE
-    scaled: bool = False
-
-
 def _differences(arguments: argparse.Namespace) -> Differences | None:
     if not arguments.differences:
         if arguments.gripper_range:
@@ -122,33 +100,18 @@ def _differences(arguments: argparse.Namespace) -> Differences | None:
     return Differences(arguments.action_scale, (ends[0], ends[1]) if ends else None)
 
 
-def open_origin(path: Path, arguments: argparse.Namespace) -> Origin:
+def _open(path: Path, arguments: argparse.Namespace) -> LeRobotReader | MinariReader | ArrayFile:
     """BagError where it is of no known kind."""
     if is_lerobot(path):
         state = tuple(arguments.state_key) or (STATE,)
-        reader = LeRobotReader(path, state, arguments.action_key, _differences(arguments))
-        print_notes(*reader.notes(not arguments.no_images))
-        scaled = arguments.differences
-        return Origin(iter(reader), reader.cameras, reader.fps, scaled)
+        return LeRobotReader(path, state, arguments.action_key, _differences(arguments))
     if arguments.differences:
         raise BagError(f"{path}: --differences is for LeRobot datasets, which name their actions")
     if is_minari(path):
-        dataset = MinariReader(path, arguments.state_key)
-        print_notes(*dataset.notes(not arguments.no_images))
-        return Origin(iter(dataset), dataset.cameras)
+        return MinariReader(path, arguments.state_key)
     if path.is_dir():
         raise BagError(f"{path}: found neither a LeRobot nor a Minari dataset in this directory")
-    arrays = columns(read_arrays(path))
-    print_notes(*(f"{path}: {note}" for note in remarks(arrays, arguments.one_episode)))
-    images = NpzImages(path, arrays) if path.suffix == ".npz" else None
-    if images is None or not images.cameras:
-        return Origin(iter([(arrays, None)]), ())
-    if not images.final and not arguments.no_images:
-        print_notes(
-            f"{path}: no image_rows, and so no images of what the last action of an episode led to: "
-            "that action is left out"
-        )
-    return Origin(iter([(arrays, images)]), tuple(n.removeprefix(IMAGES) for n in images.cameras))
+    return ArrayFile(path, arguments.one_episode)
 
 
 def _renamed(own: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
@@ -160,40 +123,27 @@ def _renamed(own: tuple[str, ...], given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given) or own
 
 
-Sizes = tuple[int, int, tuple[tuple[int, ...], ...]]  # of state, action, images
-
-
-def _same_sizes(step: StepRecord, expected: Sizes | None) -> Sizes:
-    """Those of the Steps so far. ValueError where this one is of another robot."""
-    images = tuple(image.shape for image in step.images)
-    action = expected[1] if step.is_last and expected is not None else len(step.action)
-    found = (len(step.state), action, images)
-    if expected is not None and found != expected:
-        raise ValueError(
-            f"found state, action and images of {found}, expected {expected} as before: one bag is "
-            "of one robot"
-        )
-    return found
-
-
 def _write_all(arguments: argparse.Namespace, config: ImportConfig, writer: StepWriter) -> int:
     """Number of episodes, which are counted through all files."""
-    episodes, stamp, sizes = 0, 0, None
+    episodes, stamp, known = 0, 0, dict[str, Any]()
+    if arguments.differences:  # --action-scale is applied with them
+        config = replace(config, action_scale=1.0)
     for path in arguments.files:
         try:
-            origin = open_origin(path, arguments)
-            period = round(1e9 / (arguments.rate or origin.rate))
-            of = replace(config, action_scale=1.0) if origin.scaled else config
-            for arrays, images in origin.parts:
-                before = episodes
-                pictures = None if arguments.no_images else images
-                cameras = () if pictures is None else _renamed(origin.cameras, arguments.cameras)
-                for step in steps_from_arrays(arrays, of, writer.count, pictures):
-                    sizes = _same_sizes(step, sizes)
+            data = _open(path, arguments)
+            print_notes(*data.notes(not arguments.no_images))
+            period = round(1e9 / (arguments.rate or data.rate or RATE))
+            for arrays, images in data:
+                before, images = episodes, None if arguments.no_images else images
+                cameras = () if images is None else _renamed(data.cameras, arguments.cameras)
+                for step in steps_from_arrays(arrays, config, writer.count, images):
                     episodes, stamp = before + step.episode_id, stamp + period
                     number = episodes if step.intervention_id else 0
-                    step = replace(step, episode_id=episodes, intervention_id=number)
-                    writer.write(step, stamp, cameras)
+                    step = replace(
+                        step, episode_id=episodes, intervention_id=number, cameras=cameras
+                    )
+                    known = same_robot(path, step, known)
+                    writer.write(step, stamp)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return episodes

@@ -23,6 +23,23 @@ def add_bags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", default="", help="of the Steps, where there are several")
 
 
+def add_episodes(parser: argparse.ArgumentParser) -> None:
+    """--episodes, as a tuple of ids; without it an empty one."""
+    parser.add_argument("--episodes", type=_ids, default=(), help="ids: 3, or 1,4,10-12")
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    """ArgumentTypeError for anything else than numbers and ranges of them."""
+    ids: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected ids, as in 1,4,10-12")
+        ids += range(int(first), int(last) + 1)
+    return tuple(ids)
+
+
 def add_scheme(parser: argparse.ArgumentParser) -> None:
     """--scheme and the parameters of a function of the user's."""
     parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")

@@ -36,7 +36,7 @@ from rlif_bags.reading.files import (
 )
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.relabelling.jobs import Job, JobResult, run_jobs
-from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, labels_path
+from rlif_bags.relabelling.relabel import Relabelling, labels_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +110,7 @@ def _print(result: JobResult) -> None:
     if result.conversion is not None:
         print("\n".join(result.conversion.lines()))
     if result.report is not None:
-        print("\n".join(report_lines(result.report)))
+        print("\n".join(result.report.lines()))
     if result.plots:
         print(f"  plots: {result.plots}")
     if result.error:
@@ -143,15 +143,3 @@ def _entries_before(path: Path) -> dict[str, dict[str, Any]]:
         return {entry["bag"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def report_lines(report: RelabelReport) -> list[str]:
-    """Before and after, for a person."""
-    return [
-        f"{report.bag}{' (done before)' if report.resumed else ''}",
-        f"  {report.episodes} episodes, {report.steps} steps, {report.transitions} transitions",
-        f"  interventions {report.interventions_before} -> {report.interventions}, negative labels "
-        f"{report.negative_before} -> {report.negative}, {report.changed} labels changed",
-        *(f"  left out, {why}: {count}" for why, count in report.skipped.items()),
-        *(f"  note: {note}" for note in report.notes),
-    ]

@@ -3,8 +3,8 @@
 
   rlif replay BAG... [--rate R | --as-fast-as-possible] [--namespace NS]
 
-Run a learner beside it. The bytes are those that were recorded. Steps wait while the learner is
-too far behind.
+Run a learner beside it. The Steps are those that were recorded; they wait while the learner is too
+far behind.
 """
 
 from __future__ import annotations

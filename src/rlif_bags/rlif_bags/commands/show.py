@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw the episodes of a bag: frames, control sources, labels, outcome.
 
-  rlif show BAG... [-o DIR] [--episodes 3 | --episodes 10-20] [--last N] [--rerun [FILE.rrd]]
+  rlif show BAG... [-o DIR] [--episodes 1,4,10-12] [--last N] [--rerun [FILE.rrd]]
 
 Writes BAG.png and BAG.html, a page that holds all it shows, of the last 20 episodes of each bag;
 of more than 50 episodes several pictures. --rerun opens the episodes in Rerun as well, where that
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rlif_bags.commands.options import (
     add_bags,
+    add_episodes,
     add_scheme,
     parse_parameters,
     print_errors,
@@ -39,9 +40,9 @@ from rlif_bags.relabelling.relabel import Relabelling, Scheme
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bags(parser)
     add_scheme(parser)
+    add_episodes(parser)
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path(), help="directory")
-    add("--episodes", type=episode_range, help="ids: 3, or 10-20")
     add(
         "--last", type=int, default=20, help="draw the last so many episodes of a bag (default: 20)"
     )
@@ -51,14 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rerun", nargs="?", const="", metavar="FILE.rrd",
         help="open the episodes in Rerun, or write them into this file",
     )  # fmt: skip
-
-
-def episode_range(text: str) -> range:
-    """3 or 10-20. ArgumentTypeError otherwise."""
-    first, _, last = text.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected an id, or two as in 10-20")
-    return range(int(first), int(last or first) + 1)
 
 
 @reports_errors("show")
@@ -87,7 +80,7 @@ def _show(bag: Path, arguments: argparse.Namespace, scheme: Scheme) -> None:
     shown: deque[EpisodeView] = deque(maxlen=arguments.last)
     count = 0
     for steps in episodes_of(reader):
-        if arguments.episodes is None or steps[0].episode_id in arguments.episodes:
+        if not arguments.episodes or steps[0].episode_id in arguments.episodes:
             shown.append(view_of(steps, scheme, arguments.frames, arguments.camera))
             count += 1
     if not shown:

@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from rlif_learner.algorithms.critics import EnsembleCritic
+from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.checkpoint import MismatchError, read_state
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.vision import of_cameras
-from rlif_policy.networks import ENCODER, Actor, PolicySpec, encoder_part
+from rlif_policy.networks import PolicySpec
 from rlif_policy.pretrained import load_frozen
 from rlif_policy.stored_actor import find_checkpoint
 
@@ -34,8 +32,7 @@ class StoredCritic:
     """Critics and image encoder of the checkpoint at `path`."""
 
     path: Path
-    actor: Actor  # of which the encoder alone is used
-    critic: EnsembleCritic
+    learner: RLPD
 
     @torch.no_grad()
     def values(self, steps: Sequence[StepRecord]) -> np.ndarray:
@@ -52,8 +49,9 @@ class StoredCritic:
         return found
 
     def _values(self, steps: Sequence[StepRecord]) -> np.ndarray:
+        spec = self.learner.spec
         try:
-            steps = [of_cameras(step, self.actor.spec.cameras) for step in steps]
+            steps = [of_cameras(step, spec.cameras) for step in steps]
         except ValueError as problem:
             raise MismatchError(f"{self.path} is of another robot: {problem}") from problem
         for step in steps:
@@ -62,13 +60,13 @@ class StoredCritic:
         actions = torch.from_numpy(np.stack([s.action for s in steps]).astype(np.float32))
         images = [
             torch.from_numpy(np.stack([s.images[camera] for s in steps]))
-            for camera in range(len(self.actor.spec.images))
+            for camera in range(len(spec.images))
         ]
-        features = self.actor.encode(states, images)
-        return self.critic(features, actions).mean(dim=0).double().numpy()
+        features = self.learner.actor.encode(states, images)
+        return self.learner.critic(features, actions).mean(dim=0).double().numpy()
 
     def _check(self, step: StepRecord) -> None:
-        spec = self.actor.spec
+        spec = self.learner.spec
         # A critic that sees nothing takes Steps with images too.
         images = tuple(image.shape for image in step.images) if spec.images else ()
         found = _sizes(len(step.state), len(step.action), images)
@@ -98,45 +96,25 @@ def load_critic(path: Path | str, encoder_weights: str = "torchvision") -> Store
     manifest, tensors = read_state(folder)
     if manifest["algorithm"] != "RLPD":
         raise NoCriticError(f"{folder} is of {manifest['algorithm']}, which has no critic")
-    spec, config = _described(manifest, folder)
-    trunk = load_frozen(spec.encoder, encoder_weights)
-    actor, critic = Actor(spec, trunk=trunk), EnsembleCritic(spec, config, torch.Generator())
-    _load(actor, critic, tensors, folder)
-    return StoredCritic(folder, actor.eval(), critic.eval())
-
-
-def _described(manifest: Mapping[str, Any], folder: Path) -> tuple[PolicySpec, RLPDConfig]:
     try:
         spec = PolicySpec.from_json(json.dumps(manifest["spec"]))
-        return spec, RLPDConfig.from_mapping(manifest["config"])
+        config = RLPDConfig.from_mapping(manifest["config"])
     except (ValueError, TypeError) as error:
         raise MismatchError(
             f"{folder} is of another version of this package, which knows other networks: {error}"
         ) from error
-
-
-def _load(
-    actor: Actor, critic: EnsembleCritic, tensors: Mapping[str, Tensor], folder: Path
-) -> None:
-    """Put the weights in, after all of them were found to fit."""
-    own = encoder_part(actor.export_state_dict()) | {"critic": critic.flat.values}
-    found = {n: t for n, t in tensors.items() if n in own} | encoder_part(tensors)
-    differences = [
-        f"{name} is {_shape(found.get(name))}, expected {_shape(own.get(name))}"
-        for name in sorted({*own, *found})
-        if _shape(found.get(name)) != _shape(own.get(name))
-    ]
-    if differences:
-        more = f"; {len(differences) - 3} more" if len(differences) > 3 else ""
+    trunk = load_frozen(spec.encoder, encoder_weights)
+    # Trained on a GPU, perhaps, whose formats this processor need not have.
+    learner = RLPD(replace(config, precision="float32"), spec, accelerate=False, trunk=trunk)
+    tensors["generator"] = learner.generator.get_state()  # nothing is drawn here
+    try:
+        learner.load_state(tensors, manifest["values"])
+    except (ValueError, KeyError) as error:
+        missing = " is missing" if isinstance(error, KeyError) else ""
         raise MismatchError(
             f"{folder} is of another network than this version builds from its spec: "
-            f"{'; '.join(differences[:3])}{more}. Train again, or use the version that wrote it"
-        )
-    with torch.no_grad():
-        critic.flat.values.copy_(found["critic"])
-    if actor.encoder is not None:
-        actor.encoder.load_exported(found, ENCODER)
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else f"{list(tensor.shape)}"
+            f"{error}{missing}. Train again, or use the version that wrote it"
+        ) from error
+    learner.actor.eval()
+    learner.critic.eval()
+    return StoredCritic(folder, learner)

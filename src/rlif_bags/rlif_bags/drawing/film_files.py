@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlif_bags.drawing.film import INK, LINE, OUTCOMES, PAPER, SOURCE_COLOURS, Film, camera_picture
+from rlif_bags.drawing.colours import INK, LINE, OUTCOMES, PAPER, SOURCE_COLOURS
+from rlif_bags.drawing.film import Film, camera_picture
 from rlif_bags.formats.video import VideoFormat, VideoWriter
 from rlif_bags.reading.files import new_file, refuse_existing
 
@@ -63,7 +64,7 @@ def _steady_frames(film: Film, tolerance: int) -> Iterator[Image.Image]:
             off = np.abs(image.astype(np.int16) - was).max(axis=2, keepdims=True)
             new[camera] = np.where(off > tolerance, image, was)
             box = film.layout.cameras[camera]
-            frame.paste(camera_picture(new[camera], box), (box.x, box.y))
+            frame.paste(camera_picture(new[camera], box.height), (box.x, box.y))
         old = new
         yield frame
 
@@ -75,7 +76,7 @@ def _palette_of(film: Film, colours: int) -> _Palette:
     pictures = []
     for take, i in (shown[n] for n in chosen):
         for box, image in zip(film.layout.cameras, take.steps[i].images, strict=True):
-            picture = camera_picture(image, box)
+            picture = camera_picture(image, box.height)
             picture.thumbnail((128, 128), Image.Resampling.NEAREST)
             pictures.append(np.asarray(picture).reshape(-1, 3))
     pixels = np.concatenate(pictures)[None]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlif_bags.drawing.show import COLOURS
+from rlif_bags.drawing.colours import NEGATIVE, SOURCE_COLOURS
 from rlif_bags.reading.files import new_directory
 from rlif_bags.reading.step_reader import StepReader, episodes_of
 from rlif_bags.relabelling.relabel import Relabelling, labels_path, read_labels
@@ -53,7 +53,7 @@ def draw_labels(
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     at = np.arange(len(steps)) + 0.5
     top.step(at, before, where="mid", color="#888888", linewidth=3, alpha=0.6, label="onset")
-    top.step(at, after, where="mid", color="#c0182b", linewidth=1.2, label="new")
+    top.step(at, after, where="mid", color=NEGATIVE, linewidth=1.2, label="new")
     top.set(ylabel="reward", ylim=(min(-1.1, 1.1 * float(after.min())), max(0.1, float(after.max()) + 0.1)))  # fmt: skip
     top.legend(loc="lower right", fontsize=8)
     changed = int((before != after).sum())
@@ -64,7 +64,7 @@ def draw_labels(
         loc="left",
     )
     with_action = [s for s in steps if not s.is_last]
-    colours = [COLOURS[Source(s.source)] for s in with_action]
+    colours = [SOURCE_COLOURS[Source(s.source)] for s in with_action]
     bottom.bar(
         np.arange(len(with_action)), 1.0, width=1.0, align="edge", color=colours, linewidth=0
     )

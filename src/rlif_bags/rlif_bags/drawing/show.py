@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from rlif_bags.drawing.colours import NEGATIVE, SOURCE_COLOURS
+from rlif_bags.reading.info import missing_in
 from rlif_bags.relabelling.relabel import Scheme
 from rlif_learner.data.labels import label_rewards
-from rlif_learner.data.steps import Outcome, Source, StepRecord, missing_before
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
-COLOURS = {Source.NONE: "#bbbbbb", Source.POLICY: "#3b6fb6", Source.OPERATOR: "#e08a1e"}
-NEGATIVE = "#c0182b"  # of a label of -1
 _PAGE = 50  # episodes in a picture
 _WIDTH, _LEGEND = 11.0, 0.4  # inches
 _HEIGHTS = {"frames": 1.4, "time": 0.7}
@@ -74,16 +75,9 @@ def view_of(
         sources=tuple(Source(s.source) for s in with_action),
         negative=tuple(np.flatnonzero(rewards < 0.0).tolist()),
         interventions=sum(s.onset for s in steps),
-        missing=sum(
-            missing_before(step, last.sequence, last.episode_id, last.step_index)
-            for last, step in zip(steps, steps[1:], strict=False)
-        ),
-        frames=tuple(_colour(seen[i]) for i in chosen),
+        missing=missing_in(steps),
+        frames=tuple(np.broadcast_to(seen[i], (*seen[i].shape[:2], 3)) for i in chosen),
     )
-
-
-def _colour(image: np.ndarray) -> np.ndarray:
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def draw_pngs(shown: Sequence[EpisodeView], path: Path) -> list[Path]:
@@ -120,11 +114,11 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
             continue
         axis.set(xlim=(0, longest), ylim=(0, 1.6))
         axis.set_title(view.caption, fontsize=8, loc="left", pad=1)
-        colours = [COLOURS[source] for source in view.sources]
+        colours = [SOURCE_COLOURS[source] for source in view.sources]
         axis.bar(range(len(colours)), 1.0, width=1.0, align="edge", color=colours, linewidth=0)
         at = [index + 0.5 for index in view.negative]
         axis.plot(at, [1.25] * len(at), "v", color=NEGATIVE, markersize=5)
-    keys = [Patch(color=c, label=s.name.lower()) for s, c in COLOURS.items()]
+    keys = [Patch(color=c, label=s.name.lower()) for s, c in SOURCE_COLOURS.items()]
     keys.append(Patch(color=NEGATIVE, label="labelled below 0"))
     figure.legend(handles=keys, loc="lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=100, metadata={"Software": None})
@@ -132,7 +126,7 @@ def draw_png(shown: Sequence[EpisodeView], path: Path) -> None:
 
 def html_page(shown: Sequence[EpisodeView], title: str) -> str:
     """A page that holds all it shows: no script, nothing from elsewhere."""
-    keys = [(source.name.lower(), colour) for source, colour in COLOURS.items()]
+    keys = [(source.name.lower(), colour) for source, colour in SOURCE_COLOURS.items()]
     keys.append(("labelled below 0", NEGATIVE))
     legend = " ".join(f'<span style="color:{c}">■</span> {name}' for name, c in keys)
     style = (
@@ -161,14 +155,14 @@ def _timeline(view: EpisodeView) -> str:
     """Steps in a row of the same control source as one rectangle each; labels as triangles above."""
     count = max(1, len(view.sources))
     parts, start = [], 0
-    for i in range(1, len(view.sources) + 1):
-        if i == len(view.sources) or view.sources[i] != view.sources[start]:
-            source = view.sources[start]
-            parts.append(
-                f'<rect x="{start}" y="8" width="{i - start}" height="18" fill="{COLOURS[source]}">'
-                f"<title>steps {start} to {i - 1}: {source.name.lower()}</title></rect>"
-            )
-            start = i
+    for source, group in groupby(view.sources):
+        stop = start + len(list(group))
+        parts.append(
+            f'<rect x="{start}" y="8" width="{stop - start}" height="18" '
+            f'fill="{SOURCE_COLOURS[source]}">'
+            f"<title>steps {start} to {stop - 1}: {source.name.lower()}</title></rect>"
+        )
+        start = stop
     parts += [
         f'<path d="M{i} 0h1l-.5 7z" fill="{NEGATIVE}"><title>step {i}</title></path>'
         for i in view.negative

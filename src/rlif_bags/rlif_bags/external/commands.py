@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rlif_bags.external.mapping import AXES, TopicMapping
+from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.readings import wrong_type
+from rlif_intervention.limits import AXES
 
 
 class OtherJointsError(ValueError):

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlif_bags.external.commands import command_values
 from rlif_bags.external.mapping import TopicMapping
-from rlif_bags.external.readings import type_name
+from rlif_bags.external.readings import type_name, wrong_type
 from rlif_intervention.devices import ButtonMemory, MotionGate
 
 
@@ -79,7 +79,7 @@ class ControlSource:
     def _pressed(self, message: Any) -> bool:
         """Whether the deadman is held; buttons that spacenav_node leaves out stay as they were."""
         if not hasattr(message, "buttons"):
-            raise ValueError(f"found a {type_name(message)}, expected a Joy")
+            raise wrong_type(message, "a Joy")
         button, found = self._rule["button"], len(message.buttons)
         self._buttons = max(self._buttons, found)
         if not found and not self._sparse:
@@ -98,9 +98,7 @@ class ControlSource:
         elif hasattr(twist, "linear"):
             values = [float(v) for p in (twist.linear, twist.angular) for v in (p.x, p.y, p.z)]
         else:
-            raise ValueError(
-                f"found a {type_name(message)}, expected a Joy or twist to take over by motion"
-            )
+            raise wrong_type(message, "a Joy or twist to take over by motion")
         wanted = self._rule.get("axes", range(len(values)))
         if missing := [axis for axis in wanted if axis >= len(values)]:
             raise ValueError(f"found {len(values)} axes, expected axes {missing}, counted from 0")

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rosbags.highlevel import AnyReader
 
-from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
+from rlif_bags.reading.bag import OpenBag
+from rlif_bags.reading.open import STEP_TYPE, open_bag
 
 POSES = ("PoseStamped", "PoseWithCovarianceStamped", "TransformStamped")
 _SOURCES = (
@@ -47,6 +47,9 @@ class Facts:
     largest: dict[str, float] = field(default_factory=dict)
 
 
+Entry = tuple[str, Any, str]  # name, value and a comment; without one the value is no guess
+
+
 def starter(types: Mapping[str, str], facts: Facts) -> str:
     """A mapping file, guessed from the types of a bag's topics; a comment marks each guess."""
 
@@ -54,31 +57,23 @@ def starter(types: Mapping[str, str], facts: Facts) -> str:
         return next((t for t in sorted(types) if types[t] in kinds), "")
 
     sources = {name: first(*kinds) for name, kinds, _ in _SOURCES if first(*kinds)}
+    features = [feature for name, _, feature in _SOURCES if name in sources]
     images = [t for t in sorted(types) if types[t] in IMAGES]
-    driver, reason = _driver(types, facts, first(JOY), first(FLAG))
-    motion, scale = _motion(first, facts)
-    content = {
-        "control_rate": 10.0,
-        "features": [feature for name, _, feature in _SOURCES if name in sources],
-        "joints": list(facts.joints),
-        "base_frame": facts.frame,
-        "sources": sources,
-        "cameras": {f"camera{i}": topic for i, topic in enumerate(images)},
-        **motion,
-        "driver": driver,
-        "release_dwell": 0.2,
-        "episode_gap": 2.0,
-    }
-    comments = {
-        "control_rate": "guess: of the robot's policy, Hz",
-        "features": "guess: those of the robot's observer",
-        "command": "guess: the topic of the commands that the robot executed",
-        "driver": reason,
-        "release_dwell": "guess: those of the robot's arbiter, and a pause between episodes, s",
-        **scale,
-    }
-    if images:
-        comments["cameras"] = "guess: the names; a policy identifies cameras by them"
+    names = "guess: the names; a policy identifies cameras by them"
+    entries: list[Entry] = [
+        ("control_rate", 10.0, "guess: of the robot's policy, Hz"),
+        ("features", features, "guess: those of the robot's observer"),
+        ("joints", list(facts.joints), ""),
+        ("base_frame", facts.frame, ""),
+        ("sources", sources, ""),
+        ("cameras", {f"camera{i}": t for i, t in enumerate(images)}, names if images else ""),
+        *_motion(first, facts),
+        ("driver", *_driver(types, facts, first(JOY), first(FLAG))),
+        ("release_dwell", 0.2, "guess: those of the robot's arbiter, and a pause between episodes, s"),
+        ("episode_gap", 2.0, ""),
+    ]  # fmt: skip
+    content = {name: value for name, value, _ in entries}
+    comments = {name: comment for name, _, comment in entries}
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=96)
     lines = []
     for line in text.splitlines():
@@ -92,7 +87,6 @@ def _driver(
     types: Mapping[str, str], facts: Facts, joy: str, flag: str
 ) -> tuple[dict[str, Any], str]:
     """Where the control source is recorded, and why that was chosen."""
-    modes = [topic for topic in sorted(types) if types[topic] in MODES]
     if joy:
         pressed = facts.pressed.get(joy, Counter())
         if not pressed:
@@ -105,56 +99,54 @@ def _driver(
     if flag:
         return {"flag": flag, "timeout": 0}, "guess: true means that the operator is in control"
     why = "guess: found no Joy and no Bool for the control source"
-    if modes:
+    if modes := [topic for topic in sorted(types) if types[topic] in MODES]:
         why += f"; perhaps {{flag: {modes[0]}, operator_values: [...]}}"
     return {"always": "operator"}, why
 
 
-def _motion(first: Any, facts: Facts) -> tuple[dict[str, Any], dict[str, str]]:
-    """Where the commands are, and how a scale was guessed."""
+def _motion(first: Any, facts: Facts) -> list[Entry]:
+    """Where the commands are, and their scale."""
+    executed = "guess: the topic of the commands that the robot executed"
     if not first(*TWISTS) and first(*JOINT_COMMANDS):
-        return {
-            "command": first(*JOINT_COMMANDS),
-            "output": "joint_velocity",
-            "axes": list(facts.commanded or facts.joints) or ["joint1"],
-            "joint_scale": 0.5,
-        }, {"joint_scale": "guess: rad/s of an action of 1; beyond it actions are clipped"}
+        axes = list(facts.commanded or facts.joints) or ["joint1"]
+        return [
+            ("command", first(*JOINT_COMMANDS), executed),
+            ("output", "joint_velocity", ""),
+            ("axes", axes, ""),
+            ("joint_scale", 0.5, "guess: rad/s of an action of 1; beyond it actions are clipped"),
+        ]
     topic = first(*TWISTS) or first(*ARRAYS)
     largest = facts.largest.get(topic, 0.0)
     why = "guess: m/s of an action of 1; beyond it actions are clipped"
     if largest:
         why = f"guess: the largest linear command in the recording, {largest:.6g} m/s"
-    scale = float(f"{largest:.6g}") or 0.1
-    return {"command": topic, "axes": ["x", "y", "z"], "linear_scale": scale}, {
-        "axes": "guess: the axes that the policy commands",
-        "linear_scale": why,
-    }
+    return [
+        ("command", topic, executed),
+        ("axes", ["x", "y", "z"], "guess: the axes that the policy commands"),
+        ("linear_scale", float(f"{largest:.6g}") or 0.1, why),
+    ]
 
 
-def starter_lines(bag: Path) -> list[str]:
+def starter_lines(path: Path) -> list[str]:
     """A mapping for a bag without Steps, as lines of YAML."""
-    with open_bag(bag) as reader:
-        types = {c.topic: c.msgtype for c in reader.connections}
+    with open_bag(path) as bag:
+        types = {c.topic: c.msgtype for c in bag.connections}
         if STEP_TYPE in types.values():
             return []
-        facts = _facts(reader, bag)
+        facts = _facts(bag)
     return ["# A mapping to start from, for --mapping:", starter(types, facts)]
 
 
-def _facts(reader: AnyReader, bag: Path) -> Facts:
-    pose = _first(reader, *_SOURCES[0][1])
+def _facts(bag: OpenBag) -> Facts:
+    pose = _first(bag, *_SOURCES[0][1])
     facts = Facts(
-        _names(_first(reader, "sensor_msgs/msg/JointState")),
-        _names(_first(reader, *JOINT_COMMANDS)),
+        _names(_first(bag, "sensor_msgs/msg/JointState")),
+        _names(_first(bag, *JOINT_COMMANDS)),
         "base" if pose is None else pose.header.frame_id,
     )
-    wanted = [c for c in reader.connections if c.msgtype in (JOY, *TWISTS)]
+    wanted = [c for c in bag.connections if c.msgtype in (JOY, *TWISTS)]
     down: dict[str, set[int]] = {}
-    for connection, _, data in read_messages(reader, bag, wanted, []) if wanted else ():
-        try:
-            message: Any = reader.deserialize(data, connection.msgtype)
-        except Exception:  # noqa: BLE001, S112 - damage: what is above reports it
-            continue
+    for connection, _, message in bag.decoded(wanted, _ignore):
         topic = connection.topic
         if connection.msgtype == JOY:
             now = {i for i, pressed in enumerate(message.buttons) if pressed}
@@ -167,16 +159,14 @@ def _facts(reader: AnyReader, bag: Path) -> Facts:
     return facts
 
 
-def _first(reader: AnyReader, *kinds: str) -> Any:
-    """The first message of these types; None where there is none, or it cannot be read."""
-    found = sorted((c for c in reader.connections if c.msgtype in kinds), key=lambda c: c.topic)
-    if not found:
-        return None
-    try:
-        connection, _, data = next(reader.messages(found[:1]))
-        return reader.deserialize(data, connection.msgtype)
-    except Exception:  # noqa: BLE001 - whatever damage makes the library raise: it is noted above
-        return None
+def _ignore(topic: str, stamp: int, reason: str) -> None:
+    """A message that cannot be decoded: the description above the mapping has it."""
+
+
+def _first(bag: OpenBag, *kinds: str) -> Any:
+    """The first message of these types; None where there is none that can be read."""
+    found = sorted((c for c in bag.connections if c.msgtype in kinds), key=lambda c: c.topic)
+    return next((message for _, _, message in bag.decoded(found[:1], _ignore)), None)
 
 
 def _names(message: Any) -> list[str]:

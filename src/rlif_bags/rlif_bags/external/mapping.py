@@ -46,7 +46,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,10 +56,10 @@ import yaml
 from rlif_intervention.devices import MotionGate
 from rlif_intervention.gripper import AXIS as GRIPPER
 from rlif_intervention.gripper import GripperConfig
+from rlif_intervention.limits import AXES, LINEAR
 from rlif_policy.features import StateLayout
 
 OUTPUTS = ("twist", "joint_velocity", "joint_trajectory")  # of the arbiter
-AXES = ("x", "y", "z", "roll", "pitch", "yaw")
 
 
 def _is_number(value: Any) -> bool:
@@ -93,6 +93,7 @@ _SIZE = Kind(lambda v: _is_index(v) and v > 0, "a whole number above 0")
 _INDEX = Kind(_is_index, "0 or a whole number above")
 _INDICES = Kind(lambda v: _is_list(v) and all(map(_is_index, v)), "indices, 0 or more")
 _VALUES = Kind(_is_list, "a list of values")
+_OUTPUT = Kind(lambda v: v in OUTPUTS, f"one of {list(OUTPUTS)}")
 _SOURCE = Kind(lambda v: v in ("operator", "policy"), "operator or policy")
 
 
@@ -102,17 +103,6 @@ def _numbers(count: int) -> Kind:
     )
 
 
-_FIELDS: Mapping[str, Kind] = {
-    **dict.fromkeys(("sources", "cameras", "rois", "depth_ranges", "gripper", "driver"), _MAPPING),
-    **dict.fromkeys(("features", "joints", "axes"), _NAMES),
-    **dict.fromkeys(("control_rate", "max_age", "linear_scale", "angular_scale", "joint_scale",
-                     "episode_gap"), _POSITIVE),
-    **dict.fromkeys(("image_width", "image_height"), _SIZE),
-    **dict.fromkeys(("max_camera_skew", "release_dwell"), _AMOUNT),
-    "command": _TOPIC,
-    "success": _OPTIONAL_TOPIC,
-    "output": Kind(lambda v: v in OUTPUTS, f"one of {list(OUTPUTS)}"),
-}  # fmt: skip
 _ENTRIES: Mapping[str, Kind] = {
     "sources": _TOPIC, "cameras": _TOPIC, "rois": _numbers(4), "depth_ranges": _numbers(2),
 }  # fmt: skip
@@ -148,6 +138,13 @@ _DRIVERS: Mapping[str, DriverKind] = {
 _WITH_TOPIC = ("joy", "motion", "flag", "policy")
 
 
+def _field(kind: Kind, default: Any = MISSING) -> Any:
+    """A field of TopicMapping, whose value must be of this kind."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"kind": kind})
+    return field(default=default, metadata={"kind": kind})
+
+
 def _check(where: str, value: Any, kind: Kind) -> None:
     if not kind.fits(value):
         raise ValueError(f"{where}: found {value!r}, expected {kind.expected}")
@@ -157,34 +154,34 @@ def _check(where: str, value: Any, kind: Kind) -> None:
 class TopicMapping:
     """See the module. ValueError names the field, what was found and what was expected."""
 
-    features: tuple[str, ...]
-    sources: Mapping[str, str]
-    command: str
-    axes: tuple[str, ...]
-    driver: Mapping[str, Any]
-    control_rate: float = 10.0
-    joints: tuple[str, ...] = ()
-    base_frame: str = "base"
-    max_age: float = 0.2
-    cameras: Mapping[str, str] = field(default_factory=dict)
-    rois: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    depth_ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    max_camera_skew: float = 0.2
-    image_width: int = 128
-    image_height: int = 128
-    output: str = "twist"
-    linear_scale: float = 0.1
-    angular_scale: float = 0.5
-    joint_scale: float = 0.5
-    gripper: Mapping[str, Any] = field(default_factory=dict)
-    gripper_threshold: float = 0.5
-    release_dwell: float = 0.2
-    episode_gap: float = 2.0
-    success: str = ""
+    features: tuple[str, ...] = _field(_NAMES)
+    sources: Mapping[str, str] = _field(_MAPPING)
+    command: str = _field(_TOPIC)
+    axes: tuple[str, ...] = _field(_NAMES)
+    driver: Mapping[str, Any] = _field(_MAPPING)
+    control_rate: float = _field(_POSITIVE, 10.0)
+    joints: tuple[str, ...] = _field(_NAMES, ())
+    base_frame: str = _field(_NAME, "base")
+    max_age: float = _field(_POSITIVE, 0.2)
+    cameras: Mapping[str, str] = _field(_MAPPING, {})
+    rois: Mapping[str, Sequence[int]] = _field(_MAPPING, {})
+    depth_ranges: Mapping[str, Sequence[float]] = _field(_MAPPING, {})
+    max_camera_skew: float = _field(_AMOUNT, 0.2)
+    image_width: int = _field(_SIZE, 128)
+    image_height: int = _field(_SIZE, 128)
+    output: str = _field(_OUTPUT, "twist")
+    linear_scale: float = _field(_POSITIVE, 0.1)
+    angular_scale: float = _field(_POSITIVE, 0.5)
+    joint_scale: float = _field(_POSITIVE, 0.5)
+    gripper: Mapping[str, Any] = _field(_MAPPING, {})
+    gripper_threshold: float = _field(_POSITIVE, 0.5)
+    release_dwell: float = _field(_AMOUNT, 0.2)
+    episode_gap: float = _field(_POSITIVE, 2.0)
+    success: str = _field(_OPTIONAL_TOPIC, "")
 
     def __post_init__(self) -> None:
-        for name, kind in _FIELDS.items():
-            _check(name, getattr(self, name), kind)
+        for entry in fields(self):
+            _check(entry.name, getattr(self, entry.name), entry.metadata["kind"])
         for name, kind in _ENTRIES.items():
             for key, value in getattr(self, name).items():
                 _check(f"{name}: {key}", value, kind)
@@ -303,7 +300,7 @@ class TopicMapping:
         if self.output != "twist":
             return np.full(len(self.motion), self.joint_scale)
         return np.array(
-            [self.linear_scale if a in AXES[:3] else self.angular_scale for a in self.motion]
+            [self.linear_scale if a in LINEAR else self.angular_scale for a in self.motion]
         )
 
     @classmethod

@@ -15,9 +15,12 @@ class ConversionReport:
     refused: messages by topic; other_joints: those that name none of the wanted joints, by topic
     gaps: ticks without a step, by what was missing; clipped: actions beyond [-1, 1]
     late: messages that were logged before the one ahead of them, by less than a tick
+    target: the bag of Steps; resumed: it was made before, of the same source and mapping
     """
 
     bag: str = ""
+    target: str = ""
+    resumed: bool = False
     steps: int = 0
     episodes: int = 0
     clipped: int = 0
@@ -48,7 +51,9 @@ class ConversionReport:
         return {k: dict(v) if isinstance(v, Counter) else v for k, v in vars(self).items()}
 
     def lines(self) -> list[str]:
+        before = " (converted before)" if self.resumed else ""
         return [
+            f"{self.bag} -> {self.target}{before}",
             f"  {self.steps} steps of {self.episodes} episodes, {self.clipped} actions clipped",
             *(f"  {n} messages of {topic} refused" for topic, n in self.refused.items()),
             *(

@@ -8,22 +8,18 @@ mean of the commands in the tick, and one command of the operator's marks the wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.highlevel import AnyReaderError
 
 from rlif_bags.external.commands import OtherJointsError, command_values, gripper_asked
 from rlif_bags.external.control_source import ControlSource, kind_of
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.readings import Readings, header_stamp, type_name, wrong_type
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.reading.files import BagError
-from rlif_bags.reading.open import open_bag, read_messages
-from rlif_bags.reading.types import require_types
 from rlif_intervention.gripper import Gripper, GripperConfig
 from rlif_intervention.interventions import InterventionConfig, InterventionTracker
 from rlif_intervention.ticks import Source as Asker
@@ -82,11 +78,20 @@ class ExternalSteps:
         self._layout = mapping.layout
         self._forget()
         self._tracker = InterventionTracker(InterventionConfig(release_dwell=mapping.release_dwell))
-        self._sources: dict[str, list[str]] = {}  # topic: what it is read as, one or more
-        for name, topic in (*mapping.sources.items(), *mapping.cameras.items()):
-            self._sources.setdefault(topic, []).append(name)
         self._period = round(1e9 / mapping.control_rate)
         self._source = ControlSource(mapping)
+        read = (*mapping.sources.items(), *mapping.cameras.items())
+        # Topic, what reads its messages (log time in ns, message), and who is told that one cannot
+        # be used. A topic may have several roles.
+        self._roles: list[tuple[str, Callable[[int, Any], None], Callable[[str], None]]] = [
+            *(
+                (t, partial(self._take_reading, name), partial(self._lose, name))
+                for name, t in read
+            ),
+            (mapping.driver_topic, self._take_source, self._source.refuse),
+            (mapping.gripper.get("topic", ""), self._take_gripper, lambda _: None),
+            (mapping.command, self._take_command, lambda _: None),
+        ]
         self._newest, self._shift = 0, 0  # ns; log time so far, and what it was set back in all
         self._command: tuple[int, np.ndarray] | None = None  # newest, with its time
         self._command_frame = ""  # of the first command that names one
@@ -97,9 +102,7 @@ class ExternalSteps:
         self._idle: list[_Tick] = []
         self._next = -1  # ns, of the next tick; below 0: no episode
         self._episode, self._index, self._sequence = 0, 0, 0
-        self._start: Pose | None = (
-            None  # of the end effector, in the first observation of the episode
-        )
+        self._start: Pose | None = None  # of the end effector, where the episode began
         self._last_onset, self._any = 0, False  # whether this episode has a Step
         self._ends = 0  # Steps without an action
 
@@ -173,56 +176,44 @@ class ExternalSteps:
 
     def _take(self, topic: str, stamp: int, message: Any) -> None:
         """Read a message as all that it is; what cannot be used is refused, once."""
-        problems = [
-            problem
-            for source in self._sources.get(topic, ())
-            if (problem := self._take_reading(source, topic, stamp, message))
-        ]
-        roles = (
-            (self.mapping.driver_topic, self._take_source),
-            (self.mapping.gripper.get("topic"), self._take_gripper),
-            (self.mapping.command, self._take_command),
-        )
-        for of, take in roles:
-            if topic != of:
+        problems: dict[str, None] = {}
+        for of, take, refuse in self._roles:
+            if of != topic:
                 continue
             try:
                 take(stamp, message)
             except OtherJointsError:
                 self.report.other_joints[topic] += 1
             except _UNUSABLE as error:
-                problems.append(_reason(error, message))
-                if of == self.mapping.driver_topic:
-                    self._source.refuse(problems[-1])
+                problem = _reason(error, message)
+                problems[problem] = None
+                refuse(problem)
         if problems:
-            text = "; ".join(dict.fromkeys(problems))  # each once
-            self.report.refuse(topic, stamp - self._shift, text)
+            self.report.refuse(topic, stamp - self._shift, "; ".join(problems))
 
-    def _take_reading(self, source: str, topic: str, stamp: int, message: Any) -> str:
-        """The message as a sample of `source`. Returns why it cannot be used; empty: it can."""
-        try:
-            if source == _JOINTS:
-                self._take_joints(topic, stamp, message)
-                return ""
-            self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
-            if source in self.mapping.cameras:
-                self._taken[source] = header_stamp(message)
-        except _UNUSABLE as error:
-            problem = _reason(error, message)
-            self._samples.refuse(source, problem)
-            return problem
-        return ""
+    def _take_reading(self, source: str, stamp: int, message: Any) -> None:
+        """The message as a sample of `source`."""
+        if source == _JOINTS:
+            self._take_joints(stamp, message)
+            return
+        self._samples.put(source, self._readings.read(source, message, stamp), 0, stamp)
+        if source in self.mapping.cameras:
+            self._taken[source] = header_stamp(message)
 
-    def _take_joints(self, topic: str, stamp: int, message: Any) -> None:
+    def _take_joints(self, stamp: int, message: Any) -> None:
         """Joint states of one or more publishers: each joint has its own age."""
         joints = self._readings.joints
-        if not self._readings.put_joints(message, stamp):
-            self.report.other_joints[topic] += 1
+        wanted = self._readings.put_joints(message, stamp)
         if missing := joints.missing():
-            self._samples.refuse(_JOINTS, missing)
-            return
-        merged = joints.merged()
-        self._samples.put(_JOINTS, merged, 0, merged.received)
+            self._lose(_JOINTS, missing)
+        else:
+            merged = joints.merged()
+            self._samples.put(_JOINTS, merged, 0, merged.received, merged.oldest)
+        if not wanted:
+            raise OtherJointsError
+
+    def _lose(self, source: str, why: str) -> None:
+        self._samples.refuse(source, why)
 
     def _take_source(self, stamp: int, message: Any) -> None:
         self._source.read(stamp, message)
@@ -313,10 +304,7 @@ class ExternalSteps:
         gaps: list[_Gap] = []
         for problem in self._samples.problems(now, now):
             why = f"{problem.source} missing, stale or refused"
-            oldest = ""
-            if problem.source == _JOINTS and problem.age is not None:
-                oldest = f"{self._readings.joints.merged().oldest}: "
-            gaps.append((self._topic_of(problem.source), why, oldest + problem.reason))
+            gaps.append((self._topic_of(problem.source), why, problem.reason))
         if apart := self._cameras_apart():
             gaps.append((", ".join(self.mapping.cameras.values()), "cameras out of step", apart))
         if gaps:
@@ -432,7 +420,7 @@ class ExternalSteps:
 
     def _step(self, observation: _Observation, **values: Any) -> StepRecord:
         step = StepRecord(
-            state=observation[0], images=observation[1],
+            state=observation[0], images=observation[1], cameras=tuple(self.mapping.cameras),
             sequence=self._sequence, episode_id=self._episode, step_index=self._index,
             is_first=self._index == 0, evaluation=False, **values,
         )  # fmt: skip
@@ -443,37 +431,3 @@ class ExternalSteps:
         self._ends += step.is_last
         self.report.episodes = self._episode
         return step
-
-
-def external_steps(
-    path: Path, mapping: TopicMapping, report: ConversionReport
-) -> Iterator[tuple[int, StepRecord]]:
-    """Stamps (ns) and Steps of an external recording.
-
-    BagError names topics that are not in it, and those of unknown type.
-    """
-    report.bag = str(path)
-    with open_bag(path, report.notes) as reader:
-        used = mapping.topics
-        connections = [c for c in reader.connections if c.topic in used]
-        missing = sorted(set(used) - {c.topic for c in connections} - {mapping.success})
-        if missing:
-            raise BagError(
-                f"{path}: found no topic "
-                + ", ".join(f"{topic} (of {used[topic]})" for topic in missing)
-                + f"; there are {sorted({c.topic for c in reader.connections})}"
-            )
-        if mapping.success and mapping.success not in {c.topic for c in connections}:
-            report.notes.append(
-                f"{path}: found no topic {mapping.success} (success): no episode ends in success"
-            )
-        require_types(reader, path, connections)
-        steps = ExternalSteps(mapping, report)
-        for connection, stamp, data in read_messages(reader, path, connections, report.notes):
-            try:
-                message = reader.deserialize(data, connection.msgtype)
-            except (AnyReaderError, ValueError, IndexError) as error:
-                report.refuse(connection.topic, stamp, f"cannot be decoded: {error}")
-                continue
-            yield from steps.feed(connection.topic, stamp, message)
-        yield from steps.finish()

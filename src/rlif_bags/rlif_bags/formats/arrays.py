@@ -12,35 +12,35 @@ episode ends where one is not the observation of the next row. Where there are, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from rlif_bags.formats.npz import IMAGES
-from rlif_bags.optional import optional
-from rlif_bags.reading.files import NOT_ARRAYS, BagError
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 TOLERANCE = 1e-6  # of actions beyond [-1, 1]
 SAME = 1e-5  # of an observation that was stored twice, relative to its size
 ENDS = ("terminals", "timeouts", "dones")  # some have one array for both
 BOUNDS = (*ENDS, "episode_ids", "step_indices", "next_observations")
-COLUMNS = ("observations", "actions", *BOUNDS, "sources", "interventions", "onsets", "outcomes",
-           "evaluations", "image_rows")  # fmt: skip
-HDF5 = (".hdf5", ".h5")
+VECTORS = ("observations", "next_observations", "actions")
+COLUMNS = (*VECTORS, *BOUNDS, "sources", "interventions", "onsets", "outcomes", "evaluations",
+           "image_rows")  # fmt: skip
 
 
-class Images(Protocol):
-    """The images that belong to arrays. final: whether the last observation of an episode has any."""
+@dataclass(frozen=True)
+class Images:
+    """The images that belong to arrays.
 
-    @property
-    def final(self) -> bool: ...
+    of: called with start and stop, gives for each of the rows one image a camera, uint8 [height,
+    width, 1 or 3]; then, if `final`, those of what came after
+    """
 
-    def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
-        """For each of the rows, one image a camera; then, if `final`, those of what came after."""
+    of: Callable[[int, int], Iterator[tuple[np.ndarray, ...]]]
+    final: bool
+
+
+Part = tuple[Mapping[str, np.ndarray], Images | None]  # arrays of one or more episodes
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,8 @@ class ImportConfig:
             raise ValueError(f"action_scale: found {self.action_scale}, expected above 0")
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz or HDF5 file but the images, without any code in it. BagError if none."""
-    if not path.exists():
-        raise BagError(f"{path}: there is no such file or dataset")
-    try:
-        if path.suffix in HDF5:
-            return _read_hdf5(path)
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files if not name.startswith(IMAGES)}
-    except NOT_ARRAYS as error:
-        raise BagError(f"{path}: not a readable file of plain arrays: {error}") from error
-
-
-def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
-    """As D4RL lays it out: arrays at the top, groups beside them."""
-    with optional("h5py").File(path, "r") as file:
-        return {name: item[()] for name, item in file.items() if hasattr(item, "dtype")}
-
-
 def steps_from_arrays(
-    arrays: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
     config: ImportConfig,
     sequence: int = 0,
     images: Images | None = None,
@@ -89,33 +70,44 @@ def steps_from_arrays(
 
     sequence: of the first Step. ValueError names the array that is wrong, and where.
     """
-    count = _check(arrays)
+    arrays = checked_arrays(given)
     _check_actions(arrays["actions"], config.action_scale)
-    for number, (start, stop) in enumerate(_episodes(arrays, count), start=1):
-        for step in _episode(arrays, config, (start, stop), number, sequence, images):
+    stops = (np.flatnonzero(marked_ends(arrays) | jumps(arrays)) + 1).tolist()
+    for number, rows in enumerate(zip([0, *stops[:-1]], stops, strict=True), start=1):
+        for step in _episode(arrays, config, rows, number, sequence, images):
             yield step
             sequence = step.sequence + 1
 
 
-def _check(arrays: Mapping[str, np.ndarray]) -> int:
-    """The number of rows."""
-    missing = sorted({"observations", "actions"} - set(arrays))
-    if missing:
-        raise ValueError(f"found no {missing}, only {sorted(arrays)}")
-    count = len(arrays["observations"])
-    for name in COLUMNS:
-        if name in arrays and len(arrays[name]) != count:
-            raise ValueError(f"{name}: found {len(arrays[name])} rows, expected {count}")
-    if count == 0:
+def checked_arrays(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of COLUMNS, with what is one number a row as [n]: some have it as [n, 1].
+
+    ValueError names an array that is missing, of another kind or size, or not finite.
+    """
+    if missing := sorted({"observations", "actions"} - set(given)):
+        raise ValueError(f"found no {missing}, only {sorted(given)}")
+    found = {name: given[name] for name in COLUMNS if name in given}
+    rows = given["observations"].shape[:1]
+    for name, array in found.items():
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"{name}: found {array.dtype}, expected real numbers")
+        if name not in VECTORS and array.ndim == 2 and array.shape[1] == 1:
+            found[name] = array = array[:, 0]
+        if array.ndim != (2 if name in VECTORS else 1):
+            form = "[rows, entries]" if name in VECTORS else "[rows]"
+            raise ValueError(f"{name}: found shape {array.shape}, expected {form}")
+        if array.shape[:1] != rows:
+            raise ValueError(f"{name}: found {len(array)} rows, expected {rows[0]}")
+        if name in VECTORS and not np.isfinite(array).all():
+            bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+            raise ValueError(f"{name}: row {bad[0]} is not finite, and {len(bad) - 1} others")
+    if rows == (0,):
         raise ValueError("observations: found no row")
-    for name in ("observations", "next_observations", "actions"):
-        if name in arrays:
-            _check_rows(name, arrays[name])
-    if "next_observations" in arrays:
-        size, expected = arrays["next_observations"].shape[1], arrays["observations"].shape[1]
-        if size != expected:
-            raise ValueError(f"next_observations: found {size} entries, expected {expected}")
-    return count
+    after = found.get("next_observations", found["observations"])
+    if after.shape != found["observations"].shape:
+        expected = found["observations"].shape[1]
+        raise ValueError(f"next_observations: found {after.shape[1]} entries, expected {expected}")
+    return found
 
 
 def _check_actions(actions: np.ndarray, scale: float) -> None:
@@ -128,23 +120,9 @@ def _check_actions(actions: np.ndarray, scale: float) -> None:
         )
 
 
-def _check_rows(name: str, array: np.ndarray) -> None:
-    if array.ndim != 2:
-        raise ValueError(f"{name}: found shape {array.shape}, expected [rows, entries]")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{name}: row {bad[0]} is not finite, and {len(bad) - 1} others")
-
-
-def _episodes(arrays: Mapping[str, np.ndarray], count: int) -> Iterator[tuple[int, int]]:
-    """Rows [start, stop) of each episode."""
-    stops = (np.flatnonzero(_marked_ends(arrays, count) | _elsewhere(arrays)) + 1).tolist()
-    return zip([0, *stops[:-1]], stops, strict=True)
-
-
-def _marked_ends(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+def marked_ends(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Rows [n] after which some array, or the end of them, ends an episode."""
-    ends = np.zeros(count, np.bool_)
+    ends = np.zeros(len(arrays["observations"]), np.bool_)
     for name in ENDS:
         if name in arrays:
             ends |= arrays[name].astype(bool)
@@ -156,64 +134,13 @@ def _marked_ends(arrays: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     return ends
 
 
-def _elsewhere(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def jumps(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """Rows [n] whose next observation is not that of the next row; none without next_observations."""
     found = np.zeros(len(arrays["observations"]), np.bool_)
     if "next_observations" in arrays:
         after, following = arrays["next_observations"][:-1], arrays["observations"][1:]
         found[:-1] = ~np.isclose(after, following, rtol=SAME, atol=1e-7).all(axis=1)
     return found
-
-
-def columns(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same, with what is one number a row as [n]: some have it as [n, 1].
-
-    ValueError names an array that is of another kind.
-    """
-    found = dict(arrays)
-    for name in set(COLUMNS) & set(found):
-        array = found[name]
-        if array.dtype.kind not in "buif":
-            raise ValueError(f"{name}: found {array.dtype}, expected real numbers")
-        if name in ("observations", "next_observations", "actions"):
-            continue
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = found[name] = array[:, 0]
-        if array.ndim != 1:
-            raise ValueError(f"{name}: found shape {array.shape}, expected [rows]")
-    return found
-
-
-def remarks(arrays: Mapping[str, np.ndarray], one_episode: bool = False) -> list[str]:
-    """Notes for the user on arrays that are to become Steps.
-
-    one_episode: all rows are one. ValueError where neither that nor anything else separates
-    episodes.
-    """
-    count = _check(arrays)
-    bounds = sorted(set(BOUNDS) & set(arrays))
-    if one_episode and bounds:
-        raise ValueError(f"--one-episode: found {', '.join(bounds)}, which separate episodes")
-    if not one_episode and not bounds:
-        raise ValueError(
-            f"found nothing that separates the episodes ({', '.join(BOUNDS)}), only "
-            f"{sorted(arrays)}; --one-episode if all rows are one"
-        )
-    notes = []
-    marked = _marked_ends(arrays, count)
-    if new := int((_elsewhere(arrays) & ~marked).sum()):
-        notes.append(
-            f"{new} rows have a next observation that is not the next row's, where nothing else "
-            "ends an episode: one ends there"
-        )
-    if "next_observations" not in arrays:
-        notes.append(
-            f"no next_observations: the last action of each of {marked.sum()} episodes leads to nothing "
-            "that is known, and is left out"
-        )
-    if unused := sorted(set(arrays) - set(COLUMNS)):
-        notes.append(f"not used: {', '.join(unused)}")
-    return notes
 
 
 def _outcome(arrays: Mapping[str, np.ndarray], config: ImportConfig, last: int) -> Outcome:

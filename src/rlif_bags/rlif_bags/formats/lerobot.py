@@ -17,7 +17,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -28,10 +28,10 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from rlif_bags.formats.export import ExportReader, Run
-from rlif_bags.formats.lerobot_stats import RunningStats, image_stats, vector_stats
+from rlif_bags.formats.lerobot_stats import Stats, add_stats, image_stats, vector_stats
 from rlif_bags.formats.video import VideoFormat, VideoWriter
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError, new_directory
+from rlif_bags.reading.files import new_directory
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -100,13 +100,14 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
     optional("pyarrow.parquet")
     with new_directory(output) as partial, ExitStack() as stack:
         runs = iter(reader)
-        first = _until_a_rate_is_known(runs)
-        if not first:
-            raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
-        rate = config.fps or rate_of(first)
-        writer = stack.enter_context(
-            _Dataset(partial, config, _whole(rate, reader.notes), first[0])
-        )
+        first: list[Run] = []  # up to one that is long enough: few Steps have no stable rate
+        for run in runs:
+            first.append(run)
+            if len(run) >= _RATE_STEPS:
+                break
+        rate = config.fps or rate_of(max(first, key=len))
+        fps = _whole(rate, reader.notes)
+        writer = stack.enter_context(closing(_Dataset(partial, config, fps, first[0])))
         checked: set[Path] = set()  # bags
         for run in chain(first, runs):
             if not config.fps and run.bag not in checked and len(run) >= _RATE_STEPS:
@@ -116,20 +117,9 @@ def write_lerobot(reader: ExportReader, output: Path, config: LeRobotConfig | No
         writer.finish()
 
 
-def _until_a_rate_is_known(runs: Iterator[Run]) -> list[Run]:
-    """The first runs, up to one that is long enough: few Steps have no stable rate."""
-    found: list[Run] = []
-    for run in runs:
-        found.append(run)
-        if len(run) >= _RATE_STEPS:
-            break
-    return found
-
-
-def rate_of(runs: Sequence[Run]) -> float:
-    """Hz, by the longest of these runs. ValueError where its stamps have none."""
-    run = max(runs, key=len)
-    gaps = np.diff([frame.stamp for frame in run.frames])
+def rate_of(run: Run) -> float:
+    """Hz. ValueError where the stamps of its Steps have none."""
+    gaps = np.diff([step.stamp for step in run.steps])
     if not (gaps > 0).all():
         raise ValueError(
             f"{run.bag}: the stamps of its Steps do not grow; give the rate with --fps"
@@ -147,7 +137,7 @@ def _whole(rate: float, notes: list[str]) -> int:
 
 def _refuse_other_rate(run: Run, expected: float) -> None:
     """A dataset has one rate."""
-    rate = rate_of([run])
+    rate = rate_of(run)
     if abs(rate - expected) > _OTHER_RATE * expected:
         raise ValueError(
             f"{run.bag}: its Steps came at {rate:.2f} Hz, those before at {expected:.2f}; a dataset "
@@ -199,7 +189,7 @@ class _Files:
         first = self.writer.count
         for image in images:
             self.writer.write(image)
-        self.size = self.writer.size()
+        self.size = self.writer.path.stat().st_size
         times = (float(number / form.fps) for number in (first, self.writer.count))
         found = {**place, **dict(zip(("from_timestamp", "to_timestamp"), times, strict=True))}
         return {f"videos/{self.key}/{name}": value for name, value in found.items()}
@@ -211,8 +201,8 @@ class _Dataset:
     def __init__(self, root: Path, config: LeRobotConfig, fps: int, run: Run) -> None:
         self.root, self.config, self.fps = root, config, fps
         self.episodes = self.frames = 0
-        self.stats = RunningStats()
-        shapes = [image.shape for image in run.frames[0].record.images]
+        self.stats: dict[str, Stats] = {}
+        shapes = [image.shape for image in run.steps[0].images]
         self.forms = {
             IMAGES + name: VideoFormat(Fraction(fps), height, width, channels, config.codec)
             for name, (height, width, channels) in zip(run.cameras, shapes, strict=True)
@@ -223,10 +213,7 @@ class _Dataset:
         self.final = _Files(root, FINAL_PATH, math.inf)
         self.videos = [_Files(root, VIDEO_PATH, VIDEO_MIB, key) for key in self.forms]
 
-    def __enter__(self) -> _Dataset:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for files in (self.data, self.meta, self.final, *self.videos):
             files.close()
 
@@ -250,13 +237,12 @@ class _Dataset:
                 episode[f"stats/{key}/{name}"] = value.tolist()
         episode |= {f"meta/episodes/{name}": at for name, at in self.meta.place().items()}
         self.meta.add_rows(arrow.Table.from_pylist([episode]))
-        self.stats.add(stats)
+        add_stats(self.stats, stats)
         self.episodes, self.frames = self.episodes + 1, self.frames + count
 
     def _columns(self, run: Run) -> dict[str, np.ndarray]:
         count, found = len(run), run.columns()
         frame = np.arange(count)
-        found |= {"observations": run.states[:-1], "next_observations": run.states[1:]}
         found |= {"dones": frame == count - 1}
         for name in ASKED:  # NaN becomes null when LeRobot merges datasets, and cannot be read then
             known = ~np.isnan(found[name]).any(axis=1)
@@ -279,15 +265,15 @@ class _Dataset:
             "splits": {"train": f"0:{self.episodes}"}, "data_path": DATA_PATH,
             "video_path": VIDEO_PATH if self.videos else None, "features": self.features,
         }  # fmt: skip
-        for name, content in (("info", info), ("stats", self.stats.result())):
-            text = json.dumps(content, indent=4)
+        for name, content in (("info", info), ("stats", self.stats)):
+            text = json.dumps(content, indent=4, default=np.ndarray.tolist)
             (self.root / f"meta/{name}.json").write_text(text, encoding="utf-8")
 
 
 def _features(run: Run, forms: Mapping[str, VideoFormat], fps: int) -> dict[str, Any]:
     """The `features` of info.json."""
     found: dict[str, Any] = {}
-    step = run.frames[0].record
+    step = run.steps[0]
     for key, name in VECTORS.items():
         size = len(step.state if name.endswith("observations") else step.action)
         names = [f"{key.rpartition('.')[2]}_{i}" for i in range(size)]
@@ -324,6 +310,12 @@ def _png(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def decoded(data: bytes) -> np.ndarray:
+    """uint8 [height, width, 1 or 3] of the file of an image."""
+    image = PillowImage.open(io.BytesIO(data))
+    return np.atleast_3d(np.asarray(image if image.mode == "L" else image.convert("RGB")))
+
+
 def _write_tasks(path: Path, tasks: Sequence[str]) -> None:
     """As pandas writes a frame whose index is the task: LeRobot reads it with pandas."""
     arrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
@@ -352,5 +344,4 @@ def final_images(root: Path) -> Iterator[tuple[int, str, np.ndarray]]:
     with optional("pyarrow.parquet").ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=16):
             for row in batch.to_pylist():
-                image = np.asarray(PillowImage.open(io.BytesIO(row["png"])))
-                yield row["episode_index"], row["key"], np.atleast_3d(image)
+                yield row["episode_index"], row["key"], decoded(row["png"])

@@ -9,18 +9,17 @@ observation after the last action is not there: that action has no successor, an
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
 
+from rlif_bags.formats.arrays import Images, Part
 from rlif_bags.formats.lerobot import (
     ACTION,
     ASKED,
@@ -29,11 +28,12 @@ from rlif_bags.formats.lerobot import (
     SCALARS,
     STATE,
     VECTORS,
+    decoded,
     final_images,
 )
 from rlif_bags.formats.video import VideoReader
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError
+from rlif_bags.reading.files import BagError, bag_errors
 
 LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")
 
@@ -92,30 +92,12 @@ def is_lerobot(path: Path) -> bool:
     return (path / "meta/info.json").exists()
 
 
-@dataclass
-class LeRobotImages:
-    """The images of one episode, read as they are asked for, each once and in order."""
-
-    frames: Iterator[tuple[np.ndarray, ...]]
-    last: tuple[np.ndarray, ...]
-
-    @property
-    def final(self) -> bool:
-        return bool(self.last)
-
-    def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
-        for _, pictures in zip(range(start, stop), self.frames, strict=False):
-            yield pictures
-        if self.final:
-            yield self.last
-
-
 class LeRobotReader:
     """Of one dataset. BagError names what is missing in it.
 
     state: the features that make up the state, in this order
     differences: take velocities out of positions
-    cameras: names, in the order of the images; fps: frames a second
+    cameras: names, in the order of the images; rate: frames a second
     """
 
     def __init__(
@@ -124,14 +106,13 @@ class LeRobotReader:
     ) -> None:  # fmt: skip
         self.root, self._state, self._action = root, tuple(state), action
         self._differences = differences
-        try:
+        where = f"{root}/meta/info.json: not that of a dataset"
+        with bag_errors(where, OSError, ValueError, KeyError, TypeError):
             info = json.loads((root / "meta/info.json").read_text(encoding="utf-8"))
             self._features: dict[str, Any] = info["features"]
-            self.fps = float(info["fps"])
+            self.rate = float(info["fps"])
             self._data, self._video = str(info["data_path"]), str(info["video_path"])
             version = str(info["codebase_version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BagError(f"{root}/meta/info.json: not that of a dataset: {error!r}") from error
         if not version.startswith("v3."):
             raise BagError(
                 f"{root}: found LeRobot's format {version}, expected v3; convert it with lerobot's "
@@ -177,7 +158,7 @@ class LeRobotReader:
     def _channels(self, key: str) -> int:
         return int((self._features[key].get("info") or {}).get("rlif.channels", 3))
 
-    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], LeRobotImages | None]]:
+    def __iter__(self) -> Iterator[Part]:
         """The arrays and images of each episode."""
         last, episodes = final_images(self.root), self._episodes()
         for number, columns in self._rows():
@@ -187,8 +168,7 @@ class LeRobotReader:
             pictures = {key: columns.pop(key) for key in self._keys if key in columns}
             ends = tuple(image for _, _, image in _take(last, episode, len(self._keys)))
             frames = self._frames(episode, self._need(columns, "timestamp"), pictures)
-            arrays = self._arrays(columns)
-            yield arrays, LeRobotImages(frames, ends) if self._keys else None
+            yield self._arrays(columns), _images(frames, ends) if self._keys else None
         for episode in episodes:
             self._check(None, None, episode)
 
@@ -239,7 +219,7 @@ class LeRobotReader:
         arrays["observations"] = np.concatenate(states, axis=1)
         arrays["actions"] = columns[self._action].reshape(count, -1)
         if self._differences is not None:
-            arrays["actions"] = self._differences.of(arrays["actions"], self._names, self.fps)
+            arrays["actions"] = self._differences.of(arrays["actions"], self._names, self.rate)
         arrays |= {name: columns[key] for key, (name, _) in SCALARS.items() if key in columns}
         return {name: array for name, array in arrays.items() if name not in LEFT_OUT}
 
@@ -255,32 +235,36 @@ class LeRobotReader:
                 )
                 relative = self._video.format(video_key=key, chunk_index=chunk, file_index=file)
                 path, at = self.root / relative, (first + times.reshape(-1)).tolist()
-                streams.append(self._videos[key].frames(path, at, 0.5 / self.fps))
+                streams.append(self._videos[key].frames(path, at, 0.5 / self.rate))
             else:
-                streams.append(map(_picture, pictures[key]))
+                streams.append(decoded(stored["bytes"]) for stored in pictures[key])
         yield from zip(*streams, strict=True)
+
+
+def _images(frames: Iterator[tuple[np.ndarray, ...]], end: tuple[np.ndarray, ...]) -> Images:
+    """Of one episode, read as they are asked for, each once and in order."""
+
+    def of(start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
+        yield from islice(frames, stop - start)
+        if end:
+            yield end
+
+    return Images(of, bool(end))
 
 
 def _read(path: Path, wanted: Callable[[str], bool]) -> Any:
     """The wanted columns of a parquet file, of which LeRobot makes none too large. BagError."""
     parquet = optional("pyarrow.parquet")
-    try:
+    with bag_errors(f"{path}: cannot be read", OSError, ValueError):  # pyarrow's are
         names = [name for name in parquet.read_schema(path).names if wanted(name)]
         return parquet.read_table(path, columns=names, partitioning=None)
-    except (OSError, ValueError) as error:  # pyarrow's are
-        raise BagError(f"{path}: cannot be read: {error}") from error
-
-
-def _picture(stored: Mapping[str, Any]) -> np.ndarray:
-    image = PillowImage.open(io.BytesIO(stored["bytes"]))
-    return np.atleast_3d(np.asarray(image if image.mode == "L" else image.convert("RGB")))
 
 
 def _take(
     last: Iterator[tuple[int, str, np.ndarray]], episode: Mapping[str, Any], count: int
 ) -> list[tuple[int, str, np.ndarray]]:
     """The final images of this episode, or none: the file is written in the order of episodes."""
-    taken = [found for _, found in zip(range(count), last, strict=False)]
+    taken = list(islice(last, count))
     if any(number != episode["episode_index"] for number, _, _ in taken):
         raise BagError(
             f"rlif/final.parquet: found the images of episode {taken[0][0]}, expected those of "

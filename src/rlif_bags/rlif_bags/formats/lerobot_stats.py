@@ -5,8 +5,7 @@ normalise with. Names, shapes and the way of joining are LeRobot's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,25 +45,13 @@ def _stats(rows: np.ndarray, count: int) -> Stats:
     return stats | dict(zip(QUANTILES, quantiles, strict=True))
 
 
-class RunningStats:
-    """Of all episodes, from those of each.
+def add_stats(total: dict[str, Stats], episode: Mapping[str, Stats]) -> None:
+    """Join those of an episode, by feature, to those of all episodes before it.
 
     Mean and deviation are those of all rows; a quantile is the outermost of the episodes' own.
     """
-
-    NAMES = ("min", "max", "mean", "std", "count", *QUANTILES)
-
-    def __init__(self) -> None:
-        self._total: dict[str, Stats] = {}
-
-    def add(self, episode: dict[str, Stats]) -> None:
-        for key, stats in episode.items():
-            total = self._total.get(key)
-            self._total[key] = dict(stats) if total is None else _join(total, stats)
-
-    def result(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {k: {n: v.tolist() for n, v in s.items()} for k, s in self._total.items()}
+    for key, stats in episode.items():
+        total[key] = _join(total[key], stats) if key in total else stats
 
 
 def _join(one: Stats, other: Stats) -> Stats:

@@ -15,15 +15,15 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rlif_bags.formats.arrays import Images, Part
 from rlif_bags.formats.export import ExportReader, Run
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError, new_directory
+from rlif_bags.reading.files import BagError, bag_errors, new_directory
 
 INFOS = (
     "policy_actions", "operator_actions", "outcomes", "sources", "interventions", "onsets",
@@ -54,15 +54,13 @@ def write_minari(reader: ExportReader, output: Path, author: str = "") -> None:
                 about = _about(output.name, reader, author)
                 storage.update_metadata({**about, CAMERAS: list(run.cameras)})
             storage.update_episodes([_buffer(run)])
-        if storage is None:
-            raise BagError("there is no transition to export: " + "; ".join(reader.lines()))
 
 
 def _new_storage(storage_of: Any, path: Path, run: Run, notes: list[str]) -> Any:
     spaces = optional("gymnasium.spaces")
-    state, action = run.states[0], run.with_action[0].record.action
+    state, action = run.states[0], run.steps[0].action
     observation = spaces.Box(-np.inf, np.inf, state.shape, np.float32)
-    images = dict(zip(run.cameras, run.frames[0].record.images, strict=True))
+    images = dict(zip(run.cameras, run.steps[0].images, strict=True))
     if images:
         boxes = {n: spaces.Box(0, 255, image.shape, np.uint8) for n, image in images.items()}
         observation = spaces.Dict({"state": observation, "images": spaces.Dict(boxes)})
@@ -138,24 +136,10 @@ def cameras_of(path: Path) -> tuple[str, ...]:
     return tuple(sorted(getattr(images, "spaces", {})))
 
 
-@dataclass(frozen=True)
-class MinariImages:
-    """The images of one episode, for `steps_from_arrays`."""
-
-    images: dict[str, np.ndarray]
-    final: bool = True
-
-    def of(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, ...]]:
-        for row in range(start, stop + 1):
-            yield tuple(images[row] for images in self.images.values())
-
-
 def _episodes(path: Path, dataset: Any) -> Iterator[Any]:
     """BagError where the file ends before."""
-    try:
+    with bag_errors(f"{path}: cannot be read", OSError, KeyError, ValueError):
         yield from dataset.iterate_episodes()
-    except (OSError, KeyError, ValueError) as error:
-        raise BagError(f"{path}: cannot be read: {error}") from error
 
 
 def _flat(observations: Any, name: str = "") -> dict[str, np.ndarray]:
@@ -176,6 +160,8 @@ class MinariReader:
     `observation`, of a goal-conditioned dataset with the `desired_goal` behind it
     cameras: names, in the order of the images
     """
+
+    rate = None  # Hz
 
     def __init__(self, path: Path, state: Sequence[str] = ()) -> None:
         self._path = path
@@ -220,7 +206,7 @@ class MinariReader:
             found.append(f"{self._path}: not used: {', '.join(unused)}")
         return found
 
-    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], MinariImages | None]]:
+    def __iter__(self) -> Iterator[Part]:
         for episode in _episodes(self._path, self._dataset):
             entries, count = _flat(episode.observations), len(episode.actions)
             states = np.concatenate([entries[name] for name in self._state], axis=1)
@@ -233,5 +219,13 @@ class MinariReader:
             }
             infos = episode.infos if isinstance(episode.infos, dict) else {}
             arrays |= {n: infos[n][:count] for n in INFOS if isinstance(infos.get(n), np.ndarray)}
-            images = {name: entries[f"images/{name}"] for name in self.cameras}
-            yield arrays, MinariImages(images) if images else None
+            yield arrays, _images([entries[f"images/{name}"] for name in self.cameras])
+
+
+def _images(cameras: Sequence[np.ndarray]) -> Images | None:
+    """Of an episode. cameras: of each all T + 1 images."""
+    if not cameras:
+        return None
+    return Images(
+        lambda start, stop: zip(*(c[start : stop + 1] for c in cameras), strict=True), True
+    )

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 
 from rlif_bags.optional import optional
-from rlif_bags.reading.files import BagError
+from rlif_bags.reading.files import BagError, bag_errors
 
-CODECS = ("h264", "lossless")
 # A key frame at every second frame and none that depends on a later one: any frame is read fast.
-_OPTIONS = {
-    "h264": {"crf": "18", "preset": "fast", "g": "2", "bf": "0"},
-    "lossless": {"qp": "0", "preset": "fast", "g": "2", "bf": "0"},
+_FAST = {"preset": "fast", "g": "2", "bf": "0"}
+_ENCODERS = {
+    "h264": ("libx264", {"crf": "18", **_FAST}),
+    "lossless": ("libx264rgb", {"qp": "0", **_FAST}),
 }
+CODECS = tuple(_ENCODERS)
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,6 @@ class VideoFormat:
     width: int
     channels: int
     codec: str = "h264"
-
-    @property
-    def encoder(self) -> str:
-        return "libx264rgb" if self.codec == "lossless" else "libx264"
 
     @property
     def pixels(self) -> str:
@@ -57,28 +54,23 @@ class VideoWriter:
         self._av = optional("av")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = self._av.open(str(path), "w")
+        encoder, options = _ENCODERS[form.codec]
         try:
-            stream = self._container.add_stream(
-                form.encoder, rate=form.fps, options=_OPTIONS[form.codec]
-            )
+            stream = self._container.add_stream(encoder, rate=form.fps, options=options)
         except ValueError as error:  # of which the library's "unknown codec" is one
             self._container.close()
-            raise BagError(f"this build of av has no encoder {form.encoder}: {error}") from error
+            raise BagError(f"this build of av has no encoder {encoder}: {error}") from error
         stream.width, stream.height, stream.pix_fmt = form.width, form.height, form.pixels
         self._stream = stream
 
     def write(self, image: np.ndarray) -> None:
         """Append uint8 [height, width, 1 or 3]."""
-        rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+        rgb = np.broadcast_to(image, (*image.shape[:2], 3))
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
         frame.pts = self.count
         frame.time_base = 1 / self.form.fps
         self._container.mux(self._stream.encode(frame))
         self.count += 1
-
-    def size(self) -> int:
-        """Bytes written so far, about."""
-        return self.path.stat().st_size
 
     def close(self) -> None:
         self._container.mux(self._stream.encode(None))
@@ -113,16 +105,13 @@ class VideoReader:
     def _open(self, path: Path) -> None:
         av = optional("av")
         self.close()
-        try:
+        with bag_errors(f"{path}: not a readable video", OSError, ValueError):
             self._container = av.open(str(path))
-        except (OSError, ValueError) as error:
-            raise BagError(f"{path}: not a readable video: {error}") from error
-        self._path, self._frames = path, self._decode()
-
-    def _decode(self) -> Iterator[tuple[float, np.ndarray]]:
-        for frame in self._container.decode(video=0):
-            image = frame.to_ndarray(format="rgb24")
-            yield float(frame.pts * frame.time_base), image[:, :, : self._channels]
+        self._path = path
+        self._frames = (
+            (float(f.pts * f.time_base), f.to_ndarray(format="rgb24")[:, :, : self._channels])
+            for f in self._container.decode(video=0)
+        )
 
     def close(self) -> None:
         if self._container is not None:

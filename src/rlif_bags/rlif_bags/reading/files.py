@@ -33,6 +33,15 @@ class BagError(RuntimeError):
     """A bag that cannot be read or written; the message names file and remedy."""
 
 
+@contextmanager
+def bag_errors(where: str, *kinds: type[Exception], remedy: str = "") -> Iterator[None]:
+    """What raises one of these errors is reported as a BagError, as `where: error; remedy`."""
+    try:
+        yield
+    except kinds as error:
+        raise BagError(f"{where}: {error}{remedy and '; '}{remedy}") from error
+
+
 def unpacked_message(data: bytes) -> bytes:
     """The same, or what is in it: `--compression-mode message`."""
     if data[:4] == _ZSTD_MAGIC:
@@ -89,7 +98,9 @@ def is_bag(path: Path) -> bool:
     kinds = {file.name.removesuffix(ZSTD).rpartition(".")[2] for file in files}
     if len(kinds) != 1 or not is_one_recording(files):
         return False
-    return not any(_has_metadata(d) or files_in(d) for d in path.iterdir() if _is_visible(d))
+    # A hidden directory is what a killed process has left unfinished.
+    inner = [d for d in path.iterdir() if d.is_dir() and not d.name.startswith(".")]
+    return not any(_has_metadata(directory) or files_in(directory) for directory in inner)
 
 
 def _has_metadata(directory: Path) -> bool:
@@ -101,11 +112,6 @@ def files_in(bag: Path) -> list[Path]:
     if bag.is_dir() and not os.access(bag, os.R_OK | os.X_OK):
         return []
     return [file for kind in STORAGE for file in storage_files(bag, kind)]
-
-
-def _is_visible(path: Path) -> bool:
-    """A directory, and not the hidden one that a killed process has left unfinished."""
-    return path.is_dir() and not path.name.startswith(".")
 
 
 def bag_paths(paths: Iterable[Path | str]) -> list[Path]:

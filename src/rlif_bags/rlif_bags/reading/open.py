@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a bag and reading its messages: damage is noted, never silently dropped.
+"""Opening a bag: what is damaged or unfinished is read as far as it goes, with a note.
 
 A bag is read from its files one by one, and merged by log time. The rosbags library reads what
 metadata.yaml names instead, and refuses a bag where that is missing, damaged, older than the files,
 or names others. What it lacks for the files themselves is added here: it refuses an MCAP file
-without its end, reads one without chunks only in the order of its messages, ignores a SQLite file's
-write-ahead log, and ends at damage without an error.
+without its end, reads one without chunks only in the order of its messages, and ignores a SQLite
+file's write-ahead log.
 """
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from heapq import merge
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import zstandard
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
 
+from rlif_bags.reading.bag import OpenBag, describe_error, file_reader
 from rlif_bags.reading.files import (
     MCAP,
     ROS1,
@@ -30,22 +27,21 @@ from rlif_bags.reading.files import (
     STORAGE,
     ZSTD,
     BagError,
+    bag_errors,
     is_bag,
     is_finished,
     part_of,
     read_metadata,
     storage_files,
-    unpacked_message,
 )
 from rlif_bags.reading.repair import is_unordered, repair_bag, unpacked
-from rlif_bags.reading.types import any_reader, complete_types
 
 STEP_TYPE = "rlif_msgs/msg/Step"
 
 
 @contextmanager
-def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
-    """A reader of one bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
+def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[OpenBag]:
+    """One bag: a directory, an .mcap or .db3 file, or a ROS 1 .bag.
 
     What the library cannot read as it is, it reads through a copy in a temporary directory.
     `notes` takes messages for the user. BagError names the file and what to do.
@@ -60,15 +56,14 @@ def open_bag(path: Path, notes: list[str] | None = None) -> Iterator[AnyReader]:
         listed, count = _listed(path, noted)
         recorded = _recorded(path, listed, noted)
         readable = [whole for file in recorded for whole in files.readable(file)]
-        try:
-            reader = stack.enter_context(any_reader(readable))
-        except Exception:  # noqa: BLE001 - whatever damage makes the library raise
-            reader = stack.enter_context(any_reader(files.those_readable(readable)))
+        if not readable:
+            problems = "; ".join(files.problems) or "it has no files"
+            raise BagError(f"{path}: not a readable bag: {problems}")
+        bag = OpenBag(path, readable, noted, stack)
         named = listed == {file.name.removesuffix(ZSTD) for file in recorded}
-        if named and count < sum(c.msgcount for c in reader.connections):
+        if named and count < sum(c.msgcount for c in bag.connections):
             noted.append(f"{path}: metadata.yaml is older than the files; read from these")
-        complete_types(reader, path)
-        yield reader
+        yield bag
 
 
 def _listed(path: Path, notes: list[str]) -> tuple[set[str], int]:
@@ -110,49 +105,41 @@ def _recorded(path: Path, listed: set[str], notes: list[str]) -> list[Path]:
 
 
 class _Files:
-    """The files of the bag at `path`, or copies of them that live as long as `stack`."""
+    """The files of the bag at `path`, or copies of them that live as long as `stack`.
+
+    problems: why files cannot be read at all
+    """
 
     def __init__(self, path: Path, notes: list[str], stack: ExitStack) -> None:
         self._path, self._notes, self._stack = path, notes, stack
-        self._problems: list[str] = []
+        self.problems: list[str] = []
 
-    def readable(self, file: Path) -> Iterator[Path]:
-        """What the library can read of a file that is not damaged; nothing if none of it is whole."""
+    def readable(self, file: Path) -> list[Path]:
+        """The file, or a copy of what is whole in it; nothing if nothing is."""
         log = file.with_name(f"{file.name}-wal")
         if file.suffix == ZSTD:
             file = self._unpacked(file)
         if file.suffix == MCAP and not is_finished(file):
-            yield from self._whole(file, "was not finished, read up to there through a copy")
-        elif file.suffix == MCAP and is_unordered(file):
-            yield from self._whole(file, "not in the order of time; read through a sorted copy")
-        elif file.suffix == SQLITE and log.exists() and log.stat().st_size:
+            return self._whole(file, "was not finished, read up to there through a copy")
+        if file.suffix == MCAP and is_unordered(file):
+            return self._whole(file, "not in the order of time; read through a sorted copy")
+        if file.suffix == SQLITE and log.exists() and log.stat().st_size:
             self._notes.append(
                 f"{self._path} was not closed; read with its write-ahead log ({log.name})"
             )
-            yield with_log(file, self._temporary())
-        else:
-            yield file
-
-    def those_readable(self, files: Sequence[Path]) -> list[Path]:
-        """Those that can be read one by one, or copies of what is whole in them. BagError if none."""
-        found: list[Path] = []
-        for file in files:
-            try:
-                with any_reader([file]):
-                    found.append(file)
-            except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-                problem = _describe_error(error)
-                if file.suffix == MCAP:
-                    found += self._whole(file, f"read through a copy, for {problem}")
-                else:
-                    self._leave_out(f"{file.name}: {problem}")
-        if not found:
-            problems = "; ".join(self._problems) or "it has no files"
-            raise BagError(f"{self._path}: not a readable bag: {problems}")
-        return found
+            file = with_log(file, self._temporary())
+        try:
+            with file_reader(file):
+                return [file]
+        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
+            problem = describe_error(error)
+        if file.suffix == MCAP:
+            return self._whole(file, f"read through a copy, for {problem}")
+        self._leave_out(f"{file.name}: {problem}")
+        return []
 
     def _leave_out(self, problem: str) -> None:
-        self._problems.append(problem)
+        self.problems.append(problem)
         self._notes.append(f"{self._path}: left out, not readable: {problem}")
 
     def _temporary(self) -> Path:
@@ -166,7 +153,7 @@ class _Files:
             shutil.copyfileobj(stream, whole)
         return copy
 
-    def _whole(self, file: Path, why: str) -> Iterator[Path]:
+    def _whole(self, file: Path, why: str) -> list[Path]:
         """A copy of what is whole in an MCAP file; nothing if that is nothing."""
         copy = self._temporary() / "repaired"
         try:
@@ -174,22 +161,16 @@ class _Files:
                 report = repair_bag(file, copy)
         except BagError as error:
             self._leave_out(str(error))
-            return
+            return []
         details = f" ({'; '.join(report.lines())})" * bool(report.lines())
         hint = "; `rlif bag repair` writes a finished bag" * ("not finished" in why)
         self._notes.append(f"{self._path}: {file.name} {why}{details}{hint}")
-        yield from storage_files(copy, MCAP)
+        return storage_files(copy, MCAP)
 
-    @contextmanager
-    def _room(self, copy: Path) -> Iterator[None]:
+    def _room(self, copy: Path) -> AbstractContextManager[None]:
         """BagError where there is no room for a copy."""
-        try:
-            yield
-        except OSError as error:
-            raise BagError(
-                f"{self._path}: no copy of it can be made in {copy.parent.parent}: {error}; TMPDIR "
-                "names another directory for it"
-            ) from error
+        where = f"{self._path}: no copy of it can be made in {copy.parent.parent}"
+        return bag_errors(where, OSError, remedy="TMPDIR names another directory for it")
 
 
 def with_log(file: Path, directory: Path) -> Path:
@@ -197,50 +178,7 @@ def with_log(file: Path, directory: Path) -> Path:
     for part in (file, file.with_name(f"{file.name}-wal")):
         shutil.copyfile(part, directory / part.name)  # without its mode: it is written to
     copy = directory / file.name
-    try:
-        with closing(sqlite3.connect(copy)) as database:
-            database.execute("pragma wal_checkpoint(truncate)")
-    except sqlite3.DatabaseError as error:
-        raise BagError(f"{file}: not a readable bag: {error}") from error
+    unreadable = bag_errors(f"{file}: not a readable bag", sqlite3.DatabaseError)
+    with unreadable, closing(sqlite3.connect(copy)) as database:
+        database.execute("pragma wal_checkpoint(truncate)")
     return copy
-
-
-def read_messages(
-    reader: AnyReader, path: Path, connections: Collection[Connection], notes: list[str]
-) -> Iterator[tuple[Connection, int, bytes]]:
-    """Connection, log time (ns) and bytes of the messages, by log time.
-
-    At damage it ends; a note names the time, and how many messages should have followed.
-    """
-    found, stamp, problem = 0, 0, ""
-    messages = _by_time(connections)
-    while True:
-        try:
-            connection, stamp, packed = next(messages)
-            data = unpacked_message(packed)
-        except StopIteration:
-            break
-        except Exception as error:  # noqa: BLE001 - whatever damage makes the library raise
-            problem = _describe_error(error)
-            break
-        found += 1
-        yield connection, stamp, data
-    lost = sum(c.msgcount for c in connections) - found
-    if problem or lost > 0:
-        topics = ", ".join(sorted({c.topic for c in connections}))
-        notes.append(
-            f"{path}: {topics}: damaged after {stamp} ns ({problem or 'the index promises more'}); "
-            f"{max(0, lost)} of {found + max(0, lost)} messages cannot be read"
-        )
-
-
-def _by_time(connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
-    """Messages of several files by log time. Of equal ones that of the first file is the first,
-    which AnyReader.messages leaves to chance."""
-    files: dict[int, Any] = {id(c.owner): c.owner for c in connections}
-    streams = [f.messages([c for c in connections if c.owner is f]) for f in files.values()]
-    return merge(*streams, key=lambda message: message[1])
-
-
-def _describe_error(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,9 +48,9 @@ class RepairReport:
     """kept: messages by topic; cut: what ended each unfinished file, by its name; left_out: why
     topics cannot be copied"""
 
-    kept: dict[str, int]
-    cut: dict[str, str]
-    left_out: dict[str, str]
+    kept: Counter[str] = field(default_factory=Counter)
+    cut: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """What was cut off or left out, as lines of text."""
@@ -71,10 +71,13 @@ def unpacked(file: Path) -> Iterator[IO[bytes]]:
             yield whole
 
 
-def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
-    """Records up to the end or to where the file is cut; the latter is noted in `cut`."""
+def _whole_records(file: Path, cut: dict[str, str], chunks: bool = False) -> Iterator[McapRecord]:
+    """Records up to the end or to where the file is cut; the latter is noted in `cut`.
+
+    chunks: as they are stored, instead of the records in them
+    """
     with unpacked(file) as stream:
-        records = StreamReader(stream, validate_crcs=True).records
+        records = StreamReader(stream, validate_crcs=True, emit_chunks=chunks).records
         while True:
             try:
                 record = next(records)
@@ -90,14 +93,8 @@ def _whole_records(file: Path, cut: dict[str, str]) -> Iterator[McapRecord]:
 
 def _first_content(file: Path) -> McapRecord | None:
     """The first chunk of an MCAP file, or its first message if that is in no chunk."""
-    with unpacked(file) as stream:
-        try:
-            for record in StreamReader(stream, emit_chunks=True).records:
-                if isinstance(record, (Chunk, Message)):
-                    return record
-        except _CUT:
-            pass  # the copy reports what is wrong with it
-    return None
+    records = _whole_records(file, {}, chunks=True)
+    return next((r for r in records if isinstance(r, (Chunk, Message))), None)
 
 
 def _is_compressed(files: Sequence[Path]) -> bool:
@@ -142,46 +139,36 @@ def _definition(channel: Channel, schema: Schema | None) -> tuple[str, str]:
         raise ValueError(f"its definition cannot be read: {reason}") from error
 
 
-class _Copy:
-    """Writes channels and messages of several files into one bag."""
+def _copy_file(
+    file: Path, writer: Writer, connections: dict[tuple[str, str], Connection], report: RepairReport
+) -> None:
+    """Write the channels and messages of one file. connections: by topic and type, of all files."""
+    schemas: dict[int, Schema] = {}
+    channels: dict[int, Connection | None] = {}  # None: it cannot be copied
 
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._schemas: dict[int, Schema] = {}
-        self._connections: dict[tuple[str, str], Connection] = {}
-        self._by_channel: dict[int, Connection | None] = {}  # None: it cannot be copied
-        self.kept: Counter[str] = Counter()
-        self.left_out: dict[str, str] = {}
-
-    def begin_file(self) -> None:
-        self._schemas, self._by_channel = {}, {}
-
-    def take(self, record: McapRecord) -> None:
-        if isinstance(record, Schema):
-            self._schemas[record.id] = record
-        elif isinstance(record, Channel) and record.id not in self._by_channel:
-            self._by_channel[record.id] = self._connection(record)
-        elif isinstance(record, Message):
-            connection = self._by_channel[record.channel_id]
-            if connection is None:
-                return
-            self._writer.write(connection, record.log_time, unpacked_message(record.data))
-            self.kept[connection.topic] += 1
-
-    def _connection(self, channel: Channel) -> Connection | None:
-        schema = self._schemas.get(channel.schema_id)
+    def connect(channel: Channel) -> Connection | None:
+        schema = schemas.get(channel.schema_id)
         key = (channel.topic, "" if schema is None else schema.name)
-        if key not in self._connections:
+        if key not in connections:
             try:
                 text, digest = _definition(channel, schema)
             except ValueError as error:
-                self.left_out[channel.topic] = str(error)
+                report.left_out[channel.topic] = str(error)
                 return None
             offered: list[Qos] = parse_qos(channel.metadata.get("offered_qos_profiles", ""))
-            self._connections[key] = self._writer.add_connection(
+            connections[key] = writer.add_connection(
                 *key, msgdef=text, rihs01=digest, offered_qos_profiles=offered
             )
-        return self._connections[key]
+        return connections[key]
+
+    for record in _whole_records(file, report.cut):
+        if isinstance(record, Schema):
+            schemas[record.id] = record
+        elif isinstance(record, Channel) and record.id not in channels:
+            channels[record.id] = connect(record)
+        elif isinstance(record, Message) and (connection := channels[record.channel_id]):
+            writer.write(connection, record.log_time, unpacked_message(record.data))
+            report.kept[connection.topic] += 1
 
 
 def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairReport:
@@ -195,14 +182,10 @@ def repair_bag(source: Path, output: Path, compress: bool = False) -> RepairRepo
         raise BagError(f"{source}: found no MCAP file; only MCAP bags can be repaired")
     refuse_existing(output)
     refuse_inside([source], output)
-    cut: dict[str, str] = {}
+    report, connections = RepairReport(), dict[tuple[str, str], Connection]()
     with new_bag(output, compress or _is_compressed(files)) as writer:
-        copy = _Copy(writer)
         for file in files:
-            copy.begin_file()
-            for record in _whole_records(file, cut):
-                copy.take(record)
-        report = RepairReport(dict(copy.kept), cut, copy.left_out)
+            _copy_file(file, writer, connections, report)
         if not report.kept:
             details = "".join(f"; {line}" for line in report.lines())
             raise BagError(f"{source}: holds no whole message{details}")

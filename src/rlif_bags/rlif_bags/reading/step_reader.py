@@ -7,18 +7,17 @@ What cannot be used of a bag is left out, named with file, topic and time, and c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 
-from rlif_bags.reading.files import BagError, bag_name, bag_paths
-from rlif_bags.reading.open import STEP_TYPE, open_bag, read_messages
-from rlif_bags.reading.types import require_types
+from rlif_bags.reading.bag import OpenBag
+from rlif_bags.reading.files import BagError, bag_paths
+from rlif_bags.reading.open import STEP_TYPE, open_bag
 from rlif_learner.data.step_messages import record_from_message
 from rlif_learner.data.steps import Outcome, StepRecord
 
@@ -26,37 +25,31 @@ EPISODE_TYPE = "rlif_msgs/msg/Episode"
 _SOON = 5_000_000_000  # ns
 MAX_NOTES = 20  # of one kind; the others are counted
 
-__all__ = ["STEP_TYPE", "BagError", "StepReader", "bag_name", "bag_paths", "open_bag", "read_steps"]
 
-
-def step_connections(reader: AnyReader, path: Path, topic: str = "") -> list[Connection]:
+def step_connections(bag: OpenBag, topic: str = "") -> list[Connection]:
     """The connections of the Steps. BagError lists what is there instead."""
-    steps = [c for c in reader.connections if c.msgtype == STEP_TYPE]
+    steps = [c for c in bag.connections if c.msgtype == STEP_TYPE]
     topics = sorted({c.topic for c in steps})
     if topic:
         steps = [c for c in steps if c.topic == topic]
     if not steps:
-        there = sorted({f"{c.topic} ({c.msgtype})" for c in reader.connections})
+        there = sorted({f"{c.topic} ({c.msgtype})" for c in bag.connections})
         raise BagError(
-            f"{path}: found no Steps{f' on {topic}' if topic else ''}, only {there}. A bag of "
+            f"{bag.path}: found no Steps{f' on {topic}' if topic else ''}, only {there}. A bag of "
             "something else becomes one of Steps with `rlif relabel --mapping`"
         )
-    require_types(reader, path, steps)
+    bag.require_types(steps)
     if not topic and len(topics) > 1:
-        raise BagError(f"{path}: found Steps on {topics}; name one of them with --topic")
+        raise BagError(f"{bag.path}: found Steps on {topics}; name one of them with --topic")
     return steps
 
 
-def episode_connections(reader: AnyReader, steps: str) -> list[Connection]:
+def episode_connections(bag: OpenBag, steps: str) -> list[Connection]:
     """The connections of the Episodes that go with the Steps on the topic `steps`."""
     namespace = steps.rpartition("/")[0]
-    return [
-        c
-        for c in reader.connections
-        if c.msgtype == EPISODE_TYPE
-        and c.topic.rpartition("/")[0] == namespace
-        and c.msgtype in reader.typestore.fielddefs
-    ]
+    episodes = [c for c in bag.connections if c.msgtype == EPISODE_TYPE]
+    known = EPISODE_TYPE in bag.typestore.fielddefs
+    return [c for c in episodes if known and c.topic.rpartition("/")[0] == namespace]
 
 
 @dataclass
@@ -81,38 +74,22 @@ class StepReader:
     _doubtful: dict[int, int] = field(default_factory=dict)
     _discarded: set[int] = field(default_factory=set)  # episodes, by the newest message on each
 
-    def raw(self) -> Iterator[tuple[int, bytes]]:
-        """Log time in ns and the serialised Step, as recorded."""
-        with open_bag(self.path, self.notes) as reader:
-            connections = step_connections(reader, self.path, self.topic)
-            for _, stamp, data in read_messages(reader, self.path, connections, self.notes):
-                yield stamp, bytes(data)
-
     def messages(self) -> Iterator[tuple[int, Any]]:
         """Log time in ns and the deserialised message (of the rosbags library)."""
-        with open_bag(self.path, self.notes) as reader:
-            connections = step_connections(reader, self.path, self.topic)
+        with open_bag(self.path, self.notes) as bag:
+            connections = step_connections(bag, self.topic)
             self._topic = connections[0].topic
-            connections += episode_connections(reader, self._topic)
-            for connection, stamp, data in read_messages(
-                reader, self.path, connections, self.notes
-            ):
-                try:
-                    message: Any = reader.deserialize(data, connection.msgtype)
-                except (AnyReaderError, ValueError, IndexError) as error:
-                    self._skip("not readable", stamp, str(error), connection.topic)
-                    continue
-                if connection.msgtype == EPISODE_TYPE:
-                    self._take_episode(message)
-                else:
+            connections += episode_connections(bag, self._topic)
+            for connection, stamp, message in bag.decoded(connections, self._skip_unreadable):
+                if connection.msgtype == STEP_TYPE:
                     yield stamp, message
+                elif message.outcome == Outcome.DISCARDED:
+                    self._discarded.add(message.id)
+                else:  # episode numbers restart with their node: the newest message counts
+                    self._discarded.discard(message.id)
 
-    def _take_episode(self, episode: Any) -> None:
-        """Episode numbers restart with their node: the newest message on a number counts."""
-        if episode.outcome == Outcome.DISCARDED:
-            self._discarded.add(episode.id)
-        else:
-            self._discarded.discard(episode.id)
+    def _skip_unreadable(self, topic: str, stamp: int, reason: str) -> None:
+        self._skip("not readable", stamp, reason, topic)
 
     def __iter__(self) -> Iterator[StepRecord]:
         for record, _ in self.with_messages():
@@ -210,35 +187,21 @@ class StepReader:
             self.notes.append(f"{self.path}: more of this kind ({kind}) are counted, not named")
 
 
-def episodes_of(steps: Iterable[StepRecord]) -> Iterator[list[StepRecord]]:
+AnyStep = TypeVar("AnyStep", bound=StepRecord)
+
+
+def episodes_of(steps: Iterable[AnyStep]) -> Iterator[list[AnyStep]]:
     """Steps in groups of one episode each."""
-    return grouped_by_episode(steps, lambda step: step)
-
-
-Item = TypeVar("Item")
-
-
-def grouped_by_episode(
-    items: Iterable[Item], step_of: Callable[[Item], StepRecord]
-) -> Iterator[list[Item]]:
-    """Items that each have a Step, in groups of one episode each."""
-    group: list[Item] = []
-    for item in items:
-        step = step_of(item)
-        if group:
-            last = step_of(group[-1])
-            if last.is_last or step.is_first or step.episode_id != last.episode_id:
-                yield group
-                group = []
-        group.append(item)
+    group: list[AnyStep] = []
+    for step in steps:
+        if group and (
+            group[-1].is_last or step.is_first or step.episode_id != group[-1].episode_id
+        ):
+            yield group
+            group = []
+        group.append(step)
     if group:
         yield group
-
-
-def observation_stamp(message: Any) -> int:
-    """ns, of the header of a Step."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def camera_names(step: StepRecord) -> tuple[str, ...]:
@@ -249,9 +212,17 @@ def camera_names(step: StepRecord) -> tuple[str, ...]:
     return tuple(f"camera_{number}" for number in range(len(step.images)))
 
 
-def read_steps(path: Path | str, topic: str = "") -> Iterator[StepRecord]:
-    """The Steps of a bag; see StepReader for what is noted about them."""
-    return iter(StepReader(Path(path), topic))
+def same_robot(of: Path, step: StepRecord, known: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and cameras of the Steps so far, `known`, or of this one if it is the first.
+
+    BagError where this one, read from `of`, has others. The end of an episode has no action.
+    """
+    images = dict(zip(camera_names(step), (i.shape for i in step.images), strict=True))
+    action = len(step.action) or known.get("action", 0)
+    found = {"state": len(step.state), "action": action, "images": images}
+    if known and found != known:
+        raise BagError(f"{of}: found Steps of {found}, expected {known}: all of one robot")
+    return known or found
 
 
 def open_prior(paths: Sequence[str], images: bool) -> Iterator[StepReader]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The definitions of a bag's messages, where rosbags asks for more than there is.
+"""The types of a bag's messages, where rosbags asks for more definitions than there are.
 
 One that cannot be read (of a service's events, of Jazzy) makes the library refuse the whole bag:
 here it costs its topic only. SQLite bags up to Humble have none at all: they are those of the
@@ -13,10 +13,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.interfaces.typing import Typesdict
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import (
     Stores,
     TypesysError,
@@ -33,6 +31,23 @@ _WITHOUT_NAME = "humble"  # bags without definitions that do not name their dist
 _IDL = "=" * 80 + "\nIDL: "  # before the name of each of several definitions
 
 
+def bag_types(connections: Collection[Connection], path: Path, ros2: bool) -> Typestore:
+    """The types of these topics of the bag at `path`, as far as they can be had."""
+    types: Typesdict = {}
+    for c in connections:
+        types |= _readable_types(c.msgdef, c.msgtype, c.digest if ros2 else "")
+    missing = {c.msgtype for c in connections} - set(types)
+    if missing and ros2:
+        fallback = _common_types(path)
+        for kind in sorted(missing):
+            with suppress(ValueError, LookupError, TypesysError):
+                add_installed(fallback, kind)
+        types = {**fallback.fielddefs, **types}
+    store = get_typestore(Stores.EMPTY)
+    store.register(types)
+    return store
+
+
 def definition_types(text: str, name: str, idl: bool) -> Typesdict:
     """The types that a definition brings along. Raises what the library does where it is none."""
     if not idl:
@@ -42,83 +57,27 @@ def definition_types(text: str, name: str, idl: bool) -> Typesdict:
     return {kind: fields for one in texts for kind, fields in get_types_from_idl(one).items()}
 
 
-class TolerantReader(Reader):
-    """Reads a file whose definitions cannot all be read: those topics get none."""
-
-    _listed: list[Connection] | None = None
-
-    @property
-    def connections(self) -> list[Connection]:
-        if self._listed is None:
-            self._listed = [_without_unreadable(c) for c in super().connections]
-        return self._listed
-
-
-def any_reader(files: list[Path]) -> AnyReader:
-    """A reader of these files, not yet opened. Types that are missing: see `complete_types`."""
-    reader = AnyReader(files, default_typestore=get_typestore(Stores.EMPTY))
-    if reader.is2:
-        reader.readers = [TolerantReader(file) for file in files]
-    return reader
-
-
-def _without_unreadable(connection: Connection) -> Connection:
-    """The same without its definition, if the library would fail on that."""
-    definition = connection.msgdef
-    if definition.format == MessageDefinitionFormat.NONE:
-        return connection
-    idl = definition.format == MessageDefinitionFormat.IDL
-    if _is_readable(definition.data, connection.msgtype, idl, connection.digest):
-        return connection
-    none = MessageDefinition(MessageDefinitionFormat.NONE, "")
-    return connection._replace(msgdef=none, digest="")
-
-
 @functools.lru_cache(maxsize=256)  # many bags of the same topics are opened one after another
-def _is_readable(text: str, name: str, idl: bool, digest: str) -> bool:
-    """Whether the library can register this definition, and it has the hash `digest` (or none)."""
+def _readable_types(found: MessageDefinition, name: str, digest: str) -> Typesdict:
+    """Those of a definition with the hash `digest` (or none); none where it cannot be read."""
+    if found.format == MessageDefinitionFormat.NONE:
+        return {}
     try:
+        types = definition_types(found.data, name, found.format == MessageDefinitionFormat.IDL)
         store = get_typestore(Stores.EMPTY)
-        store.register(definition_types(text, name, idl))
-        return not digest or bool(store.hash_rihs01(name) == digest)
+        store.register(types)
+        return types if not digest or store.hash_rihs01(name) == digest else {}
     except Exception:  # noqa: BLE001 - whatever it is in a definition that makes the library raise
-        return False
+        return {}
 
 
-def require_types(reader: AnyReader, path: Path, connections: Collection[Connection]) -> None:
-    """BagError names the topics of unknown type."""
-    unknown = sorted(
-        {f"{c.topic} ({c.msgtype})" for c in connections
-         if c.msgtype not in reader.typestore.fielddefs}
-    )  # fmt: skip
-    if unknown:
-        raise BagError(
-            f"{path}: no definition of the type of {', '.join(unknown)} that can be read, in the bag "
-            "or installed; source a workspace that has it"
-        )
-
-
-def fallback_types(path: Path) -> Typestore:
+def _common_types(path: Path) -> Typestore:
     """Common messages of the distribution that recorded the bag."""
     name = _WITHOUT_NAME
     with suppress(BagError):  # the reader reports what is wrong with it
         name = read_metadata(path).get("ros_distro") or name
     known = {store.value for store in Stores}
     return get_typestore(Stores(f"ros2_{name}" if f"ros2_{name}" in known else "ros2_humble"))
-
-
-def complete_types(reader: AnyReader, path: Path) -> None:
-    """Types of topics that came without a definition, where they can be had."""
-    missing = {c.msgtype for c in reader.connections} - set(reader.typestore.fielddefs)
-    if not missing or not reader.is2:
-        return
-    store = fallback_types(path)
-    for kind in sorted(missing):
-        with suppress(ValueError, LookupError, TypesysError):  # `require_types` names the topic
-            add_installed(store, kind)
-        if kind in store.fielddefs:
-            new = {k: v for k, v in store.fielddefs.items() if k not in reader.typestore.fielddefs}
-            reader.typestore.register(new)
 
 
 def add_installed(store: Typestore, kind: str) -> None:

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlif_bags.external.convert import Conversion, convert_bag
+from rlif_bags.external.convert import convert_bag
 from rlif_bags.external.mapping import TopicMapping
+from rlif_bags.external.report import ConversionReport
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError
-from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, relabel_bag
+from rlif_bags.relabelling.relabel import Relabelling, RelabelReport, describe_raised, relabel_bag
 
 LOCAL = "local"  # in the place of an address: a cluster of this machine alone, for this run
 _CONNECT_TIMEOUT = 5.0  # s
@@ -47,7 +47,7 @@ class JobResult:
 
     bag: str
     error: str = ""
-    conversion: Conversion | None = None
+    conversion: ConversionReport | None = None
     report: RelabelReport | None = None
     plots: str = ""  # directory
 
@@ -58,7 +58,7 @@ class JobResult:
         values = {**values, "bag": self.bag}
         values |= {"error": self.error} if self.error else {}
         if self.conversion is not None:
-            values["conversion"] = self.conversion.report.entry()
+            values["conversion"] = self.conversion.entry()
         return values
 
 
@@ -69,7 +69,7 @@ def run_job(job: Job) -> JobResult:
         bag = job.bag
         if job.mapping is not None:
             conversion = convert_bag(bag, job.output, job.mapping)
-            bag = conversion.target
+            bag = Path(conversion.target)
         report = relabel_bag(bag, job.output, job.work)
         plots = ""
         if job.plots:
@@ -79,16 +79,9 @@ def run_job(job: Job) -> JobResult:
         return JobResult(str(job.bag), conversion=conversion, report=report, plots=plots)
     except Exception as error:  # noqa: BLE001 - one bag must not end the work on the others
         known = isinstance(error, (BagError, ValueError, OSError))
-        text = str(error) if known else _unexpected(error)
+        text = str(error) if known else f"unexpected {describe_raised(error)}"
         where = "" if text.startswith(f"{job.bag}: ") else f"{job.bag}: "
         return JobResult(str(job.bag), where + text, conversion)
-
-
-def _unexpected(error: Exception) -> str:
-    """With where it was raised: it is to be reported."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(last.filename).name}, line {last.lineno}"
-    return f"unexpected {type(error).__name__}: {error} ({where})"
 
 
 def run_jobs(

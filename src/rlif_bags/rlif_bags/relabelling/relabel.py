@@ -28,6 +28,7 @@ import numpy as np
 from rlif_bags.reading.files import (
     NOT_ARRAYS,
     BagError,
+    bag_errors,
     bag_name,
     new_file,
     source_files,
@@ -38,14 +39,11 @@ from rlif_learner.data.steps import Source, StepRecord, discards, follows
 
 Scheme = Callable[..., tuple[np.ndarray, np.ndarray]]
 _VERSION = 2  # of what a file of labels holds
-COLUMNS = {
-    "sequence": np.uint64,
-    "episode_id": np.uint32,
-    "step_index": np.uint32,
-    "reward": np.float32,
-    "terminal": np.bool_,
-    "transition": np.bool_,
-}
+_ROW = np.dtype(
+    [("sequence", np.uint64), ("episode_id", np.uint32), ("step_index", np.uint32),
+     ("reward", np.float32), ("terminal", np.bool_), ("transition", np.bool_)]
+)  # fmt: skip
+COLUMNS = _ROW.names or ()
 
 
 def shared_blame(steps: Sequence[StepRecord], blame_steps: int = 3) -> tuple[Any, Any]:
@@ -58,16 +56,15 @@ def shared_blame(steps: Sequence[StepRecord], blame_steps: int = 3) -> tuple[Any
     rewards, terminals = label_rewards(steps, "onset")
     shared = np.zeros_like(rewards)
     for at in np.flatnonzero(rewards < 0.0):
-        first = at
-        while first > 0 and at - first + 1 < blame_steps and _policy_before(steps, int(first)):
+        first = int(at)
+        while (
+            first > max(0, at + 1 - blame_steps)
+            and steps[first - 1].source == Source.POLICY
+            and follows(steps[first], steps[first - 1])
+        ):
             first -= 1
         shared[first : at + 1] += rewards[at] / (at - first + 1)
     return shared, terminals
-
-
-def _policy_before(steps: Sequence[StepRecord], index: int) -> bool:
-    previous = steps[index - 1]
-    return previous.source == Source.POLICY and follows(steps[index], previous)
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,17 @@ class Relabelling:
         return partial(_called, self._own(), self)
 
     def written(self) -> str:
-        """sha256 of the file with a function of the user's: edited, it makes other labels."""
-        return "" if self.scheme in SCHEMES else _sha256_of_source(self._own())
+        """sha256 of the file with a function of the user's: edited, it makes other labels.
+
+        Empty where it stands in none, such as a built-in.
+        """
+        if self.scheme in SCHEMES:
+            return ""
+        try:
+            file = inspect.getsourcefile(inspect.unwrap(self._own()))
+        except TypeError:  # an object that is called
+            file = None
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
     def _own(self) -> Scheme:
         """The user's function. ValueError if there is none, or it does not take the parameters."""
@@ -120,15 +126,6 @@ class Relabelling:
         return found
 
 
-def _sha256_of_source(function: Any) -> str:
-    """Of the file that a function stands in; empty: it stands in none."""
-    try:
-        file = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:  # a built-in, or an object that is called
-        file = None
-    return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
 def _called(
     function: Scheme, work: Relabelling, steps: Sequence[StepRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -137,11 +134,8 @@ def _called(
     try:
         returned = function(steps, **work.parameters)
     except Exception as error:  # noqa: BLE001 - the user's: it may raise anything, which is reported
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"{of} failed on episode {steps[0].episode_id}: {type(error).__name__}: {error} "
-            f"({Path(last.filename).name}, line {last.lineno})"
-        ) from error
+        failed = f"{of} failed on episode {steps[0].episode_id}"
+        raise ValueError(f"{failed}: {describe_raised(error)}") from error
     try:
         rewards, terminals = returned
         rewards, terminals = np.asarray(rewards, np.float32), np.asarray(terminals, np.bool_)
@@ -155,6 +149,12 @@ def _called(
     if not np.isfinite(rewards).all():
         raise ValueError(f"{of} returned rewards that are not finite: {rewards}")
     return rewards, terminals
+
+
+def describe_raised(error: Exception) -> str:
+    """An error that nobody expected, with where it was raised: it is to be reported."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def merge_interventions(steps: Sequence[StepRecord], dwell: int) -> list[StepRecord]:
@@ -187,37 +187,38 @@ class RelabelReport:
     resumed: bool = False
 
     def add(
-        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], rewards: np.ndarray,
-        transitions: int,
-    ) -> None:  # fmt: skip
+        self, steps: Sequence[StepRecord], used: Sequence[StepRecord], labels: np.ndarray
+    ) -> None:
         """Count an episode, whose labels were made of `used`."""
-        old = label_rewards(steps, "onset")[0]
+        old, rewards = label_rewards(steps, "onset")[0], labels["reward"]
         self.steps += len(steps)
         self.episodes += 1
-        self.transitions += transitions
+        self.transitions += int(labels["transition"].sum())
         self.interventions_before += sum(s.onset for s in steps)
         self.interventions += sum(s.onset for s in used)
         self.negative_before += int((old < 0.0).sum())
         self.negative += int((rewards < 0.0).sum())
         self.changed += int((old != rewards).sum())
 
+    def lines(self) -> list[str]:
+        """Before and after, for a person."""
+        return [
+            f"{self.bag}{' (done before)' if self.resumed else ''}",
+            f"  {self.episodes} episodes, {self.steps} steps, {self.transitions} transitions",
+            f"  interventions {self.interventions_before} -> {self.interventions}, negative labels "
+            f"{self.negative_before} -> {self.negative}, {self.changed} labels changed",
+            *(f"  left out, {why}: {count}" for why, count in self.skipped.items()),
+            *(f"  note: {note}" for note in self.notes),
+        ]
 
-class StepDigest:
-    """Of all that labels may come from: two bags number their Steps alike, and are not the same."""
 
-    def __init__(self) -> None:
-        self._sum = hashlib.sha256()
-
-    def add(self, *steps: StepRecord) -> None:
-        for step in steps:
-            facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
-                     step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
-            self._sum.update(np.asarray(facts, np.int64).tobytes())
-            self._sum.update(step.state.tobytes() + step.action.tobytes())
-
-    @property
-    def hex(self) -> str:
-        return self._sum.hexdigest()
+def facts_of(step: StepRecord) -> bytes:
+    """All that labels may come from, for a digest of a bag: two bags number their Steps alike, and are
+    not the same."""
+    facts = (step.sequence, step.episode_id, step.step_index, step.is_first, step.is_last,
+             step.outcome, step.source, step.onset, step.intervention_id, step.evaluation)  # fmt: skip
+    numbers = np.asarray(facts, np.int64)
+    return numbers.tobytes() + step.state.tobytes() + step.action.tobytes()
 
 
 def _about(bag: Path, work: Relabelling) -> dict[str, Any]:
@@ -250,43 +251,33 @@ def relabel_bag(bag: Path, output: Path, work: Relabelling) -> RelabelReport:
         if found.about["of"] != about:
             raise BagError(f"{target} holds labels of other settings; name another output")
         return RelabelReport(**{**found.about["report"], "resumed": True})
-    scheme, digest = work.function(), StepDigest()
+    scheme, digest = work.function(), hashlib.sha256()
     report = RelabelReport(str(bag), str(target))
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    parts = [np.zeros(0, _ROW)]
     reader = StepReader(bag, work.topic, images=False)
     for steps in episodes_of(reader):
         used = merge_interventions(steps, work.dwell) if work.dwell else steps
-        values = _columns(steps, *scheme(used))
-        for name, kind in COLUMNS.items():
-            parts[name].append(np.asarray(values[name], kind))
-        report.add(steps, used, values["reward"], int(np.sum(values["transition"])))
-        digest.add(*steps)
+        parts.append(_rows(steps, *scheme(used)))
+        report.add(steps, used, parts[-1])
+        digest.update(b"".join(map(facts_of, steps)))
     report.skipped, report.notes = dict(reader.skipped), reader.notes
-    columns: dict[str, Any] = {
-        name: np.concatenate([np.zeros(0, COLUMNS[name]), *arrays])
-        for name, arrays in parts.items()
-    }
-    text = json.dumps({"of": about, "report": vars(report), "steps": digest.hex})
+    rows = np.concatenate(parts)
+    text = json.dumps({"of": about, "report": vars(report), "steps": digest.hexdigest()})
+    columns: dict[str, Any] = {name: rows[name] for name in COLUMNS}
     output.mkdir(parents=True, exist_ok=True)
     with new_file(target) as unfinished, unfinished.open("wb") as stream:
         np.savez_compressed(stream, about=np.array(text), **columns)
     return report
 
 
-def _columns(
-    steps: Sequence[StepRecord], rewards: np.ndarray, terminals: np.ndarray
-) -> dict[str, Any]:
-    has_next = np.zeros(len(steps), np.bool_)
+def _rows(steps: Sequence[StepRecord], rewards: np.ndarray, terminals: np.ndarray) -> np.ndarray:
+    rows = np.zeros(len(steps), _ROW)
+    for name in ("sequence", "episode_id", "step_index"):
+        rows[name] = [getattr(step, name) for step in steps]
+    rows["reward"], rows["terminal"] = rewards, terminals
     if not discards(steps[-1]):
-        has_next[:-1] = [follows(b, a) for a, b in pairwise(steps)]
-    return {
-        "sequence": [s.sequence for s in steps],
-        "episode_id": [s.episode_id for s in steps],
-        "step_index": [s.step_index for s in steps],
-        "reward": rewards,
-        "terminal": terminals,
-        "transition": has_next,
-    }
+        rows["transition"][:-1] = [follows(b, a) for a, b in pairwise(steps)]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -301,11 +292,7 @@ def read_labels(path: Path) -> Labels:
     """BagError if it is no file of labels."""
     if not path.exists():
         raise BagError(f"{path}: there are no such labels; `rlif relabel` makes them")
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            about = json.loads(str(data["about"]))
-            return Labels({name: data[name] for name in COLUMNS}, about)
-    except NOT_ARRAYS as error:
-        raise BagError(
-            f"{path}: not a file of labels: {error}; delete it, and label again"
-        ) from error
+    where, remedy = f"{path}: not a file of labels", "delete it, and label again"
+    with bag_errors(where, *NOT_ARRAYS, remedy=remedy), np.load(path, allow_pickle=False) as data:
+        about = json.loads(str(data["about"]))
+        return Labels({name: data[name] for name in COLUMNS}, about)

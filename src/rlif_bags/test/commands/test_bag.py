@@ -53,7 +53,7 @@ def test_bag_info_and_repair_on_a_full_disk_name_the_remedy(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("rlif_bags.reading.repair._Copy.take", full)
+    monkeypatch.setattr("rlif_bags.reading.repair.Writer.write", full)
     error = cli.fails("bag", "info", bag)
     assert str(bag) in error and "TMPDIR" in error and "No space left" in error
     assert f"{tmp_path / 'new'}: cannot be written: " in cli.fails(

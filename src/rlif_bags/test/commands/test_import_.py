@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from step_bags import (
     Cli,
-    assert_equal_steps,
     demonstrations,
     export_arrays,
+    imported,
     make_episodes,
     rlif,
     write_bag,
 )
 
-from rlif_bags.formats.arrays import read_arrays
-from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.formats.array_file import read_arrays
+from rlif_bags.reading.step_reader import StepReader
 from rlif_learner.data.steps import Outcome, Source
 
 try:  # here, since its import starts `uname`, which a test without marks may not
@@ -31,8 +31,7 @@ except ImportError:
 def test_import_dones_end_episodes(tmp_path: Path) -> None:
     rows = {"observations": np.zeros((12, 3)), "actions": np.zeros((12, 2))}
     np.savez(tmp_path / "x.npz", **rows, dones=np.arange(12) % 6 == 5)
-    assert rlif("import", tmp_path / "x.npz", "-o", tmp_path / "bag") == 0
-    assert {step.episode_id for step in read_steps(tmp_path / "bag")} == {1, 2}
+    assert {step.episode_id for step in imported(tmp_path / "x.npz")} == {1, 2}
 
 
 @pytest.mark.parametrize("name", ["cut.npz", "x.npy"])
@@ -45,16 +44,11 @@ def test_import_file_without_arrays_is_refused(tmp_path: Path, cli: Cli, name: s
     )
 
 
-def test_import_too_few_camera_names_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_too_few_camera_names_are_refused(tmp_path: Path, cli: Cli) -> None:
     export_arrays(tmp_path, make_episodes(1, images=True))
     args = (tmp_path / "out.npz", "-o", tmp_path / "again", "--cameras", "wrist")
-    assert rlif("import", *args) == 1
-    assert (
-        "found 1 names (wrist), expected one for each camera of the dataset: camera_0, camera_1"
-        in (capsys.readouterr().err)
-    )
+    message = "found 1 names (wrist), expected one for each camera of the dataset: camera_0, "
+    assert message in cli.fails("import", *args)
     assert not (tmp_path / "again").exists()
 
 
@@ -65,25 +59,15 @@ def test_import_d4rl_hdf5_is_read(tmp_path: Path) -> None:
         for name, array in demonstrations().items():
             file[name] = array
         file.create_group("metadata")
-    assert rlif("import", tmp_path / "demos.hdf5", "-o", tmp_path / "bag") == 0
-    assert len(list(read_steps(tmp_path / "bag"))) == 7
+    assert len(imported(tmp_path / "demos.hdf5")) == 7
 
 
 def test_import_images_without_a_last_one_drop_the_last_action(tmp_path: Path) -> None:
     pictures = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, 3)
     np.savez(tmp_path / "demos.npz", **demonstrations(), **{"images.top": pictures})
-    assert rlif("import", tmp_path / "demos.npz", "-o", tmp_path / "bag") == 0
-    found = list(read_steps(tmp_path / "bag"))
+    found = imported(tmp_path / "demos.npz")
     assert [s.images[0].flat[0] for s in found] == [0, 1, 2, 3, 4]
     assert [s.is_last for s in found] == [False, False, True, False, True]
-
-
-def test_import_of_an_export_gives_equal_steps(tmp_path: Path) -> None:
-    steps = make_episodes(3)
-    bag = write_bag(tmp_path / "bag", steps)
-    assert rlif("export", bag, "-o", tmp_path / "out.npz") == 0
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "again") == 0
-    assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
 
 
 def test_import_several_files_keeps_episodes_apart(tmp_path: Path) -> None:
@@ -92,7 +76,7 @@ def test_import_several_files_keeps_episodes_apart(tmp_path: Path) -> None:
     assert np.unique(read_arrays(tmp_path / "out.npz")["episode_ids"]).tolist() == [*range(1, 7)]
     files = [tmp_path / "out.npz"] * 2
     assert rlif("import", *files, "-o", tmp_path / "again") == 0
-    found = list(read_steps(tmp_path / "again"))
+    found = list(StepReader(tmp_path / "again"))
     assert [s.sequence for s in found] == list(range(72))
     assert sorted({s.episode_id for s in found}) == [*range(1, 13)]
 
@@ -177,8 +161,7 @@ def test_import_column_of_one_number_a_row_is_read(tmp_path: Path) -> None:
         tmp_path / "demo.npz", observations=np.zeros((6, 2)), actions=np.zeros((6, 1)),
         terminals=ends, sources=np.ones((6, 1), np.uint8),
     )  # fmt: skip
-    assert rlif("import", tmp_path / "demo.npz", "-o", tmp_path / "bag") == 0
-    steps = list(read_steps(tmp_path / "bag"))
+    steps = imported(tmp_path / "demo.npz")
     assert [s.is_last for s in steps] == [False, False, True] * 2
     assert {s.source for s in steps if not s.is_last} == {Source.POLICY}
 
@@ -191,7 +174,7 @@ def test_import_files_of_different_sizes_are_refused(tmp_path: Path, cli: Cli) -
         )  # fmt: skip
     files = [tmp_path / "one.npz", tmp_path / "two.npz"]
     error = cli.fails("import", *files, "-o", tmp_path / "bag")
-    assert "two.npz: found state, action and images of (3, 1, ()), expected (2, 1, ())" in error
+    assert "two.npz: found Steps of {'state': 3, 'action': 1, 'images': {}}, expected {" in error
     assert "--one-episode: found dones" in cli.fails(
         "import", files[0], "-o", tmp_path / "bag", "--one-episode"
     )

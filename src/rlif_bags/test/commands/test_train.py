@@ -25,9 +25,7 @@ def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "bag", make_episodes(2))
 
 
-def test_train_leaves_a_checkpoint_that_the_policy_reads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_leaves_a_checkpoint_that_the_policy_reads(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(6))
     config = tmp_path / "learner.yaml"
     config.write_text(
@@ -35,10 +33,8 @@ def test_train_leaves_a_checkpoint_that_the_policy_reads(
         "      hidden: [8]\n      ensemble_size: 2\n      batch_size: 8\n      utd: 2\n"
     )
     args = (bag, "-o", tmp_path / "out", "--config", config, "--updates", 7, "--no-curves")
-    assert (
-        rlif("train", *args, "--set", "seed=5", "--set", "rlpd.utd=3", "--checkpoint-every", 5) == 0
-    )
-    output = capsys.readouterr().out
+    settings = ("--set", "seed=5", "--set", "rlpd.utd=3", "--checkpoint-every", 5)
+    output = cli.succeeds("train", *args, *settings)
     assert "7/7 updates" in output and "not used offline: publish_every" in output
     store = CheckpointStore(tmp_path / "out")
     assert len(store.paths()) == 2
@@ -126,7 +122,7 @@ def test_train_on_a_full_disk_tries_once_more(
     tmp_path: Path,
     bag: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    cli: Cli,
     full_for: int,
 ) -> None:
     save, tries = CheckpointStore.save, []
@@ -139,8 +135,7 @@ def test_train_on_a_full_disk_tries_once_more(
 
     monkeypatch.setattr(CheckpointStore, "save", on_a_full_disk)
     args = ("--updates", 9, "--checkpoint-every", 2)
-    assert rlif("train", bag, "-o", tmp_path / "out", *args, *QUICK) == 1
-    printed = capsys.readouterr().err.splitlines()
+    printed = cli.fails("train", bag, "-o", tmp_path / "out", *args, *QUICK).splitlines()
     assert printed[0].startswith("last checkpoint: " if full_for == 1 else "no last checkpoint: ")
     assert printed[1] == "rlif train: [Errno 28] No space left on device"
     assert len(CheckpointStore(tmp_path / "out").paths()) == 2 - full_for
@@ -180,8 +175,8 @@ def test_train_directory_in_use_is_refused(tmp_path: Path, cli: Cli) -> None:
     ],
 )
 def test_train_setting_of_another_kind_is_named(
-    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, message: str
+    bag: Path, tmp_path: Path, cli: Cli, setting: str, message: str
 ) -> None:
     """Regression: a traceback out of PyTorch, or nothing at all."""
-    assert rlif("train", bag, "-o", tmp_path / "out", "--updates", 2, "--set", setting) == 1
-    assert re.fullmatch(rf"rlif train: {message}.*", capsys.readouterr().err.strip(), re.S)
+    error = cli.fails("train", bag, "-o", tmp_path / "out", "--updates", 2, "--set", setting)
+    assert re.fullmatch(rf"rlif train: {message}.*", error.strip(), re.S)

@@ -13,21 +13,17 @@ import pytest
 from film_takes import LENGTH, bag_of, pixels, rgb, rising, seen_steps, take, where
 from step_bags import assert_equal_steps, make_episodes, write_bag
 
+from rlif_bags.drawing.colours import GREY, OPERATOR, OUTCOMES, POLICY
 from rlif_bags.drawing.film import (
     BAR,
-    GREY,
     HOLD,
-    OPERATOR,
-    OUTCOMES,
-    POLICY,
     Film,
-    NoImagesError,
     Take,
     find_takes,
     make_layout,
 )
 from rlif_bags.reading.files import BagError
-from rlif_learner.data.steps import Outcome, Source
+from rlif_learner.data.steps import Outcome, Source, StepRecord
 
 
 def test_film_has_a_frame_for_each_step() -> None:
@@ -88,55 +84,70 @@ def test_film_band_and_bar_show_source_and_outcome() -> None:
         assert share == pytest.approx([min(driven, 3) / 6, max(driven - 3, 0) / 6], abs=0.01)
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o != Outcome.RUNNING])
-def test_film_every_outcome_has_its_band(outcome: Outcome) -> None:
-    steps = seen_steps()
-    steps[-1] = replace(steps[-1], outcome=outcome)
+LAST = seen_steps()[-1]
+CUT = [replace(s, source=Source.NONE) for s in seen_steps()[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "colour"),
+    [
+        *(([*CUT, replace(LAST, outcome=o)], colour) for o, (_, colour) in OUTCOMES.items()),
+        (seen_steps()[:-1], OPERATOR),  # the end was not recorded
+        (CUT, GREY),
+    ],
+)
+def test_film_last_frame_has_the_band_of_outcome_or_source(
+    steps: list[StepRecord], colour: str
+) -> None:
+    assert set(OUTCOMES) == set(Outcome) - {Outcome.RUNNING}
     *_, last = Film([Take(steps, ("a", "b"))], 10.0).frames()
-    assert list(last.getpixel((0, 0))) == rgb(OUTCOMES[outcome][1])
+    assert list(last.getpixel((0, 0))) == rgb(colour)
 
 
-def test_film_episode_without_its_end_ends_with_the_source() -> None:
-    *_, last = Film([Take(seen_steps()[:-1], ("a", "b"))], 10.0).frames()
-    assert list(last.getpixel((0, 0))) == rgb(OPERATOR)
+def place(film: Film, seconds: float, value: float) -> tuple[int, int]:
+    """Where in a frame, in pixels, the panel shows this."""
+    assert film.panel is not None and film.layout.panel is not None
+    box = film.layout.panel
+    x, y = film.panel.axes.transData.transform((seconds, value))
+    return box.x + int(x), box.bottom - 1 - int(y)
 
 
 def test_film_curve_grows_to_the_value_of_the_step() -> None:
     film = Film([take()])
-    assert film.axes is not None and film.layout.panel is not None
+    values = film.takes[0].values
+    assert values is not None and film.layout.panel is not None
     for i, frame in enumerate(film.frames()):
         known = min(i, LENGTH - 1)  # the last step has no value: the curve stands
         colour = POLICY if known < 3 else OPERATOR
-        x, y = film.axes.place(known / 10.0, float(film.takes[0].values[known]))  # type: ignore[index]
-        assert list(frame.getpixel((round(x), round(y)))) == rgb(colour), i
-        plot = film.axes.plot
-        later = frame.crop((round(x) + 7, plot.y, plot.right, plot.bottom))
+        x, y = place(film, known / 10.0, values[known])
+        assert list(frame.getpixel((x, y))) == rgb(colour), i
+        box = film.layout.panel
+        later = frame.crop((x + 7, box.y, box.right, box.bottom))
         assert not where(later, colour).any(), "nothing is drawn of what is to come"
         for past in range(1, known):
-            value = float(film.takes[0].values[past - 1 : past + 1].mean())  # type: ignore[index]
-            x, y = film.axes.place((past - 0.5) / 10.0, value)
+            at = place(film, (past - 0.5) / 10.0, values[past - 1 : past + 1].mean())
             then = POLICY if past < 3 else OPERATOR
-            assert list(frame.getpixel((round(x), round(y)))) == rgb(then), (i, past)
+            assert list(frame.getpixel(at)) == rgb(then), (i, past)
 
 
 def test_film_curve_breaks_where_a_step_is_missing() -> None:
     whole = take()
     del whole.steps[2]  # type: ignore[attr-defined]
     film = Film([Take(whole.steps, whole.cameras, np.zeros(LENGTH))], 10.0)
-    assert film.axes is not None
     *_, last = film.frames()
-    drawn = []
-    for seconds in (0.05, 0.15, 0.25, 0.35):
-        x, y = film.axes.place(seconds, 0.0)
-        drawn.append(list(last.getpixel((round(x), round(y)))) in (rgb(POLICY), rgb(OPERATOR)))
+    drawn = [
+        list(last.getpixel(place(film, seconds, 0.0))) in (rgb(POLICY), rgb(OPERATOR))
+        for seconds in (0.05, 0.15, 0.25, 0.35)
+    ]
     assert drawn == [True, False, False, True]
 
 
 def test_film_all_episodes_share_the_axes() -> None:
     low, high = take(1), replace(take(2, length=20), values=np.full(21, 3.0))
     film = Film([low, high])
-    assert film.axes is not None
-    assert film.axes.low < -1.0 and film.axes.high > 3.0 and film.axes.seconds == 2.0
+    assert film.panel is not None
+    (bottom, top), (_, seconds) = film.panel.axes.get_ylim(), film.panel.axes.get_xlim()
+    assert bottom < -1.0 and top > 3.0 and seconds == 2.0
 
 
 @pytest.mark.parametrize("values", [np.full(7, np.nan), np.zeros(7), np.full(7, -5.0)])
@@ -147,7 +158,7 @@ def test_film_any_values_can_be_drawn(values: np.ndarray) -> None:
 
 def test_film_without_critic_has_no_panel() -> None:
     film = Film([replace(take(), values=None)])
-    assert film.layout.panel is None and film.axes is None
+    assert film.layout.panel is None and film.panel is None
     assert film.layout.width < Film([take()]).layout.width
     assert len(list(film.frames())) == 7
 
@@ -176,7 +187,7 @@ def test_film_episodes_that_differ_are_refused() -> None:
 
 
 def test_make_layout_fits_a_page() -> None:
-    layout = make_layout([(64, 64, 3), (64, 64, 3)], panel=True)
+    layout = make_layout([np.zeros((64, 64, 3), np.uint8)] * 2, panel=True)
     assert layout.width <= 838, "a README shows no more pixels than that"
     assert all(box.height == box.width == 256 for box in layout.cameras)
 
@@ -200,11 +211,5 @@ def test_find_takes_leaves_discarded_out_unless_named(tmp_path: Path) -> None:
 
 def test_find_takes_without_images_is_refused(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", make_episodes(2))
-    with pytest.raises(NoImagesError, match=r"bag: the Steps of episode 1 hold no images; record"):
+    with pytest.raises(BagError, match=r"bag: the Steps of episode 1 hold no images; record"):
         find_takes(bag)
-
-
-def test_film_no_active_source_has_a_band() -> None:
-    steps = [replace(s, source=Source.NONE) for s in seen_steps()]
-    first = next(Film([Take(steps, ("a", "b"))], 10.0).frames())
-    assert list(first.getpixel((0, 0))) == rgb(GREY)

@@ -15,7 +15,8 @@ from PIL import Image
 from step_bags import make_episodes, rlif, write_bag
 from waiting import scaled
 
-from rlif_bags.drawing.show import COLOURS, NEGATIVE, html_page, view_of
+from rlif_bags.drawing.colours import NEGATIVE, SOURCE_COLOURS
+from rlif_bags.drawing.show import html_page, view_of
 from rlif_learner.data.steps import Outcome, Source
 
 
@@ -53,7 +54,7 @@ def test_html_page_holds_all_it_shows() -> None:
     assert len(sources) == 8 and all(s.startswith("data:image/jpeg;base64,") for s in sources)
     rectangles = page.all("rect")[:2]
     assert [(r["x"], r["width"], r["fill"]) for r in rectangles] == [
-        ("0", "3", COLOURS[Source.POLICY]), ("3", "2", COLOURS[Source.OPERATOR]),
+        ("0", "3", SOURCE_COLOURS[Source.POLICY]), ("3", "2", SOURCE_COLOURS[Source.OPERATOR]),
     ]  # fmt: skip
     assert len(page.all("path")) == 2 and not page.all("script") and not page.all("link")
     assert "http" not in text and "&lt;bag&gt; &amp; more" in text
@@ -91,9 +92,11 @@ def test_html_page_is_shown_by_a_browser(tmp_path: Path) -> None:
     assert "CONSOLE" not in result.stderr, "the page has nothing to complain about"
     pixels = np.asarray(Image.open(screenshot).convert("RGB"))
     assert near(pixels, PAINT).sum() > 20_000, "the frames"
-    rows = near(pixels, COLOURS[Source.OPERATOR]).sum(axis=1)
+    rows = near(pixels, SOURCE_COLOURS[Source.OPERATOR]).sum(axis=1)
     bar = int(np.argmax(rows))  # a row through the timeline; the legend's square is smaller
-    policy, operator = (near(pixels, COLOURS[s])[bar] for s in (Source.POLICY, Source.OPERATOR))
+    policy, operator = (
+        near(pixels, SOURCE_COLOURS[s])[bar] for s in (Source.POLICY, Source.OPERATOR)
+    )
     assert policy.sum() / operator.sum() == pytest.approx(3 / 2, rel=0.05)
     assert np.flatnonzero(policy).max() < np.flatnonzero(operator).min()
     label = near(pixels, NEGATIVE)[bar - 20 : bar]

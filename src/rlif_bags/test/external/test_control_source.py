@@ -17,15 +17,11 @@ from external_sessions import (
     feed,
     jog,
     joint_session,
-    mapping,
     session,
     sources_of,
     twist,
     until,
 )
-
-from rlif_bags.external.report import ConversionReport
-from rlif_bags.external.steps import ExternalSteps
 
 
 @pytest.mark.parametrize("make", [array, jog])
@@ -53,12 +49,7 @@ def test_control_source_before_its_first_message_is_a_gap() -> None:
 def test_control_source_after_time_is_set_back_is_unknown() -> None:
     held = session(operator=range(0, 20))
     silent = [m for m in session() if m[0] != "/joy"]
-    report = ConversionReport()
-    converter = ExternalSteps(mapping(), report)
-    steps = []
-    for topic, stamp, _, message in [*held, *silent]:
-        steps += [step for _, step in converter.feed(topic, stamp, message)]
-    steps += [step for _, step in converter.finish()]
+    steps, report = feed([*held, *silent], as_they_are=True)
     assert sources_of(steps)[:5] == "ooooo"
     assert {s.episode_id for s in steps} == {1}, "nothing of the second part"
     assert any("time jumps by -" in line for line in report.lines())
@@ -67,9 +58,7 @@ def test_control_source_after_time_is_set_back_is_unknown() -> None:
 def test_control_source_by_difference_to_the_policy() -> None:
     messages = session()
     messages += [twist(m[1] - 500_000, 0.05, "/policy") for m in messages if m[0] == "/arm/twist"]
-    steps, _ = feed(
-        sorted(messages, key=lambda m: m[1]), driver={"policy": "/policy", "threshold": 0.1}
-    )
+    steps, _ = feed(messages, driver={"policy": "/policy", "threshold": 0.1})
     assert sources_of(steps) == SOURCES
 
 
@@ -77,7 +66,7 @@ def test_control_source_by_flag_or_always() -> None:
     kind = "std_msgs/msg/Bool"
     flags = [("/manual", m[1], kind, TYPES[kind](data=bool(m[3].buttons[4])))
              for m in session() if m[0] == "/joy"]  # fmt: skip
-    messages = sorted(session() + flags, key=lambda m: m[1])
+    messages = session() + flags
     assert sources_of(feed(messages, driver={"flag": "/manual"})[0]) == SOURCES
     assert sources_of(feed(messages, driver={"always": "operator"})[0]) == "o" * 10 + "|"
 
@@ -123,7 +112,7 @@ def test_control_source_policy_message_before_the_command_marks_no_tick(ahead: i
         messages.append(twist(stamp - ahead, 0.05, "/policy"))
         messages.append(twist(stamp, 0.02 if 4 <= tick < 7 else 0.05))
     driver = {"policy": "/policy", "threshold": 0.1}
-    steps, _ = feed(sorted(messages, key=lambda m: m[1]), driver=driver, release_dwell=0.0)
+    steps, _ = feed(messages, driver=driver, release_dwell=0.0)
     assert sources_of(steps).count("o") == 3
 
 
@@ -134,7 +123,7 @@ def with_mode(kind: str, values: tuple[Any, Any]) -> list[Message]:
         for m in session()
         if m[0] == "/joy"
     ]
-    return sorted(session() + modes, key=lambda m: m[1])
+    return session() + modes
 
 
 @pytest.mark.parametrize(
@@ -196,7 +185,7 @@ def spacenav(pressed: bool) -> list[Message]:
             button = TYPES[kind](message.header, message.axes, np.array([0, held], np.int32))
             messages.append((topic, stamp, kind, button))
         before = held
-    return sorted(messages, key=lambda m: m[1])
+    return messages
 
 
 def test_control_source_buttons_that_a_joy_leaves_out_are_remembered() -> None:

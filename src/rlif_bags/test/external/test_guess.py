@@ -18,12 +18,12 @@ from external_sessions import (
     session,
     write_session,
 )
-from step_bags import Cli, rlif
+from step_bags import Cli
 
+from rlif_bags.external.convert import external_steps
 from rlif_bags.external.guess import Facts, starter
 from rlif_bags.external.mapping import TopicMapping
 from rlif_bags.external.report import ConversionReport
-from rlif_bags.external.steps import external_steps
 
 
 def test_starter_of_joint_commands_reads_the_bag(tmp_path: Path, cli: Cli) -> None:
@@ -69,17 +69,14 @@ def test_starter_of_twists_reads_the_bag(tmp_path: Path, cli: Cli) -> None:
     assert len([*external_steps(bag, found, ConversionReport())]) == 11
 
 
-def test_starter_joint_states_without_names_are_described(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_starter_joint_states_without_names_are_described(tmp_path: Path, cli: Cli) -> None:
     kind = "sensor_msgs/msg/JointState"
     empty = np.zeros(0)
     state = TYPES[kind](
         header=header(SECOND), name=[], position=empty, velocity=empty, effort=empty
     )
     bag = write_session(tmp_path / "bag", [("/joint_states", SECOND, kind, state)])
-    assert rlif("relabel", bag, "--describe") == 0
-    assert yaml.safe_load(capsys.readouterr().out)["joints"] == []
+    assert yaml.safe_load(cli.succeeds("relabel", bag, "--describe"))["joints"] == []
 
 
 def test_starter_without_known_topics_is_refused_by_the_mapping(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_readings_depth_image_uses_byte_order_region_and_range() -> None:
             step=4, data=np.frombuffer(depths.tobytes(), np.uint8),
         )  # fmt: skip
         messages.append(("/depth", stamp, kind, image))
-    messages = sorted(messages, key=lambda m: m[1])
+    messages = messages
     settings = {"cameras": {"d": "/depth"}, "image_width": 1, "image_height": 2}
     steps, _ = feed(messages, **settings, rois={"d": [1, 0, 1, 2]}, depth_ranges={"d": [0.5, 2.0]})
     assert steps and all(s.images[0][:, 0, 0].tolist() == [1, 255] for s in steps)
@@ -114,7 +114,7 @@ def test_readings_message_of_another_type_is_refused_by_its_name(
 ) -> None:
     kind = "std_msgs/msg/Int32"
     messages = [*session(3), ("/number", SECOND // 2 + 1, kind, TYPES[kind](data=0))]
-    steps, report = feed(sorted(messages, key=lambda m: m[1]), **changes)
+    steps, report = feed(messages, **changes)
     assert report.refused[topic]
     note = next(n for n in report.notes if f"{topic} at" in n and "the first refused" in n)
     name = {"/arm/twist": "TwistStamped", "/joy": "Joy", "/number": "Int32"}.get(
@@ -138,7 +138,7 @@ def joints_of_two(finger: bool, stop: int = 10**12) -> list[Message]:
                 header=header(stamp), name=joints, position=np.array(positions),
                 velocity=np.zeros(0), effort=np.zeros(0),
             )))  # fmt: skip
-    return sorted(found, key=lambda m: m[1])
+    return found
 
 
 JOINTS_OF_TWO = {

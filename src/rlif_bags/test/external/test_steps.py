@@ -95,7 +95,7 @@ def test_steps_unreadable_gripper_message_is_refused_and_keeps_the_last() -> Non
 
 
 def test_steps_twist_with_gripper_has_both_in_the_action() -> None:
-    messages = sorted([*session(), at(1.2, 0.0)], key=lambda m: m[1])
+    messages = [*session(), at(1.2, 0.0)]
     changes = {"axes": ["x", "z", "gripper"], "gripper": GRIPPER}
     steps, _ = feed(messages, **changes)
     assert steps[4].action.tolist() == pytest.approx([0.2, -0.2, -1.0])
@@ -108,7 +108,7 @@ def test_steps_features_from_start_are_relative_to_the_first_observation_of_each
     )
     poses = [pose(stamp, stamp / SECOND / 10) for stamp in stamps]  # 0.1 m/s
     steps, _ = feed(
-        sorted([*messages, *poses], key=lambda m: m[1]),
+        [*messages, *poses],
         features=["ee_position", "ee_position_from_start"],
     )
     start = None
@@ -146,7 +146,7 @@ def two_cameras(lag: int) -> list[Any]:
     for centi in range(0, 250, 5):
         stamp = SECOND + (centi - 50) * SECOND // 100 - 3_000_000
         messages += [camera("left", stamp, stamp), camera("right", stamp + 1, stamp - lag)]
-    return sorted(messages, key=lambda m: m[1])
+    return messages
 
 
 def test_steps_cameras_out_of_step_are_a_gap() -> None:
@@ -163,7 +163,7 @@ def test_steps_cameras_out_of_step_are_a_gap() -> None:
 
 def test_steps_pose_not_finite_is_a_gap() -> None:
     broken = pose(SECOND + 2 * SECOND // 10 - 1, float("nan"))
-    messages = sorted([*session(5), broken], key=lambda m: m[1])
+    messages = [*session(5), broken]
     steps, report = feed(messages)
     assert [s.step_index for s in steps] == [0, 1, 3, 4, 5]
     assert sum(report.gaps.values()) == 1 and "/arm/pose at " in report.notes[0]
@@ -186,16 +186,12 @@ def test_steps_time_that_jumps_back_begins_a_new_episode() -> None:
 
 def test_steps_slightly_overlapping_files_are_one_episode() -> None:
     """Regression: a bag whose next file began milliseconds before the last one ended."""
-    messages = session(10)
-    half = next(i for i, m in enumerate(messages) if m[1] >= SECOND + 45 * SECOND // 100)
-    for swapped in (messages, [*messages[: half - 4], *messages[half:][:4], *messages[half - 4 : half],
-                               *messages[half + 4 :]]):  # fmt: skip
-        report = ConversionReport(bag="bag")
-        converter, found = ExternalSteps(mapping(), report), []
-        for topic, stamp, _, message in swapped:
-            found += [step for _, step in converter.feed(topic, stamp, message)]
-        found += [step for _, step in converter.finish()]
-        assert sources_of(found) == SOURCES and report.episodes == 1
+    whole = session(10)
+    half = next(i for i, m in enumerate(whole) if m[1] >= SECOND + 45 * SECOND // 100)
+    early, late = whole[half - 4 : half], whole[half : half + 4]
+    swapped = [*whole[: half - 4], *late, *early, *whole[half + 4 :]]
+    steps, report = feed(swapped, as_they_are=True)
+    assert sources_of(steps) == SOURCES and report.episodes == 1
     assert report.late == 4 and "4 messages out of order" in "\n".join(report.lines())
     assert "the first out of order: logged 0.0" in report.notes[0]
 
@@ -223,9 +219,7 @@ def test_steps_command_of_a_gap_is_in_force_after_it() -> None:
     # The last command falls into tick 3, which is not seen; then only the gripper-like silence.
     bad = pose(SECOND + 3 * SECOND // 10 - 1_000, float("nan"))
     late = [twist(SECOND + 35 * SECOND // 100, 0.08), twist(SECOND + 52 * SECOND // 100, 0.02)]
-    steps, _ = feed(
-        sorted([*messages, bad, *late], key=lambda m: m[1]), driver={"always": "operator"}
-    )
+    steps, _ = feed([*messages, bad, *late], driver={"always": "operator"})
     by_index = {s.step_index: s.action.tolist() for s in steps if not s.is_last}
     assert sorted(by_index) == [0, 1, 2, 4, 5]
     assert by_index[4] == pytest.approx([0.8, -0.8]) and by_index[5] == pytest.approx([0.2, -0.2])
@@ -302,9 +296,7 @@ def test_steps_flicker_within_the_dwell_is_one_intervention(tmp_path: Path) -> N
     """PITFALLS: one zero reading of the device ends an intervention."""
     messages = session(operator=range(3, 8))
     flicker = [joy(SECOND + 5 * SECOND // 10 + 15_000_000, False)]
-    steps, _ = convert(
-        write_session(tmp_path / "bag", sorted(messages + flicker, key=lambda m: m[1]))
-    )
+    steps, _ = convert(write_session(tmp_path / "bag", messages + flicker))
     assert sum(s.onset for s in steps) == 1
 
 
@@ -332,7 +324,7 @@ def test_steps_success_ends_the_episode() -> None:
     kind = "std_msgs/msg/Bool"
     done = ("/done", SECOND + 6 * SECOND // 10, kind, TYPES[kind](data=True))
     messages = [m for m in session() if m[0] != "/arm/twist" or m[1] < done[1]]
-    steps, _ = feed(sorted([*messages, done], key=lambda m: m[1]), success="/done")
+    steps, _ = feed([*messages, done], success="/done")
     assert steps[-1].outcome == Outcome.SUCCESS and len(steps) == 7
 
 
@@ -340,7 +332,7 @@ def test_steps_success_false_ends_nothing() -> None:
     """Regression: each message on the topic ended the episode in success, whatever its value."""
     kind = "std_msgs/msg/Bool"
     no = [("/done", SECOND + n * SECOND // 5, kind, TYPES[kind](data=False)) for n in range(5)]
-    steps, report = feed(sorted([*session(), *no], key=lambda m: m[1]), success="/done")
+    steps, report = feed([*session(), *no], success="/done")
     assert report.episodes == 1 and steps[-1].outcome == Outcome.TRUNCATED
 
 
@@ -348,7 +340,7 @@ def test_steps_unusable_messages_are_refused_and_counted() -> None:
     messages = session()
     wrong = pose(SECOND + 45 * SECOND // 100, 0.0, frame="tool")
     broken = twist(SECOND + 46 * SECOND // 100, float("nan"))
-    steps, report = feed(sorted([*messages, wrong, broken], key=lambda m: m[1]))
+    steps, report = feed([*messages, wrong, broken])
     assert report.refused == {"/arm/pose": 1, "/arm/twist": 1}
     notes = "\n".join(report.notes)
     assert "'tool', expected 'world'" in notes and "not finite" in notes
@@ -360,7 +352,7 @@ def test_steps_command_in_another_frame_is_refused() -> None:
     topic, stamp, kind, message = twist(SECOND + 45 * SECOND // 100, 0.05)
     message.header.frame_id = "tool"
     messages.append((topic, stamp, kind, message))
-    _, report = feed(sorted(messages, key=lambda m: m[1]))
+    _, report = feed(messages)
     assert report.refused == {"/arm/twist": 1}
     assert "frame_id is 'tool', that of the first was 'world'" in report.notes[0]
 
@@ -382,13 +374,11 @@ def test_steps_repeated_success_is_one(tmp_path: Path) -> None:
     flags = [
         ("/done", SECOND + n * SECOND // 20, kind, TYPES[kind](data=n >= 12)) for n in range(40)
     ]
-    steps, report = feed(sorted([*session(), *flags], key=lambda m: m[1]), success="/done")
+    steps, report = feed([*session(), *flags], success="/done")
     assert report.episodes == 1 and len(steps) == 8 and not report.refused
     assert steps[-1].outcome == Outcome.SUCCESS
     later = [(topic, stamp + 4 * SECOND, k, m) for topic, stamp, k, m in [*session(), *flags]]
-    again = write_session(
-        tmp_path / "again", sorted([*session(), *flags, *later], key=lambda m: m[1])
-    )
+    again = write_session(tmp_path / "again", [*session(), *flags, *later])
     steps, _ = convert(again, success="/done")
     assert [s.outcome for s in steps if s.is_last] == [Outcome.SUCCESS] * 2
 

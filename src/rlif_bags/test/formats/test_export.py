@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from step_bags import Cli, export_arrays, make_episodes, make_step, rlif
+from step_bags import Cli, export_arrays, imported, make_episodes, make_step
 
-from rlif_bags.reading.step_reader import read_steps
 from rlif_learner.data.steps import Outcome
 
 
@@ -17,8 +16,7 @@ def test_export_reader_evaluation_is_left_out_unless_asked_for(tmp_path: Path, c
     steps = [make_step(i, i, 5, evaluation=True) for i in range(6)]
     arrays = export_arrays(tmp_path, steps, "--evaluation")
     assert len(arrays["rewards"]) == 5 and arrays["evaluations"].all()
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "again") == 0
-    assert all(step.evaluation for step in read_steps(tmp_path / "again"))
+    assert all(step.evaluation for step in imported(tmp_path / "out.npz"))
     assert "no transition" in cli.fails("export", tmp_path / "bag", "-o", tmp_path / "none.npz")
     assert not (tmp_path / "none.npz").exists()
 

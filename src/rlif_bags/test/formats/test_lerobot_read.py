@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from lerobot_data import HINT, LEROBOT, episodes, export_dataset
-from step_bags import Cli, make_episodes, rlif
+from step_bags import Cli, imported, make_episodes, rlif
 
 from rlif_bags.formats.lerobot_read import LeRobotReader
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import read_steps
+from rlif_bags.reading.step_reader import StepReader
 
 parquet = pytest.importorskip("pyarrow.parquet", reason=f"pyarrow {HINT}")
 pytest.importorskip("av", reason=f"av {HINT}")
@@ -38,9 +38,8 @@ def test_lerobot_reader_without_final_images_drops_the_last_action(
     assert "found no rlif/final.parquet" in cli.succeeds(
         "import", dataset, "-o", tmp_path / "again"
     )
-    assert sum(1 for _ in read_steps(tmp_path / "again")) == 12
-    assert rlif("import", dataset, "-o", tmp_path / "states", "--no-images") == 0
-    assert sum(1 for _ in read_steps(tmp_path / "states")) == 14
+    assert sum(1 for _ in StepReader(tmp_path / "again")) == 12
+    assert len(imported(dataset, "--no-images")) == 14
 
 
 @pytest.mark.parametrize(
@@ -68,19 +67,14 @@ def test_lerobot_reader_missing_file_gives_no_bag(
 
 def test_lerobot_reader_another_feature_as_state(tmp_path: Path) -> None:
     dataset = export_dataset(tmp_path, make_episodes(2))
-    args = ("-o", tmp_path / "again", "--state-key", "policy_action")
-    assert rlif("import", dataset, *args) == 0
-    found = list(read_steps(tmp_path / "again"))
+    found = imported(dataset, "--state-key", "policy_action")
     assert len(found) == 10 and {len(step.state) for step in found} == {2}
 
 
-def test_lerobot_reader_cut_file_or_missing_column_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], cli: Cli
-) -> None:
+def test_lerobot_reader_cut_file_or_missing_column_is_named(tmp_path: Path, cli: Cli) -> None:
     dataset = export_dataset(tmp_path, make_episodes(1))
     file = dataset / "data/chunk-000/file-000.parquet"
     whole = file.read_bytes()
-    capsys.readouterr()
     file.write_bytes(whole[: len(whole) // 2])
     assert f"{file}: cannot be read" in cli.fails("import", dataset, "-o", tmp_path / "again")
     file.write_bytes(whole)
@@ -124,7 +118,7 @@ def test_lerobot_reader_differences_of_positions_are_velocities(tmp_path: Path, 
     args = (dataset, "-o", tmp_path / "again", "--differences", "--action-scale", 4)
     assert "--gripper-range CLOSED OPEN" in cli.fails("import", *args)
     assert rlif("import", *args, "--gripper-range", 0.0, 0.4) == 0
-    steps = [s for s in read_steps(tmp_path / "again") if not s.is_last]
+    steps = [s for s in StepReader(tmp_path / "again") if not s.is_last]
     found = [s.action.tolist() for s in steps]
     one = [[0.0, -1.0], [0.25, -0.5], [0.25, 0.0], [0.25, 0.5], [0.25, 1.0]]
     assert np.allclose(found, one + one, atol=1e-5)
@@ -158,5 +152,4 @@ def test_lerobot_reader_state_of_several_features_and_unused_ones_are_noted(
         "import", dataset, "-o", tmp_path / "one"
     )
     keys = ("--state-key", "observation.state", "observation.goal")
-    assert rlif("import", dataset, "-o", tmp_path / "two", *keys) == 0
-    assert len(next(iter(read_steps(tmp_path / "two"))).state) == 5
+    assert len(imported(dataset, *keys)[0].state) == 5

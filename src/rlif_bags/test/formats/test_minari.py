@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from step_bags import Cli, assert_equal_steps, make_episodes, rlif, write_bag
+from step_bags import Cli, assert_equal_steps, imported, make_episodes, rlif, write_bag
 
-from rlif_bags.reading.step_reader import read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_learner.data.steps import Outcome, StepRecord
 
 HINT = "is not installed: pip install --group export"
@@ -54,8 +54,7 @@ def test_read_minari_gives_the_written_steps(tmp_path: Path) -> None:
     steps = make_episodes(3)
     steps[5] = replace(steps[5], outcome=Outcome.FAILURE)
     dataset = export(tmp_path, steps)
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 0
-    assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
+    assert_equal_steps(imported(dataset), steps)
 
 
 @pytest.mark.parametrize("size", [4, 40])
@@ -72,8 +71,7 @@ def test_read_minari_images_keep_pixels_and_order(
     dataset = export(tmp_path, steps)
     episode = load(dataset, monkeypatch)[0]
     assert set(episode.observations) == {"state", "images"}
-    assert rlif("import", dataset, "-o", tmp_path / "again") == 0
-    assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
+    assert_equal_steps(imported(dataset), steps)
 
 
 def test_write_minari_images_an_old_version_cannot_read_are_refused(
@@ -127,11 +125,10 @@ def test_minari_reader_goal_is_part_of_the_state(tmp_path: Path, cli: Cli) -> No
     output = cli.succeeds("import", dataset, "-o", tmp_path / "bag")
     assert "the state is observation and desired_goal" in output
     assert "not used: achieved_goal" in output
-    steps = list(read_steps(tmp_path / "bag"))
+    steps = list(StepReader(tmp_path / "bag"))
     assert len(steps) == 10 and steps[0].state.tolist() == [2.0] * 4 + [1.0] * 2
     keys = ("--state-key", "desired_goal", "observation")
-    assert rlif("import", dataset, "-o", tmp_path / "other", *keys) == 0
-    assert next(iter(read_steps(tmp_path / "other"))).state.tolist() == [1.0] * 2 + [2.0] * 4
+    assert imported(dataset, *keys)[0].state.tolist() == [1.0] * 2 + [2.0] * 4
     assert "found no vectors ['goal'], only achieved_goal [2]" in cli.fails(
         "import", dataset, "-o", tmp_path / "no", "--state-key", "goal"
     )

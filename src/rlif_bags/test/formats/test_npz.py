@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from step_bags import assert_equal_steps, export_arrays, make_episodes, make_step, rlif
+from step_bags import assert_equal_steps, export_arrays, imported, make_episodes, make_step
 
-from rlif_bags.reading.step_reader import read_steps
 from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.labels import label_rewards
 from rlif_learner.data.steps import Outcome
@@ -36,8 +35,7 @@ def test_write_npz_gap_ends_an_episode_and_comes_back(tmp_path: Path) -> None:
     arrays = export_arrays(tmp_path, steps)
     assert arrays["episode_ids"].tolist() == [1] * 3 + [2] * 3
     assert arrays["timeouts"].tolist() == [False, False, True, False, False, False]
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "again") == 0
-    found = [(s.episode_id, s.state[1], s.is_last) for s in read_steps(tmp_path / "again")]
+    found = [(s.episode_id, s.state[1], s.is_last) for s in imported(tmp_path / "out.npz")]
     assert found == [
         (1, 0, False), (1, 1, False), (1, 2, False), (1, 3, True),
         (2, 5, False), (2, 6, False), (2, 7, False), (2, 8, True),
@@ -56,8 +54,7 @@ def test_write_npz_failure_has_the_same_labels_when_imported(tmp_path: Path) -> 
     steps = make_episodes(1, length=2)
     steps[-1] = replace(steps[-1], outcome=Outcome.FAILURE)
     assert export_arrays(tmp_path, steps)["rewards"].tolist() == [0.0, -1.0]
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "again") == 0
-    assert label_rewards(list(read_steps(tmp_path / "again")))[0].tolist() == [0.0, -1.0, 0.0]
+    assert label_rewards(imported(tmp_path / "out.npz"))[0].tolist() == [0.0, -1.0, 0.0]
 
 
 def test_write_npz_action_that_nobody_asked_for_is_nan(tmp_path: Path) -> None:
@@ -77,11 +74,9 @@ def test_write_npz_images_come_back(tmp_path: Path) -> None:
     assert np.array_equal(
         arrays["images.camera_1"][rows, 0, 0, 0], arrays["observations"][:, 0] + 1
     )
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "again") == 0
-    assert_equal_steps(list(read_steps(tmp_path / "again")), steps)
-    names = ("--cameras", "wrist", "fixed")
-    assert rlif("import", tmp_path / "out.npz", "-o", tmp_path / "named", *names) == 0
-    assert {step.cameras for step in read_steps(tmp_path / "named")} == {("wrist", "fixed")}
+    assert_equal_steps(imported(tmp_path / "out.npz"), steps)
+    named = imported(tmp_path / "out.npz", "--cameras", "wrist", "fixed")
+    assert {step.cameras for step in named} == {("wrist", "fixed")}
 
 
 def test_write_npz_no_images_leaves_them_out(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rlif_bags.reading.files import (
     bag_paths,
     directory_lock,
 )
-from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.step_writer import StepWriter
 
 
@@ -73,7 +73,7 @@ def test_directory_lock_bag_being_written_is_left_alone(tmp_path: Path) -> None:
         writer.write(steps[0], 0)
         with pytest.raises(BagError, match="being written"):
             StepWriter(tmp_path / "bag").__enter__()
-    assert len(list(read_steps(tmp_path / "bag"))) == 1
+    assert len(list(StepReader(tmp_path / "bag"))) == 1
     (tmp_path / ".partial-left").mkdir()  # by a killed process
     write_bag(tmp_path / "left", steps)
     assert not (tmp_path / ".partial-left").exists()

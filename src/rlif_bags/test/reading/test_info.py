@@ -9,7 +9,7 @@ from pathlib import Path
 from step_bags import make_episodes, write_bag
 
 from rlif_bags.drawing.show import view_of
-from rlif_bags.reading.info import StepSummary, describe_bag
+from rlif_bags.reading.info import describe_bag, missing_in
 
 
 def test_describe_bag_counts_episodes_and_missing_steps(tmp_path: Path) -> None:
@@ -19,11 +19,8 @@ def test_describe_bag_counts_episodes_and_missing_steps(tmp_path: Path) -> None:
     assert "10.0 Hz" in lines and "3 interventions" in lines
 
 
-def test_step_summary_tick_without_step_is_missing() -> None:
+def test_missing_in_tick_without_step_is_missing() -> None:
     """The recorder could not make it: its number in the episode is left out, none in sequence."""
     steps = [replace(s, step_index=s.step_index + (s.step_index > 2)) for s in make_episodes(1)]
     assert view_of(steps).missing == 1
-    summary = StepSummary()
-    for step in [*steps, *make_episodes(2)[len(steps) :]]:
-        summary.add(step)
-    assert summary.missing == 1
+    assert missing_in([*steps, *make_episodes(2)[len(steps) :]]) == 1

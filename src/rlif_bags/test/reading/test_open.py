@@ -30,7 +30,7 @@ from rlif_bags.external.report import ConversionReport
 from rlif_bags.reading.files import BagError, bag_paths
 from rlif_bags.reading.info import describe_bag
 from rlif_bags.reading.open import open_bag, with_log
-from rlif_bags.reading.step_reader import StepReader, read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import step_bytes, step_typestore
 
@@ -39,8 +39,8 @@ def test_open_bag_without_metadata_is_read(tmp_path: Path) -> None:
     steps = make_episodes(1)
     bag = write_bag(tmp_path / "bag", steps)
     (bag / "metadata.yaml").unlink()
-    assert_equal_steps(list(read_steps(bag)), steps)
-    assert_equal_steps(list(read_steps(data_file(bag))), steps)
+    assert_equal_steps(list(StepReader(bag)), steps)
+    assert_equal_steps(list(StepReader(data_file(bag))), steps)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89MCAP0\r\n", b"something else"])
@@ -56,7 +56,7 @@ def test_open_bag_temporary_copy_is_removed(
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     write_unfinished_bag(tmp_path / "bag", make_episodes(2))
-    list(read_steps(tmp_path / "bag"))
+    list(StepReader(tmp_path / "bag"))
     assert list((tmp_path / "tmp").iterdir()) == []
     shutil.rmtree(tmp_path / "bag")
 
@@ -304,8 +304,8 @@ def test_open_bag_files_renamed_after_recording_are_read(
     file.rename(bag / f"monday_0{file.suffix}")
     before = sorted(f.name for f in bag.iterdir())
     notes: list[str] = []
-    with open_bag(bag, notes) as reader:
-        assert reader.message_count == parts * len(messages)
+    with open_bag(bag, notes) as opened:
+        assert sum(c.msgcount for c in opened.connections) == parts * len(messages)
     assert sorted(f.name for f in bag.iterdir()) == before
     (note,) = notes
     assert f"metadata.yaml names {file.name}" in note and "not there; read from monday_0" in note
@@ -331,11 +331,9 @@ def test_open_bag_qos_edited_in_metadata_is_read(
     metadata.write_text(yaml.safe_dump(content))
     steps, report = convert(bag)
     assert sources_of(steps) == "ppppo|" and not report.notes
-    with open_bag(bag) as reader:
-        counts: dict[str, int] = {}
-        for connection in reader.connections:
-            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
-    assert counts["/arm/pose"] == sum(m[0] == "/arm/pose" for m in session(5))
+    with open_bag(bag) as opened:
+        count = sum(c.msgcount for c in opened.connections if c.topic == "/arm/pose")
+    assert count == sum(m[0] == "/arm/pose" for m in session(5))
 
 
 def with_strange_channels(writer: McapWriter) -> None:

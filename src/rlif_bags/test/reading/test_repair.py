@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from external_sessions import convert, session, sources_of, write_session
@@ -20,7 +19,7 @@ from waiting import scaled
 from rlif_bags.reading.files import BagError, is_finished
 from rlif_bags.reading.open import open_bag
 from rlif_bags.reading.repair import repair_bag
-from rlif_bags.reading.step_reader import read_steps
+from rlif_bags.reading.step_reader import StepReader
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic
 
 
@@ -38,7 +37,7 @@ def test_repair_bag_cut_anywhere_keeps_every_whole_chunk(tmp_path: Path) -> None
         report = repair_bag(bag, tmp_path / f"repaired{number}")
         # The chunk's index follows it: the chunk can be whole where the flush is not.
         assert expected <= report.kept["/replay"] <= expected + 4
-        repaired = list(read_steps(tmp_path / f"repaired{number}"))
+        repaired = list(StepReader(tmp_path / f"repaired{number}"))
         assert_equal_steps(repaired, steps[: report.kept["/replay"]])
     assert file.read_bytes() == data, "the source is never modified"
 
@@ -94,10 +93,10 @@ while True:
 """
 
 
-def values(reader: AnyReader) -> list[int]:
+def values(path: Path, notes: list[str] | None = None) -> list[int]:
     """Of the messages of both topics, in order."""
-    found: list[Any] = [reader.deserialize(d, c.msgtype) for c, _, d in reader.messages()]
-    return [m.data for m in found]
+    with open_bag(path, notes) as bag:
+        return [m.data for _, _, m in bag.decoded(bag.connections, pytest.fail)]
 
 
 @pytest.mark.slow
@@ -126,8 +125,7 @@ def test_repair_bag_of_a_recorder_killed_at_a_random_moment(
     process.wait(scaled(10))
     notes: list[str] = []
     try:
-        with open_bag(bag, notes) as reader:
-            found = values(reader)
+        found = values(bag, notes)
     except BagError as error:
         assert "no whole message" in str(error) and moment < 0.6, about
         return
@@ -136,8 +134,7 @@ def test_repair_bag_of_a_recorder_killed_at_a_random_moment(
     assert len(found) == len(times) or times[-1] - times[len(found)] < 0.7, about
     assert notes, about
     repair_bag(bag, tmp_path / "whole")
-    with AnyReader([tmp_path / "whole"]) as reader:
-        assert values(reader) == found, about
+    assert values(tmp_path / "whole") == found, about
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])

@@ -29,18 +29,17 @@ from step_bags import (
 
 from rlif_bags.drawing.film import find_takes
 from rlif_bags.reading.files import BagError
-from rlif_bags.reading.step_reader import MAX_NOTES, StepReader, read_steps
+from rlif_bags.reading.step_reader import MAX_NOTES, StepReader
 from rlif_bags.relabelling.relabel import episodes_of
 from rlif_bags.replay import recorded_steps
 from rlif_bags.step_writer import StepWriter, step_bytes, step_typestore
 from rlif_learner.data.labels import label_rewards
-from rlif_learner.data.step_messages import image_array
 from rlif_learner.data.steps import Outcome, StepRecord, follows
 
 
 def test_step_reader_written_bag_gives_equal_steps(tmp_path: Path) -> None:
     steps = make_episodes(images=True)
-    assert_equal_steps(list(read_steps(write_bag(tmp_path / "bag", steps))), steps)
+    assert_equal_steps(list(StepReader(write_bag(tmp_path / "bag", steps))), steps)
 
 
 def test_step_reader_bag_of_before_camera_names_gives_equal_steps_and_labels(
@@ -86,18 +85,7 @@ def test_step_reader_step_not_finite_is_left_out_and_named(tmp_path: Path) -> No
 
 def test_step_reader_no_steps_lists_the_topics_that_are_there(bag: Path) -> None:
     with pytest.raises(BagError, match=r"no Steps on /other, only \['/replay"):
-        list(read_steps(bag, "/other"))
-
-
-def test_image_array_padded_or_unknown_encoding() -> None:
-    class Image:
-        encoding, height, width, step = "mono8", 2, 3, 4
-        data = np.arange(8, dtype=np.uint8)
-
-    assert image_array(Image()).tolist() == [[[0], [1], [2]], [[4], [5], [6]]]
-    Image.encoding = "16UC1"
-    with pytest.raises(ValueError, match="encoding"):
-        image_array(Image())
+        list(StepReader(bag, "/other"))
 
 
 def write_with(path: Path, steps: list[StepRecord], broken: dict[int, bytes]) -> Path:

@@ -100,16 +100,8 @@ def test_run_jobs_ctrl_c_ends_all_workers_in_a_line(tmp_path: Path) -> None:
     """Each worker printed its own traceback: Ctrl-C reaches all processes of a terminal."""
     (tmp_path / "slow_scheme.py").write_text(_SLOW)
     bags = [write_bag(tmp_path / f"b{n}", make_episodes(1)) for n in range(3)]
-    args = [
-        "relabel",
-        *map(str, bags),
-        "-o",
-        "out",
-        "--jobs",
-        "2",
-        "--scheme",
-        "slow_scheme:f",
-    ]
+    options = ["-o", "out", "--jobs", "2", "--scheme", "slow_scheme:f"]
+    args = ["relabel", *map(str, bags), *options]
     command = [sys.executable, "-c", "from rlif_bringup.cli import main; exit(main())", *args]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -154,12 +146,7 @@ def test_run_jobs_on_ray_gives_the_same_files_and_report(
     bags = write_sessions(tmp_path)
     (tmp_path / "bad.mcap").write_bytes(b"nothing")
     args = [*bags, tmp_path / "bad.mcap", "--mapping", mapping_file, "--dwell", 1]
-    args += [
-        "--scheme",
-        "rlif_bags.relabelling.relabel:shared_blame",
-        "--set",
-        "blame_steps=2",
-    ]
+    args += ["--scheme", "rlif_bags.relabelling.relabel:shared_blame", "--set", "blame_steps=2"]
     assert rlif("relabel", *args, "-o", tmp_path / "one") == 1
     first = capsys.readouterr().out.replace("/one", "/OUT")
     assert rlif("relabel", *args, "-o", tmp_path / "two", "--ray", "local") == 1
