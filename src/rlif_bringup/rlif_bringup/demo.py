@@ -49,7 +49,7 @@ from rlif_bringup.summary import (
 INTERMIXED = True
 EVALUATION_BOARDS = 1_000_000  # added to the seed: boards that training has not seen
 TRIAL_BOARDS = 2_000_000
-PERSON_TRIALS = 8  # of each evaluation: a person has to do them too
+PERSON_TRIALS = 5  # of each evaluation: a person has to do them too
 # Launch arguments where a person operates: real time, and an arm that a person can put a peg in with.
 PERSON = {
     "robot": "sim_person",

@@ -58,8 +58,8 @@ class ScriptedOperator:
 TITLES = {"demonstrations": "Demonstrations", "training": "Corrections", "policy": "The policy alone", "expert": "Your turn, on the same boards"}  # fmt: skip
 # What a person should do in each mode.
 GUIDES = {
-    "always": "Put the orange peg into the hole. Hold W, A, S, D, Q, E or the sticks to drive; Shift is fine.",
-    "intervene": "The policy drives. Take over when it goes wrong, and let go when it is on its way again.",
+    "always": "Put the orange peg into the hole. Hold W, A, S, D, Q, E or the sticks to drive, with Shift slowly.",
+    "intervene": "The policy drives. Take over when it goes wrong: Shift alone stops it. Let go when it is on its way again.",
     "never": "Hands off: the policy alone is judged.",
 }
 

@@ -47,7 +47,9 @@ export function drawTimeLine(canvas, history, values, now) {
     } else if (entry.kind === "take_over") {
       g.fillStyle = css("--ink");
       g.fillText("▲", at, 66);
+      g.globalAlpha = 0.4; // of many take-overs, the strip stays to be seen
       g.fillRect(at - 0.5, 66, 1, height - 84);
+      g.globalAlpha = 1;
       if (entry.label !== null) {
         g.fillStyle = css("--fault");
         g.fillRect(at - 6, 22, 3, 26); // the step before: label -1
@@ -60,7 +62,7 @@ export function drawTimeLine(canvas, history, values, now) {
   g.textAlign = "right";
   g.fillText("now", width - 2, height - 2);
   g.textAlign = "left";
-  if (shown.length) g.fillText(`${deepest.toFixed(1)} critic's value`, 2, height - 66);
+  if (shown.length) g.fillText(`−${(-deepest).toFixed(1)} critic's value`, 2, height - 66);
 }
 
 export function curves(history, metric) {
