@@ -135,6 +135,7 @@ class RobotStatus:
         found = dict(episode)
         found["phase"] = PHASES[found["phase"]]
         found["outcome"] = OUTCOMES[found["outcome"]]
+        found["policy_drove"] = self._policy_step is not None
         ended = found["phase"] == "ended"
         if ended and (not self._episodes or self._episodes[-1]["id"] != found["id"]):
             if found["outcome"] != "discarded":
@@ -203,7 +204,7 @@ class RobotStatus:
         trained = [e for e in self._episodes if not e["evaluation"]]
         judged = [e for e in self._episodes if e["evaluation"]]
         alone = [e for e in judged if not e["operator_steps"]]
-        driven = [e for e in judged if e["operator_steps"] > e["steps"] / 2]
+        driven = [e for e in judged if e["operator_steps"] and not e["policy_drove"]]
         recent = trained[-WINDOW:]
         steps = sum(e["steps"] for e in recent)
         return {

@@ -636,6 +636,7 @@ def test_two_pages_hand_the_controls_over(visit, site):
     first.click("#asking button")
     second.wait_for_selector("#drive:has-text('Hold a key')", timeout=scaled(10_000))
     assert first.is_disabled("#arm") and not second.is_disabled("#arm")
+    assert not first.inner_text("#answer"), "nothing was refused"
     hold(second, site)
     second.keyboard.up("KeyW")
     is_released(second, site)

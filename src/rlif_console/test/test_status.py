@@ -34,9 +34,11 @@ def test_snapshot_is_json_whatever_came():
 
 def test_rates_leave_out_discarded_episodes_and_evaluations():
     status = RobotStatus()
-    trained, judged = [(1, False), (2, False), (4, False)], [(1, True, 0), (2, True, 20), (1, True)]
-    for id, found in enumerate([*trained, *judged], 1):
+    for id, found in enumerate([(1, False), (2, False), (4, False), (2, True)], 1):
         status.on_episode(episode(id, *found), float(id))
+    status.on_decision(1, 0, [0.0], "", 5.0)
+    status.on_episode(episode(5, 1, True, driven=0), 5.0)
+    status.on_episode(episode(6, 1, True), 6.0)
     found = status.snapshot(9.0)
     assert found["success"] == 0.5 and found["interventions"] == 0.1
     assert found["evaluated"] == {"policy": (1.0, 1), "operator": (0.0, 1)}, "one was of both"

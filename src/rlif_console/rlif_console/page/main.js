@@ -105,9 +105,15 @@ addEventListener("keydown", (event) => {
   if (!event.repeat) ask("stop");
 }, true);
 addEventListener("keyup", (event) => event.code === "Space" && !isTyping(event.target) && event.preventDefault(), true);
+function askLease(action, to) {
+  const ends = operates() && action !== "take";
+  if (ends) driving.release();
+  connection.send({ type: "lease", action, to });
+  if (ends) lease.holder = null; // input after this would be refused
+}
 $("lease").addEventListener("click", () => {
   const waiting = lease?.asking.some((other) => other.page === page);
-  connection.send({ type: "lease", action: operates() || waiting ? "give_up" : "take" });
+  askLease(operates() || waiting ? "give_up" : "take");
 });
 $("speed").addEventListener("change", () => ask("speed", $("speed").value / 100));
 $("speed").addEventListener("input", () => put("speed-out", `${$("speed").value} %`));
@@ -180,7 +186,7 @@ function showLease() {
   list("asking", mine ? lease.asking.map((other) => [other.page, () => {
     const item = document.createElement("li"), button = document.createElement("button");
     button.textContent = `Hand over to ${other.name} (page ${other.page})`;
-    button.addEventListener("click", () => connection.send({ type: "lease", action: "hand_over", to: other.page }));
+    button.addEventListener("click", () => askLease("hand_over", other.page));
     item.append(button);
     return item;
   }]) : []);
