@@ -195,8 +195,8 @@ class Film:
             self._session.send("Page.startScreencast", {"format": "jpeg", "quality": 90, **size})
             self._runs, self._began = True, time.monotonic()
         drives = (state["control"] or {}).get("state") == "OPERATOR"
-        if phase == "Corrections" and drives and "picture" not in self._taken and episode >= 10:
-            self._taken.add("picture")
+        if phase == "Corrections" and drives and episode not in self._taken:  # the last one stays
+            self._taken.add(episode)
             self._page.screenshot(path=self._folder / "console.png")
 
     def end(self) -> None:
