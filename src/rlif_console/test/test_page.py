@@ -162,16 +162,21 @@ def operate(page: Any) -> Any:
 
 
 def hold(page: Any, site: Site, key: str = "KeyW") -> None:
+    hold_by(page, site, lambda: page.keyboard.down(key), lambda: page.keyboard.up(key))
+
+
+def hold_by(page: Any, site: Site, press: Callable[[], None], let_go: Callable[[], None]) -> None:
     """Press, and again where a stall of the machine has released in between, as a person does."""
-    released = time.monotonic() - 1.0
+    pressed = 0.0
 
     def driven() -> bool:
-        nonlocal released
-        if not site.port.held and time.monotonic() - released > 1.0:
-            page.keyboard.up(key)
-            page.wait_for_timeout(150)
-            page.keyboard.down(key)
-            released = time.monotonic()
+        nonlocal pressed
+        if not site.port.held and time.monotonic() - pressed > 1.0:
+            if pressed:
+                let_go()
+                page.wait_for_timeout(150)
+            press()
+            pressed = time.monotonic()
         return site.port.held
 
     until(page, driven, "the arm to be driven")
@@ -223,8 +228,8 @@ def test_gripper_button_moves_it_while_it_is_pressed(visit, site, button, grippe
     site.status.settings["axes"] = ["x", "y", "z", "gripper"]
     page = operate(visit())
     page.hover(button)
-    page.mouse.down()
-    until(page, lambda: site.port.held and site.port.gripper == gripper, "the gripper")
+    hold_by(page, site, page.mouse.down, page.mouse.up)
+    assert site.port.gripper == gripper
     page.mouse.up()
     is_released(page, site)
 
@@ -234,8 +239,8 @@ def test_pad_drives_its_axis_while_the_mouse_holds_it(visit, site, pad, axis):
     site.status.settings["axes"] = ["x", "y", "z", "yaw"]
     page = operate(visit())
     page.hover(pad, position={"x": 20, "y": 20})  # which is up
-    page.mouse.down()
-    until(page, lambda: site.port.held and site.port.driven[-1][1][axis] > 0.3, "motion")
+    hold_by(page, site, page.mouse.down, page.mouse.up)
+    assert site.port.driven[-1][1][axis] > 0.3
     page.mouse.up()
     is_released(page, site)
 
@@ -261,9 +266,12 @@ def test_touch_joystick_drives_while_a_finger_is_on_it(visit, site):
     def touch(kind: str, *points: dict[str, float]) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
 
-    touch("touchStart", {"x": x, "y": y})
-    touch("touchMove", {"x": x, "y": y - 200})
-    until(page, lambda: site.port.held and site.port.driven[-1][1][0] > 0.5, "forward")
+    def press() -> None:
+        touch("touchStart", {"x": x, "y": y})
+        touch("touchMove", {"x": x, "y": y - 200})
+
+    hold_by(page, site, press, lambda: touch("touchEnd"))
+    until(page, lambda: site.port.driven[-1][1][0] > 0.5, "forward")
     touch("touchEnd")
     is_released(page, site)
 
@@ -283,8 +291,8 @@ def test_pad_is_not_taken_over_by_a_pointer_that_hovers(visit, site):
             [kind, number, right],
         )
 
-    point("pointerdown", 11, 200)
-    until(page, lambda: site.port.held and site.port.driven[-1][1][1] < -0.5, "to the right")
+    hold_by(page, site, lambda: point("pointerdown", 11, 200), lambda: point("pointerup", 11, 200))
+    assert site.port.driven[-1][1][1] < -0.5, "to the right"
     point("pointermove", 12, -200)
     point("pointerup", 11, 200)
     is_released(page, site)
