@@ -8,8 +8,8 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 SEED ?= 0
 STEPS ?=
-ROBOT ?= sim_vision
 OPERATOR ?= scripted
+ROBOT ?= $(if $(filter me,$(OPERATOR)),sim_person_vision,sim_vision)
 ARGS ?=
 IN_WORKSPACE = source scripts/env.bash &&
 # Checked by mypy: everything that imports no generated messages, and the command line.
@@ -34,7 +34,7 @@ demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=…; OPERA
 	@$(IN_WORKSPACE) exec rlif demo --operator $(OPERATOR) --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
 demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
-	@$(IN_WORKSPACE) exec rlif demo --images --seed $(SEED) --steps $(or $(STEPS),8000) \
+	@$(IN_WORKSPACE) exec rlif demo --images --operator $(OPERATOR) --seed $(SEED) --steps $(or $(STEPS),8000) \
 	    --eval-every 1000 $(ARGS) robot:=$(ROBOT)
 
 demo-robot: setup  ## the same as a lab would: robot.launch.yaml, real time, cameras at 30 Hz, all limits

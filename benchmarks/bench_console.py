@@ -162,7 +162,7 @@ def hard_learning(directory: Path) -> Path:
     shutil.copytree(Path(get_package_share_directory("rlif_bringup")) / "config", directory)
     path = directory / "sim_person" / "robot.yaml"
     text = path.read_text(encoding="utf-8").replace(
-        "updates_per_step: 3.0", "updates_per_step: 0.0"
+        "updates_per_step: 5.0", "updates_per_step: 0.0"
     )
     path.write_text(text, encoding="utf-8")
     return directory

@@ -9,6 +9,7 @@ With --operator me you are the operator: in real time, in the browser, in about 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import socket
 import sys
@@ -47,7 +48,7 @@ from rlif_bringup.summary import (
 INTERMIXED = True
 EVALUATION_BOARDS = 1_000_000  # added to the seed: boards that training has not seen
 TRIAL_BOARDS = 2_000_000
-PERSON_TRIALS = 8  # of each evaluation: a person has to do them too
+PERSON_TRIALS = 5  # of each evaluation: a person has to do them too
 # Launch arguments where a person operates: real time, and an arm that a person can put a peg in with.
 PERSON = {
     "robot": "sim_person",
@@ -177,7 +178,10 @@ class Demo:
     @property
     def values(self) -> dict[str, object]:
         """Launch arguments of the run; those given on the command line win."""
-        person = PERSON | {"console_port": self._port} if self._person else {}
+        person: dict[str, object] = {}
+        if self._person:
+            robot = "sim_person_vision" if self._arguments.images else "sim_person"
+            person = PERSON | {"robot": robot, "console_port": self._port}
         return {
             **person,
             "seed": self._arguments.seed,
@@ -229,14 +233,16 @@ class Demo:
         if person:
             person.tell(person_result(session.records))
             self._progress.print_line("the result stands on the page; Ctrl-C ends the demo")
-            graph.wait(lambda: False, "Ctrl-C", person.patience)
+            with contextlib.suppress(InterruptedByUserError):
+                graph.wait(lambda: False, "Ctrl-C", person.patience)
         self._progress.print_line("stopping the nodes")
 
     def _open_page(self) -> None:
         """The address is printed too: there may be no browser here."""
-        address = f"http://127.0.0.1:{self._port}/"
+        port = self.values["console_port"]
+        address = f"http://127.0.0.1:{port}/"
         self._progress.print_line(
-            f"you operate: {address}\nFrom another machine: ssh -L {self._port}:127.0.0.1:{self._port} HOST, "
+            f"you operate: {address}\nFrom another machine: ssh -L {port}:127.0.0.1:{port} HOST, "
             "and open the same address there. Take the controls, then arm."
         )
         webbrowser.open(address)

@@ -33,6 +33,9 @@ class Snapshot:
     elapsed: float
     left: float | None
     note: str = ""
+    episodes: int = 0  # of this phase, ended
+    episodes_goal: int = 0  # 0: steps decide
+    task: str = ""  # what a person should do now
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line."""
@@ -43,7 +46,7 @@ class Snapshot:
             ("operator's share of steps", _percent(self.operator_share)),
             ("take-overs per episode", _number(self.interventions)),
             ("success, last 20 episodes", _percent(self.success)),
-            ("environment steps", f"{self.env_steps:,} of {self.env_steps_goal:,}"),
+            ("done", self._done()),
             ("gradient steps per second", f"{self.critic_steps_per_s:,.0f}"),
             ("updates", f"{self.updates:,}"),
             ("time", f"{clock(self.elapsed)}, {self._left()}"),
@@ -51,12 +54,19 @@ class Snapshot:
 
     def line(self) -> str:
         """All of it in one line."""
+        if self.task:
+            return f"[{clock(self.elapsed)}] {self.task} ({self._left()})"
         return (
             f"[{clock(self.elapsed)}] {self.phase}: episode {self.episode}, "
-            f"{self.env_steps}/{self.env_steps_goal} steps, success {_percent(self.success)}, "
+            f"{self._done()}, success {_percent(self.success)}, "
             f"operator {_percent(self.operator_share)}, {self.critic_steps_per_s:.0f} gradient "
             f"steps/s, {self._left()}"
         )
+
+    def _done(self) -> str:
+        if self.episodes_goal:
+            return f"{self.episodes} of {self.episodes_goal} episodes"
+        return f"{self.env_steps:,} of {self.env_steps_goal:,} steps"
 
     def _left(self) -> str:
         return "time left not known yet" if self.left is None else f"about {clock(self.left)} left"
@@ -124,6 +134,8 @@ class Progress:
         for label, value in snapshot.rows():
             style = {"OPERATOR": "yellow", "POLICY": "green"}.get(value)
             table.add_row(label, value, style=style)
+        if snapshot.task:
+            table.add_row("to do", snapshot.task, style="bold")
         if snapshot.note:
             table.add_row("note", snapshot.note, style="red")
         return table

@@ -218,6 +218,9 @@ class Session:
             updates=learner.updates if learner else 0,
             elapsed=self.elapsed,
             left=self._left(phase),
+            episodes=len(of_phase(self.records, phase.name)),
+            episodes_goal=phase.episodes,
+            task=self._operator.task,
             note=(reason if running else "") or (learner.message if learner else ""),
         )
 

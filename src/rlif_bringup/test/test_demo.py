@@ -30,6 +30,14 @@ def test_phases_are_those_asked_for_and_judged_on_the_same_boards() -> None:
     assert [p.name for p in only] == ["policy", "expert"]
 
 
+def test_person_has_an_arm_of_their_own_and_few_trials(tmp_path: Path) -> None:
+    given = arguments("--operator", "me", "--images", "console_port:=9000")
+    values = demo.Demo(given, tmp_path, Progress("test", Console(quiet=True))).values
+    assert (values["robot"], values["lock_step"]) == ("sim_person_vision", False)
+    assert str(values["console_port"]) == "9000", "what is given wins"
+    assert [phase.episodes for phase in demo.phases_of(given)] == [10, 15, 5, 5]
+
+
 def test_finish_of_an_interrupted_run_writes_what_there_was(tmp_path: Path) -> None:
     progress = Progress("test", Console(quiet=True))
     summary = demo.Demo(arguments("--seed", "5"), tmp_path, progress).finish(True, None)

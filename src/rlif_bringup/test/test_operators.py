@@ -12,7 +12,7 @@ import pytest
 from rlif_bringup.demo import person_result
 from rlif_bringup.operators import PersonOperator
 from rlif_bringup.summary import EpisodeRecord
-from rlif_msgs.msg import PolicyHold
+from rlif_msgs.msg import ControlState, PolicyHold
 
 
 class FakeNode:
@@ -38,20 +38,29 @@ def record(phase: str, success: bool) -> EpisodeRecord:
 )
 def test_person_operator_holds_the_policy_only_where_the_person_drives(mode, code):
     node = FakeNode()
-    PersonOperator(SimpleNamespace(node=node)).prepare("demonstrations", mode, 10)
+    PersonOperator(SimpleNamespace(node=node, control=None)).prepare("demonstrations", mode, 10)
     node.timer()
     holds = node.published["policy_hold"]
     assert len(holds) == 2 and holds[-1].reason_code == code
 
 
-def test_person_operator_counts_on_the_page():
+def test_person_operator_tells_what_to_do_next():
     node = FakeNode()
-    operator = PersonOperator(SimpleNamespace(node=node))
+    graph = SimpleNamespace(node=node, control=ControlState(state=ControlState.DISARMED))
+    operator = PersonOperator(graph)
     operator.prepare("demonstrations", "always", 2)
-    assert "Episode 1 of 2, 0 of 0" in node.published["guide"][-1].data
+    texts = node.published["guide"]
+    assert texts[-1].data == operator.task and "then arm" in operator.task
+    graph.control.state = ControlState.HOLD
+    node.timer()
+    node.timer()
+    assert "Episode 1 of 2, 0 of 0" in texts[-1].data and len(texts) == 2, "once each"
     operator.finished(record("demonstrations", True))
     operator.finished(record("demonstrations", False))
-    assert "Episode 2 of 2, 1 of 2" in node.published["guide"][-1].data
+    assert "1 of 2 succeeded. The learner" in texts[-1].data
+    operator.tell("Done.")
+    node.timer()
+    assert texts[-1].data == "Done."
 
 
 def test_person_result_names_both_rates():

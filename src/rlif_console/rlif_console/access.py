@@ -24,10 +24,18 @@ class Role(enum.IntEnum):
 
 def is_loopback(address: str) -> bool:
     """Whether only this machine reaches the address."""
-    try:
+    if is_address(address):
         return ipaddress.ip_address(address).is_loopback
+    return address == "localhost"
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, and no name."""
+    try:
+        ipaddress.ip_address(host)
     except ValueError:
-        return address == "localhost"
+        return False
+    return True
 
 
 def host_name(host: str) -> str:
@@ -84,11 +92,7 @@ class Access:
         name = host_name(host)
         if is_loopback(self.address):
             return is_loopback(name)
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return name == "localhost" or name in self.hosts
-        return True
+        return is_address(name) or name == "localhost" or name in self.hosts
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
         """Whether a WebSocket was opened by our own page. Browsers always send an origin."""

@@ -4,8 +4,8 @@
 Subscribes
     control_state  rlif_msgs/ControlState      who has control, and why (latched)
     episode        rlif_msgs/Episode           phase, outcome, counts (latched)
-    decision       rlif_msgs/Decision          what was executed
-    intervention   rlif_msgs/InterventionEvent take-overs for the time line
+    decision       rlif_msgs/Decision          what was executed, and take-overs
+    critic_value   rlif_msgs/CriticValue       of what was executed
     learner_status rlif_msgs/LearnerStatus     learner curves (latched)
     observation    rlif_msgs/Observation       the images that the policy sees
     ee_pose, object_pose  geometry_msgs/PoseStamped  for the 3D view
@@ -41,7 +41,7 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.running import run
 
-from .access import Access, addresses_text, is_loopback, new_token
+from .access import Access, addresses_text, is_address, is_loopback, new_token
 from .hub import Hub
 from .inputs import DeadmanConfig
 from .pictures import Pictures
@@ -98,9 +98,10 @@ class ConsoleNode(Node):
         config = DeadmanConfig(gap=p["input_gap"], max_age=p["max_picture_age"])
         hub = Hub({key: (self._ports[key], statuses[key]) for key in statuses}, config, self._call)
         self._server = Server(hub, access, pictures, self._look)
-        certificate = (
-            make_certificate(Path(p["certificate_directory"]), p["hosts"]) if p["tls"] else None
-        )
+        certificate = None
+        if p["tls"]:
+            names = reachable_hosts(p["address"], p["hosts"])
+            certificate = make_certificate(Path(p["certificate_directory"]), names)
         self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
         try:
@@ -202,7 +203,8 @@ def make_certificate(directory: Path, hosts: Sequence[str]) -> ssl.SSLContext:
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     if not certificate.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        names = ",".join(f"DNS:{name}" for name in (*hosts, os.uname().nodename, "localhost"))
+        known = (*hosts, os.uname().nodename, "localhost")
+        names = ",".join(f"{'IP' if is_address(name) else 'DNS'}:{name}" for name in known)
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
                    "-nodes", "-days", "365", "-subj", "/CN=rlif console", "-addext",
                    f"subjectAltName={names}", "-keyout", str(key), "-out", str(certificate)]  # fmt: skip

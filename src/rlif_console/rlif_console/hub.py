@@ -100,6 +100,7 @@ class Hub:
         robot = robot or next(iter(self.robots))
         if robot not in self.robots:
             raise MessageError(f"robot: found {robot!r:.60}, expected one of {list(self.robots)}")
+        status = self.robots[robot].status
         self._last_number += 1
         number_ = self._last_number
         page = Page(
@@ -116,7 +117,7 @@ class Hub:
                 "robots": list(self.robots),
                 "gap": self._config.gap,
                 "max_age": self._config.max_age,
-                "history": list(self.robots[robot].status.history),
+                "history": [*status.history, *status.values],
             }
         )
         return page

@@ -34,9 +34,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from rlif_msgs.msg import (
     ControlState,
+    CriticValue,
     Decision,
     Episode,
-    InterventionEvent,
     LearnerStatus,
     Observation,
 )
@@ -62,7 +62,7 @@ SERVICES = {
 }
 EPISODE_FIELDS = ("id", "phase", "outcome", "reason", "max_steps", "steps", "interventions",
                   "operator_steps", "evaluation")  # fmt: skip
-LEARNER_FIELDS = ("steps", "updates", "critic_steps_per_s", "updates_per_step", "caught_up",
+LEARNER_FIELDS = ("steps", "updates", "critic_steps_per_s", "updates_per_step", "caught_up", "backlog",
                   "lost_steps", "policy_version", "message")  # fmt: skip
 # What pages show of the nodes' parameters.
 SETTINGS = {
@@ -123,7 +123,7 @@ class RobotPort:
         make(ControlState, self._name("control_state"), self._on_control, LATCHED)
         make(Episode, self._name("episode"), self._on_episode, LATCHED_10)
         make(Decision, self._name("decision"), self._on_decision, RELIABLE_100)
-        make(InterventionEvent, self._name("intervention"), self._on_intervention, RELIABLE_100)
+        make(CriticValue, self._name("critic_value"), self._on_value, RELIABLE_100)
         make(LearnerStatus, self._name("learner_status"), self._on_learner, LATCHED)
         make(String, self._name("guide"), self._on_guide, LATCHED)
         # Not unpacked before somebody looks: images make it large.
@@ -148,11 +148,11 @@ class RobotPort:
         action = list(m.executed_action)
         limits = ", ".join(m.limits)
         self._tell(self._status.on_decision, m.source, m.step_index, action, limits)
+        if m.onset:
+            self._tell(self._status.on_take_over, m.intervention_id, m.step_index)
 
-    def _on_intervention(self, m: InterventionEvent) -> None:
-        started = m.event == InterventionEvent.STARTED
-        fields = (m.intervention_id, m.step_index, m.device)
-        self._tell(self._status.on_intervention, started, *fields)
+    def _on_value(self, m: CriticValue) -> None:
+        self._tell(self._status.on_value, m.value)
 
     def _on_learner(self, m: LearnerStatus) -> None:
         fields = {name: getattr(m, name) for name in LEARNER_FIELDS}

@@ -17,6 +17,7 @@ PHASES, OUTCOMES, SOURCES = (
 )
 WINDOW = 20  # episodes over which rates are taken
 KEPT = 2000  # entries of the history
+VALUES = 3000  # values of the critic: five minutes
 CURVE_PERIOD = 5.0  # s between two points of a curve
 FORGET = 5.0  # s after which a diagnostics status that is not repeated is forgotten
 OK_LEVEL = 0
@@ -116,6 +117,8 @@ class RobotStatus:
     streams: tuple[str, ...] = ()  # raw ones that can be asked for
     consoles: int = 0  # publishers of console/joy, ours among them
     history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    values: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=VALUES))
+    _policy_step: int | None = None  # the last one of this episode that the policy drove
     _episodes: list[dict[str, Any]] = field(default_factory=list)
     _times: dict[str, float] = field(default_factory=dict)
     _problems: dict[str, tuple[float, int, str]] = field(default_factory=dict)
@@ -134,6 +137,7 @@ class RobotStatus:
         found = dict(episode)
         found["phase"] = PHASES[found["phase"]]
         found["outcome"] = OUTCOMES[found["outcome"]]
+        found["policy_drove"] = self._policy_step is not None
         ended = found["phase"] == "ended"
         if ended and (not self._episodes or self._episodes[-1]["id"] != found["id"]):
             if found["outcome"] != "discarded":
@@ -151,20 +155,24 @@ class RobotStatus:
             "limits": limits,
         }
         self._times["decision"] = now
+        if SOURCES[source] == "policy":
+            self._policy_step = step
+        elif step == 0:
+            self._policy_step = None
         if SOURCES[source] == "operator" and "ee_pose" in self.poses:
             self.directions.update(self.settings.get("axes") or (), action, self.poses["ee_pose"])
         else:
             self.directions.forget()
 
-    def on_intervention(
-        self, started: bool, number: int, step: int, device: str, now: float
-    ) -> None:
-        """A take-over. The label of scheme `onset` falls on the step before its first one."""
-        if started:
-            label = step - 1 if step > 0 else None
-            self._add(now, "take_over", id=number, step=step, label=label, device=device)
-        else:
-            self._add(now, "release", id=number, step=step)
+    def on_take_over(self, number: int, step: int, now: float) -> None:
+        """After the decision of its first step. The label falls on the policy's last step before it."""
+        device = (self.control or {}).get("device", "")
+        self._add(now, "take_over", id=number, step=step, label=self._policy_step, device=device)
+
+    def on_value(self, value: float, now: float) -> None:
+        """Of the critic, of what was executed."""
+        if math.isfinite(value):
+            self._add(now, "value", self.values, value=round(value, 3))
 
     def on_learner(
         self, status: Mapping[str, Any], metrics: Mapping[str, float], now: float
@@ -197,6 +205,8 @@ class RobotStatus:
         """Everything but the history. An age is in s, null where nothing came."""
         trained = [e for e in self._episodes if not e["evaluation"]]
         judged = [e for e in self._episodes if e["evaluation"]]
+        alone = [e for e in judged if not e["operator_steps"]]
+        driven = [e for e in judged if e["operator_steps"] and not e["policy_drove"]]
         recent = trained[-WINDOW:]
         steps = sum(e["steps"] for e in recent)
         return {
@@ -213,8 +223,10 @@ class RobotStatus:
             "streams": self.streams,
             "ages": {name: round(now - at, 3) for name, at in self._times.items()},
             "success": _rate(trained),
-            "evaluation_success": _rate(judged),
-            "evaluated": len(judged),
+            "evaluated": {
+                name: (_rate(found), len(found[-WINDOW:]))
+                for name, found in (("policy", alone), ("operator", driven))
+            },
             "interventions": sum(e["interventions"] for e in recent) / steps if steps else None,
             "outcomes": {
                 name: sum(e["outcome"] == name for e in self._episodes) for name in OUTCOMES[1:4]
@@ -226,7 +238,9 @@ class RobotStatus:
             ],
         }
 
-    def _add(self, now: float, kind: str, **values: Any) -> None:
+    def _add(
+        self, now: float, kind: str, kept: deque[dict[str, Any]] | None = None, **values: Any
+    ) -> None:
         entry = {"kind": kind, "time": round(now - self.started, 2), **values}
-        self.history.append(entry)
+        (self.history if kept is None else kept).append(entry)
         self._new.append(entry)

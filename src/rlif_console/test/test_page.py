@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from waiting import scaled, wait_until
 
 from rlif_console.access import Access
+from rlif_console.console_node import make_certificate
 from rlif_console.hub import Hub
 from rlif_console.inputs import DeadmanConfig
 from rlif_console.pictures import Pictures
@@ -44,9 +46,11 @@ class FakePort:
         self.status = status
         self.driven: list[tuple[bool, tuple[float, ...]]] = []
         self.commands: list[tuple[str, Any]] = []
+        self.answers = {"save": ["the disk is full"]}
 
     def drive(self, held, axes, gripper):
         self.driven.append((held, axes))
+        self.gripper = gripper
 
     def command(self, name, value, done):
         self.commands.append((name, value))
@@ -56,7 +60,8 @@ class FakePort:
             self.status.on_control(
                 4, "the stop button of console was pressed", "", time.monotonic()
             )
-        done(name != "save", f"{name} is done" if name != "save" else "the disk is full")
+        texts = self.answers.get(name) or [f"{name} is done"]
+        done(name != "save", texts.pop(0))
 
     @property
     def held(self) -> bool:
@@ -66,7 +71,10 @@ class FakePort:
 class Site:
     """A console without ROS, in a thread with an event loop of its own."""
 
-    def __init__(self, token: str = "", watch_token: str = "") -> None:
+    def __init__(
+        self, token: str = "", watch_token: str = "", certificate: ssl.SSLContext | None = None
+    ) -> None:
+        self.scheme = "https" if certificate else "http"
         self.loop = asyncio.new_event_loop()
         self.status = RobotStatus(started=time.monotonic())
         self.port, self.pictures = FakePort(self.status), Pictures()
@@ -77,7 +85,7 @@ class Site:
         self.server = Server(self.hub, access, {"/left": self.pictures, "/right": Pictures()})
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        self.run(self.server.start(0))
+        self.run(self.server.start(0, certificate))
         self.status.on_control(0, "not armed yet", "", time.monotonic())
         self.status.settings |= {"axes": ["x", "y", "z"], "speed_scale": 1.0, "images": True}
         self.status.cameras = ("wrist",)
@@ -87,7 +95,7 @@ class Site:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server.port}/"
+        return f"{self.scheme}://127.0.0.1:{self.server.port}/"
 
     def close(self) -> None:
         if self._thread.is_alive():
@@ -154,16 +162,21 @@ def operate(page: Any) -> Any:
 
 
 def hold(page: Any, site: Site, key: str = "KeyW") -> None:
+    hold_by(page, site, lambda: page.keyboard.down(key), lambda: page.keyboard.up(key))
+
+
+def hold_by(page: Any, site: Site, press: Callable[[], None], let_go: Callable[[], None]) -> None:
     """Press, and again where a stall of the machine has released in between, as a person does."""
-    released = time.monotonic() - 1.0
+    pressed = 0.0
 
     def driven() -> bool:
-        nonlocal released
-        if not site.port.held and time.monotonic() - released > 1.0:
-            page.keyboard.up(key)
-            page.wait_for_timeout(150)
-            page.keyboard.down(key)
-            released = time.monotonic()
+        nonlocal pressed
+        if not site.port.held and time.monotonic() - pressed > 1.0:
+            if pressed:
+                let_go()
+                page.wait_for_timeout(150)
+            press()
+            pressed = time.monotonic()
         return site.port.held
 
     until(page, driven, "the arm to be driven")
@@ -197,6 +210,41 @@ def test_key_drives_its_axis_while_it_is_held(visit, site, key, axis, way):
     is_released(page, site)
 
 
+def test_page_over_tls_drives_with_a_certificate_that_was_made_here(visit, tmp_path):
+    site = Site(certificate=make_certificate(tmp_path, []))
+    try:
+        page = operate(visit(site.address, ignore_https_errors=True))
+        hold(page, site)
+        page.keyboard.up("KeyW")
+        is_released(page, site)
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize(
+    ("button", "gripper"), [("#open", 1), ("#close", -1)], ids=["open", "close"]
+)
+def test_gripper_button_moves_it_while_it_is_pressed(visit, site, button, gripper):
+    site.status.settings["axes"] = ["x", "y", "z", "gripper"]
+    page = operate(visit())
+    page.hover(button)
+    hold_by(page, site, page.mouse.down, page.mouse.up)
+    assert site.port.gripper == gripper
+    page.mouse.up()
+    is_released(page, site)
+
+
+@pytest.mark.parametrize(("pad", "axis"), [("#pad-z", 2), ("#pad-yaw", 5)])
+def test_pad_drives_its_axis_while_the_mouse_holds_it(visit, site, pad, axis):
+    site.status.settings["axes"] = ["x", "y", "z", "yaw"]
+    page = operate(visit())
+    page.hover(pad, position={"x": 20, "y": 20})  # which is up
+    hold_by(page, site, page.mouse.down, page.mouse.up)
+    assert site.port.driven[-1][1][axis] > 0.3
+    page.mouse.up()
+    is_released(page, site)
+
+
 def test_key_held_is_sent_thirty_times_a_second(visit, site):
     page = operate(visit())
     hold(page, site)
@@ -218,9 +266,12 @@ def test_touch_joystick_drives_while_a_finger_is_on_it(visit, site):
     def touch(kind: str, *points: dict[str, float]) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
 
-    touch("touchStart", {"x": x, "y": y})
-    touch("touchMove", {"x": x, "y": y - 200})
-    until(page, lambda: site.port.held and site.port.driven[-1][1][0] > 0.5, "forward")
+    def press() -> None:
+        touch("touchStart", {"x": x, "y": y})
+        touch("touchMove", {"x": x, "y": y - 200})
+
+    hold_by(page, site, press, lambda: touch("touchEnd"))
+    until(page, lambda: site.port.driven[-1][1][0] > 0.5, "forward")
     touch("touchEnd")
     is_released(page, site)
 
@@ -240,8 +291,8 @@ def test_pad_is_not_taken_over_by_a_pointer_that_hovers(visit, site):
             [kind, number, right],
         )
 
-    point("pointerdown", 11, 200)
-    until(page, lambda: site.port.held and site.port.driven[-1][1][1] < -0.5, "to the right")
+    hold_by(page, site, lambda: point("pointerdown", 11, 200), lambda: point("pointerup", 11, 200))
+    assert site.port.driven[-1][1][1] < -0.5, "to the right"
     point("pointermove", 12, -200)
     point("pointerup", 11, 200)
     is_released(page, site)
@@ -290,9 +341,10 @@ def test_gamepad_of_a_window_without_focus_stops_and_commands_nothing_else(visit
     [
         "window.dispatchEvent(new Event('blur'))",
         "window.dispatchEvent(new Event('pagehide'))",
+        "document.dispatchEvent(new Event('freeze'))",
         "Object.defineProperty(document, 'hidden', {get: () => true}); document.dispatchEvent(new Event('visibilitychange'))",
     ],
-    ids=["blur", "pagehide", "hidden"],
+    ids=["blur", "pagehide", "freeze", "hidden"],
 )
 def test_page_out_of_sight_releases_before_the_gap(visit, site, event):
     page = operate(visit())
@@ -505,11 +557,22 @@ def test_state_episode_learner_problems_and_take_overs_are_shown(visit, site):
             },
             now,
         )
-        status.on_intervention(True, 3, 17, "console", now)
+        status.on_decision(1, 16, [0.0], "", now)
+        status.on_take_over(3, 17, now)
+        status.on_value(-0.4, now)
+        status.settings |= {
+            "bag_directory": "runs/1/bag",
+            "free_gb": 12.5,
+            "run_directory": "runs/1",
+        }
+        status.checks = [
+            {"check": "observation", "verdict": "pass", "found": "10 Hz", "advice": ""}
+        ]
         learner = {"steps": 500, "updates": 1234, "critic_steps_per_s": 80.0, "updates_per_step": 1.5,
-                   "caught_up": True, "lost_steps": 0, "policy_version": 4, "message": ""}  # fmt: skip
+                   "caught_up": False, "backlog": 7, "lost_steps": 0, "policy_version": 4, "message": ""}  # fmt: skip
         status.on_learner(learner, {"critic_loss": 0.5}, now)
         status.on_diagnostic("observer: camera/wrist/image", 2, "<b>nothing</b> received", now)
+        status.on_pose("ee_pose", [0.4, 0.0, 0.2])
         status.guide = "Put the peg into the hole"
 
     site.loop.call_soon_threadsafe(feed)
@@ -519,9 +582,16 @@ def test_state_episode_learner_problems_and_take_overs_are_shown(visit, site):
     )  # as text, not as markup
     shown = page.inner_text("main")
     for text in ("OPERATOR", "taken over with console", "Episode 7", "1,234", "100 %", "1 ✓",
-                 "label −1 on step 16", "Put the peg into the hole", "cable and the driver of the camera"):  # fmt: skip
+                 "label −1 on step 16", "present action: -0.40", "7 due", "runs/1/bag, 12.5 GB free",
+                 "runs/1/checkpoints", "observation: 10 Hz", "direction x: not pushed yet", "Put the peg into the hole", "cable and the driver of the camera"):  # fmt: skip
         assert text in shown, text
     assert "critic_loss" in page.inner_text("#metric")
+    for canvas in ("#line", "#scene", "#curve"):
+        drawn = (
+            f"(() => {{ const c = document.querySelector('{canvas}'); return c.getContext('2d')."
+        )
+        drawn += "getImageData(0, 0, c.width, c.height).data.some((value) => value) })()"
+        until(page, lambda script=drawn: page.evaluate(script), f"a picture in {canvas}")
 
 
 def test_picture_of_the_observation_is_drawn_with_its_age(visit, site):
@@ -543,6 +613,27 @@ def test_picture_of_the_observation_is_drawn_with_its_age(visit, site):
     page.wait_for_selector("figure.old")
 
 
+def test_raw_streams_are_shown_by_choice(visit, site):
+    site.status.streams = ("camera/wrist", "camera/fixed")
+    page = visit()
+    assert page.locator("figure").count() == 1
+    page.check("#raw")
+    page.wait_for_selector("figure[data-name='camera/fixed']")
+
+
+def test_check_is_repeated_until_nothing_is_to_mend_or_somebody_arms(visit, site):
+    site.port.answers["check"] = ["2 to mend", "1 to mend", "all is well"]
+    page = operate(visit())
+    page.click("[data-command=check]")
+    until(page, lambda: len(site.port.commands) == 3, "three checks", 20.0)
+    page.wait_for_selector("#answer:has-text('all is well')")
+    site.port.answers["check"] = ["1 to mend"]
+    page.click("[data-command=check]")
+    page.click("#arm")
+    page.wait_for_timeout(4000)
+    assert [name for name, _ in site.port.commands[3:]] == ["check", "arm"]
+
+
 # ---- people
 
 
@@ -553,6 +644,7 @@ def test_two_pages_hand_the_controls_over(visit, site):
     first.click("#asking button")
     second.wait_for_selector("#drive:has-text('Hold a key')", timeout=scaled(10_000))
     assert first.is_disabled("#arm") and not second.is_disabled("#arm")
+    assert not first.inner_text("#answer"), "nothing was refused"
     hold(second, site)
     second.keyboard.up("KeyW")
     is_released(second, site)

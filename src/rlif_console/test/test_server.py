@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from rlif_console.access import Access
+from rlif_console.console_node import make_certificate
 from rlif_console.hub import Hub
 from rlif_console.inputs import DeadmanConfig
 from rlif_console.pictures import Pictures
@@ -52,7 +54,11 @@ class Site:
         return socket
 
 
-def serve(test: Callable[[Site], Awaitable[None]], token: str = TOKEN) -> None:
+def serve(
+    test: Callable[[Site], Awaitable[None]],
+    token: str = TOKEN,
+    certificate: ssl.SSLContext | None = None,
+) -> None:
     """Run `test` on a server with tokens, in an event loop of its own."""
 
     async def run() -> None:
@@ -60,7 +66,7 @@ def serve(test: Callable[[Site], Awaitable[None]], token: str = TOKEN) -> None:
         hub = Hub({"/": (port, status)}, DeadmanConfig())
         access = Access(address="127.0.0.1", token=token, watch_token=WATCH if token else "")
         server = Server(hub, access, {"/": pictures})
-        await server.start(0)
+        await server.start(0, certificate)
         try:
             async with aiohttp.ClientSession() as client:
                 await test(Site(server, port, pictures, client))
@@ -160,6 +166,34 @@ def test_server_lost_connection_while_driving_releases():
             await asyncio.sleep(0.005)
 
     serve(test)
+
+
+@pytest.mark.slow
+def test_server_over_tls_is_driven_by_who_trusts_its_certificate_alone(tmp_path):
+    certificate = make_certificate(tmp_path, ["127.0.0.1"])
+    trusts = ssl.create_default_context(cafile=tmp_path / "certificate.pem")
+
+    async def test(site):
+        address, origin = f"wss://{site.base}/ws", {"Origin": f"https://{site.base}"}
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await site.client.ws_connect(address, headers=origin)
+        socket = await site.client.ws_connect(address, headers=origin, ssl=trusts)
+        await socket.send_json({"type": "hello", "token": TOKEN})
+        await socket.send_json({"type": "lease", "action": "take"})
+        beat = await until(socket, "beat")
+        frame = {
+            "type": "input",
+            "seen": beat["number"],
+            "present": True,
+            "axes": [1.0] + [0.0] * 5,
+        }
+        await socket.send_json(frame | {"sequence": 1, "held": False})
+        await socket.send_json(frame | {"sequence": 2, "held": True})
+        while not (await until(socket, "beat"))["held"]:
+            pass
+        assert site.port.driven[-1] is True
+
+    serve(test, certificate=certificate)
 
 
 def test_server_picture_waits_for_the_page_and_old_ones_are_dropped():

@@ -11,11 +11,11 @@ import pytest
 from rlif_console.status import FORGET, AxisDirections, RobotStatus
 
 
-def episode(id: int, outcome: int, phase: int = 3, evaluation: bool = False) -> dict:
-    counts = {"max_steps": 60, "steps": 20, "interventions": 2, "operator_steps": 5}
+def episode(id: int, outcome: int, evaluation: bool = False, driven: int = 5) -> dict:
+    counts = {"max_steps": 60, "steps": 20, "interventions": 2, "operator_steps": driven}
     return {
         "id": id,
-        "phase": phase,
+        "phase": 3,
         "outcome": outcome,
         "reason": "",
         "evaluation": evaluation,
@@ -34,12 +34,15 @@ def test_snapshot_is_json_whatever_came():
 
 def test_rates_leave_out_discarded_episodes_and_evaluations():
     status = RobotStatus()
-    for id, (outcome, evaluation) in enumerate([(1, False), (2, False), (4, False), (1, True)], 1):
-        status.on_episode(episode(id, outcome, evaluation=evaluation), float(id))
+    for id, found in enumerate([(1, False), (2, False), (4, False), (2, True)], 1):
+        status.on_episode(episode(id, *found), float(id))
+    status.on_decision(1, 0, [0.0], "", 5.0)
+    status.on_episode(episode(5, 1, True, driven=0), 5.0)
+    status.on_episode(episode(6, 1, True), 6.0)
     found = status.snapshot(9.0)
-    assert (found["success"], found["evaluation_success"], found["evaluated"]) == (0.5, 1.0, 1)
-    assert found["interventions"] == 0.1
-    assert found["outcomes"] == {"success": 2, "failure": 1, "truncated": 0}
+    assert found["success"] == 0.5 and found["interventions"] == 0.1
+    assert found["evaluated"] == {"policy": (1.0, 1), "operator": (0.0, 1)}, "one was of both"
+    assert found["outcomes"] == {"success": 3, "failure": 2, "truncated": 0}
 
 
 def test_episode_reported_twice_counts_once():
@@ -49,11 +52,25 @@ def test_episode_reported_twice_counts_once():
     assert len(status.take_new()) == 1
 
 
-@pytest.mark.parametrize(("step", "label"), [(0, None), (1, 0), (17, 16)])
-def test_take_over_is_shown_with_the_step_that_its_label_falls_on(step, label):
+@pytest.mark.parametrize(
+    ("sources", "label"), [([2], None), ([0, 2], None), ([1, 1, 2], 1), ([1, 0, 0, 2], 0)]
+)
+def test_take_over_is_shown_with_the_policy_step_that_its_label_falls_on(sources, label):
     status = RobotStatus()
-    status.on_intervention(True, 1, step, "console", 1.0)
+    status.on_decision(1, 40, [0.0], "", 1.0)  # of the episode before
+    for step, source in enumerate(sources):
+        status.on_decision(source, step, [0.0], "", 1.0)
+    status.on_take_over(1, len(sources) - 1, 1.0)
     assert status.take_new()[0]["label"] == label
+
+
+def test_values_of_the_critic_do_not_displace_what_has_happened():
+    status = RobotStatus()
+    status.on_take_over(1, 0, 1.0)
+    for n in range(5000):
+        status.on_value(math.nan if n == 0 else -0.5, float(n))
+    assert len(status.history) == 1 and len(status.values) == 3000
+    assert [entry["value"] for entry in status.take_new()[1:3]] == [-0.5, -0.5]
 
 
 def test_problem_has_advice_and_is_forgotten_when_it_is_over_or_silent():

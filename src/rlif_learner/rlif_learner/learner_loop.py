@@ -113,6 +113,7 @@ class LearnerLoop:
 
     make_trainer: builds the Trainer when the size of the state is known
     on_weights, on_status: called from the thread; (status, weights version, note)
+    on_taken: likewise, with each Step that was taken in
     store: where checkpoints go; None: nowhere
     """
 
@@ -125,7 +126,9 @@ class LearnerLoop:
         store: CheckpointStore | None = None,
         trainer: Trainer | None = None,
         version: int = 0,
+        on_taken: Callable[[StepRecord, Trainer], None] = lambda step, trainer: None,
     ) -> None:
+        self._on_taken = on_taken
         self._make_trainer, self._trainer = make_trainer, trainer
         self._on_weights, self._on_status = on_weights, on_status
         self._config, self._store = config, store
@@ -278,6 +281,7 @@ class LearnerLoop:
             return
         if not step.evaluation:
             self._expect_announcement(trainer)
+        self._on_taken(step, trainer)
 
     def _drop_backlog(self, trainer: Trainer) -> None:
         """An episode begins although updates of earlier ones are due: nobody waits for them."""

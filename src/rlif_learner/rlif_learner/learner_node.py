@@ -6,6 +6,7 @@ Subscribes
 Publishes
     weights          rlif_msgs/PolicyWeights   first ones at the start, then as they improve (latched)
     learner_status   rlif_msgs/LearnerStatus   once a second, and when it has caught up (latched)
+    critic_value     rlif_msgs/CriticValue     of each Step's action, while somebody subscribes
 Services
     save_checkpoint  std_srvs/Trigger
 
@@ -31,8 +32,9 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from rlif_node.logs import logs_shown
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, REPLAY
+from rlif_node.qos import LATCHED, RELIABLE_100, REPLAY
 from rlif_node.running import run
+from rlif_node.stamps import to_msg
 from std_srvs.srv import Trigger
 
 from rlif_learner.data.buffer import Buffers
@@ -57,7 +59,7 @@ from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
 from rlif_learner.vision import NAMES, VisionConfig, make_vision
-from rlif_msgs.msg import LearnerStatus, PolicyWeights, Step
+from rlif_msgs.msg import CriticValue, LearnerStatus, PolicyWeights, Step
 from rlif_policy.encoders import POOLINGS
 from rlif_policy.features import StateLayout
 from rlif_policy.networks import PolicySpec
@@ -195,6 +197,7 @@ class LearnerNode(Node):
         self._failure_logged = False
         self._weights = self.create_publisher(PolicyWeights, "weights", LATCHED)
         self._status = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
+        self._values = self.create_publisher(CriticValue, "critic_value", RELIABLE_100)
         self._received: Received | None = None
         trainer, version = self._first_trainer()
         config = LoopConfig(
@@ -207,7 +210,7 @@ class LearnerNode(Node):
         )
         self._loop = LearnerLoop(
             self._make_trainer, self._publish_weights, self._publish_status, config,
-            self._store, trainer, version,
+            self._store, trainer, version, self._publish_value,
         )  # fmt: skip
         self.create_service(Trigger, "save_checkpoint", self._on_save)
         self._loop.start()
@@ -414,6 +417,16 @@ class LearnerNode(Node):
         message.data = array.array("B", weights.data)
         self._weights.publish(message)
 
+    def _publish_value(self, step: StepRecord, trainer: Trainer) -> None:
+        if self._values.get_subscription_count():
+            value = trainer.value(step)
+            if value is not None:
+                message = CriticValue(
+                    episode_id=step.episode_id, step_index=step.step_index, value=value
+                )
+                message.header.stamp = to_msg(step.stamp)
+                self._values.publish(message)
+
     def _publish_status(self, status: TrainingStatus, version: int, note: str) -> None:
         if self._scalars is not None:
             self._scalars.write(status)
@@ -475,6 +488,7 @@ def status_message(status: TrainingStatus, version: int, note: str) -> LearnerSt
         critic_steps=status.critic_steps,
         critic_steps_per_s=status.critic_steps_per_s,
         updates_per_step=status.updates_per_step,
+        backlog=status.backlog,
         caught_up=status.caught_up,
         lost_steps=status.lost_steps,
         policy_version=version,

@@ -52,6 +52,7 @@ class Algorithm(Protocol):
     @property
     def critic_steps(self) -> int: ...
     def update(self, buffers: Buffers) -> dict[str, float]: ...
+    def value(self, step: StepRecord) -> float | None: ...
     def state_tensors(self) -> dict[str, Tensor]: ...
     def state_values(self) -> dict[str, Any]: ...
     def load_state(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None: ...
@@ -90,6 +91,7 @@ class TrainingStatus:
     lost_steps: int
     intervention_rate: float
     metrics: dict[str, float]
+    backlog: int = 0
 
     @property
     def updates_per_step(self) -> float:
@@ -135,6 +137,20 @@ class Trainer:
             self.buffers.online.add_step(self._see(step))  # leaves evaluation out
         self.counts.add(step)
         self.evaluation.add(step)
+
+    def value(self, step: StepRecord) -> float | None:
+        """What the critics expect of the action executed at a Step that was received.
+
+        None: no action, no critic or an untrained one, or an evaluation of other sizes: nobody refuses it.
+        """
+        spec, sizes = self.algorithm.spec, (len(step.state), len(step.action))
+        if not self.algorithm.updates or sizes != (spec.state_dim, spec.action_dim):
+            return None
+        try:
+            # A frozen trunk makes its maps of what is learned from alone.
+            return self.algorithm.value(self._see(replace(step, evaluation=False)))
+        except ValueError:  # images of other sizes
+            return None
 
     def drop(self, step: StepFacts) -> None:
         """A Step that came but cannot be taken in. The gap it leaves joins nothing."""
@@ -257,6 +273,7 @@ class Trainer:
             lost_steps=counts.lost,
             intervention_rate=counts.intervention_rate,
             metrics=dict(self.metrics),
+            backlog=self.backlog,
         )
 
     def counters(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 import trunks
 import vision_doubles
 from learner_graph import SMALL, LearnerGraph, image_messages, parameters, step_message
+from rlif_node.qos import RELIABLE_100
 from std_srvs.srv import Trigger
 from waiting import scaled
 
@@ -24,6 +25,7 @@ from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, step_record
 from rlif_learner.making import make_algorithm
+from rlif_msgs.msg import CriticValue
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import PolicySpec
@@ -48,8 +50,9 @@ def check_same_weights(stored, published):
 
 @ros
 def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(graph, tmp_path):
-    run = {"run_directory": str(tmp_path / "run"), "prior_episodes": 1}
+    run, values = {"run_directory": str(tmp_path / "run"), "prior_episodes": 1}, []
     learner = graph.start_learner(**run)
+    graph.node.create_subscription(CriticValue, "critic_value", values.append, RELIABLE_100)
     assert graph.statuses[0].caught_up and graph.statuses[0].steps == 0
     graph.send(doubles.episode(1, 9, 1))
     graph.wait_for(10)
@@ -61,6 +64,9 @@ def test_steps_become_weights_a_checkpoint_and_a_resumed_learner(graph, tmp_path
     assert (status.prior_transitions, status.lost_steps) == (9, 2)
     assert status.intervention_rate == pytest.approx(1 / (9 + 9 + 7))
     assert "critic_loss" in status.metric_names and np.isfinite(status.metric_values).all()
+    graph.send(doubles.episode(5, 9, 41, evaluation=True))
+    graph.until(lambda: sum(v.episode_id == 5 for v in values) == 9, "a value of each action")
+    assert [v.step_index for v in values[-9:]] == list(range(9))
     version = status.policy_version
     spec, published = graph.newest()
 

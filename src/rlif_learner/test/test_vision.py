@@ -134,6 +134,27 @@ def test_the_buffers_hold_what_the_trunk_makes_of_each_image(frozen):
                 np.testing.assert_allclose(found, expected[row, i], atol=5e-3, rtol=2e-3)
 
 
+def test_value_of_a_step_is_the_mean_of_all_critics_of_what_it_executed(frozen):
+    first, second = (doubles.noise_episode(n, 4, IMAGES) for n in (1, 2))
+    for step in (*first, *second):
+        frozen.receive(step)
+    step, algorithm = first[1], frozen.algorithm
+    assert frozen.value(step) is None, "of critics that were never trained"
+    frozen.update()
+    maps = algorithm.actor.encoder.maps([torch.from_numpy(image) for image in step.images])
+    with torch.no_grad():
+        features = algorithm.actor.encode(
+            torch.from_numpy(step.state)[None], [m[None] for m in maps]
+        )
+        values = algorithm.critic(features, torch.from_numpy(step.action)[None])
+    for evaluation in (False, True):
+        found = frozen.value(replace(step, evaluation=evaluation))
+        assert found == pytest.approx(values.mean().item(), abs=1e-6)
+    assert frozen.value(first[-1]) is None, "it has no action"
+    assert frozen.value(replace(step, evaluation=True, images=step.images[:1])) is None
+    assert frozen.value(replace(step, evaluation=True, state=step.state[:1])) is None
+
+
 def test_evaluation_and_what_was_discarded_are_not_even_looked_at(frozen):
     def fail(_):
         raise AssertionError("it was looked at")

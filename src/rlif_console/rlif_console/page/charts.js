@@ -17,7 +17,8 @@ export function fit(canvas) {
   return { g: context, width, height };
 }
 
-export function drawTimeLine(canvas, history, now) {
+// Bands from above: outcomes, control states, take-overs, what the critic expects, minutes.
+export function drawTimeLine(canvas, history, values, now) {
   const { g, width, height } = fit(canvas);
   const x = (time) => width * (1 - (now - time) / SPAN);
   g.clearRect(0, 0, width, height);
@@ -28,6 +29,12 @@ export function drawTimeLine(canvas, history, now) {
     g.fillStyle = css(`--${entry.state.toLowerCase()}`);
     g.fillRect(left, 22, right - left, 26);
   });
+  const shown = values.filter((entry) => x(entry.time) >= 0), deepest = Math.min(-1, ...shown.map((entry) => entry.value));
+  g.fillStyle = css("--hold");
+  for (const { time, value } of shown) {
+    const tall = (44 * Math.max(0, -value)) / -deepest;
+    g.fillRect(x(time), height - 18 - tall, Math.max(1, width / SPAN / 8), tall);
+  }
   g.font = "bold 16px system-ui";
   g.textAlign = "center";
   for (const entry of history) {
@@ -40,6 +47,9 @@ export function drawTimeLine(canvas, history, now) {
     } else if (entry.kind === "take_over") {
       g.fillStyle = css("--ink");
       g.fillText("▲", at, 66);
+      g.globalAlpha = 0.4; // of many take-overs, the strip stays to be seen
+      g.fillRect(at - 0.5, 66, 1, height - 84);
+      g.globalAlpha = 1;
       if (entry.label !== null) {
         g.fillStyle = css("--fault");
         g.fillRect(at - 6, 22, 3, 26); // the step before: label -1
@@ -48,24 +58,27 @@ export function drawTimeLine(canvas, history, now) {
   }
   g.fillStyle = css("--quiet");
   g.font = "12px system-ui";
-  for (const minute of [1, 2, 3, 4]) g.fillText(`−${minute} min`, x(now - 60 * minute), 82);
+  for (const minute of [1, 2, 3, 4]) g.fillText(`−${minute} min`, x(now - 60 * minute), height - 2);
   g.textAlign = "right";
-  g.fillText("now", width - 2, 82);
+  g.fillText("now", width - 2, height - 2);
+  g.textAlign = "left";
+  if (shown.length) g.fillText(`−${(-deepest).toFixed(1)} critic's value`, 2, height - 66);
 }
 
 export function curves(history, metric) {
+  const episodes = history.filter((e) => e.kind === "episode" && e.outcome !== "discarded" && !e.evaluation);
+  const over = (name, colour, of) => ({ name, colour, unit: "episodes", points: episodes.map((_, index) => {
+    const recent = episodes.slice(Math.max(0, index + 1 - WINDOW), index + 1);
+    return [index + 1, recent.reduce((sum, e) => sum + of(e), 0) / recent.length];
+  }) });
+  if (metric === "take-overs per step") return [over(metric, "--fault", (e) => e.interventions / Math.max(e.steps, 1))];
   if (metric) {
     const points = history.filter((e) => e.kind === "learner" && metric in e.metrics).map((e) => [e.updates, e.metrics[metric]]);
-    return [{ name: metric, colour: "--policy", points }];
+    return [{ name: metric, colour: "--policy", unit: "updates", points }];
   }
-  const episodes = history.filter((e) => e.kind === "episode" && e.outcome !== "discarded" && !e.evaluation);
-  const over = (index, of) => {
-    const recent = episodes.slice(Math.max(0, index + 1 - WINDOW), index + 1);
-    return recent.reduce((sum, e) => sum + of(e), 0) / recent.length;
-  };
   return [
-    { name: "success", colour: "--operator", points: episodes.map((e, i) => [i + 1, over(i, (e) => Number(e.outcome === "success"))]) },
-    { name: "operator share", colour: "--hold", points: episodes.map((e, i) => [i + 1, over(i, (e) => (e.steps ? e.operator_steps / e.steps : 0))]) },
+    over("success", "--operator", (e) => Number(e.outcome === "success")),
+    over("operator share", "--hold", (e) => (e.steps ? e.operator_steps / e.steps : 0)),
   ];
 }
 
@@ -90,7 +103,7 @@ export function drawCurves(canvas, lines, isShare) {
   const short = (v) => (isShare ? `${Math.round(v * 100)} %` : Number(v.toPrecision(3)).toString());
   g.fillText(short(y1), 43, 38);
   g.fillText(short(y0), 43, height - 26);
-  g.fillText(`${x1.toLocaleString()} ${isShare ? "episodes" : "updates"}`, width - 10, height - 10);
+  g.fillText(`${x1.toLocaleString()} ${lines[0].unit}`, width - 10, height - 10);
   g.textAlign = "left";
   let at = 48;
   for (const line of lines) {

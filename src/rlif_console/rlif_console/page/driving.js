@@ -39,7 +39,7 @@ export class Driving {
     addEventListener("keyup", (event) => this.onKey(event, false));
     addEventListener("blur", () => this.release());
     addEventListener("pagehide", () => this.release());
-    addEventListener("freeze", () => this.release());
+    addEventListener("freeze", () => this.release(), true); // of the document, and does not bubble
     addEventListener("contextmenu", () => this.release());
     document.addEventListener("visibilitychange", () => this.release());
   }

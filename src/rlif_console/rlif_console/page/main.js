@@ -11,9 +11,10 @@ const put = (id, text) => { if ($(id).textContent !== String(text)) $(id).textCo
 const percent = (value) => (value == null ? "–" : `${Math.round(value * 100)} %`);
 const number = (value) => (value == null ? "–" : Number(value).toLocaleString("en"));
 const OLD = 0.5; // s of a picture
+const CHECK = 3000; // ms between two checks
 const FORGET = 1500; // ms without a state until what is shown counts as old
 
-let connection, page, lease, state, stateAt = -Infinity, reason = "", limits = { max_age: 0.3 }, history = [], command = 0;
+let connection, page, lease, state, stateAt = -Infinity, reason = "", limits = { max_age: 0.3 }, history = [], values = [], command = 0;
 const scene = new Scene($("scene"));
 
 // ---- connection
@@ -24,7 +25,8 @@ function open() {
   connection.addEventListener("welcome", ({ detail }) => {
     page = detail.page;
     limits = detail;
-    history = detail.history;
+    history = values = [];
+    take(detail.history);
     driving.sequence = 0;
     $("robot-choice").hidden = detail.robots.length < 2;
     $("robot").replaceChildren(...detail.robots.map((name) => new Option(name, name, false, name === detail.robot)));
@@ -37,8 +39,12 @@ function open() {
     showDrive();
   });
   connection.addEventListener("state", ({ detail }) => show(detail));
-  connection.addEventListener("history", ({ detail }) => { history = [...history, ...detail.entries].slice(-2000); });
-  connection.addEventListener("answer", ({ detail }) => answer(`${detail.name}: ${detail.text}`, detail.ok));
+  connection.addEventListener("history", ({ detail }) => take(detail.entries));
+  connection.addEventListener("answer", ({ detail }) => {
+    answer(`${detail.name}: ${detail.text}`, detail.ok);
+    // Again, until there is nothing to mend or somebody arms: the list turns green item by item.
+    if (detail.name === "check" && detail.text.endsWith("to mend")) setTimeout(() => operates() && !document.hidden && state.control?.state === "DISARMED" && ask("check"), CHECK);
+  });
   connection.addEventListener("refused", ({ detail }) => answer(detail.text, false));
   connection.addEventListener("picture", ({ detail }) => showPicture(detail));
   connection.addEventListener("lost", ({ detail }) => {
@@ -47,6 +53,12 @@ function open() {
     if (detail.code === 4401) $("login").showModal();
     freshness();
   });
+}
+
+// Of what has happened and of the critic, as much as the console keeps.
+function take(entries) {
+  history = [...history, ...entries.filter((e) => e.kind !== "value")].slice(-2000);
+  values = [...values, ...entries.filter((e) => e.kind === "value")].slice(-3000);
 }
 
 const operates = () => page !== undefined && lease?.holder?.page === page;
@@ -93,9 +105,15 @@ addEventListener("keydown", (event) => {
   if (!event.repeat) ask("stop");
 }, true);
 addEventListener("keyup", (event) => event.code === "Space" && !isTyping(event.target) && event.preventDefault(), true);
+function askLease(action, to) {
+  const ends = operates() && action !== "take";
+  if (ends) driving.release();
+  connection.send({ type: "lease", action, to });
+  if (ends) lease.holder = null; // input after this would be refused
+}
 $("lease").addEventListener("click", () => {
   const waiting = lease?.asking.some((other) => other.page === page);
-  connection.send({ type: "lease", action: operates() || waiting ? "give_up" : "take" });
+  askLease(operates() || waiting ? "give_up" : "take");
 });
 $("speed").addEventListener("change", () => ask("speed", $("speed").value / 100));
 $("speed").addEventListener("input", () => put("speed-out", `${$("speed").value} %`));
@@ -168,7 +186,7 @@ function showLease() {
   list("asking", mine ? lease.asking.map((other) => [other.page, () => {
     const item = document.createElement("li"), button = document.createElement("button");
     button.textContent = `Hand over to ${other.name} (page ${other.page})`;
-    button.addEventListener("click", () => connection.send({ type: "lease", action: "hand_over", to: other.page }));
+    button.addEventListener("click", () => askLease("hand_over", other.page));
     item.append(button);
     return item;
   }]) : []);
@@ -206,7 +224,7 @@ function showEpisode() {
   put("episode-text", e ? `${steps}${e.max_steps ? ` of ${e.max_steps}` : ""} steps. ${e.phase === "ended" ? e.reason : ""}` : "No episode yet.");
   put("success", percent(state.success));
   put("interventions", state.interventions == null ? "–" : state.interventions.toFixed(3));
-  put("judged", state.evaluated ? `${percent(state.evaluation_success)} of ${state.evaluated}` : "–");
+  for (const [id, [rate, count]] of [["policy", state.evaluated.policy], ["person", state.evaluated.operator]]) put(id, count ? `${percent(rate)} of ${count}` : "–");
   const { success, failure, truncated } = state.outcomes;
   put("outcomes", `${success} ✓ ${failure} ✗ ${truncated} …`);
 }
@@ -216,7 +234,7 @@ function showLearner() {
   put("updates", number(l?.updates));
   put("ratio", l ? l.updates_per_step.toFixed(2) : "–");
   put("speed-learner", l ? number(Math.round(l.critic_steps_per_s)) : "–");
-  put("lag", l ? (l.caught_up ? "caught up" : "behind") : "none");
+  put("lag", l ? (l.caught_up ? "caught up" : `${number(l.backlog)} due`) : "none");
   for (const name of Object.keys(l?.metrics ?? {})) if (![...$("metric").options].some((o) => o.value === name)) $("metric").add(new Option(name, name));
   const s = state.settings;
   for (const name of s.checkpoints ?? []) if (![...$("checkpoint").options].some((o) => o.value === name)) $("checkpoint").add(new Option(`checkpoint ${name}`, name));
@@ -238,11 +256,20 @@ function showSettings() {
   list("checks", (state.checks ?? []).map((c) => [[c.check, c.verdict, c.found], () => item(`${c.check}: ${c.found}${c.advice ? ` – ${c.advice}` : ""}`, c.verdict)]));
 }
 
+function labels(step) {
+  if (step === null) return "nothing before it to label";
+  return state.settings.label_scheme === "every_step" ? `label −1 from step ${step} until the release` : `label −1 on step ${step}`;
+}
+
 function showProblems() {
   const found = state.problems.map((p) => [[p.name, p.message], () => item(`${p.name}: ${p.message}. ${p.advice}`, p.level > 1 ? "FAIL" : "warn")]);
   list("problems", found.length ? found : [["", () => item("none")]]);
   const recent = history.filter((e) => e.kind === "take_over").slice(-5).reverse();
-  list("take-overs", recent.map((e) => [[e.id, e.time], () => item(`Take-over ${e.id} with ${e.device} at step ${e.step}: ${e.label === null ? "nothing before it to label" : `label −1 on step ${e.label}`}`)]));
+  list("take-overs", recent.map((e) => [[e.id, e.time], () => item(`Take-over ${e.id} with ${e.device} at step ${e.step}: ${labels(e.label)}`)]));
+  const newest = values.at(-1);
+  $("value").hidden = !newest;
+  $("line").classList.toggle("valued", Boolean(newest));
+  if (newest) put("value", `The critic's value of the present action: ${state.time - newest.time < 2 ? newest.value.toFixed(2) : "–"}. 0: it expects no take-over; −1: one at once.`);
 }
 
 // ---- pictures
@@ -306,7 +333,7 @@ function freshness() {
 setInterval(() => {
   freshness();
   if (!state || document.hidden) return;
-  drawTimeLine($("line"), history, state.time + (performance.now() - stateAt) / 1000);
+  drawTimeLine($("line"), history, values, state.time + (performance.now() - stateAt) / 1000);
   drawCurves($("curve"), curves(history, $("metric").value), !$("metric").value);
 }, 500);
 

@@ -21,6 +21,7 @@ from rlif_learner.algorithms.optim import FlatAdam, refuse_non_finite
 from rlif_learner.config import ImitationConfig
 from rlif_learner.data.augmentation import shift_cameras
 from rlif_learner.data.buffer import DRIVEN, Batch, Buffers
+from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
 
@@ -60,6 +61,9 @@ class BC:
     def critic_steps(self) -> int:
         """There are no critics; here for the common interface."""
         return 0
+
+    def value(self, step: StepRecord) -> None:
+        """There are none; likewise."""
 
     @property
     def uses_images(self) -> bool:

@@ -33,6 +33,7 @@ from rlif_learner.algorithms.optim import FlatAdam, NonFiniteError, refuse_non_f
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.augmentation import shift_cameras
 from rlif_learner.data.buffer import Batch, Buffers, sample_mixed
+from rlif_learner.data.steps import StepRecord
 from rlif_learner.vision import low_precision
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 
@@ -266,6 +267,13 @@ class RLPD:
     def _step_encoder(self) -> None:
         if self.encoder is not None:
             self.encoder_optimiser.step(self.encoder_flat.gradients, self.healthy)
+
+    @torch.no_grad()
+    def value(self, step: StepRecord) -> float:
+        """Mean of all critics of the action executed at a step, which is as the buffers store it."""
+        parts = (step.state, step.action, *(step.images if self.encoder else ()))
+        state, action, *images = (torch.tensor(part, device=self.device)[None] for part in parts)
+        return self.critic(self.actor.encode(state, images), action).mean().item()
 
     # ---- before and after an update
 
