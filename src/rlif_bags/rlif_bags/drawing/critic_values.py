@@ -105,7 +105,7 @@ def load_critic(path: Path | str, encoder_weights: str = "torchvision") -> Store
         ) from error
     trunk = load_frozen(spec.encoder, encoder_weights)
     # Trained on a GPU, perhaps, whose formats this processor need not have.
-    learner = RLPD(replace(config, precision="float32"), spec, accelerate=False, trunk=trunk)
+    learner = RLPD(replace(config, precision="float32"), spec, trunk=trunk)
     tensors["generator"] = learner.generator.get_state()  # nothing is drawn here
     try:
         learner.load_state(tensors, manifest["values"])
