@@ -157,9 +157,13 @@ class Campaign:
         process = self._processes[name]
         if name in self._running:
             self._running.pop(name).stop()
-            if name == "recorder":  # which does not write into the bag of another process
-                bag = str(self._directory / f"bag_{time.monotonic_ns()}")
-                process = replace(process, parameters={**process.parameters, "bag_directory": bag})
+            # Neither writes into what another process has made.
+            run = self._directory / "run"
+            again = {
+                "recorder": {"bag_directory": str(self._directory / f"bag_{time.monotonic_ns()}")},
+                "learner": {"resume": str(run) if any(run.glob("checkpoints/*")) else ""},
+            }.get(name, {})
+            process = replace(process, parameters={**process.parameters, **again})
         running = Processes([process], self._log)
         running.__enter__()
         self._running[name] = running
@@ -291,7 +295,7 @@ KINDS = (
     _freeze("watchdog", "watchdog", stops=False, duration=LONG),
     _kill("sim_operator", "joy|operator|device"),
     _freeze("sim_operator", "joy|operator|device"),
-    _freeze("sim_robot", "ee_pose|observ|pose"),
+    _freeze("sim_robot", "ee_pose|observ|pose", within=0.45),  # pose_timeout is 0.3 s
     _publish("pose not finite", PoseStamped, "/sim/ee_pose", lambda c: c.pose(math.nan, "base"), "pose"),
     _publish("pose in another frame", PoseStamped, "/sim/ee_pose", lambda c: c.pose(0.5, "camera"), "frame"),
     _publish("wrench not finite", WrenchStamped, "/sim/wrench", lambda c: c.wrench(), "wrench",
