@@ -133,7 +133,9 @@ class Campaign:
         now = time.monotonic()
         if self.state == ControlState.OPERATOR:
             self._operator_until = now + STOP  # the arm brakes after the operator has let go
-        self.seen.commands.append((now, speed, foreign, now < self._operator_until))
+        braking = self.state == ControlState.HOLD and now < self._operator_until
+        operator = self.state == ControlState.OPERATOR or braking
+        self.seen.commands.append((now, speed, foreign, operator))
 
     def _on_state(self, message: ControlState) -> None:
         self.state = message.state

@@ -35,7 +35,7 @@ from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.launch_file import Process, read
 from rlif_bringup.processes import Processes
 from rlif_bringup.simulation import graph_environment, reserve_domain
-from rlif_intervention.devices import FRESH
+from rlif_intervention.device_inputs import STALE_SHARE
 from rlif_msgs.msg import ControlState, Episode, PolicyHold
 
 
@@ -64,7 +64,8 @@ pytestmark = [
     pytest.mark.ros,
     pytest.mark.slow,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(bool(missing()), reason=f"the real MoveIt: {missing()} is not sourced"),
+    pytest.mark.skipif(
+        bool(missing()) and not os.environ.get("RLIF_REAL_MOVEIT_REQUIRED"), reason=f"the real MoveIt: {missing()} is not sourced"),
 ]
 
 ROOT = Path(__file__).parents[1]
@@ -381,7 +382,7 @@ def test_arm_stands_soon_after(rig: Rig, name: str) -> None:
         rig.disarm()
         rig.wait(lambda: rig.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
     show(name, seconds=seconds, metres=metres, deceleration=deceleration)
-    late = FRESH * 0.3 if name == "device unplugged" else 0.0  # s, before the braking
+    late = STALE_SHARE * 0.3 if name == "device unplugged" else 0.0  # s, before the braking
     assert seconds <= STOP_TIME + late and metres <= STOP_DISTANCE + late * SPEED
 
 
@@ -596,10 +597,11 @@ def test_command_in_an_unknown_frame_is_invalid_and_holds(rig: Rig) -> None:
         return rig.hold.reason_code != PolicyHold.NONE
 
     since = time.time()
-    with suppress(GraphError):
-        rig.graph.wait(held, "a hold", 5.0)
-    print(f"\ncodes {sorted({c for t, c in rig.codes if t >= since})}: {rig.hold.reason}")
+    rig.wait(held, "a hold")
+    codes = {code for t, code in rig.codes if t >= since}
+    print(f"\ncodes {sorted(codes)}: {rig.hold.reason}")
     rig.graph.node.destroy_publisher(stray)
+    assert ServoStatus.INVALID in codes and rig.hold.reason_code == PolicyHold.SERVO_STATUS
 
 
 def test_command_of_another_publisher_is_named(rig: Rig) -> None:

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"rlif doctor: {error}", file=sys.stderr)
             return 2
     graph = (arguments.namespace, arguments.domain_id)
-    with GraphClient(*graph, answer=ANSWER, remaps=names) as client:
+    with GraphClient(*graph, answer=ANSWER, remaps=names, name="rlif_doctor") as client:
         snapshot = Listener(client).listen(arguments.seconds, moveit, servo)
     findings = check(snapshot)
     if arguments.robot:

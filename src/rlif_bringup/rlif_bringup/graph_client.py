@@ -46,6 +46,7 @@ class GraphClient:
         check: called on every turn; raises where going on makes no sense (a dead node, Ctrl-C).
         answer: s of wall time until a node must have answered; None: ANSWER.
         remaps: of topics, our name to the robot's.
+        name: of the node.
 
     Attributes:
         node: for subscriptions of the caller's own.
@@ -60,6 +61,7 @@ class GraphClient:
         check: Callable[[], None] = lambda: None,
         answer: float | None = None,
         remaps: Mapping[str, str] | None = None,
+        name: str = "rlif_session",
     ) -> None:
         self._check, self._seconds = check, answer
         self._namespace = f"/{namespace.strip('/')}" if namespace.strip("/") else ""
@@ -74,8 +76,7 @@ class GraphClient:
         for ours, theirs in (remaps or {}).items():
             arguments += ["-r", f"{ours}:={theirs}"]
         self.node = rclpy.create_node(
-            "rlif_session", namespace=self._namespace or "/", context=self._context,
-            cli_args=arguments,
+            name, namespace=self._namespace or "/", context=self._context, cli_args=arguments,
         )  # fmt: skip
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

@@ -119,6 +119,7 @@ class RobotStatus:
     history: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=KEPT))
     values: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=VALUES))
     _policy_step: int | None = None  # the last one of this episode that the policy drove
+    _before: int | None = None  # the one before that
     _episodes: list[dict[str, Any]] = field(default_factory=list)
     _times: dict[str, float] = field(default_factory=dict)
     _problems: dict[str, tuple[float, int, str]] = field(default_factory=dict)
@@ -155,10 +156,10 @@ class RobotStatus:
             "limits": limits,
         }
         self._times["decision"] = now
+        if step == 0:
+            self._policy_step = self._before = None
         if SOURCES[source] == "policy":
-            self._policy_step = step
-        elif step == 0:
-            self._policy_step = None
+            self._before, self._policy_step = self._policy_step, step
         if SOURCES[source] == "operator" and "ee_pose" in self.poses:
             self.directions.update(self.settings.get("axes") or (), action, self.poses["ee_pose"])
         else:
@@ -167,7 +168,9 @@ class RobotStatus:
     def on_take_over(self, number: int, step: int, now: float) -> None:
         """After the decision of its first step. The label falls on the policy's last step before it."""
         device = (self.control or {}).get("device", "")
-        self._add(now, "take_over", id=number, step=step, label=self._policy_step, device=device)
+        # With label_only the policy drives on, at the take-over's own step too.
+        label = self._before if self._policy_step == step else self._policy_step
+        self._add(now, "take_over", id=number, step=step, label=label, device=device)
 
     def on_value(self, value: float, now: float) -> None:
         """Of the critic, of what was executed."""

@@ -325,7 +325,7 @@ class Arbiter:
             follow = self._follow_label if self.config.label_only else self._follow_operator
             follow(driving, now, changes)
         # Between episodes too a person must see what keeps the next one from beginning.
-        held = self._not_moving or self._policy_hold.problem(now)
+        held = self._blocked() or self._not_moving
         self._follow_inputs((held or over) if over else self._missing(now))
         marked_only = self.config.label_only and self.state is ControlState.POLICY and not over
         if self.state is not ControlState.OPERATOR and not marked_only:
@@ -444,11 +444,9 @@ class Arbiter:
         if self.state is ControlState.POLICY and self._policy:
             return self._policy.action, Source.POLICY
         if self.state is ControlState.OPERATOR and driving and driving.reading:
-            action = self._operator_action(driving)
-            if driving.current(now):
-                return action, Source.OPERATOR
-            motion = len(action) - bool(self._gripper)
-            return (*(0.0,) * motion, *action[motion:]), Source.OPERATOR
+            # Stale: as after a release, the arm brakes, and no zeros are learned as the operator's.
+            if not driving.stale(now):
+                return self._operator_action(driving), Source.OPERATOR
         return (), Source.NONE
 
     # ---- what is missing

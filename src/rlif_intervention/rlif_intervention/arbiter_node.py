@@ -37,6 +37,7 @@ Parameters: rlif_intervention.arbiter_parameters. Lock-step: docs/architecture.m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -153,7 +154,11 @@ class ArbiterNode(Node):
             arrived=self._on_device_arrived,
         )
         axes, timeout = tuple(p["axes"]), p["device_timeout"]
-        return make_rack(self, device_names(p), p["locks"], axes, timeout, self._now, handlers)
+        rack = make_rack(self, device_names(p), p["locks"], axes, timeout, self._now, handlers)
+        if p["lock_step"]:  # each message answers an observation, whatever the clock does meanwhile
+            for device in rack.devices:
+                device.stale_after = math.inf
+        return rack
 
     def _advertise(self, with_gripper: bool) -> None:
         self._gripper = (

@@ -14,6 +14,7 @@ Joy is subscribed to reliably: a tap of the stop button must not be lost. docs/d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,6 +52,9 @@ from .presets import PRESETS, Preset
 CONSOLE = "console"  # the device that the parameter `console` adds to `devices`
 CONSOLE_PARAMETER = Param(CONSOLE, False, "add the device `console`, the page of rlif_console")
 KINDS = ("joy", "motion", "twist", "twist_stamped")
+# Share of a Joy's time-out after which its last position no longer counts: 0.12 s of 0.3 s, two
+# messages at 20 Hz.
+STALE_SHARE = 0.4
 # Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node
 # may send 1000 messages a second, and a button that went down is in only one of them.
 DEPTH = 200
@@ -187,7 +191,9 @@ class DeviceInput:
         # With a deadman topic that is the heartbeat: the twists may come and go.
         self._sparse = p["idle_ok"] and self._by_topic
         idle_ok = p["idle_ok"] and not self._by_topic
-        self.device = Device(name, p["priority"], p["timeout"], idle_ok)
+        # A twist has a rule of its own, below.
+        stale_after = STALE_SHARE * p["timeout"] if p["kind"] in ("joy", "motion") else math.inf
+        self.device = Device(name, p["priority"], p["timeout"], idle_ok, stale_after)
         self._twisted = NEVER
         self._broken = False
         if self._by_button and p["deadman_button"] < 0:

@@ -15,8 +15,6 @@ from .gripper import AXIS as GRIPPER
 from .limits import AXES, Vector
 
 NEVER = -math.inf
-# Share of a device's time-out for which its last position counts: 0.12 s of 0.3 s, two messages at 20 Hz.
-FRESH = 0.4
 
 
 class DeviceMessageError(ValueError):
@@ -311,6 +309,7 @@ class MotionGate:
 class Device:
     """One operator device: its newest reading, when it came, whether it was ever moved.
 
+    stale_after: s without a message after which its last position no longer counts
     idle_ok: silent while let go, it still counts as there; unplugged, it looks the same
     off_centre: deflections of the axes that do not count, by name (`AxisRest`)
     repeats: it repeats one message while engaged (`RepeatLimit`), and counts as gone
@@ -320,6 +319,7 @@ class Device:
     priority: int = 100
     timeout: float = 0.5
     idle_ok: bool = False
+    stale_after: float = math.inf
     reading: Reading | None = None
     received: float = NEVER
     moved: bool = False
@@ -336,9 +336,9 @@ class Device:
     def live(self, now: float) -> bool:
         return now - self.received <= self.timeout and not self.repeats
 
-    def current(self, now: float) -> bool:
-        """Whether the last position still counts: an arm brakes before its device is given up."""
-        return now - self.received <= FRESH * self.timeout
+    def stale(self, now: float) -> bool:
+        """Whether the last position no longer counts: the arm brakes before the device is lost."""
+        return now - self.received > self.stale_after
 
     def engaged(self, now: float) -> bool:
         return self.reading is not None and self.reading.engaged and self.live(now)

@@ -56,11 +56,11 @@ from rlif_msgs.msg import (
     TaskSuccess,
 )
 
-from .companions import Companions
 from .diagnostic_messages import diagnostic_array
 from .diagnostics import REPORT_PERIOD, Level, Status
 from .episodes import CountedDecision, EpisodeConfig, EpisodeKeeper, Outcome, Phase, Report
 from .instances import own_instance_id
+from .node_monitor import NodeMonitor
 from .policy_hold import hold_reason
 from .ticks import Source
 
@@ -143,7 +143,7 @@ class EpisodeNode(Node):
         self._instance_id = list(own_instance_id())
         self._reset = self.create_client(Trigger, "reset")
         self._replay = self.resolve_topic_name("replay")
-        self._companions = Companions()
+        self._monitor = NodeMonitor()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._subscribe()
         for name, answer in (
@@ -230,13 +230,13 @@ class EpisodeNode(Node):
             namespace, _, name = node.rpartition("/")
             if namespace != own:
                 continue
-            self._companions.hear(name, now)
+            self._monitor.received(name, now)
             if (name, what) == ("recorder", "bag"):
                 failed = status.level == DiagnosticStatus.ERROR
                 self._core.recording_problem = status.message if failed else ""
 
     def _on_learner(self, m: LearnerStatus) -> None:
-        self._companions.hear("learner", time.monotonic())
+        self._monitor.received("learner", time.monotonic())
         if self._core.pacer.learner(m.steps, m.lost_steps, m.caught_up):
             self.get_logger().warning("the learner counts its steps from 0 again: it was restarted")
         self._advance()
@@ -357,10 +357,11 @@ class EpisodeNode(Node):
         self._heartbeat.publish(message)
 
     def _publish_diagnostics(self) -> None:
-        waiting = self._complaint
+        between = self._core.phase in (Phase.RESETTING, Phase.READY)
+        waiting = self._complaint if between and self._core.wanted else ""
         level = Level.WARN if waiting else Level.OK
         message = f"waiting: {waiting}" if waiting else self._core.phase.name.lower()
-        statuses = [Status("episode", level, message), self._companions.status(time.monotonic())]
+        statuses = [Status("episode", level, message), self._monitor.status(time.monotonic())]
         report = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
         report.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(report)
@@ -368,6 +369,8 @@ class EpisodeNode(Node):
     def _publish(self, report: Report | None) -> None:
         if report is None:
             return
+        if report.phase is not Phase.READY:
+            self._complaint = ""  # whatever it waited for
         message = Episode(
             id=report.id,
             phase=int(report.phase),

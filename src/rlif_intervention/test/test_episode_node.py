@@ -282,13 +282,13 @@ def test_watchdog_that_falls_silent_is_named_in_the_diagnostics(make_graph, stea
     graph.world.create_subscription(DiagnosticArray, "/diagnostics", found.append, RELIABLE)
     node = graph.nodes[-1]
     report = DiagnosticArray(status=[DiagnosticStatus(name="watchdog: arbiter")])
-    heard = lambda: sent.publish(report) or node._companions._heard  # noqa: E731
-    graph.until(heard, "the watchdog's report")
+    received = lambda: sent.publish(report) or node._monitor._received  # noqa: E731
+    graph.until(received, "the watchdog's report")
 
     def named():
         steady.advance(0.5)
-        statuses = [s for message in found for s in message.status if s.name.endswith("companions")]
-        return any("watchdog: silent" in s.message for s in statuses)
+        statuses = [s for message in found for s in message.status if s.name.endswith(": nodes")]
+        return any("watchdog: no message" in s.message for s in statuses)
 
     graph.until(named, "the watchdog to be missed")
 

@@ -71,9 +71,11 @@ def camera_values(watch: CameraWatch, now: int) -> list[KeyValue]:
     return [KeyValue(key=key, value=value) for key, value in values.items()]
 
 
-def diagnostic(topic: str, problem: Problem | None, age: int | None) -> DiagnosticStatus:
-    """ERROR where nothing usable ever came, WARN where it is too old."""
-    status = DiagnosticStatus(name=f"observer: {topic}", hardware_id=topic, message="ok")
+def diagnostic(
+    node: str, topic: str, problem: Problem | None, age: int | None
+) -> DiagnosticStatus:
+    """Of the observer `node`. ERROR where nothing usable ever came, WARN where it is too old."""
+    status = DiagnosticStatus(name=f"{node}: {topic}", hardware_id=topic, message="ok")
     status.level = DiagnosticStatus.OK
     if problem is not None:
         status.level = DiagnosticStatus.ERROR if problem.age is None else DiagnosticStatus.WARN

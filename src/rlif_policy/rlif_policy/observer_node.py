@@ -384,14 +384,15 @@ class ObserverNode(Node):
         names = (*self._layout.sources, *self._cameras)
         report = DiagnosticArray()
         report.header.stamp = to_msg(now)
+        node = self.get_fully_qualified_name().lstrip("/")
         report.status = [
-            diagnostic(self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady))
+            diagnostic(node, self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady))
             for n in names
         ]
         for status, name in zip(report.status, names, strict=True):
             if name in self._cameras:
                 status.values += camera_values(self._cameras[name].watch, steady)
-        report.status += [diagnostic(n, p, None) for n, p in found.items() if n not in names]
+        report.status += [diagnostic(node, n, p, None) for n, p in found.items() if n not in names]
         self._diagnostics.publish(report)
 
 

@@ -54,7 +54,7 @@ PARAMETERS = (
     Param(
         "wall_clock",
         False,
-        "as a robot's drivers: stamps of the system's clock, no /clock, real time, noise in images",
+        "as a robot's drivers: stamps of the system's clock, no /clock, real time",
     ),
     Param("real_time_factor", 1.0, "simulated over wall time, where not in lock-step", 0.01, 100.0),
     Param("control_rate", 10.0, "Hz; 1 / the control period of lock-step", 1.0, 100.0),

@@ -14,7 +14,7 @@ const OLD = 0.5; // s of a picture
 const CHECK = 3000; // ms between two checks
 const FORGET = 1500; // ms without a state until what is shown counts as old
 
-let connection, page, lease, state, stateAt = -Infinity, reason = "", limits = { max_age: 0.3 }, history = [], values = [], command = 0;
+let connection, page, lease, state, stateAt = -Infinity, reason = "", limits = { max_age: 0.3 }, history = [], values = [], command = 0, checkAgain;
 const scene = new Scene($("scene"));
 
 // ---- connection
@@ -43,7 +43,8 @@ function open() {
   connection.addEventListener("answer", ({ detail }) => {
     answer(`${detail.name}: ${detail.text}`, detail.ok);
     // Again, until there is nothing to mend or somebody arms: the list turns green item by item.
-    if (detail.name === "check" && detail.text.endsWith("to mend")) setTimeout(() => operates() && !document.hidden && state.control?.state === "DISARMED" && ask("check"), CHECK);
+    clearTimeout(detail.name === "check" ? checkAgain : undefined);
+    if (detail.name === "check" && detail.text.endsWith("to mend")) checkAgain = setTimeout(() => operates() && !document.hidden && state.control?.state === "DISARMED" && ask("check"), CHECK);
   });
   connection.addEventListener("refused", ({ detail }) => answer(detail.text, false));
   connection.addEventListener("picture", ({ detail }) => showPicture(detail));

@@ -63,7 +63,7 @@ class BC:
         return 0
 
     def value(self, step: StepRecord) -> None:
-        """There are none; likewise."""
+        """None: there is no critic."""
 
     @property
     def uses_images(self) -> bool:
