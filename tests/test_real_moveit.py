@@ -65,7 +65,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
-        bool(missing()) and not os.environ.get("RLIF_REAL_MOVEIT_REQUIRED"), reason=f"the real MoveIt: {missing()} is not sourced"),
+        bool(missing()) and not os.environ.get("RLIF_REAL_MOVEIT_REQUIRED"),
+        reason=f"the real MoveIt: {missing()} is not sourced",
+    ),
 ]
 
 ROOT = Path(__file__).parents[1]

@@ -134,7 +134,9 @@ def test_device_silent_while_driving_brakes_before_it_is_given_up():
     assert any(bench.outputs[-1][1])
     bench.run(240, hand=lambda _: None)
     assert bench.arbiter.state is ControlState.OPERATOR
-    assert not any(bench.outputs[-1][1]) and bench.outputs[-1][2] is Source.NONE, "no expert's zeros"
+    assert not any(bench.outputs[-1][1]) and bench.outputs[-1][2] is Source.NONE, (
+        "no expert's zeros"
+    )
     bench.run(100, hand=True)
     assert any(bench.outputs[-1][1])
 

@@ -71,9 +71,7 @@ def camera_values(watch: CameraWatch, now: int) -> list[KeyValue]:
     return [KeyValue(key=key, value=value) for key, value in values.items()]
 
 
-def diagnostic(
-    node: str, topic: str, problem: Problem | None, age: int | None
-) -> DiagnosticStatus:
+def diagnostic(node: str, topic: str, problem: Problem | None, age: int | None) -> DiagnosticStatus:
     """Of the observer `node`. ERROR where nothing usable ever came, WARN where it is too old."""
     status = DiagnosticStatus(name=f"{node}: {topic}", hardware_id=topic, message="ok")
     status.level = DiagnosticStatus.OK

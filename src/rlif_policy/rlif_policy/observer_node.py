@@ -386,7 +386,9 @@ class ObserverNode(Node):
         report.header.stamp = to_msg(now)
         node = self.get_fully_qualified_name().lstrip("/")
         report.status = [
-            diagnostic(node, self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady))
+            diagnostic(
+                node, self.resolve_topic_name(n), found.get(n), self._samples.age(n, now, steady)
+            )
             for n in names
         ]
         for status, name in zip(report.status, names, strict=True):
