@@ -443,10 +443,10 @@ class Arbiter:
     def _asked(self, driving: Device | None, now: float) -> tuple[Vector, Source]:
         if self.state is ControlState.POLICY and self._policy:
             return self._policy.action, Source.POLICY
-        if self.state is ControlState.OPERATOR and driving and driving.reading:
-            # Stale: as after a release, the arm brakes, and no zeros are learned as the operator's.
-            if not driving.stale(now):
-                return self._operator_action(driving), Source.OPERATOR
+        driven = self.state is ControlState.OPERATOR and driving and driving.reading
+        # Stale: as after a release, the arm brakes, and no zeros are learned as the operator's.
+        if driven and driving and not driving.stale(now):
+            return self._operator_action(driving), Source.OPERATOR
         return (), Source.NONE
 
     # ---- what is missing
