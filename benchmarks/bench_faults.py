@@ -33,12 +33,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
+from one_by_one import OneByOne
 from rclpy.publisher import Publisher
 from rich.console import Console
 from rich.table import Table
@@ -50,7 +51,7 @@ from std_srvs.srv import SetBool
 
 from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.launch_command import find_launch_file
-from rlif_bringup.launch_file import Process, read
+from rlif_bringup.launch_file import read
 from rlif_bringup.processes import Processes
 from rlif_bringup.simulation import graph_environment, reserve_domain
 from rlif_msgs.msg import ControlState, Decision, Episode, PolicyAction, Step
@@ -114,9 +115,8 @@ class Seen:
 class Campaign:
     """The running graph, and what is done to it."""
 
-    def __init__(self, graph: GraphClient, processes: dict[str, Process], directory: Path) -> None:
-        self.graph, self._processes, self._directory = graph, processes, directory
-        self._running: dict[str, Processes] = {}
+    def __init__(self, graph: GraphClient, nodes: OneByOne) -> None:
+        self.graph, self.nodes = graph, nodes
         self.seen = Seen()
         self.state, self._operator_until = ControlState.DISARMED, -math.inf
         node = graph.node
@@ -156,38 +156,16 @@ class Campaign:
 
     def start(self, name: str) -> None:
         """Start a process of the launch file, or start it again."""
-        process = self._processes[name]
-        if name in self._running:
-            self._running.pop(name).stop()
+        again: dict[str, Any] = {}
+        if self.nodes.was_started(name):
             # Neither writes into what another process has made.
-            run = self._directory / "run"
+            run = self.nodes.directory / "run"
+            bag = self.nodes.directory / f"bag_{time.monotonic_ns()}"
             again = {
-                "recorder": {"bag_directory": str(self._directory / f"bag_{time.monotonic_ns()}")},
+                "recorder": {"bag_directory": str(bag)},
                 "learner": {"resume": str(run) if any(run.glob("checkpoints/*")) else ""},
             }.get(name, {})
-            process = replace(process, parameters={**process.parameters, **again})
-        running = Processes([process], self._log)
-        running.__enter__()
-        self._running[name] = running
-
-    def _log(self, name: str, line: str) -> None:
-        with (self._directory / f"{name}.log").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def stop(self) -> None:
-        """End all processes."""
-        for running in self._running.values():
-            running.stop()
-
-    def signal(self, name: str, number: int) -> None:
-        """Send a signal to a node's process group."""
-        os.killpg(self._running[name].pids[name], number)
-
-    def spin(self, seconds: float) -> None:
-        """Receive messages for so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.graph.turn()
+        self.nodes.start(name, **again)
 
     def until_driven(self, deadline: float) -> None:
         """Until an episode runs and is driven for half a second without a break."""
@@ -204,14 +182,14 @@ class Campaign:
     # ---- causes; each is a generator: the fault before `yield`, its end after it
 
     def kill(self, name: str) -> Iterator[None]:
-        self.signal(name, signal.SIGKILL)
+        self.nodes.signal(name, signal.SIGKILL)
         yield
         self.start(name)
 
     def freeze(self, name: str) -> Iterator[None]:
-        self.signal(name, signal.SIGSTOP)
+        self.nodes.signal(name, signal.SIGSTOP)
         yield
-        self.signal(name, signal.SIGCONT)
+        self.nodes.signal(name, signal.SIGCONT)
 
     def publish(self, kind: Any, topic: str, message: Callable[[], Any]) -> Iterator[None]:
         """Another publisher of a topic, at 50 Hz."""
@@ -227,7 +205,7 @@ class Campaign:
         publisher.publish(Bool(data=True))
         yield
         publisher.publish(Bool(data=False))
-        self.spin(0.3)
+        self.graph.spin(0.3)
         self.graph.node.destroy_publisher(publisher)
 
     def disarm(self) -> Iterator[None]:
@@ -236,10 +214,8 @@ class Campaign:
         yield
 
     def second_arbiter(self) -> Iterator[None]:
-        running = Processes([self._processes["arbiter"]], self._log)
-        running.__enter__()
-        yield
-        running.stop()
+        with Processes([self.nodes.processes["arbiter"]], self.nodes.log):
+            yield
 
     def now(self) -> Any:
         return self.graph.node.get_clock().now().to_msg()
@@ -321,13 +297,13 @@ KINDS = (
 def run_fault(campaign: Campaign, kind: Kind, rng: random.Random) -> Outcome:
     """One fault at a random moment, and what was seen of it."""
     campaign.until_driven(RECOVER)
-    campaign.spin(rng.uniform(0.0, 2.0))
+    campaign.graph.spin(rng.uniform(0.0, 2.0))
     campaign.until_driven(RECOVER)
     campaign.seen = seen = Seen()
     fault = kind.cause(campaign)
     began = time.monotonic()
     next(fault)
-    campaign.spin(kind.duration)
+    campaign.graph.spin(kind.duration)
     # The operator may go on where only the policy must not.
     before_end = [
         t for t, speed, foreign, operator in seen.commands
@@ -343,7 +319,7 @@ def run_fault(campaign: Campaign, kind: Kind, rng: random.Random) -> Outcome:
     healed = time.monotonic()
     campaign.until_driven(RECOVER)
     outcome.recovery_s = round(time.monotonic() - healed - 0.5, 2)
-    campaign.spin(1.0)
+    campaign.graph.spin(1.0)
     outcome.why |= unsafe_commands(seen)
     outcome.unsafe = sum(outcome.why.values())
     outcome.lost_steps = lost_steps(seen)
@@ -436,10 +412,11 @@ def campaign_graph(directory: Path) -> Iterator[Campaign]:
         environment = graph_environment(directory, domain.id)
         launch = read(find_launch_file("robot_sim.launch.yaml"), values, environment)
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        graph = stack.enter_context(GraphClient(NAMESPACE, domain.id, lambda: None))
-        campaign = Campaign(graph, {p.name: p for p in launch.processes}, directory)
-        stack.callback(campaign.stop)
-        for name in list(campaign._processes):
+        graph = stack.enter_context(GraphClient(NAMESPACE, domain.id))
+        nodes = OneByOne({p.name: p for p in launch.processes}, directory)
+        stack.callback(nodes.stop)
+        campaign = Campaign(graph, nodes)
+        for name in nodes.processes:
             campaign.start(name)
         campaign.until_driven(START)
         yield campaign

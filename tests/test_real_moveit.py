@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import yaml
 from geometry_msgs.msg import Pose, TwistStamped
+from one_by_one import OneByOne
 from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState, Joy
@@ -33,7 +34,6 @@ from waiting import scaled
 
 from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.launch_file import Process, read
-from rlif_bringup.processes import Processes
 from rlif_bringup.simulation import graph_environment, reserve_domain
 from rlif_intervention.device_inputs import STALE_SHARE
 from rlif_msgs.msg import ControlState, Episode, PolicyHold
@@ -55,7 +55,8 @@ def missing() -> str:
     return ""
 
 
-if not missing():
+MISSING = missing()
+if not MISSING:
     from moveit_msgs.msg import CollisionObject, PlanningScene, ServoStatus
     from moveit_msgs.srv import ApplyPlanningScene
     from shape_msgs.msg import SolidPrimitive
@@ -65,30 +66,24 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(
-        bool(missing()) and not os.environ.get("RLIF_REAL_MOVEIT_REQUIRED"),
-        reason=f"the real MoveIt: {missing()} is not sourced",
+        bool(MISSING) and not os.environ.get("RLIF_REAL_MOVEIT_REQUIRED"),
+        reason=f"the real MoveIt: {MISSING} is not sourced",
     ),
 ]
 
 ROOT = Path(__file__).parents[1]
 SPEED = 0.1  # m/s
-STOP_TIME, STOP_DISTANCE = (
-    0.40,
-    0.030,
-)  # s, m: docs/moveit.md's of a stop at SPEED, and a loaded machine
+# Of a stop at SPEED, as docs/moveit.md has it, and something for a loaded machine.
+STOP_TIME, STOP_DISTANCE = 0.40, 0.030  # s, m
 AT_REST = 0.002  # m/s
+WALL = 0.20  # m, of the box, to both sides
 JOINTS = [f"panda_joint{i}" for i in range(1, 8)]
 READY = (0.307, 0.0, 0.590)  # m, of panda_link8 in panda_link0, in the SRDF's `ready`
 NODES = (
-    "recorder",
-    "observer",
-    "policy",
-    "arbiter",
-    "episode",
-    "watchdog",
-    "servo_adapter",
-    "reset_by_planning",
+    *("recorder", "observer", "policy", "arbiter", "episode", "watchdog"),
+    *("servo_adapter", "reset_by_planning"),
 )
+Vector = tuple[float, float, float]
 LAUNCH = """
 import sys
 from launch import LaunchService
@@ -101,7 +96,7 @@ sys.exit(service.run())
 """
 
 
-def configuration(directory: Path, **robot: Any) -> Path:
+def configuration(directory: Path) -> Path:
     """A copy of config/ in which a gamepad of this test drives the Panda, at SPEED."""
     shutil.copytree(ROOT / "config", directory)
     path = directory / "panda_demo" / "robot.yaml"
@@ -111,9 +106,8 @@ def configuration(directory: Path, **robot: Any) -> Path:
         "joy": {"preset": "generic", "topic": "/joy", "timeout": 0.3, "arm_button": 3},
         "speed_scale": 1.0,
         "max_steps": 0,
-        "workspace_min": [0.05, -0.20, 0.05],
-        "workspace_max": [0.95, 0.20, 0.95],
-        **robot,
+        "workspace_min": [0.05, -WALL, 0.05],
+        "workspace_max": [0.95, WALL, 0.95],
     }
     path.write_text(json.dumps(content), encoding="utf-8")  # a bare y would be a truth value
     return directory
@@ -133,79 +127,44 @@ def descendant(pid: int, name: str) -> int:
 class Rig:
     """MoveIt's demo, the nodes of the suite that move an arm, and a hand at a gamepad."""
 
-    def __init__(self, directory: Path, stack: ExitStack, **robot: Any) -> None:
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
         domain = stack.enter_context(reserve_domain())
-        self._environment = graph_environment(directory, domain.id)
-        self.directory = directory
-        self._log = (directory / "log.txt").open("a", encoding="utf-8")
-        self.graph = stack.enter_context(GraphClient("rlif", domain.id, lambda: None))
-        self.running: dict[str, Processes] = {}
-        stack.callback(self.stop)
+        environment = graph_environment(directory, domain.id)
+        self.graph = stack.enter_context(GraphClient("rlif", domain.id))
         moveit = Process(
             name="moveit",
             node="moveit",
             command=(sys.executable, "-c", LAUNCH, str(ROOT / "launch" / "panda_demo.launch.py")),
-            environment=self._environment,
+            environment=environment,
         )
-        values = {
-            "robot": "panda_demo",
-            "config_directory": str(configuration(directory / "config", **robot)),
-        }
-        files = (
-            (
-                "robot",
-                {
-                    "run_directory": str(directory / "run"),
-                    "bag_directory": "none",
-                    "images": "false",
-                },
-            ),
-            ("moveit", {}),
-        )
-        self.processes = {"moveit": moveit} | {
-            process.name: process
-            for file, more in files
+        config = str(configuration(directory / "config"))
+        values = {"robot": "panda_demo", "config_directory": config}
+        run = {"run_directory": str(directory / "run"), "bag_directory": "none", "images": "false"}
+        processes = [
+            process
+            for file, more in (("robot", run), ("moveit", {}))
             for process in read(
-                ROOT / f"launch/{file}.launch.yaml", values | more, self._environment
+                ROOT / f"launch/{file}.launch.yaml", values | more, environment
             ).processes
-        }
+        ]
+        self.nodes = OneByOne({p.name: p for p in (moveit, *processes)}, directory)
+        stack.callback(self.nodes.stop)
         self.axes, self.buttons = [0.0] * 6, [0] * 4
         self.joints: list[tuple[float, list[float]]] = []
-        self.states: list[ControlState] = []
         self.holds: list[PolicyHold] = []
         node = self.graph.node
         self._joy = node.create_publisher(Joy, "/joy", RELIABLE)
         self._arm = node.create_client(SetBool, "arm")
         self._joy_timer = node.create_timer(0.02, self._publish_joy)
         node.create_subscription(JointState, "/joint_states", self._on_joints, 50)
-        node.create_subscription(ControlState, "control_state", self.states.append, RELIABLE)
         node.create_subscription(PolicyHold, "policy_hold", self.holds.append, RELIABLE)
         self.codes: list[tuple[float, int]] = []  # of Servo's status
         node.create_subscription(ServoStatus, "/servo_node/status", self._on_status, LATCHED)
         for name in ("moveit", *NODES):
-            self.start(name)
+            self.nodes.start(name)
 
     def _on_status(self, message: Any) -> None:
         self.codes.append((time.time(), message.code))
-
-    def code(self) -> int:
-        return self.codes[-1][1] if self.codes else 0
-
-    def start(self, name: str) -> None:
-        running = Processes([self.processes[name]], self._write)
-        running.__enter__()
-        self.running[name] = running
-
-    def _write(self, name: str, line: str) -> None:
-        self._log.write(f"{name}: {line}\n")
-        self._log.flush()
-
-    def stop(self) -> None:
-        for running in self.running.values():
-            running.stop()
-
-    def signal(self, name: str, number: int) -> None:
-        os.killpg(self.running[name].pids[name], number)
 
     def _publish_joy(self) -> None:
         message = Joy(axes=self.axes, buttons=self.buttons)
@@ -259,11 +218,6 @@ class Rig:
     def wait(self, condition: Callable[[], object], what: str, deadline: float = 20.0) -> None:
         self.graph.wait(condition, what, scaled(deadline))
 
-    def spin(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.graph.turn()
-
     def positions(self, samples: list[list[float]]) -> np.ndarray:
         """Of panda_link8 in panda_link0 [n, 3] in m, by move_group, for joint positions."""
         from moveit_msgs.srv import GetPositionFK
@@ -295,10 +249,10 @@ class Rig:
         """Drive at SPEED, act: s and m until the arm stands, and its largest deceleration in m/s^2."""
         self.to_ready()
         self.push(x=1.0)
-        self.spin(1.0)
+        self.graph.spin(1.0)
         began = time.time()
         act()
-        self.spin(1.5)
+        self.graph.spin(1.5)
         self.release()
         t, p = self.track(began)
         speed = np.linalg.norm(np.diff(p, axis=0), axis=1) / np.maximum(np.diff(t), 1e-3)
@@ -331,7 +285,7 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with ExitStack() as stack:
         found = Rig(tmp_path_factory.mktemp("moveit"), stack)
-        print(f"\nlogs: {found.directory}")
+        print(f"\nlogs: {found.nodes.directory}")
         found.wait(lambda: found.joints, "joint states of the demo", 60.0)
         found.wait(lambda: found.holds, "servo_adapter", 60.0)
         yield found
@@ -349,7 +303,7 @@ def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: Rig) -> Non
     rig.push(x=1.0)
     rig.wait(lambda: rig.state == ControlState.OPERATOR, "OPERATOR")
     began = time.time()
-    rig.spin(1.5)
+    rig.graph.spin(1.5)
     rig.release()
     t, p = rig.track(began)
     steady = (t > 0.6) & (t < 1.4)
@@ -363,8 +317,8 @@ STOPS: dict[str, Callable[[Rig], object]] = {
     "release": lambda rig: rig.release(),
     "disarm": lambda rig: rig.disarm(),
     "device unplugged": lambda rig: rig._joy_timer.cancel(),
-    "arbiter frozen": lambda rig: rig.signal("arbiter", signal.SIGSTOP),
-    "arbiter killed": lambda rig: rig.signal("arbiter", signal.SIGKILL),
+    "arbiter frozen": lambda rig: rig.nodes.signal("arbiter", signal.SIGSTOP),
+    "arbiter killed": lambda rig: rig.nodes.signal("arbiter", signal.SIGKILL),
 }
 
 
@@ -376,11 +330,10 @@ def test_arm_stands_soon_after(rig: Rig, name: str) -> None:
         if name == "device unplugged":
             rig._joy_timer.reset()
         if name == "arbiter frozen":
-            rig.signal("arbiter", signal.SIGCONT)
+            rig.nodes.signal("arbiter", signal.SIGCONT)
         if name == "arbiter killed":
-            rig.running.pop("arbiter").stop()
-            rig.start("arbiter")
-        rig.spin(2.0)
+            rig.nodes.start("arbiter")
+        rig.graph.spin(2.0)
         rig.disarm()
         rig.wait(lambda: rig.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
     show(name, seconds=seconds, metres=metres, deceleration=deceleration)
@@ -396,20 +349,19 @@ def test_stop_topic_is_a_fault_and_the_arm_stands(rig: Rig) -> None:
     assert rig.state == ControlState.FAULT
     assert seconds <= STOP_TIME and metres <= STOP_DISTANCE
     stop.publish(Bool(data=False))
-    rig.spin(0.5)
+    rig.graph.spin(0.5)
     rig.graph.node.destroy_publisher(stop)
     rig.arm()
 
 
 def test_arm_rests_at_the_wall_of_its_box(rig: Rig) -> None:
     rig.to_ready()
-    y = 0.20
     rig.push(y=1.0)
-    rig.spin(4.0)
+    rig.graph.spin(4.0)
     rest = rig.position()
     rig.release()
-    show("box", wall=y, rest=rest[1])
-    assert y - 0.02 < rest[1] < y + 0.001
+    show("box", wall=WALL, rest=rest[1])
+    assert WALL - 0.02 < rest[1] < WALL + 0.001
 
 
 def test_servo_paused_by_somebody_else_is_named(rig: Rig) -> None:
@@ -426,20 +378,20 @@ def test_servo_paused_by_somebody_else_is_named(rig: Rig) -> None:
 def test_reset_cancelled_by_a_disarm_leaves_the_arm_at_rest(rig: Rig) -> None:
     rig.to_ready()
     rig.push(y=1.0)
-    rig.spin(1.5)
+    rig.graph.spin(1.5)
     rig.release()
     rig.graph.trigger("end_episode_failure")
     rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
     client = rig.graph.node.create_client(Trigger, "reset")
     rig.wait(client.service_is_ready, "the reset")
-    rig.spin(0.5)
+    rig.graph.spin(0.5)
     future = client.call_async(Trigger.Request())
     first = rig.joints[-1][1]
     rig.wait(lambda: math.dist(rig.joints[-1][1], first) > 0.02, "the planned motion to begin")
     began = time.time()
     rig.disarm()
     rig.wait(future.done, "an answer of the reset")
-    rig.spin(1.0)
+    rig.graph.spin(1.0)
     t, p = rig.track(began)
     moving = t[1:][np.linalg.norm(np.diff(p, axis=0), axis=1) / np.diff(t) > AT_REST]
     show("reset cancelled", seconds=float(moving.max()), metres=float(np.linalg.norm(p[-1] - p[0])))
@@ -450,9 +402,9 @@ def test_servo_after_a_reset_does_not_jump(rig: Rig) -> None:
     rig.to_ready()
     start = rig.position()
     rig.push(z=-0.3)
-    rig.spin(0.3)
+    rig.graph.spin(0.3)
     rig.release()
-    rig.spin(1.0)
+    rig.graph.spin(1.0)
     moved = rig.position() - start
     show("after a reset", moved=float(np.linalg.norm(moved)))
     assert np.linalg.norm(moved) < 0.02
@@ -460,14 +412,15 @@ def test_servo_after_a_reset_does_not_jump(rig: Rig) -> None:
 
 def test_servo_killed_holds_until_a_person_has_driven(rig: Rig) -> None:
     rig.to_ready()
-    pid = descendant(rig.running["moveit"].pids["moveit"], "servo_node")
+    pid = descendant(rig.nodes.pid("moveit"), "servo_node")
     command = tuple(Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0"))
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     rig.wait(lambda: rig.hold.reason_code != PolicyHold.NONE, "a hold")
     show("servo killed", hold_after=time.monotonic() - began)
-    rig.processes["servo"] = replace(rig.processes["moveit"], name="servo", command=command)
-    rig.start("servo")
+    moveit = rig.nodes.processes["moveit"]
+    rig.nodes.processes["servo"] = replace(moveit, name="servo", command=command)
+    rig.nodes.start("servo")
     rig.wait(lambda: rig.hold.reason_code == PolicyHold.SERVO_PAUSED, "Servo", 60.0)
     print(rig.hold.reason)
     rig.push(x=0.5)
@@ -484,11 +437,11 @@ def test_episodes_with_planned_resets_between_stay_within_the_box(rig: Rig) -> N
         rig.to_ready()
         took.append(time.monotonic() - began)
         assert np.abs(rig.position() - READY).max() < 0.01, f"the reset before episode {number + 1}"
-        rig.spin(1.5)
+        rig.graph.spin(1.5)
         rig.push(*((-1.0) ** (number // 3) * np.eye(3)[number % 3]))
-        rig.spin(1.5)
+        rig.graph.spin(1.5)
         rig.release()
-        rig.spin(0.5)
+        rig.graph.spin(0.5)
     _, p = rig.track(since, every=5)
     show(
         f"{count} episodes",
@@ -496,7 +449,7 @@ def test_episodes_with_planned_resets_between_stay_within_the_box(rig: Rig) -> N
         reset_max=max(took),
         widest=float(np.abs(p[:, 1]).max()),
     )
-    assert np.abs(p[:, 1]).max() < 0.201
+    assert np.abs(p[:, 1]).max() < WALL + 0.001
 
 
 def scene(rig: Rig, *objects: Any) -> None:
@@ -511,13 +464,10 @@ def scene(rig: Rig, *objects: Any) -> None:
     assert future.result().success
 
 
-def box(
-    name: str, at: tuple[float, float, float], size: tuple[float, float, float], add: bool = True
-) -> Any:
+def box(name: str, at: Vector, size: Vector, add: bool = True) -> Any:
     """A collision object in panda_link0."""
-    found = CollisionObject(
-        id=name, operation=CollisionObject.ADD if add else CollisionObject.REMOVE
-    )
+    operation = CollisionObject.ADD if add else CollisionObject.REMOVE
+    found = CollisionObject(id=name, operation=operation)
     found.header.frame_id = "panda_link0"
     found.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=list(size))]
     pose = Pose()
@@ -533,7 +483,7 @@ def drive_until_held(rig: Rig, seconds: float, **stick: float) -> list[int]:
     rig.push(**stick)
     with suppress(GraphError):
         rig.graph.wait(lambda: rig.hold.reason_code != PolicyHold.NONE, "a hold", seconds)
-    rig.spin(0.5)
+    rig.graph.spin(0.5)
     rig.release()
     codes = sorted({code for t, code in rig.codes if t >= since})
     print(f"\ncodes {codes}: {rig.hold.reason}")
@@ -553,20 +503,21 @@ def test_arm_before_an_obstacle_is_held_and_a_reset_frees_it(rig: Rig) -> None:
     scene(rig, box("obstacle", *obstacle, add=False))
 
 
-def test_stretched_arm_is_held_at_the_singularity_and_a_reset_frees_it(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("stick", "code", "reason"),
+    [
+        ({"x": 1.0}, "DECELERATE_FOR_APPROACHING_SINGULARITY", PolicyHold.NOT_MOVING),
+        ({"x": -0.6, "z": -1.0}, "JOINT_BOUND", PolicyHold.SERVO_STATUS),
+    ],
+    ids=["stretched", "folded"],
+)
+def test_arm_at_the_end_of_its_reach_is_held_and_a_reset_frees_it(
+    rig: Rig, stick: dict[str, float], code: str, reason: int
+) -> None:
     rig.to_ready()
-    codes = drive_until_held(rig, 20.0, x=1.0)
-    assert ServoStatus.DECELERATE_FOR_APPROACHING_SINGULARITY in codes
-    assert rig.hold.reason_code == PolicyHold.NOT_MOVING
-    rig.to_ready()
-    assert rig.hold.reason_code == PolicyHold.NONE
-
-
-def test_folded_arm_is_held_at_a_joint_bound_and_a_reset_frees_it(rig: Rig) -> None:
-    rig.to_ready()
-    codes = drive_until_held(rig, 20.0, x=-0.6, z=-1.0)
-    assert ServoStatus.JOINT_BOUND in codes
-    assert rig.hold.reason_code == PolicyHold.SERVO_STATUS
+    codes = drive_until_held(rig, 20.0, **stick)
+    assert getattr(ServoStatus, code) in codes
+    assert rig.hold.reason_code == reason
     rig.to_ready()
     assert rig.hold.reason_code == PolicyHold.NONE
 
@@ -574,15 +525,16 @@ def test_folded_arm_is_held_at_a_joint_bound_and_a_reset_frees_it(rig: Rig) -> N
 def test_reset_into_an_obstacle_is_refused_with_the_reason(rig: Rig) -> None:
     rig.to_ready()
     rig.push(y=-1.0)
-    rig.spin(1.5)
+    rig.graph.spin(1.5)
     rig.release()
     rig.graph.trigger("end_episode_failure")
     rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
-    scene(rig, box("in the way", (0.307, 0.1, 0.59), (0.1, 0.1, 0.1)))
+    obstacle = ((0.307, 0.1, 0.59), (0.1, 0.1, 0.1))
+    scene(rig, box("in the way", *obstacle))
     with pytest.raises(GraphError, match="call reset_again") as error:
         rig.graph.trigger("reset")
     print(f"\n{error.value}")
-    scene(rig, box("in the way", (0.307, 0.1, 0.59), (0.1, 0.1, 0.1), add=False))
+    scene(rig, box("in the way", *obstacle, add=False))
     rig.graph.trigger("reset_again")
     rig.to_ready()
 
