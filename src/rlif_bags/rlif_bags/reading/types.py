@@ -32,10 +32,21 @@ _IDL = "=" * 80 + "\nIDL: "  # before the name of each of several definitions
 
 
 def bag_types(connections: Collection[Connection], path: Path, ros2: bool) -> Typestore:
-    """The types of these topics of the bag at `path`, as far as they can be had."""
+    """The types of these topics of the bag at `path`, as far as they can be had.
+
+    BagError where a type is defined in two ways: one of them would read the other's messages wrongly.
+    """
     types: Typesdict = {}
     for c in connections:
-        types |= _readable_types(c.msgdef, c.msgtype, c.digest if ros2 else "")
+        found = _readable_types(c.msgdef, c.msgtype, c.digest if ros2 else "")
+        for kind in found.keys() & types.keys():
+            # The same may be written in two languages: then only its hash is the same.
+            if found[kind] != types[kind] and _hash(found, kind, ros2) != _hash(types, kind, ros2):
+                raise BagError(
+                    f"{path}: found two definitions of {kind}, expected one: was its package "
+                    "changed between recordings? Keep the files of each in a folder of its own"
+                )
+        types |= found
     missing = {c.msgtype for c in connections} - set(types)
     if missing and ros2:
         fallback = _common_types(path)
@@ -69,6 +80,12 @@ def _readable_types(found: MessageDefinition, name: str, digest: str) -> Typesdi
         return types if not digest or store.hash_rihs01(name) == digest else {}
     except Exception:  # noqa: BLE001 - whatever it is in a definition that makes the library raise
         return {}
+
+
+def _hash(types: Typesdict, name: str, ros2: bool) -> str:
+    store = get_typestore(Stores.EMPTY)
+    store.register(types)
+    return store.hash_rihs01(name) if ros2 else store.generate_msgdef(name)[1]
 
 
 def _common_types(path: Path) -> Typestore:

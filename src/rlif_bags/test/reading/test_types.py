@@ -98,3 +98,20 @@ def test_tolerant_reader_unreadable_definition_costs_its_topic_only(
     assert sources_of(convert(tmp_path / "whole")[0]) == "ppppo|"
     with pytest.raises(BagError, match=r"no definition of the type of /add/_service_event"):
         convert(file, command="/add/_service_event")
+
+
+def with_other_joy(writer: McapWriter) -> None:
+    """A topic of a Joy as it was before a field was added to it."""
+    text = "std_msgs/Header header\nfloat32[] axes\n" + "=" * 80
+    text += "\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n" + "=" * 80
+    text += "\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+    schema = writer.register_schema("sensor_msgs/msg/Joy", "ros2msg", text.encode())
+    channel = writer.register_channel("/old/joy", "cdr", schema)
+    writer.add_message(channel, SECOND // 2, b"\0\1\0\0" + bytes(16), 0)
+
+
+def test_bag_types_two_definitions_of_a_type_are_refused_by_its_name(tmp_path: Path) -> None:
+    """Regression: the last one won, and the other's messages were read as what they are not."""
+    file = write_mcap(tmp_path / "two.mcap", session(5), with_other_joy)
+    with pytest.raises(BagError, match=r"two definitions of sensor_msgs/msg/Joy"):
+        convert(file)
