@@ -325,7 +325,7 @@ class Arbiter:
             follow = self._follow_label if self.config.label_only else self._follow_operator
             follow(driving, now, changes)
         # Between episodes too a person must see what keeps the next one from beginning.
-        held = self._blocked() or self._not_moving
+        held = blocked or self._not_moving
         self._follow_inputs((held or over) if over else self._missing(now))
         marked_only = self.config.label_only and self.state is ControlState.POLICY and not over
         if self.state is not ControlState.OPERATOR and not marked_only:
@@ -443,10 +443,10 @@ class Arbiter:
     def _asked(self, driving: Device | None, now: float) -> tuple[Vector, Source]:
         if self.state is ControlState.POLICY and self._policy:
             return self._policy.action, Source.POLICY
-        driven = self.state is ControlState.OPERATOR and driving and driving.reading
         # Stale: as after a release, the arm brakes, and no zeros are learned as the operator's.
-        if driven and driving and not driving.stale(now):
-            return self._operator_action(driving), Source.OPERATOR
+        device = None if driving is None or driving.stale(now) else driving
+        if self.state is ControlState.OPERATOR and device and device.reading:
+            return self._operator_action(device), Source.OPERATOR
         return (), Source.NONE
 
     # ---- what is missing
