@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rlif_bringup.doctor_snapshot import Snapshot, Traffic
+from rlif_policy.sampling import MISSED_TICK
 
 OK_LEVEL, WARN_LEVEL = 0, 1  # of diagnostic_msgs/DiagnosticStatus
 CLOCKS = 0.05  # s that clocks may differ
@@ -79,7 +80,7 @@ def diagnostic_findings(s: Snapshot, part: str, advice: str, name: str = "{}") -
         _, there, own = d.name.partition(part)
         if there and d.level == OK_LEVEL:
             yield passed(name.format(own), d.message)
-        elif there and d.message.startswith("a tick without an observation"):
+        elif there and d.message.startswith(MISSED_TICK):
             yield warned(name.format(own), d.message, "look again: what lasts fails here")
         elif there:
             yield failed(name.format(own), d.message, advice)

@@ -48,17 +48,8 @@ from std_msgs.msg import Header
 from rlif_msgs.msg import Episode, Observation, ObservationTick
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, out_of_step
 from rlif_policy.episode_start import EpisodeStart
-from rlif_policy.features import (
-    FeatureError,
-    Pose,
-    PoseTrack,
-    StateLayout,
-    unit_quaternion,
-)
-from rlif_policy.images import (
-    CameraSpec,
-    ImageError,
-)
+from rlif_policy.features import FeatureError, Pose, PoseTrack, StateLayout, unit_quaternion
+from rlif_policy.images import CameraSpec, ImageError
 from rlif_policy.observer_messages import (
     camera_values,
     diagnostic,
@@ -67,7 +58,7 @@ from rlif_policy.observer_messages import (
     read_raw,
     read_wrench,
 )
-from rlif_policy.sampling import LatestSamples, Problem, Ticks, merged, text
+from rlif_policy.sampling import MISSED_TICK, LatestSamples, Problem, Ticks, merged, text
 
 PARAMETERS = (
     Param("control_rate", 10.0, "Hz of observations", 0.1, 200.0),
@@ -282,8 +273,7 @@ class ObserverNode(Node):
         if self._problems:
             self._publish_problems(tick, now)
             self._passed |= {
-                p.source: Problem(p.source, f"a tick without an observation: {p.reason}", 0)
-                for p in self._problems
+                p.source: Problem(p.source, f"{MISSED_TICK}: {p.reason}", 0) for p in self._problems
             }
         self._log(self._problems)
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# How the reason of a problem begins that one tick had and that is over when it is reported.
+MISSED_TICK = "a tick without an observation"
+
 
 @dataclass(frozen=True)
 class Sample:
