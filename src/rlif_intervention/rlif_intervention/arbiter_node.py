@@ -497,9 +497,7 @@ class ArbiterNode(Node):
             statuses.append(Status("instances", Level.ERROR, others))
         if not self._lock_step:  # there commands come as they are answered
             statuses.append(self._meter.status())
-        array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(diagnostic_array(self, statuses))
 
     def shut_down(self) -> None:
         """Graceful shutdown: zeros to the robot, and this process ends after they have arrived."""

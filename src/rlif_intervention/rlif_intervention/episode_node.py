@@ -362,9 +362,7 @@ class EpisodeNode(Node):
         level = Level.WARN if waiting else Level.OK
         message = f"waiting: {waiting}" if waiting else self._core.phase.name.lower()
         statuses = [Status("episode", level, message), self._monitor.status(time.monotonic())]
-        report = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
-        report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
+        self._diagnostics.publish(diagnostic_array(self, statuses))
 
     def _publish(self, report: Report | None) -> None:
         if report is None:

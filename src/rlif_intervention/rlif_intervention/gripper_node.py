@@ -207,10 +207,8 @@ class GripperNode(Node):
 
     def _report(self) -> None:
         level = Level.ERROR if self._core.problem else Level.OK
-        name = self.get_fully_qualified_name().lstrip("/")
-        array = diagnostic_array(name, [Status("gripper", level, self._core.summary())])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        status = Status("gripper", level, self._core.summary())
+        self._diagnostics.publish(diagnostic_array(self, [status]))
 
     def shut_down(self) -> None:
         """What is under way is cancelled, and not before that has arrived; what is held stays held."""

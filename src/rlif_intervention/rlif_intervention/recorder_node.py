@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
@@ -46,6 +46,8 @@ from rlif_msgs.msg import Decision, Episode, Observation, Step
 
 from .bag_recorder import BagRecorder, BagStatus, LogClock
 from .bag_writer import COMPRESSIONS, BagConfig, BagError, BagWriter, Topic, qos_profile
+from .diagnostic_messages import diagnostic_array
+from .diagnostics import Level, Status
 from .join import EpisodeEvent, JoinedStep, Phase, StepJoin, TimedDecision, TimedObservation
 from .message_definitions import definition, type_hash
 
@@ -387,30 +389,22 @@ class RecorderNode(Node):
                 f"{dict(self._lost_by_middleware)} never reached this node"
             )
         self._reported_lost = lost
-        self._diagnostics.publish(self._diagnostic(status, lost))
+        self._diagnostics.publish(diagnostic_array(self, [self._bag_status(status, lost)]))
 
-    def _diagnostic(self, status: BagStatus | None, lost: int) -> DiagnosticArray:
-        level, message = DiagnosticStatus.OK, "recording" if status else "no bag"
+    def _bag_status(self, status: BagStatus | None, lost: int) -> Status:
+        level, message = Level.OK, "recording" if status else "no bag"
         if lost or self._join.problems:
             problems = [f"{count} {name}" for name, count in self._join.problems.items()]
             found = "; ".join([f"{lost} messages lost"] * (lost > 0) + problems)
-            level, message = DiagnosticStatus.WARN, found
+            level, message = Level.WARN, found
         if status and status.error:
-            level, message = DiagnosticStatus.ERROR, status.error
+            level, message = Level.ERROR, status.error
         values = {"steps": self._join.sequence, "lost": lost, **self._join.problems}
         if status:
             values |= {
                 "written": status.written, "waiting": status.waiting, "bytes": status.bytes_written,
             }  # fmt: skip
-        entry = DiagnosticStatus(
-            level=level,
-            name=f"{self.get_fully_qualified_name().lstrip('/')}: bag",
-            message=message,
-            values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
-        )
-        array = DiagnosticArray(status=[entry])
-        array.header.stamp = self.get_clock().now().to_msg()
-        return array
+        return Status("bag", level, message, {k: str(v) for k, v in values.items()})
 
     def finish(self) -> None:
         """Graceful shutdown: the last step, the end of the bag, and a log line with its message count."""

@@ -196,10 +196,7 @@ class WatchdogNode(Node):
     def _report(self) -> None:
         if self._published_hold[0] is not HoldReason.NONE:
             self._publish_hold()
-        name = self.get_fully_qualified_name().lstrip("/")
-        array = diagnostic_array(name, self._statuses())
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(diagnostic_array(self, self._statuses()))
 
 
 def main() -> int:

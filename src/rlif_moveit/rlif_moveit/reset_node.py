@@ -255,9 +255,7 @@ class ResetNode(Node):
         else:
             message = "the arm is being reset" if self._core.moving else "ready"
             status = Status("reset", Level.OK, message)
-        array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), [status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(diagnostic_array(self, [status]))
 
     def shut_down(self) -> None:
         """Stop a motion that is going on."""

@@ -310,9 +310,7 @@ class ServoAdapterNode(Node):
             statuses.append(Status("commands", Level.ERROR, self._problem))
         if self._version_problem:
             statuses.append(Status("MoveIt version", Level.ERROR, self._version_problem))
-        array = diagnostic_array(self.get_fully_qualified_name().lstrip("/"), statuses)
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._diagnostics.publish(diagnostic_array(self, statuses))
 
     def shut_down(self) -> None:
         """Hold the policy: without this node the halts of Servo are not reported."""
