@@ -25,7 +25,7 @@ from .inputs import MAX_SEQUENCE, Deadman, DeadmanConfig, Frame, MessageError, n
 from .lease import Lease, LeaseError
 from .status import RobotStatus
 
-IDLE_PERIOD = 0.05  # s between two messages of the device while the dead-man is up
+IDLE_PERIOD = 0.05  # s between two messages of the device while the deadman is up
 BEAT_PERIOD = 0.05  # s
 STATE_PERIOD = 0.1  # s
 STOP_PERIOD = 0.1  # s: stops of one robot that come closer together are carried out as one

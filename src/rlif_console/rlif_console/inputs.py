@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input frames of a page, checked as messages from a stranger, and the dead-man over them. No ROS.
+"""Input frames of a page, checked as messages from a stranger, and the deadman over them. No ROS.
 
-A page sends frames while it is open, at 30 Hz or more while its operator holds the dead-man. All times
+A page sends frames while it is open, at 30 Hz or more while its operator holds the deadman. All times
 are seconds of one steady clock, that of the console: the clock of the page plays no part.
 """
 
@@ -63,7 +63,7 @@ class Frame:
     sequence: grows with each frame of a connection
     seen: number of the newest beat that the page had received when it sent the frame
     present: the page is visible
-    held: the dead-man is pressed
+    held: the deadman is pressed
     axes: (6,) x y z roll pitch yaw in [-1, 1]
     gripper: 1 opens, -1 closes, 0 neither
     """
@@ -138,7 +138,7 @@ class DeadmanConfig:
 class Deadman:
     """What the operator's page asks for, and every way of letting go.
 
-    After a release that the person did not make, the dead-man must come up before it counts again.
+    After a release that the person did not make, the deadman must come up before it counts again.
     """
 
     config: DeadmanConfig
@@ -151,7 +151,7 @@ class Deadman:
     _sequence: int = -1
     _received: float = -math.inf
     _present: bool = False
-    _must_release: bool = True  # a page that connects with the dead-man pressed does not drive
+    _must_release: bool = True  # a page that connects with the deadman pressed does not drive
 
     def receive(self, frame: Frame, now: float) -> None:
         """Raises MessageError for a frame that was received before; it changes nothing but lets go."""
@@ -170,7 +170,7 @@ class Deadman:
         if not frame.held:
             self._must_release, self.reason = False, ""
         elif self._must_release and not self.reason:
-            self.reason = "the dead-man was down before the controls were taken"
+            self.reason = "the deadman was down before the controls were taken"
         self.held = frame.held and not self._must_release
         self.axes = frame.axes if self.held else REST
         self.gripper = frame.gripper if self.held else 0

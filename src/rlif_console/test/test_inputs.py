@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dead-man of a page, and what it refuses."""
+"""The deadman of a page, and what it refuses."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def test_gamepad_drives_while_its_deadman_is_held_and_not_when_it_is_unplugged(v
     operate(page)
     page.evaluate("pad.axes[1] = -1")
     page.wait_for_timeout(200)
-    assert not site.port.held, "without the dead-man"
+    assert not site.port.held, "without the deadman"
     page.evaluate("pad.buttons[5].pressed = true")
     until(page, lambda: site.port.held and site.port.driven[-1][1][0] > 0.5, "forward")
     page.evaluate("pad.connected = false")

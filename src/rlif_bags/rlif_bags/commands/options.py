@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from rlif_bags.reading.files import BagError
+from rlif_learner.data.labels import SCHEMES
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -42,7 +43,8 @@ def _ids(text: str) -> tuple[int, ...]:
 
 def add_scheme(parser: argparse.ArgumentParser) -> None:
     """--scheme and the parameters of a function of the user's."""
-    parser.add_argument("--scheme", default="onset", help="onset, every_step or module:function")
+    known = f"{', '.join(SCHEMES)} or module:function"
+    parser.add_argument("--scheme", default="onset", help=known)
     add_set(parser, "parameter of the function; the value is JSON")
 
 

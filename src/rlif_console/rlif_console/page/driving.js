@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keyboard, touch and gamepad as one operator device. Dead-man by hold: whatever keeps the page from
+// Keyboard, touch and gamepad as one operator device. Deadman by hold: whatever keeps the page from
 // knowing that a key, a finger or a button is still down counts as letting go.
 
 const HELD_PERIOD = 25, IDLE_PERIOD = 100; // ms between two frames

@@ -259,7 +259,8 @@ function showSettings() {
 
 function labels(step) {
   if (step === null) return "nothing before it to label";
-  return state.settings.label_scheme === "every_step" ? `label −1 from step ${step} until the release` : `label −1 on step ${step}`;
+  const scheme = state.settings.label_scheme;
+  return !scheme || scheme === "onset" ? `label −1 on step ${step}` : `labelled by ${scheme}, from step ${step}`;
 }
 
 function showProblems() {
