@@ -25,6 +25,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from geometry_msgs.msg import TwistStamped
 from playwright.sync_api import Page, sync_playwright
@@ -161,10 +162,9 @@ def hard_learning(directory: Path) -> Path:
     """The installed configurations, with a learner that does updates as fast as it can."""
     shutil.copytree(Path(get_package_share_directory("rlif_bringup")) / "config", directory)
     path = directory / "sim_person" / "robot.yaml"
-    text = path.read_text(encoding="utf-8").replace(
-        "updates_per_step: 5.0", "updates_per_step: 0.0"
-    )
-    path.write_text(text, encoding="utf-8")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["/**"]["ros__parameters"]["updates_per_step"] = 0.0
+    path.write_text(json.dumps(content), encoding="utf-8")  # a bare y would be a truth value
     return directory
 
 
