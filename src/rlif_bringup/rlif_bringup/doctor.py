@@ -82,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         snapshot = Listener(client).listen(arguments.seconds, moveit, servo)
     findings = check(snapshot)
     if arguments.robot:
-        findings += check_files(directory, arguments.robot)
+        seen = {f.name for f in findings}  # of the running nodes, which may have been given more
+        findings += [f for f in check_files(directory, arguments.robot) if f.name not in seen]
     if arguments.json:
         print(as_json(findings))
     else:

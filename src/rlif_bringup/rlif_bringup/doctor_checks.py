@@ -26,10 +26,12 @@ from rlif_bringup.doctor_findings import (
 from rlif_bringup.doctor_moveit import check_reset, check_servo, check_servo_settings
 from rlif_bringup.doctor_robot import (
     SLOWEST,
+    check_box,
     check_command,
     check_frames,
     check_limits,
     check_pose,
+    check_stall_timeout,
     check_watchdog,
 )
 from rlif_bringup.doctor_snapshot import Snapshot
@@ -235,8 +237,10 @@ CHECKS: tuple[Check, ...] = (
     check_frames,
     check_pose,
     check_limits,
+    check_box,
     check_devices,
     check_state,
+    check_stall_timeout,
     check_watchdog,
     check_servo,
     check_servo_settings,

@@ -135,7 +135,6 @@ def check_limits(s: Snapshot) -> Iterator[Finding]:
         if kind == "linear" or turns:
             yield from _speed(s, kind, name, unit, fast)
             yield from _acceleration(s, kind, unit)
-    yield from _box(s)
 
 
 def _speed(s: Snapshot, kind: str, name: str, unit: str, fast: float) -> Iterator[Finding]:
@@ -165,7 +164,10 @@ def _acceleration(s: Snapshot, kind: str, unit: str) -> Iterator[Finding]:
         yield passed(name, "limited")
 
 
-def _box(s: Snapshot) -> Iterator[Finding]:
+def check_box(s: Snapshot) -> Iterator[Finding]:
+    joints = s.parameter("arbiter", "output", "twist") != "twist"
+    if "arbiter" not in s.parameters or s.lock_step or joints:
+        return
     low = s.parameter("arbiter", "workspace_min", [])
     high = s.parameter("arbiter", "workspace_max", [])
     if not low or not high:
@@ -186,19 +188,22 @@ def _box(s: Snapshot) -> Iterator[Finding]:
             )
 
 
-def check_watchdog(s: Snapshot) -> Iterator[Finding]:
-    if s.lock_step:
-        return
+def check_stall_timeout(s: Snapshot) -> Iterator[Finding]:
     stall, timeout = (
         s.parameter("arbiter", "stall_timeout", 0.0),
         s.parameter("watchdog", "timeout", 0.0),
     )
-    if stall and timeout and stall >= timeout and not s.sim_time:
+    if stall and timeout and stall >= timeout and not (s.sim_time or s.lock_step):
         yield failed(
             "stall_timeout",
             f"{stall:g} s, the watchdog's timeout is {timeout:g} s: the watchdog acts first",
             "set stall_timeout below it in robot.yaml",
         )
+
+
+def check_watchdog(s: Snapshot) -> Iterator[Finding]:
+    if s.lock_step:
+        return
     advice = "see the log of the arbiter, and docs/arbiter.md"
     found = list(diagnostic_findings(s, "watchdog: ", advice, "watchdog"))
     if not found:

@@ -28,6 +28,13 @@ def test_check_files_of_a_shipped_robot_passes(robot: str) -> None:
         ("max_steps:", "max_stepps:", "parameter files", "did you mean max_steps"),
         ("    encoder: small", "    #", "encoder", "none of them"),
         ("axes: [", "axes: [[", "parameter files", "is not YAML"),
+        ("max_linear_speed:", "max_linear_speed: 0.0  #", "speed", "max_linear_speed is off"),
+        (
+            "/**:\n  ros__parameters:",
+            "/**:\n  ros__parameters:\n    stall_timeout: 0.3\n    timeout: 0.3",
+            "stall_timeout",
+            "acts first",
+        ),
     ],
 )
 def test_check_files_of_a_faulty_robot_fails_and_names_the_remedy(
