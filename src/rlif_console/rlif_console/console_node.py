@@ -101,7 +101,10 @@ class ConsoleNode(Node):
         certificate = None
         if p["tls"]:
             names = reachable_hosts(p["address"], p["hosts"])
-            certificate = make_certificate(Path(p["certificate_directory"]), names)
+            folder = Path(p["certificate_directory"]).expanduser()
+            certificate = make_certificate(folder, names)
+            if unfit := certificate_problem(folder, names):
+                self.get_logger().warning(unfit)
         self._thread = threading.Thread(target=self._loop.run_forever, name="web", daemon=True)
         self._thread.start()
         try:
@@ -194,12 +197,11 @@ def _access(p: dict[str, Any]) -> Access:
     )
 
 
-def make_certificate(directory: Path, hosts: Sequence[str]) -> ssl.SSLContext:
-    """The certificate of a directory, made by openssl where there is none.
+def make_certificate(folder: Path, hosts: Sequence[str]) -> ssl.SSLContext:
+    """The certificate of a folder, made by openssl where there is none.
 
     Raises ValueError: it cannot be made or read.
     """
-    folder = directory.expanduser()
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     if not certificate.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +223,23 @@ def make_certificate(directory: Path, hosts: Sequence[str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
+
+
+def certificate_problem(folder: Path, hosts: Sequence[str]) -> str:
+    """Why browsers will warn of the certificate of a folder, which may be the user's; empty: nothing."""
+    path = folder / "certificate.pem"
+    show = ("openssl", "x509", "-noout", "-in", str(path))
+    found = ["it has expired"] * bool(
+        subprocess.run([*show, "-checkend", "0"], capture_output=True).returncode
+    )
+    for name in hosts:
+        option = "-checkip" if is_address(name) else "-checkhost"
+        said = subprocess.run([*show, option, name], capture_output=True, text=True).stdout
+        if "does match" not in said:
+            found.append(f"it is not one of {name}")
+    if not found:
+        return ""
+    return f"{path}: {', '.join(found)}; delete it for a new one, or put another there"
 
 
 def main() -> None:

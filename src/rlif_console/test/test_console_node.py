@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from waiting import scaled
 
-from rlif_console.console_node import ConsoleNode, make_certificate
+from rlif_console.console_node import ConsoleNode, certificate_problem, make_certificate
 from rlif_intervention.arbiter_node import ArbiterNode
 from rlif_msgs.msg import ControlState, Episode, ObservationTick
 
@@ -299,3 +299,10 @@ def test_make_certificate_is_kept_and_readable_by_its_owner_alone(tmp_path):
     assert (tmp_path / "key.pem").stat().st_mode & 0o077 == 0
     make_certificate(tmp_path, [])
     assert (tmp_path / "key.pem").read_bytes() == key
+
+
+def test_certificate_problem_names_what_a_kept_certificate_is_not_for(tmp_path):
+    make_certificate(tmp_path, ["robot.lab", "10.0.0.2"])
+    assert certificate_problem(tmp_path, ["robot.lab", "10.0.0.2"]) == ""
+    problem = certificate_problem(tmp_path, ["robot.lab", "10.0.0.3", "arm.lab"])
+    assert "not one of 10.0.0.3, it is not one of arm.lab; delete it" in problem
