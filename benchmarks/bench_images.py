@@ -2,10 +2,11 @@
 """Images over Fast DDS: two 640x480 cameras at 30 Hz to the observer at 10 Hz, with and without the profile.
 
     python benchmarks/bench_images.py                # a minute each
-    python benchmarks/bench_images.py --seconds 10
+    python benchmarks/bench_images.py --seconds 600  # without the profile still a minute
 
 The cameras are one process with two publishers of rgb8 (best effort, as drivers have it), the observer is
-the real one, this process counts its observations. `with_profile` has config/fastdds.xml in the environment
+the real one, a learner trains as hard as it can beside them (as the launch file starts it), this process
+counts the observations. `with_profile` has config/fastdds.xml in the environment
 of all processes, `without_profile` has Fast DDS's default. A gap is the time between two observations.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from ament_index_python.packages import get_package_prefix
+from bench_control import start_learner
 from rich.console import Console
 from rich.table import Table
 
@@ -127,7 +129,7 @@ def observer_command() -> list[str]:
 def measure(seconds: float) -> dict[str, Any]:
     """Counts observations; in the environment that this process was started with."""
     cameras = subprocess.Popen([sys.executable, __file__, "--publish"])
-    observer = subprocess.Popen(observer_command())
+    observer, learner = subprocess.Popen(observer_command()), start_learner()
     try:
         counter = Counter()
         counter.spin(START, CONTROL_RATE)
@@ -138,7 +140,7 @@ def measure(seconds: float) -> dict[str, Any]:
         counter.spin(seconds)
         used = _processor_time(observer.pid) - before
     finally:
-        for process in (observer, cameras):
+        for process in (observer, cameras, learner):
             process.terminate()
             process.wait(timeout=20)
     gaps, ticks = np.diff(counter.times), counter.ticks
@@ -187,9 +189,9 @@ def main() -> int:
             "with_profile": run(
                 arguments.seconds, dict.fromkeys(VARIABLES, str(PROFILE)), domain.id
             ),
-            "without_profile": run(arguments.seconds, {}, domain.id),
+            "without_profile": run(min(arguments.seconds, 60.0), {}, domain.id),
         }
-    results["load"] = round(os.getloadavg()[0], 1)
+    results |= {"learner_at_full_load": True, "load_average": round(os.getloadavg()[0], 1)}
     table = Table("quantity", "with the profile", "without", title="Images")
     for name, value in results["with_profile"].items():
         table.add_row(name, str(value), str(results["without_profile"][name]))
