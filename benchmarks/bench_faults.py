@@ -60,7 +60,8 @@ RESULTS = Path(__file__).with_name("results") / "faults.json"
 COMMAND = "/sim/servo_node/delta_twist_cmds"
 SPEED_LIMIT = 0.12  # m/s: max_linear_speed of config/sim_real_time
 GRACE = 0.1  # s by which a state may be received later than the first command under it
-LONG = 7.0  # s; the episode node misses recorder, learner and watchdog after 5 s
+LONG = 7.0  # s; the episode node misses recorder and watchdog after 5 s
+LONGEST = 24.0  # s; and the learner, which reports between two updates, after 20 s
 STOP = 0.35  # s after which a command must be zero once the arm has to stop
 START, RECOVER = 120.0, 40.0  # s of wall time
 FOREIGN = 0.0123  # rad/s about z: marks the commands of the publisher that is not the suite's
@@ -267,8 +268,8 @@ KINDS = (
     _freeze("episode", "episode", duration=3.0, within=0.7),
     _kill("recorder", "record", stops=False, duration=LONG),
     _freeze("recorder", "record", stops=False, duration=LONG),
-    _kill("learner", "learner", stops=False, duration=LONG),
-    _freeze("learner", "learner", stops=False, duration=LONG),
+    _kill("learner", "learner", stops=False, duration=LONGEST),
+    _freeze("learner", "learner", stops=False, duration=LONGEST),
     _kill("watchdog", "watchdog", stops=False, duration=LONG),
     _freeze("watchdog", "watchdog", stops=False, duration=LONG),
     _kill("sim_operator", "joy|operator|device"),
@@ -376,6 +377,17 @@ def summarise(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return rows
 
 
+def write(rows: list[dict[str, Any]], outcomes: list[dict[str, Any]]) -> None:
+    """The results, in place of earlier ones of the same kinds."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    new = {row["kind"] for row in rows}
+    content = {
+        "faults": [row for row in found.get("faults", []) if row["kind"] not in new] + rows,
+        "outcomes": [o for o in found.get("outcomes", []) if o["kind"] not in new] + outcomes,
+    }
+    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """The rows as a table in the terminal."""
     table = Table(
@@ -453,12 +465,7 @@ def main() -> int:
     if problem:
         print(f"ended early: {problem}\nlogs: {directory}", file=sys.stderr)
         return 1
-    if not arguments.only:
-        RESULTS.write_text(
-            json.dumps({"faults": rows, "outcomes": [asdict(o) for o in outcomes]}, indent=1)
-            + "\n",
-            encoding="utf-8",
-        )
+    write(rows, [asdict(o) for o in outcomes])
     return 0
 
 

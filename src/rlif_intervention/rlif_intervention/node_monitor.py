@@ -22,7 +22,7 @@ class Watched:
 # Each reports once a second. The learner only between two updates, which may take several seconds.
 WATCHED = {
     "recorder": Watched(5.0, "nothing is recorded, and the learner gets nothing"),
-    "learner": Watched(60.0, "nothing is learned"),
+    "learner": Watched(20.0, "nothing is learned"),
     "watchdog": Watched(5.0, "nobody stops the robot if the arbiter dies"),
 }
 
