@@ -161,7 +161,7 @@ class Campaign:
         if self.nodes.was_started(name):
             # Neither writes into what another process has made.
             run = self.nodes.directory / "run"
-            bag = self.nodes.directory / f"bag_{time.monotonic_ns()}"
+            bag = run / f"bag_{len(list(run.glob('bag*'))) + 1}"
             again = {
                 "recorder": {"bag_directory": str(bag)},
                 "learner": {"resume": str(run) if any(run.glob("checkpoints/*")) else ""},

@@ -173,6 +173,13 @@ class StateLayout:
         return state
 
 
+def finite(name: str, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """The vector; FeatureError where it is none."""
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
+        raise FeatureError(f"{name} is not finite: {x:g}, {y:g}, {z:g}")
+    return x, y, z
+
+
 def unit_quaternion(x: float, y: float, z: float, w: float) -> Quaternion:
     """As that of rlif_node.rotations; FeatureError where it is none."""
     try:

@@ -13,14 +13,17 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from rlif_policy.camera_checks import CameraWatch
-from rlif_policy.features import Wrench
+from rlif_policy.features import Wrench, finite
 from rlif_policy.images import CameraSpec, ImageError, PackedImage, Picture, RawImage, check_image
 from rlif_policy.sampling import Problem
 
 
 def read_wrench(message: WrenchStamped) -> Wrench:
+    """FeatureError for one that is not finite."""
     force, torque = message.wrench.force, message.wrench.torque
-    return Wrench((force.x, force.y, force.z), (torque.x, torque.y, torque.z))
+    return Wrench(
+        finite("force", force.x, force.y, force.z), finite("torque", torque.x, torque.y, torque.z)
+    )
 
 
 def read_raw(camera: CameraSpec) -> Callable[[Image], Picture]:

@@ -38,7 +38,7 @@ from rlif_node.endpoints import why_unmatched
 from rlif_node.joints import JointError, JointMerger
 from rlif_node.parameters import Param, declare
 from rlif_node.pose_source import TF, PoseFromTf, subscribe_pose
-from rlif_node.qos import LATCHED_10, RELIABLE, SENSOR, SENSOR_100
+from rlif_node.qos import LATCHED_10, RELIABLE, RELIABLE_100, SENSOR, SENSOR_100
 from rlif_node.running import run
 from rlif_node.stamps import to_msg, to_ns
 from rlif_node.states import Phase
@@ -48,7 +48,7 @@ from std_msgs.msg import Header
 from rlif_msgs.msg import Episode, Observation, ObservationTick
 from rlif_policy.camera_checks import CameraFeed, CameraLimits, out_of_step
 from rlif_policy.episode_start import EpisodeStart
-from rlif_policy.features import FeatureError, Pose, PoseTrack, StateLayout, unit_quaternion
+from rlif_policy.features import FeatureError, Pose, PoseTrack, StateLayout, finite, unit_quaternion
 from rlif_policy.images import CameraSpec, ImageError
 from rlif_policy.observer_messages import (
     camera_values,
@@ -140,11 +140,11 @@ class ObserverNode(Node):
                 "ee_pose.tf: found frames, expected none: in lock-step poses are messages"
             )
         self._problems: list[Problem] = []
-        self._passed: dict[str, Problem] = {}  # of ticks since the last diagnostics
+        self._passed: dict[str, Problem] = {}  # since the last diagnostics
         self._logged: set[str] = set()  # sources of the problems that were logged
         self._logged_at = 0.0
         self._patient_until = time.monotonic() + PATIENCE
-        self._publisher = self.create_publisher(Observation, "observation", RELIABLE)
+        self._publisher = self.create_publisher(Observation, "observation", RELIABLE_100)
         self._tick_publisher = self.create_publisher(ObservationTick, "observation_tick", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._subscribe()
@@ -207,7 +207,7 @@ class ObserverNode(Node):
             try:
                 value = read(message)
             except (FeatureError, ImageError) as problem:
-                self._samples.refuse(source, str(problem))
+                self._refuse(source, problem)
                 if camera is not None:
                     camera.watch.refuse(stamp)
                 return
@@ -227,7 +227,7 @@ class ObserverNode(Node):
                 return
             merged = joints.merged()
         except JointError as problem:
-            self._samples.refuse("joint_states", str(problem))
+            self._refuse("joint_states", problem)
             return
         part = f"joint {merged.oldest}" if merged.several else ""
         self._samples.put("joint_states", merged, merged.stamp, merged.received, part)
@@ -240,6 +240,11 @@ class ObserverNode(Node):
         if self._lock_step and self._ticks.due(self._samples.common_stamp()):
             self._tick()
 
+    def _refuse(self, source: str, problem: Exception) -> None:
+        """Good ones may follow before the next tick: the diagnostics name it all the same."""
+        self._samples.refuse(source, str(problem))
+        self._passed.setdefault(source, Problem(source, f"a message was refused: {problem}", 0))
+
     # ---- reading messages
 
     def _read_pose(self, message: PoseStamped) -> Pose:
@@ -250,7 +255,7 @@ class ObserverNode(Node):
                 "transformed here"
             )
         p, q = message.pose.position, message.pose.orientation
-        return Pose((p.x, p.y, p.z), unit_quaternion(q.x, q.y, q.z, q.w))
+        return Pose(finite("position", p.x, p.y, p.z), unit_quaternion(q.x, q.y, q.z, q.w))
 
     def _read_end_effector(self, message: PoseStamped) -> Pose:
         pose = self._read_pose(message)

@@ -268,7 +268,8 @@ def test_observer_without_a_clock_reports_simulated_time(graph):
     ("bad", "topic", "text"),
     [
         ({"frame": "world"}, "/ee_pose", "frame_id is 'world', expected 'base'"),
-        ({"x": math.nan}, "state", "not finite: ee_position_in_object"),
+        ({"x": math.nan}, "/ee_pose", "position is not finite: nan"),
+        ({"x": 1e39}, "state", "not finite: ee_position_in_object"),
     ],
 )
 def test_observer_with_an_unusable_sample_reports_it_until_a_good_one_comes(
@@ -287,13 +288,29 @@ def test_observer_with_an_unusable_sample_reports_it_until_a_good_one_comes(
 def test_observer_with_an_unusable_sample_before_good_ones_names_it(graph, monkeypatch):
     monkeypatch.setattr(observer_node, "DIAGNOSTICS_PERIOD", 60.0)
     rig = Rig(graph, features=FEATURES, lock_step=True)
-    for number, x in enumerate((math.nan, 0.5), 1):
+    for number, x in enumerate((1e39, 0.5), 1):
         rig.send_rest(number * PERIOD)
         rig.send_tip(number * PERIOD, x=x)
         graph.until(lambda n=number: len(rig.ticks) == n, f"tick {number}")
     rig.observer._diagnose()
     find = lambda: rig.find_report("state", False, "a tick without an observation: not finite")  # noqa: E731
     graph.until(find, "a diagnostic of the state")
+
+
+def test_observer_names_a_message_that_it_refused_although_a_good_one_followed(graph, monkeypatch):
+    """Regression: another publisher's wrenches that were not finite lay between the good ones, unseen."""
+    monkeypatch.setattr(observer_node, "DIAGNOSTICS_PERIOD", 60.0)
+    rig = Rig(graph, features=FEATURES, lock_step=True)
+    rig.send_rest(PERIOD, force=math.nan)
+    rig.send_rest(PERIOD)
+    rig.send_tip(PERIOD)
+    graph.until(lambda: rig.observed, "an observation")
+    rig.observer._diagnose()
+    find = lambda: rig.find_report("/wrench", False, "a message was refused: force is not finite")  # noqa: E731
+    graph.until(find, "a diagnostic of the wrench")
+    rig.reports.clear()
+    rig.observer._diagnose()
+    graph.until(lambda: rig.find_report("/wrench", True), "a good one")
 
 
 # ---- joints of several publishers, and publishers of another kind
