@@ -76,6 +76,7 @@ class Kind:
     stops: the arm must come to rest
     operator_may: but for the operator, who keeps control
     within: s after which it must be at rest
+    settle: s after the recovery until a Step that has not come counts as lost
     """
 
     name: str
@@ -85,6 +86,7 @@ class Kind:
     operator_may: bool = False
     duration: float = 2.0
     within: float = STOP
+    settle: float = 1.0
 
 
 @dataclass
@@ -267,7 +269,8 @@ KINDS = (
     _kill("episode", "episode", within=0.7),  # episode_timeout is 0.5 s
     _freeze("episode", "episode", duration=3.0, within=0.7),
     _kill("recorder", "record", stops=False, duration=LONG),
-    _freeze("recorder", "record", stops=False, duration=LONG),
+    # What DDS has kept for it comes with the next heartbeats, every 3 s.
+    _freeze("recorder", "record", stops=False, duration=LONG, settle=7.0),
     _kill("learner", "learner", stops=False, duration=LONGEST),
     _freeze("learner", "learner", stops=False, duration=LONGEST),
     _kill("watchdog", "watchdog", stops=False, duration=LONG),
@@ -320,7 +323,7 @@ def run_fault(campaign: Campaign, kind: Kind, rng: random.Random) -> Outcome:
     healed = time.monotonic()
     campaign.until_driven(RECOVER)
     outcome.recovery_s = round(time.monotonic() - healed - 0.5, 2)
-    campaign.graph.spin(1.0)
+    campaign.graph.spin(kind.settle)
     outcome.why |= unsafe_commands(seen)
     outcome.unsafe = sum(outcome.why.values())
     outcome.lost_steps = lost_steps(seen)

@@ -60,7 +60,7 @@ PARAMETERS: tuple[Param, ...] = (
     Param("split_seconds", 0.0, "s after which a new file begins; 0: never", 0.0, 1e6),
     Param("required_free_mib", 200, "MiB; recording stops before the disk has less", 0, 1_000_000),
     Param("queue_mib", 256, "MiB that may wait for the disk; more is lost and reported", 1, 65536),
-    Param("join_capacity", 64, "observations that may wait for their decision", 2, 10_000),
+    Param("join_capacity", 128, "observations that may wait for their decision", 2, 10_000),
     Param("final_timeout", 1.0, "s after an episode's end that its last messages may take", 0.05, 60.0),
     Param("control_rate", 10.0, "Hz; as the observer's", 0.1, 200.0),
     Param("max_gap", 2.5, "control periods between two steps above which one is missing; 0: any", 0.0, 1000.0),
