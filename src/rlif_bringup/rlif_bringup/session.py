@@ -11,6 +11,8 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
+from rlif_policy.success import SOURCE
+
 from rlif_bringup.graph_client import GraphClient
 from rlif_bringup.operators import Operator
 from rlif_bringup.progress import Snapshot
@@ -69,6 +71,10 @@ class Session:
         finished: called with every new record.
         operator: who takes over; None: the scripted one.
         pace: episodes wait for the learner; not in real time, where robots do not wait either.
+        truth: whether an episode that has ended was a success, where its outcome may be wrong.
+
+    Attributes:
+        detects: a success detector ends the episodes, from now on.
     """
 
     def __init__(
@@ -80,11 +86,14 @@ class Session:
         finished: Callable[[EpisodeRecord], None] = lambda record: None,
         operator: Operator | None = None,
         pace: bool = True,
+        truth: Callable[[Episode], bool] | None = None,
     ) -> None:
         self._graph, self._show, self._phases = graph, show, tuple(phases)
         self._learner = learner
         self._pace = learner and pace
         self._finished = finished
+        self._truth = truth
+        self.detects = False
         self._operator = operator or Operator(graph)
         self._started = time.monotonic()
         self._phase_started = self._started
@@ -183,6 +192,7 @@ class Session:
                 self._sent += episode.steps + 1
             if episode.outcome == Episode.OUTCOME_DISCARDED:
                 continue  # no trial; another one takes its place
+            ended = episode.outcome == Episode.OUTCOME_SUCCESS
             record = EpisodeRecord(
                 phase=phase.name,
                 id=episode.id,
@@ -190,8 +200,9 @@ class Session:
                 steps=episode.steps,
                 operator_steps=episode.operator_steps,
                 interventions=episode.interventions,
-                success=episode.outcome == Episode.OUTCOME_SUCCESS,
+                success=self._truth(episode) if self._truth else ended,
                 wall_seconds=round(self.elapsed, 3),
+                ended_by=_ended_by(episode) if self.detects else None,
             )
             self.records.append(record)
             self._operator.finished(record)
@@ -242,3 +253,9 @@ class Session:
                 return None
             left += per_episode * later.episodes
         return left
+
+
+def _ended_by(episode: Episode) -> str:
+    """The reason's first part: `success detector`, `success button of joy`, `time limit of 60 steps`."""
+    success = episode.outcome == Episode.OUTCOME_SUCCESS
+    return "detector" if success and episode.reason == SOURCE else "other"

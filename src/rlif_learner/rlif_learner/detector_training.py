@@ -39,11 +39,11 @@ class DetectorTraining:
     before: int = 0
     margin: int = 0
     held_out: float = 0.3
-    updates: int = 1500
+    updates: int = 800
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
-    random_shift: int = 2  # pixels
+    random_shift: int = 4  # pixels
     precision: float = 0.99
     ticks: int = 2
     from_disagreements: bool = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rlif_node.states import Outcome, Phase
 
+SOURCE = "success detector"  # of its TaskSuccess, and so the reason of the episode's end
 
 @dataclass(frozen=True)
 class Disagreement:

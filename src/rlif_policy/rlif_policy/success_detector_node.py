@@ -50,7 +50,7 @@ from rlif_policy.detector import FILE, Detector, DetectorError, load_detector
 from rlif_policy.images import image_names
 from rlif_policy.inference import StateError
 from rlif_policy.policy_node import pixels
-from rlif_policy.success import Disagreement, SuccessWatch
+from rlif_policy.success import SOURCE, Disagreement, SuccessWatch
 
 PARAMETERS = (
     Param(
@@ -62,7 +62,6 @@ PARAMETERS = (
     Param("features", [], "of the state, as the observer's: compared with the detector's", items=str),
     Param("encoder_weights", "torchvision", "of a frozen encoder, as the learner's"),
 )  # fmt: skip
-SOURCE = "success detector"
 REMIND = 5.0  # s of wall time between two logs of the same reason
 
 

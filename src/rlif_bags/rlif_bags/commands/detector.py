@@ -46,7 +46,7 @@ from rlif_learner.vision import NO_ENCODER, VisionConfig, make_vision
 from rlif_policy.detector import FILE, Detector, DetectorSpec, save_detector
 
 SHOWN = 12  # of the worst mistakes
-THREADS = 2  # of PyTorch
+THREADS = 1  # of PyTorch: of small networks more only wait for each other
 REPORT, PICTURE = "report.json", "mistakes.png"
 
 

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A demo whose episodes a detector ends: its phases, and how the detector is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from episode_records import record
+from test_demo import arguments
+
+from rlif_bringup import demo
+from rlif_bringup.detection import judge_detector
+
+
+def test_phases_stop_where_the_detector_is_trained() -> None:
+    given = arguments("--detector", "--detector-steps", "1500", "--steps", "4000", "--eval-every", "2000")  # fmt: skip
+    names = [(p.name, p.env_steps) for p in demo.phases_of(given)]
+    assert names[2:6] == [
+        ("training", 1500), ("training", 2000), ("trial at 2000", 0), ("training", 4000),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), ""),
+        (("--detector",), ""),
+        (("--detector", "--real-time"), "found --real-time"),
+        (("--detector", "--operator", "me"), "found --real-time or --operator me"),
+        (("--detector", "--steps", "2000"), "expected 1 to 1999"),
+    ],
+)
+def test_detector_problem(given: tuple[str, ...], expected: str) -> None:
+    found = demo.detector_problem(arguments(*given))
+    assert expected in found and bool(found) == bool(expected)
+
+
+def test_judge_detector_by_the_truth() -> None:
+    def ended(success: bool, by: str | None):
+        return replace(record("policy", 1, 0, success), ended_by=by)
+
+    records = [ended(True, "detector")] * 6 + [ended(False, "detector")] * 2
+    records += [ended(True, "other"), ended(False, "other"), ended(True, None)]
+    found = judge_detector(records)
+    assert (found["precision"], found["recall"]) == (0.75, 6 / 7)
+    assert (found["episodes"], found["false_successes"], found["false_success_rate"]) == (10, 2, 0.2)
+    nothing = judge_detector([ended(True, None)])
+    assert nothing["precision"] is None and nothing["recall"] is None
+
+
+def test_detector_lines_of_a_run_without_one_are_none() -> None:
+    assert demo.detector_lines({}) == []
+    (line,) = demo.detector_lines({"detector": {"evaluation": judge_detector([])}})
+    assert "0 false successes in 0 episodes" in line
