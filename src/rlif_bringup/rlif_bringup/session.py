@@ -11,8 +11,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from rlif_policy.success import SOURCE
-
 from rlif_bringup.graph_client import GraphClient
 from rlif_bringup.operators import Operator
 from rlif_bringup.progress import Snapshot
@@ -24,6 +22,7 @@ from rlif_bringup.summary import (
     success_rate,
 )
 from rlif_msgs.msg import ControlState, Episode
+from rlif_policy.success import SOURCE
 
 START = 180.0  # s of wall time until every node has started, on a slow and busy machine
 LEARN = 300.0  # s of wall time for the learner to work through the last steps

@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from episode_records import record
-from test_demo import arguments
 
 from rlif_bringup import demo
-from rlif_bringup.detection import judge_detector
+from rlif_bringup.detection import Truth, judge_detector
+from rlif_msgs.msg import Episode, TaskSuccess
+
+
+def arguments(*given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    demo.add_arguments(parser)
+    return parser.parse_intermixed_args(list(given))
 
 
 def test_phases_stop_where_the_detector_is_trained() -> None:
@@ -44,7 +53,11 @@ def test_judge_detector_by_the_truth() -> None:
     records += [ended(True, "other"), ended(False, "other"), ended(True, None)]
     found = judge_detector(records)
     assert (found["precision"], found["recall"]) == (0.75, 6 / 7)
-    assert (found["episodes"], found["false_successes"], found["false_success_rate"]) == (10, 2, 0.2)
+    assert (found["episodes"], found["false_successes"], found["false_success_rate"]) == (
+        10,
+        2,
+        0.2,
+    )
     nothing = judge_detector([ended(True, None)])
     assert nothing["precision"] is None and nothing["recall"] is None
 
@@ -53,3 +66,29 @@ def test_detector_lines_of_a_run_without_one_are_none() -> None:
     assert demo.detector_lines({}) == []
     (line,) = demo.detector_lines({"detector": {"evaluation": judge_detector([])}})
     assert "0 false successes in 0 episodes" in line
+
+
+def test_truth_counts_only_successes_within_the_episode() -> None:
+    callbacks: list[Any] = []
+    node = SimpleNamespace(create_subscription=lambda *given: callbacks.append(given[2]))
+    truth = Truth(SimpleNamespace(node=node))  # type: ignore[arg-type]
+    on_success, on_episode = callbacks
+
+    def stage(number: int, phase: int, second: int) -> Episode:
+        message = Episode(id=number, phase=phase)
+        message.header.stamp.sec = second
+        on_episode(message)
+        return message
+
+    def succeed(second: int) -> None:
+        message = TaskSuccess()
+        message.header.stamp.sec = second
+        on_success(message)
+
+    stage(1, Episode.RUNNING, 1)
+    first = stage(1, Episode.ENDED, 5)
+    succeed(6)  # the arm went on for a moment
+    stage(2, Episode.RUNNING, 7)
+    succeed(9)
+    second = stage(2, Episode.ENDED, 9)
+    assert (truth.succeeded(first), truth.succeeded(second)) == (False, True)

@@ -50,7 +50,14 @@ class DetectorTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        low = {"before": 0, "margin": 0, "updates": 1, "batch_size": 2, "random_shift": 0, "ticks": 1}
+        low = {
+            "before": 0,
+            "margin": 0,
+            "updates": 1,
+            "batch_size": 2,
+            "random_shift": 0,
+            "ticks": 1,
+        }
         for name, least in low.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected at least {least}")
@@ -101,8 +108,13 @@ def gather(
     corrections: the operator's judgement of an episode, by its index
     """
     corrections = corrections or {}
-    states, images, names = [], [], list[str]()
-    labels, owners, weights, periods = [], [], [], []
+    states: list[np.ndarray] = []
+    images: list[list[np.ndarray]] = []
+    names: list[str] = []
+    labels: list[np.ndarray] = []
+    owners: list[int] = []
+    weights: list[float] = []
+    periods: list[int] = []
     for index, (name, steps) in enumerate(episodes):
         if discards(steps[-1]) or steps[0].evaluation:
             continue

@@ -57,9 +57,7 @@ def episode(
 
 def episodes(successes: int = 12, failures: int = 8, image: bool = False):
     outcomes = [Outcome.SUCCESS] * successes + [Outcome.TRUNCATED] * failures
-    return [
-        (f"episode {n}", episode(n, outcome=o, image=image)) for n, o in enumerate(outcomes, 1)
-    ]
+    return [(f"episode {n}", episode(n, outcome=o, image=image)) for n, o in enumerate(outcomes, 1)]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from rlif_node.states import Outcome, Phase
 
 SOURCE = "success detector"  # of its TaskSuccess, and so the reason of the episode's end
 
+
 @dataclass(frozen=True)
 class Disagreement:
     """As rlif_msgs/SuccessDisagreement. stamp: ns, of the newest observation of the episode."""

@@ -163,7 +163,8 @@ class OperatorNode(Node):
     def _judge(self, end: int) -> None:
         """Press the failure button after an episode that was no success at its end."""
         seen = self._truth is not None and self._truth <= end
-        if self._success_delay < 0 or seen or not self.count_publishers("true_success"):
+        hidden = self.count_publishers(self.resolve_topic_name("true_success")) > 0
+        if self._success_delay < 0 or seen or not hidden:
             return
         for pressed in (1, 0):
             buttons = [0, 0, pressed, 0]

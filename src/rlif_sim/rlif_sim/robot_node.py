@@ -74,7 +74,9 @@ PARAMETERS = (
         "clearance", 0.001, "m between the radius of the peg and that of the hole", 0.0005, 0.005
     ),
     Param("success_depth", 0.02, "m below the face at which the peg is in", 0.001, 0.035),
-    Param("hide_success", False, "success on true_success alone: a person or a detector has to see it"),
+    Param(
+        "hide_success", False, "success on true_success alone: a person or a detector has to see it"
+    ),
     Param(
         "seed", 0, "of boards and starts; set, it counts from the next reset", 0, 2**31 - 1, True
     ),

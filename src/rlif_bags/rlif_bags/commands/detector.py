@@ -162,7 +162,9 @@ def _table(
 
 def _false_successes(quality: Quality, config: DetectorTraining, rate: float) -> str:
     """Per hour of control, and what that can mean at most: `3 / time` where there was none."""
-    found = f"{quality.false_successes} of {quality.episodes} episodes, {config.ticks} ticks in a row"
+    found = (
+        f"{quality.false_successes} of {quality.episodes} episodes, {config.ticks} ticks in a row"
+    )
     if not quality.hours:
         return f"{found}; the Steps have no stamps"
     most = f" (95 %: below {3 / quality.hours:.0f})" if not quality.false_successes else ""
