@@ -9,6 +9,7 @@ export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 SEED ?= 0
 STEPS ?=
 OPERATOR ?= scripted
+DETECTOR ?= false
 ROBOT ?= $(if $(filter me,$(OPERATOR)),sim_person_vision,sim_vision)
 ARGS ?=
 IN_WORKSPACE = source scripts/env.bash &&
@@ -33,9 +34,9 @@ build:  ## build the workspace again
 demo: setup  ## train and evaluate on the simulated arm: SEED=0 STEPS=…; OPERATOR=me: you take over
 	@$(IN_WORKSPACE) exec rlif demo --operator $(OPERATOR) --seed $(SEED) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
-demo-vision: setup  ## the same from two cameras, the hole not in the state: ROBOT=sim_vision_gpu with a GPU
+demo-vision: setup  ## from two cameras, the hole not in the state: ROBOT=sim_vision_gpu; DETECTOR=true: sees success itself
 	@$(IN_WORKSPACE) exec rlif demo --images --operator $(OPERATOR) --seed $(SEED) --steps $(or $(STEPS),8000) \
-	    --eval-every 1000 $(ARGS) robot:=$(ROBOT)
+	    --eval-every 1000 $(if $(filter true,$(DETECTOR)),--detector) $(ARGS) robot:=$(ROBOT)
 
 demo-robot: setup  ## the same as a lab would: robot.launch.yaml, real time, cameras at 30 Hz, all limits
 	@$(IN_WORKSPACE) exec rlif demo --real-time --seed $(SEED) --steps $(or $(STEPS),12000) $(ARGS)

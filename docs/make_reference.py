@@ -21,7 +21,10 @@ TARGET = Path(__file__).with_name("reference.md")
 SOURCE = Path(__file__).parents[1] / "src"
 KNOWN = SOURCE / "rlif_node" / "rlif_node" / "known_parameters.py"
 MARK = "<!-- Below: written by docs/make_reference.py (make docs) out of the code; do not edit. -->"
-ORDER = ("observer", "policy", "arbiter", "episode", "recorder", "learner", "watchdog", "gripper")
+ORDER = (
+    "observer", "policy", "success_detector", "arbiter", "episode", "recorder", "learner", "watchdog",
+    "gripper",
+)  # fmt: skip
 _HEADING = re.compile(r"(Subscribes|Publishes|Services|Calls)\b(.*)")
 _ROW = re.compile(r"    (\S+(?:, \S+)*)\s+(\w+/\w+)\s*(.*)")
 

@@ -23,6 +23,7 @@ setup(
         "console_scripts": [
             "observer = rlif_policy.observer_node:main",
             "policy = rlif_policy.policy_node:main",
+            "success_detector = rlif_policy.success_detector_node:main",
         ]
     },
 )

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bag": ("rlif_bags.commands.bag", "look into, check and repair bags"),
     "replay": ("rlif_bags.commands.replay", "publish the Steps of bags for the learner"),
     "train": ("rlif_bags.commands.train", "train from bags, without a graph"),
+    "detector": ("rlif_bags.commands.detector", "train a success detector from bags"),
     "relabel": ("rlif_bags.commands.relabel", "write bags with other labels"),
     "export": ("rlif_bags.commands.export", "convert bags to other formats"),
     "import": ("rlif_bags.commands.import_", "convert other formats to bags"),

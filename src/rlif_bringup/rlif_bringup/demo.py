@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rlif_bringup import filming
+from rlif_bringup.detection import PATIENCE, Truth, judge_detector, train_detector
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
 from rlif_bringup.operators import Operator, PersonOperator
@@ -105,6 +106,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="episodes of each --eval-every (%(default)s)",
     )
     parser.add_argument(
+        "--detector",
+        action="store_true",
+        help="a detector that learns from the success button ends the episodes: docs/success_detector.md",
+    )
+    parser.add_argument(
+        "--detector-steps",
+        type=whole_number,
+        default=2_000,
+        metavar="STEPS",
+        help="environment steps until it is trained (%(default)s)",
+    )
+    parser.add_argument(
         "--real-time",
         action="store_true",
         help="through robot.launch.yaml, as a lab would: real time, cameras at 30 Hz, all limits in force",
@@ -152,9 +165,12 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
         phases.append(dataclasses.replace(trial, name=trial_name(0)))
     if arguments.demonstrations:
         phases.append(Phase("demonstrations", "always", episodes=arguments.demonstrations))
-    for steps in range(every, arguments.steps, every) if every else ():
+    goals = set(range(every, arguments.steps, every)) if every else set()
+    stops = goals | ({arguments.detector_steps} if arguments.detector else set())
+    for steps in sorted(stop for stop in stops if stop < arguments.steps):
         phases.append(Phase("training", "intervene", env_steps=steps))
-        phases.append(dataclasses.replace(trial, name=trial_name(steps)))
+        if steps in goals:
+            phases.append(dataclasses.replace(trial, name=trial_name(steps)))
     if arguments.steps:
         phases.append(Phase("training", "intervene", env_steps=arguments.steps))
     return phases + judged
@@ -165,7 +181,7 @@ class Demo:
 
     def __init__(self, arguments: argparse.Namespace, directory: Path, progress: Progress) -> None:
         self._arguments, self._progress = arguments, progress
-        self.directory = directory
+        self.directory, self._bag = directory, directory / "bag"
         self._curves = Curves(directory / "tensorboard" / "episodes")
         self._session: Session | None = None
         self._graph: GraphClient | None = None
@@ -174,6 +190,7 @@ class Demo:
         self._person = arguments.operator == "me"
         self._port = free_port() if self._person else 0
         self._load: dict[str, Any] = {}  # of a run in real time
+        self._detector = directory / "detector" if arguments.detector else None
 
     @property
     def values(self) -> dict[str, object]:
@@ -182,13 +199,15 @@ class Demo:
         if self._person:
             robot = "sim_person_vision" if self._arguments.images else "sim_person"
             person = PERSON | {"robot": robot, "console_port": self._port}
+        if self._detector:
+            person |= {"detector": self._detector, "hide_success": True}
         return {
             **person,
             "seed": self._arguments.seed,
             "images": self._arguments.images or self._arguments.real_time,
             "auto_start": False,
             "run_directory": self.directory,
-            "bag_directory": self.directory / "bag",
+            "bag_directory": self._bag,
             "prior_episodes": self._arguments.demonstrations,
             **parse_values(self._arguments.values),
         }
@@ -196,6 +215,8 @@ class Demo:
     def run(self, interrupt: Interrupt) -> None:
         """Start the graph and run all phases on it."""
         self._progress.print_line("starting the nodes")
+        if self._detector:
+            self._detector.mkdir()  # empty: the node judges nothing until it is trained
         file = "robot_sim.launch.yaml" if self._arguments.real_time else "sim.launch.yaml"
         run = (self.values, self.directory, self._progress)
         with (
@@ -211,10 +232,12 @@ class Demo:
         session = Session(
             graph, self._progress.show, phases, learner=True, finished=self._on_record,
             operator=person, pace=not (self._arguments.real_time or person),
+            truth=Truth(graph).succeeded if self._detector else None,
         )  # fmt: skip
         self._session = session
         session.wait_until_up()
         nodes = [*_NODES, "learner", *(person or Operator(graph)).nodes]
+        nodes += ["success_detector"] if self._detector else []
         if person:
             self._open_page()
         write_configuration(graph, self.values, nodes, self.directory / "config")
@@ -222,12 +245,20 @@ class Demo:
             self._arguments.film, self.values, graph, self._progress.print_line
         )
         for phase in phases:
+            if session.detects:
+                # What is judged ends without the operator's buttons.
+                delay = -1 if phase.evaluation else PATIENCE
+                graph.set_parameters("sim_operator", success_delay=delay)
             done = session.run(phase)
             rate = success_rate(done) or 0.0
             self._progress.print_line(
                 f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
                 f"{rate:.0%} successful"
             )
+            if self._detector and phase.env_steps == self._arguments.detector_steps:
+                self._progress.print_line("training the success detector")
+                train_detector(graph, self._bag, self._detector, self._arguments.seed)
+                session.detects = True
             if self._arguments.real_time:
                 self._load = real_time_load(graph, session.elapsed)
         if person:
@@ -257,6 +288,7 @@ class Demo:
             training__success=success_rate(recent),
             training__operator_share=operator_share(recent),
             training__interventions=sum(r.interventions for r in recent) / len(recent),
+            training__false_successes=judge_detector(recent)["false_success_rate"],
         )
 
     def finish(self, interrupted: bool, error: str | None) -> dict[str, Any]:
@@ -276,6 +308,12 @@ class Demo:
             )
             | self._load
         )
+        if self._detector:
+            summary["detector"] = {
+                "evaluation": judge_detector(of_phase(records, "policy")),
+                "training": judge_detector(of_phase(records, "training")),
+                "training_last20": judge_detector(of_phase(records, "training")[-WINDOW:]),
+            }
         write_json(self.directory / "summary.json", summary)
         write_csv(self.directory / "episodes.csv", records)
         if of_phase(records, "training") or of_phase(records, "policy"):
@@ -336,6 +374,19 @@ def rate_line(name: str, summary: dict[str, Any], key: str) -> str:
     return f"  {name:<28} {summary[key]:6.1%}   (95 % interval {low:.1%} to {high:.1%})"
 
 
+def detector_lines(summary: dict[str, Any]) -> list[str]:
+    """What the success detector was worth; nothing where there was none."""
+    lines = []
+    for name, found in summary.get("detector", {}).items():
+        if name != "training_last20":
+            lines.append(
+                f"  {f'detector, {name}':<28} precision {_share(found['precision'])}, recall "
+                f"{_share(found['recall'])}, {found['false_successes']} false successes in "
+                f"{found['episodes']} episodes"
+            )
+    return lines
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
 
@@ -354,6 +405,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         "episodes.gif": "the first episodes of the policy alone, with the critic's value",
         "tensorboard/": f"tensorboard --logdir {shown}/tensorboard",
         "checkpoints/": f"rlif evaluate {shown}",
+        "detector/": "the success detector, its report and its worst mistakes",
         "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
         "config/": "the parameters of every node",
         "log/": "what every node printed",
@@ -369,11 +421,23 @@ def report(summary: dict[str, Any], directory: Path) -> str:
             f"  {'environment steps':<28} {summary['env_steps']:,} with "
             f"{summary['interventions']:,} interventions, {summary['gradient_steps']:,} gradient "
             f"steps, {clock(summary['wall_seconds'])} minutes",
+            *detector_lines(summary),
             "",
             f"In {shown}:",
             *(f"  {name:<14} {text}" for name, text in there),
         ]
     )
+
+
+def detector_problem(arguments: argparse.Namespace) -> str:
+    """Why a run cannot have a success detector; empty: it can, or asks for none."""
+    if not arguments.detector:
+        return ""
+    if arguments.real_time or arguments.operator == "me":
+        return "--detector: found --real-time or --operator me, expected neither"
+    if not 0 < arguments.detector_steps < arguments.steps:
+        return f"--detector-steps: found {arguments.detector_steps}, expected 1 to {arguments.steps - 1}"
+    return ""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -389,6 +453,9 @@ def run(arguments: argparse.Namespace) -> int:
         parse_values(arguments.values)
     except (GraphError, LaunchFileError) as error:
         print(f"rlif demo: {error}", file=sys.stderr)
+        return 2
+    if problem := detector_problem(arguments):
+        print(f"rlif demo: {problem}", file=sys.stderr)
         return 2
     progress = Progress(f"RLIF demo, seed {arguments.seed}")
     demo = Demo(arguments, directory, progress)

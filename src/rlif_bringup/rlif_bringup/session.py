@@ -22,6 +22,7 @@ from rlif_bringup.summary import (
     success_rate,
 )
 from rlif_msgs.msg import ControlState, Episode
+from rlif_policy.success import SOURCE
 
 START = 180.0  # s of wall time until every node has started, on a slow and busy machine
 LEARN = 300.0  # s of wall time for the learner to work through the last steps
@@ -69,6 +70,10 @@ class Session:
         finished: called with every new record.
         operator: who takes over; None: the scripted one.
         pace: episodes wait for the learner; not in real time, where robots do not wait either.
+        truth: whether an episode that has ended was a success, where its outcome may be wrong.
+
+    Attributes:
+        detects: a success detector ends the episodes, from now on.
     """
 
     def __init__(
@@ -80,11 +85,14 @@ class Session:
         finished: Callable[[EpisodeRecord], None] = lambda record: None,
         operator: Operator | None = None,
         pace: bool = True,
+        truth: Callable[[Episode], bool] | None = None,
     ) -> None:
         self._graph, self._show, self._phases = graph, show, tuple(phases)
         self._learner = learner
         self._pace = learner and pace
         self._finished = finished
+        self._truth = truth
+        self.detects = False
         self._operator = operator or Operator(graph)
         self._started = time.monotonic()
         self._phase_started = self._started
@@ -183,6 +191,7 @@ class Session:
                 self._sent += episode.steps + 1
             if episode.outcome == Episode.OUTCOME_DISCARDED:
                 continue  # no trial; another one takes its place
+            ended = episode.outcome == Episode.OUTCOME_SUCCESS
             record = EpisodeRecord(
                 phase=phase.name,
                 id=episode.id,
@@ -190,8 +199,9 @@ class Session:
                 steps=episode.steps,
                 operator_steps=episode.operator_steps,
                 interventions=episode.interventions,
-                success=episode.outcome == Episode.OUTCOME_SUCCESS,
+                success=self._truth(episode) if self._truth else ended,
                 wall_seconds=round(self.elapsed, 3),
+                ended_by=_ended_by(episode) if self.detects else None,
             )
             self.records.append(record)
             self._operator.finished(record)
@@ -242,3 +252,9 @@ class Session:
                 return None
             left += per_episode * later.episodes
         return left
+
+
+def _ended_by(episode: Episode) -> str:
+    """The reason's first part: `success detector`, `success button of joy`, `time limit of 60 steps`."""
+    success = episode.outcome == Episode.OUTCOME_SUCCESS
+    return "detector" if success and episode.reason == SOURCE else "other"

@@ -89,12 +89,15 @@ _TEXT = {
     "sim_operator": """
         actor_bias actor_noise actor_noise_memory alpha arms arms_in_real_time beta
         control_rate delta joy_rate linear_scale lock_step mode probability seed strategy
-        take_over_length
+        success_delay take_over_length
     """,
     "sim_robot": """
         base_frame board_spread camera_height camera_rate camera_upscale camera_width
-        clearance command_in_type control_rate images incoming_command_timeout lock_step
-        real_time_factor seed start_spread state_rate success_depth wall_clock
+        clearance command_in_type control_rate hide_success images incoming_command_timeout
+        lock_step real_time_factor seed start_spread state_rate success_depth wall_clock
+    """,
+    "success_detector": """
+        detector encoder_weights features in_take_overs threshold ticks
     """,
     "watchdog": """
         axes command_frame linger output pause_service rate start_timeout timeout

@@ -6,6 +6,9 @@ Subscribes
     ee_pose        geometry_msgs/PoseStamped     where the peg is
     object_pose    geometry_msgs/PoseStamped     where the hole is
     episode        rlif_msgs/Episode             no take-over between episodes
+    true_success   rlif_msgs/TaskSuccess         of a robot that hides it: success button `success_delay`
+                                                 steps later; failure button after an episode that ended
+                                                 as a success without it
     control_state  rlif_msgs/ControlState        presses the arm button of a disarmed arbiter
 Publishes
     joy            sensor_msgs/Joy               axes: x, y, z; buttons: deadman, success, failure, arm
@@ -30,9 +33,10 @@ from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE
 from rlif_node.running import run
+from rlif_node.stamps import to_ns
 from sensor_msgs.msg import Joy
 
-from rlif_msgs.msg import ControlState, Episode, PolicyAction
+from rlif_msgs.msg import ControlState, Episode, PolicyAction, TaskSuccess
 from rlif_sim.strategies import (
     Actor,
     ActorConfig,
@@ -84,6 +88,14 @@ PARAMETERS = (
         False,
         "press it also without use_sim_time, and after a FAULT: only with a simulated robot",
     ),
+    Param(
+        "success_delay",
+        2,
+        "steps from true_success to the press of the success button; -1: presses neither button",
+        -1,
+        1000,
+        live=True,
+    ),
     Param("seed", 0, "of bias, noise and take-overs", 0, 2**31 - 1),
 )
 Stamp = tuple[int, int]
@@ -107,6 +119,9 @@ class OperatorNode(Node):
         self._operator = _make_operator(value)
         self._episode = Episode()
         self._armed = False
+        self._success_delay: int = value["success_delay"]
+        self._truth: int | None = None  # ns, of the newest true_success
+        self._until_press: int | None = None  # answers until the success button is pressed
         self._poses: OrderedDict[Stamp, dict[str, NDArray[np.float64]]] = OrderedDict()
         self._pending: PolicyAction | None = None
         self._joy = self._message(None)
@@ -116,6 +131,7 @@ class OperatorNode(Node):
         self.create_subscription(PoseStamped, "object_pose", self._on_object, RELIABLE)
         self.create_subscription(Episode, "episode", self._on_episode, LATCHED_10)
         self.create_subscription(ControlState, "control_state", self._on_control_state, LATCHED)
+        self.create_subscription(TaskSuccess, "true_success", self._on_true_success, RELIABLE)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / value["joy_rate"], self._on_timer, clock=steady)
         self.add_on_set_parameters_callback(self._validate)
@@ -132,11 +148,32 @@ class OperatorNode(Node):
         for parameter in parameters:
             if parameter.name == "mode":
                 self._mode = parameter.value
+            elif parameter.name == "success_delay":
+                self._success_delay = parameter.value
 
     def _on_episode(self, message: Episode) -> None:
         if message.id != self._episode.id:
             self._operator.start_episode()
         self._episode = message
+        if message.phase == Episode.RUNNING:
+            self._truth = self._until_press = None
+        elif message.phase == Episode.ENDED and message.outcome == Episode.OUTCOME_SUCCESS:
+            self._judge(to_ns(message.header.stamp))
+
+    def _judge(self, end: int) -> None:
+        """Press the failure button after an episode that was no success at its end."""
+        seen = self._truth is not None and self._truth <= end
+        hidden = self.count_publishers(self.resolve_topic_name("true_success")) > 0
+        if self._success_delay < 0 or seen or not hidden:
+            return
+        for pressed in (1, 0):
+            buttons = [0, 0, pressed, 0]
+            self._publisher.publish(Joy(header=self._joy.header, axes=[0.0] * 3, buttons=buttons))
+
+    def _on_true_success(self, message: TaskSuccess) -> None:
+        self._truth = to_ns(message.header.stamp)
+        if self._success_delay >= 0 and self._episode.phase == Episode.RUNNING:
+            self._until_press = self._success_delay
 
     def _on_control_state(self, message: ControlState) -> None:
         self._armed = message.state != ControlState.DISARMED
@@ -172,6 +209,9 @@ class OperatorNode(Node):
             return
         action = np.asarray(self._pending.action, dtype=np.float64)
         self._joy = self._message(self._choose(poses["end_effector"] - poses["object"], action))
+        if self._until_press is not None:
+            self._joy.buttons[1] = int(self._until_press == 0)
+            self._until_press = self._until_press - 1 if self._until_press else None
         self._joy.header.stamp = stamp
         self._pending = None
         self._publisher.publish(self._joy)

@@ -9,6 +9,7 @@ Publishes
     object_pose                  geometry_msgs/PoseStamped    centre of the hole on the board's face
     wrench                       geometry_msgs/WrenchStamped  what the board does to the peg, base frame
     task_success                 rlif_msgs/TaskSuccess        once, when the peg is in the hole
+    true_success                 rlif_msgs/TaskSuccess        instead, with `hide_success`: it ends nothing
     camera/{wrist,fixed}/image, .../camera_info               if `images`
     /clock                       rosgraph_msgs/Clock          after the samples of the same time;
                                                               not with `wall_clock`
@@ -74,6 +75,9 @@ PARAMETERS = (
     ),
     Param("success_depth", 0.02, "m below the face at which the peg is in", 0.001, 0.035),
     Param(
+        "hide_success", False, "success on true_success alone: a person or a detector has to see it"
+    ),
+    Param(
         "seed", 0, "of boards and starts; set, it counts from the next reset", 0, 2**31 - 1, True
     ),
 )
@@ -115,6 +119,7 @@ class RobotNode(Node):
         self._lock_step: bool = value["lock_step"]
         self._period = 1.0 / value["control_rate"]
         self._frame: str = value["base_frame"]
+        self._success_topic = "true_success" if value["hide_success"] else "task_success"
         self._images: bool = value["images"]
         self._size: tuple[int, int] = (value["camera_width"], value["camera_height"])
         self._upscale: int = value["camera_upscale"]
@@ -165,7 +170,7 @@ class RobotNode(Node):
         self._pose = self.create_publisher(PoseStamped, "ee_pose", reliable)
         self._object = self.create_publisher(PoseStamped, "object_pose", reliable)
         self._wrench = self.create_publisher(WrenchStamped, "wrench", reliable)
-        self._success = self.create_publisher(TaskSuccess, "task_success", reliable)
+        self._success = self.create_publisher(TaskSuccess, self._success_topic, reliable)
         self._clock_publisher = (
             None if self._wall_clock else self.create_publisher(ClockMessage, "/clock", reliable)
         )

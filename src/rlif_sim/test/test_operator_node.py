@@ -9,7 +9,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Header
 
-from rlif_msgs.msg import ControlState, Episode, PolicyAction
+from rlif_msgs.msg import ControlState, Episode, PolicyAction, TaskSuccess
 from rlif_sim.operator_node import OperatorNode
 
 pytestmark = pytest.mark.ros
@@ -73,3 +73,47 @@ def test_operator_of_a_robot_simulated_in_real_time_arms_also_after_a_fault(grap
     graph.until(lambda: not operator._armed, "the state FAULT")
     received.clear()
     graph.until(pressed, "the arm button after the FAULT")
+
+
+def test_operator_of_a_robot_that_hides_its_success_presses_the_buttons(graph):
+    truth = graph.node.create_publisher(TaskSuccess, "true_success", 10)
+    operator = graph.add(
+        OperatorNode, lock_step=True, use_sim_time=True, mode="never", success_delay=1, arms=False
+    )
+    received = graph.collect(Joy, "joy", of=operator)
+    graph.until(truth.get_subscription_count, "the operator's subscription")
+    names = ("policy_action", "ee_pose", "object_pose")
+    kinds = (PolicyAction, PoseStamped, PoseStamped)
+    send = [graph.publisher(kind, name) for name, kind in zip(names, kinds, strict=True)]
+    episode = graph.publisher(Episode, "episode", LATCHED)
+
+    def stage(number, phase, outcome=0):
+        message = Episode(id=number, phase=phase, outcome=outcome)
+        message.header.stamp.sec = 10 * number
+        episode.publish(message)
+        graph.until(
+            lambda: (operator._episode.id, operator._episode.phase) == (number, phase), "episode"
+        )
+
+    def answer(second):
+        header = Header(frame_id="base")
+        header.stamp.sec = second
+        for publisher, kind in zip(send, kinds, strict=True):
+            more = {"action": [0.0] * 3} if kind is PolicyAction else {}
+            publisher.publish(kind(header=header, **more))
+        find = lambda: [joy for joy in received if joy.header.stamp.sec == second]  # noqa: E731
+        return list(graph.until(find, "the operator's answer")[0].buttons)
+
+    stage(1, Episode.RUNNING)
+    message = TaskSuccess()
+    message.header.stamp.sec = 10
+    truth.publish(message)
+    graph.until(lambda: operator._until_press is not None, "that it sees the success")
+    assert [answer(s)[1] for s in (10, 11, 12)] == [0, 1, 0], "one step later, once"
+    received.clear()
+    stage(1, Episode.ENDED, Episode.OUTCOME_SUCCESS)
+    stage(2, Episode.RUNNING)
+    assert not received, "that was one"
+    stage(2, Episode.ENDED, Episode.OUTCOME_SUCCESS)
+    graph.until(lambda: len(received) == 2, "the failure button and its release")
+    assert [list(joy.buttons) for joy in received] == [[0, 0, 1, 0], [0, 0, 0, 0]]
