@@ -28,6 +28,7 @@ class EpisodeRecord:
         steps: driven in the episode, `operator_steps` of them by the operator.
         interventions: take-overs that began in it.
         wall_seconds: since the start of the run.
+        robot: of several, which one.
     """
 
     phase: str
@@ -38,6 +39,7 @@ class EpisodeRecord:
     interventions: int
     success: bool
     wall_seconds: float
+    robot: str = ""
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -537,7 +537,11 @@ class LearnerNode(Node):
 
 
 def robot_names(robots: Sequence[str], own: str) -> tuple[str, ...]:
-    """The parameter `robots`. ValueError for a name that is no namespace, there twice, or the learner's."""
+    """The parameter `robots`. ValueError for a name that is no namespace, there twice, or the learner's.
+
+    Empty names are left out: a launch file cannot pass an empty list.
+    """
+    robots = [robot for robot in robots if robot]
     for robot in robots:
         try:
             validate_namespace(f"/{launch_namespace(robot).removeprefix('/')}")
