@@ -79,6 +79,7 @@ def test_learner_of_several_robots_that_was_killed_takes_each_recorded_step_once
         process.wait(scaled(30.0))
         send(24, 30)
         for name, recorded in (("arm_1", 28), ("arm_2", 23)):
+            (tmp_path / name).mkdir()
             write_unfinished_bag(tmp_path / name / "bag", streams[name][:recorded])
         learner = graph.start_learner(**run, resume=str(tmp_path))
         send(30, 36)
