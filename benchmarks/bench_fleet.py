@@ -251,6 +251,14 @@ def bench_demo(arms: list[int], steps: int, every: int, options: list[str]) -> l
     return rows
 
 
+def merge(
+    old: list[dict[str, Any]], new: list[dict[str, Any]], keys: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """The new rows in place of the old ones of the same `keys`."""
+    rows = {json.dumps([row[key] for key in keys]): row for row in (*old, *new)}
+    return sorted(rows.values(), key=lambda row: [row[key] for key in keys])
+
+
 def main() -> int:
     """Run what was asked for and put it into the results, beside what is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -259,7 +267,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each replay (%(default)s)")
     parser.add_argument("--arms", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=8000, help="of each demo (%(default)s)")
-    parser.add_argument("--every", type=int, default=1000, help="steps between trials (%(default)s)")
+    parser.add_argument(
+        "--every", type=int, default=1000, help="steps between trials (%(default)s)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--publish", type=int, help=argparse.SUPPRESS)
     parser.add_argument("options", nargs="*", help="of `rlif demo`")
@@ -270,11 +280,12 @@ def main() -> int:
     content = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
     content["machine"] = machine()
     if arguments.part != "demo":
-        content["replay"] = bench_replay(arguments.robots, arguments.seconds)
+        rows = bench_replay(arguments.robots, arguments.seconds)
+        content["replay"] = merge(content.get("replay", []), rows, ("robots",))
     if arguments.part != "replay":
-        content["demo"] = bench_demo(
-            arguments.arms, arguments.steps, arguments.every, arguments.options
-        )
+        steps, every = arguments.steps, arguments.every
+        rows = bench_demo(arguments.arms, steps, every, arguments.options)
+        content["demo"] = merge(content.get("demo", []), rows, ("arms", "options"))
     arguments.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"results in {arguments.results}")
     return 0

@@ -55,8 +55,8 @@ def test_learner_of_several_robots_that_was_killed_takes_each_recorded_step_once
     robots = ("arm_1", "arm_2")
     made = make_episodes(episodes=6, length=5)
     streams = {
-        name: [replace(s, robot=name, stamp=(k + s.sequence) * PERIOD) for s in made]
-        for k, name in ((1, "arm_1"), (7, "arm_2"))
+        name: [replace(step, robot=name, stamp=step.sequence * PERIOD) for step in made]
+        for name in robots
     }
     run = {"run_directory": str(tmp_path), "robots": list(robots)}
     graph = LearnerGraph(robots)

@@ -71,9 +71,15 @@ def test_merged_trials_are_one_after_the_steps_of_all_robots() -> None:
 
 def test_combined_display_has_sums_and_means() -> None:
     one = Snapshot("training", 2, 4, 7, "POLICY", 0.5, None, 1.0, 100, 500, 50.0, 90, 9.0, 40.0)
-    two = Snapshot("training", 2, 4, 9, "OPERATOR", 0.3, 2.0, 0.5, 90, 500, 50.0, 90, 9.0, 45.0, note="x")
+    two = Snapshot(
+        "training", 2, 4, 9, "OPERATOR", 0.3, 2.0, 0.5, 90, 500, 50.0, 90, 9.0, 45.0, note="x"
+    )
     both = fleet.combine([one, two])
-    assert (both.env_steps, both.env_steps_goal, both.control_source) == (190, 1000, "POLICY, OPERATOR")
+    assert (both.env_steps, both.env_steps_goal, both.control_source) == (
+        190,
+        1000,
+        "POLICY, OPERATOR",
+    )
     assert (both.operator_share, both.interventions, both.success) == (0.4, 2.0, 0.75)
     assert both.note == "x" and both.line()
 

@@ -70,7 +70,8 @@ class LoopConfig:
         longest_backlog: s that the updates due may take when an episode begins; those of a longer
             backlog are dropped, and all of them on a machine that is too slow for `step_rate`. 0: none
             ever is.
-        step_rate: Steps per second of one robot while an episode runs; 0: not known, or episodes wait for updates.
+        step_rate: Steps per second of one robot while an episode runs; 0: not known, or episodes wait
+            for updates.
         torch_threads: of the training.
         robots: names of several, as the Trainer's; empty: there is one, without a name.
     """
@@ -141,9 +142,7 @@ class LearnerLoop:
         self._version = version  # of the weights published last
         self._packed: Weights | None = None  # those
         self._publish_by = 0.0  # wall time of the next publication that does not wait for anything
-        self._early = RobotCounts(
-            config.robots
-        )  # of what comes before the size of the state is known
+        self._early = RobotCounts(config.robots)  # before the size of the state is known
         names = self._early.names
         self._sent = dict.fromkeys(names, -1)  # updates in the weights that each robot has
         self._versions = dict.fromkeys(names, 0)  # of these weights

@@ -426,6 +426,11 @@ class LearnerNode(Node):
 
     def _read_on(self, trainer: Trainer, bag: Path, robot: str = "", needed: bool = False) -> None:
         """Steps that were recorded after the checkpoint. ValueError for a bag that is not of its run."""
+        if robot and not bag.exists():
+            self.get_logger().warning(
+                f"no bag {bag}: what {robot} has sent since the checkpoint is lost; name the folder of "
+                f"{robot}/bag with resume_bag"
+            )
         if needed or bag.exists():
             try:
                 sources = list(open_prior([str(b) for b in bags_of(bag)], self._keep_images))
