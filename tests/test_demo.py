@@ -140,6 +140,29 @@ def check_evaluation(run: Path) -> None:
     assert summary["policy_version"] > 0
 
 
+@pytest.mark.timeout(420)
+def test_demo_of_two_robots_trains_one_policy_and_keeps_each_ones_records(
+    demo: Callable[..., Demo],
+) -> None:
+    run = demo(*SHORT, "--robots", "2", "--eval-every", "60", "--trials", "2")
+    assert run.end(280.0) == 0, run.text
+    summary = run.summary()
+    assert summary["lost_steps"] == 0 and summary["error"] is None
+    assert summary["policy_episodes"] == 2, "at least one each"
+    robots = summary["robots"]
+    assert sum(robot["env_steps"] for robot in robots.values()) == summary["env_steps"] >= 110
+    assert [trial["env_steps"] for trial in summary["trials"]] == [0, 60]
+    for name in ("arm_1", "arm_2"):
+        assert robots[name]["env_steps"] > 0
+        with Reader(run.directory / name / "bag") as reader:
+            topics = {connection.topic for connection in reader.connections}
+        assert f"/{name}/replay" in topics
+        assert not any(topic.startswith("/arm_") and f"/{name}/" not in topic for topic in topics)
+    check_checkpoint(run.directory)
+    assert run.nodes() == []
+    check_evaluation(run.directory)
+
+
 @pytest.mark.timeout(180)
 def test_demo_after_ctrl_c_leaves_a_bag_a_checkpoint_a_summary_and_no_process(
     demo: Callable[..., Demo],

@@ -44,3 +44,49 @@ def test_learner_that_was_killed_takes_each_recorded_step_once(start_node, tmp_p
     store = CheckpointStore(tmp_path)
     manifest = store.verify(store.paths()[-1])
     assert manifest["buffers"]["online"]["state"]["total"] == 42
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_learner_of_several_robots_that_was_killed_takes_each_recorded_step_once(
+    start_node, tmp_path
+):
+    robots = ("arm_1", "arm_2")
+    made = make_episodes(episodes=6, length=5)
+    streams = {
+        name: [replace(step, robot=name, stamp=step.sequence * PERIOD) for step in made]
+        for name in robots
+    }
+    run = {"run_directory": str(tmp_path), "robots": list(robots)}
+    graph = LearnerGraph(robots)
+
+    def send(start, stop):
+        """Each a Step, in turn; the second robot's is two behind."""
+        for one, two in zip(
+            streams["arm_1"][start:stop], streams["arm_2"][start - 2 : stop - 2], strict=True
+        ):
+            graph.send([one, two])
+
+    try:
+        process = start_node("rlif_learner", "learner", **SMALL, **run, checkpoint_every=1)
+        graph.listen()
+        graph.send(streams["arm_1"][:2])
+        send(2, 20)
+        graph.wait_for(38)
+        send(20, 24)  # some of which may be in the last checkpoint
+        process.send_signal(signal.SIGKILL)
+        process.wait(scaled(30.0))
+        send(24, 30)
+        for name, recorded in (("arm_1", 28), ("arm_2", 23)):
+            (tmp_path / name).mkdir()
+            write_unfinished_bag(tmp_path / name / "bag", streams[name][:recorded])
+        learner = graph.start_learner(**run, resume=str(tmp_path))
+        send(30, 36)
+        graph.send(streams["arm_2"][34:])
+        status = graph.wait_for(72)
+        assert (status.lost_steps, status.transitions) == (0, 60)
+        assert [(row.steps, row.episodes) for row in status.robots] == [(36, 6), (36, 6)]
+        graph.remove(learner)
+    finally:
+        graph.close()

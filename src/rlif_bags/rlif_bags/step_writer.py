@@ -46,7 +46,7 @@ def step_bytes(store: Typestore, record: StepRecord, stamp: int) -> bytes:
     time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
     header = types["std_msgs/msg/Header"](time, frame_id="")
     action, empty = np.asarray(record.action, np.float32), np.zeros(0, np.float32)
-    own = ("state", "action", "images", "cameras", "stamp")  # not as the message has them
+    own = ("state", "action", "images", "cameras", "stamp", "robot")  # not as the message has them
     message = types[STEP_TYPE](
         **{name: value for name, value in vars(record).items() if name not in own},
         header=header,

@@ -133,7 +133,7 @@ def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:
         _load_bag(bag, data, report, trainer.add_to_prior, [prior])
     for bag in data.bags:
         _load_bag(bag, data, report, trainer.receive, [trainer.buffers.online, prior])
-        trainer.counts.last_sequence = None  # the next bag has its own count
+        trainer.counts.of().last_sequence = None  # the next bag has its own count
     trainer.demonstrated = True  # all data are there: the state is normalised by them
 
 

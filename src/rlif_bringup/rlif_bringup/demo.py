@@ -4,6 +4,7 @@
 Phases: a few demonstrations, training with interventions until the given number of environment
 steps, the policy alone, the operator's actor alone on the same boards. Ctrl-C ends it in order.
 With --operator me you are the operator: in real time, in the browser, in about ten minutes.
+With --robots N as many arms, each with an operator of its own, share the work and one learner.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from rlif_bringup import filming
 from rlif_bringup.detection import PATIENCE, Truth, judge_detector, train_detector
+from rlif_bringup.fleet import Fleet
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
 from rlif_bringup.operators import Operator, PersonOperator
@@ -73,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common_arguments(parser)
     parser.add_argument(
         "--operator", choices=("scripted", "me"), default="scripted", help="who takes over"
+    )
+    parser.add_argument(
+        "--robots",
+        type=whole_number,
+        default=1,
+        help="simulated arms that share episodes and steps, and one learner (%(default)s)",
     )
     parser.add_argument(
         "--steps",
@@ -191,6 +199,7 @@ class Demo:
         self._port = free_port() if self._person else 0
         self._load: dict[str, Any] = {}  # of a run in real time
         self._detector = directory / "detector" if arguments.detector else None
+        self._fleet: Fleet | None = None  # with several robots
 
     @property
     def values(self) -> dict[str, object]:
@@ -217,6 +226,9 @@ class Demo:
         self._progress.print_line("starting the nodes")
         if self._detector:
             self._detector.mkdir()  # empty: the node judges nothing until it is trained
+        if self._arguments.robots > 1:
+            self._run_fleet(interrupt)
+            return
         file = "robot_sim.launch.yaml" if self._arguments.real_time else "sim.launch.yaml"
         run = (self.values, self.directory, self._progress)
         with (
@@ -224,6 +236,19 @@ class Demo:
             simulation(*run, domain_id, interrupt, file) as graph,
         ):
             self._run_phases(graph)
+
+    def _run_fleet(self, interrupt: Interrupt) -> None:
+        self._fleet = Fleet(
+            self.values, self._arguments, self.directory, self._progress, phases_of, self._on_record
+        )
+        self._fleet.run(interrupt)
+
+    @property
+    def records(self) -> Sequence[EpisodeRecord]:
+        """Of all episodes so far."""
+        if self._fleet:
+            return self._fleet.records
+        return self._session.records if self._session else ()
 
     def _run_phases(self, graph: GraphClient) -> None:
         phases = phases_of(self._arguments)
@@ -293,15 +318,21 @@ class Demo:
 
     def finish(self, interrupted: bool, error: str | None) -> dict[str, Any]:
         """Write summary, records, picture and curves of what there was."""
-        records: Sequence[EpisodeRecord] = self._session.records if self._session else ()
-        status = self._graph.learner if self._graph else None
+        records = self.records
+        graph = self._fleet.learner if self._fleet else self._graph
+        status = graph.learner if graph else None
+        if self._fleet:
+            self._load = self._fleet.summary()
+            seconds = max((record.wall_seconds for record in records), default=0.0)
+        else:
+            seconds = self._session.elapsed if self._session else 0.0
         summary = (
             summarise(
                 records,
                 updates=status.updates if status else 0,
                 gradient_steps=status.critic_steps if status else 0,
                 lost_steps=status.lost_steps if status else 0,
-                wall_seconds=round(self._session.elapsed, 1) if self._session else 0.0,
+                wall_seconds=round(seconds, 1),
                 seed=self._arguments.seed,
                 interrupted=interrupted,
                 error=error,
@@ -324,9 +355,8 @@ class Demo:
 
     def film(self) -> None:
         """Show some episodes of the evaluation, if the run has recorded images of them."""
-        records = self._session.records if self._session else ()
         filming.make_film(
-            self._film, records, self.directory, self.directory, self._progress.print_line
+            self._film, self.records, self.directory, self.directory, self._progress.print_line
         )
 
 
@@ -409,6 +439,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
         "config/": "the parameters of every node",
         "log/": "what every node printed",
+        "arm_1/": "bag, configuration and logs of this robot; of the others beside it",
     }
     there = [(name, text) for name, text in files.items() if (directory / name).exists()]
     return "\n".join(
@@ -433,20 +464,28 @@ def detector_problem(arguments: argparse.Namespace) -> str:
     """Why a run cannot have a success detector; empty: it can, or asks for none."""
     if not arguments.detector:
         return ""
-    if arguments.real_time or arguments.operator == "me":
-        return "--detector: found --real-time or --operator me, expected neither"
+    if arguments.real_time or arguments.operator == "me" or arguments.robots != 1:
+        return "--detector: found --real-time, --operator me or --robots, expected none of them"
     if not 0 < arguments.detector_steps < arguments.steps:
         return f"--detector-steps: found {arguments.detector_steps}, expected 1 to {arguments.steps - 1}"
     return ""
 
 
+def conflict(arguments: argparse.Namespace) -> str:
+    """Why these options do not go together; empty: they do."""
+    if arguments.real_time and arguments.operator == "me":
+        return "--operator me is in real time already: leave --real-time out"
+    if arguments.robots != 1 and (arguments.real_time or arguments.operator == "me"):
+        return "--robots is for scripted operators: leave --operator me and --real-time out"
+    if arguments.robots < 1 or (arguments.robots > 1 and arguments.film):
+        return "--robots: expected at least 1, and no --film with several"
+    return ""
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run `rlif demo`."""
-    if arguments.real_time and arguments.operator == "me":
-        print(
-            "rlif demo: --operator me is in real time already: leave --real-time out",
-            file=sys.stderr,
-        )
+    if problem := conflict(arguments) or detector_problem(arguments):
+        print(f"rlif demo: {problem}", file=sys.stderr)
         return 2
     try:
         directory = make_run_directory(arguments.run_directory)
@@ -454,12 +493,9 @@ def run(arguments: argparse.Namespace) -> int:
     except (GraphError, LaunchFileError) as error:
         print(f"rlif demo: {error}", file=sys.stderr)
         return 2
-    if problem := detector_problem(arguments):
-        print(f"rlif demo: {problem}", file=sys.stderr)
-        return 2
     progress = Progress(f"RLIF demo, seed {arguments.seed}")
     demo = Demo(arguments, directory, progress)
-    interrupted, problem = False, None
+    interrupted, problem = False, ""
     with Interrupt() as interrupt:
         try:
             with progress:
@@ -469,7 +505,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.print_line("interrupted: all nodes were stopped; the results so far:")
         except (GraphError, LaunchFileError) as error:
             problem = str(error)
-        summary = demo.finish(interrupted, problem)
+        summary = demo.finish(interrupted, problem or None)
     if not interrupted:
         demo.film()
     progress.print_line(report(summary, directory))

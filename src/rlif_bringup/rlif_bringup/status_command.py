@@ -7,6 +7,7 @@ Listens only. Exit code: 0 there is a graph, 1 there is none.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def rows(s: Seen) -> list[tuple[str, str]]:
     """Label and text of each line."""
     found = [("control", _control(s)), ("episode", _episode(s)), ("rates", _rates(s))]
-    found += [("age", _age(s)), ("learner", _learner(s)), ("disk", _disk(s))]
+    found += [("age", _age(s)), ("learner", _learner(s)), *_robots(s), ("disk", _disk(s))]
     problems = [f"{name}: {text}" for name, text in sorted(s.problems.items())] or ["none"]
     return found + [("problems" if not n else "", line) for n, line in enumerate(problems)]
 
@@ -108,6 +109,23 @@ def _learner(s: Seen) -> str:
     return (
         f"{m.updates:,} updates for {m.steps:,} steps ({m.updates_per_step:.2f} per step, {lag}), "
         f"{m.lost_steps} lost, weights {m.policy_version}{text}"
+    )
+
+
+def _robots(s: Seen) -> list[tuple[str, str]]:
+    """What the learner of several robots has received of each."""
+    rows = s.learner.robots if s.learner is not None else ()
+    return [(row.robot, _robot(row)) for row in rows]
+
+
+def _robot(row: Any) -> str:
+    if math.isnan(row.age):
+        return "no Step yet"
+    success = "–" if math.isnan(row.success_rate) else f"{row.success_rate:.0%}"
+    late = "" if math.isnan(row.latency) else f" after {1e3 * row.latency:.0f} ms"
+    return (
+        f"{row.steps:,} steps, {row.lost_steps} lost, the last {row.age:.1f} s ago{late}; {row.episodes} episodes, "
+        f"{success} successful, {row.intervention_rate:.3f} interventions per step, weights {row.policy_version}"
     )
 
 
@@ -172,7 +190,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(seen: Seen) -> None:
-    if seen.control is None and seen.episode is None and not any(seen.counts.values()):
+    known = (seen.control, seen.episode, seen.learner)
+    if not any(seen.counts.values()) and all(message is None for message in known):
         from rlif_bringup.graph_client import GraphError
 
         raise GraphError(

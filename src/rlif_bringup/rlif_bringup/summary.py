@@ -29,6 +29,7 @@ class EpisodeRecord:
         interventions: take-overs that began in it.
         wall_seconds: since the start of the run.
         ended_by: detector, or anything else, once there is a success detector; None: there is none.
+        robot: of several, which one.
     """
 
     phase: str
@@ -40,6 +41,7 @@ class EpisodeRecord:
     success: bool
     wall_seconds: float
     ended_by: str | None = None
+    robot: str = ""
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

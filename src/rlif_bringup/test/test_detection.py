@@ -36,7 +36,7 @@ def test_phases_stop_where_the_detector_is_trained() -> None:
         ((), ""),
         (("--detector",), ""),
         (("--detector", "--real-time"), "found --real-time"),
-        (("--detector", "--operator", "me"), "found --real-time or --operator me"),
+        (("--detector", "--operator", "me"), "found --real-time, --operator me or --robots"),
         (("--detector", "--steps", "2000"), "expected 1 to 1999"),
     ],
 )

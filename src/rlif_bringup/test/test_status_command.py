@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from waiting import scaled
 
 from rlif_bringup import cli
 from rlif_bringup.status_command import Seen, rows
-from rlif_msgs.msg import ControlState, Episode, LearnerStatus
+from rlif_msgs.msg import ControlState, Episode, LearnerStatus, RobotStatus
 
 SEEN = Seen(
     seconds=2.0,
@@ -42,6 +43,22 @@ def test_rows_of_a_running_graph_show_all_that_is_known() -> None:
         ("disk", "83.1 GB free, bag runs/1/bag"),
         ("problems", "observer: camera wrist: frozen"),
     ]
+
+
+def test_rows_of_a_learner_of_several_robots_have_one_for_each() -> None:
+    robots = [
+        RobotStatus(
+            robot="arm_1", steps=1200, lost_steps=1, episodes=30, intervention_rate=0.02,
+            success_rate=0.75, age=0.1, latency=0.12, policy_version=7,
+        ),
+        RobotStatus(robot="arm_2", age=math.nan),
+    ]  # fmt: skip
+    found = dict(rows(replace(SEEN, learner=LearnerStatus(robots=robots))))
+    assert found["arm_1"] == (
+        "1,200 steps, 1 lost, the last 0.1 s ago after 120 ms; 30 episodes, 75% successful, "
+        "0.020 interventions per step, weights 7"
+    )
+    assert found["arm_2"] == "no Step yet"
 
 
 def test_rows_of_a_graph_in_simulated_time_give_no_age() -> None:

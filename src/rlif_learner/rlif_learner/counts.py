@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rlif_learner.data.steps import Outcome, Place, Source, StepRecord, missing_before
 
-RECENT_EPISODES = 20  # of which the intervention rate is
+RECENT_EPISODES = 20  # of which the intervention and success rates are
 SCORED_EPISODES = 10  # of evaluation, below which a success rate says too little to be a score
 
 
@@ -30,7 +32,7 @@ class StepFacts(Place, Protocol):
 
 @dataclass
 class StepCounts:
-    """What has been received: counts, losses, and how often the operator took over."""
+    """What has been received of one robot: counts, losses, and how often the operator took over."""
 
     steps: int = 0  # evaluation left out
     episodes: int = 0  # ended, evaluation and discarded ones left out
@@ -44,6 +46,7 @@ class StepCounts:
     _takeovers: int = 0
     _driven: int = 0
     _recent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    _successes: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
 
     def add(self, step: StepRecord) -> None:
         """A step that was taken in."""
@@ -68,6 +71,7 @@ class StepCounts:
             if step.outcome != Outcome.DISCARDED:
                 self.episodes += 1
                 self._recent.append((self._takeovers, self._driven))
+                self._successes.append(step.outcome == Outcome.SUCCESS)
             self._takeovers = self._driven = 0
             return
         self._takeovers += step.onset
@@ -104,10 +108,19 @@ class StepCounts:
         return *self._last, self.last_stamp
 
     @property
+    def recent(self) -> tuple[int, int]:
+        """Take-overs and driven steps of the last episodes."""
+        return sum(takeovers for takeovers, _ in self._recent), sum(d for _, d in self._recent)
+
+    @property
     def intervention_rate(self) -> float:
         """Take-overs per driven step over the last episodes."""
-        steps = sum(driven for _, driven in self._recent)
-        return sum(takeovers for takeovers, _ in self._recent) / steps if steps else 0.0
+        return _rate(*self.recent)
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the last episodes that succeeded; not a number before the first one has ended."""
+        return sum(self._successes) / len(self._successes) if self._successes else math.nan
 
     def state(self) -> dict[str, Any]:
         """All of it, as JSON holds it."""
@@ -123,6 +136,7 @@ class StepCounts:
             "takeovers": self._takeovers,
             "driven": self._driven,
             "recent": [list(counts) for counts in self._recent],
+            "successes": list(self._successes),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -142,6 +156,62 @@ class StepCounts:
         self._takeovers, self._driven = int(under_way["takeovers"]), int(under_way["driven"])
         self._recent.clear()
         self._recent.extend((takeovers, driven) for takeovers, driven in under_way["recent"])
+        self._successes.clear()
+        self._successes.extend(under_way["successes"])
+
+
+def _rate(takeovers: int, driven: int) -> float:
+    return takeovers / driven if driven else 0.0
+
+
+class RobotCounts:
+    """The counts of each robot, and their sums. By default there is one robot, without a name."""
+
+    def __init__(self, robots: Sequence[str] = ()) -> None:
+        self._named = tuple(robots)
+        self._of = {name: StepCounts() for name in ("", *robots)}
+
+    def of(self, robot: str = "") -> StepCounts:
+        """The counts of one robot. KeyError for one that is not known."""
+        return self._of[robot]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the robots; the one without a name where there are no others."""
+        return self._named or ("",)
+
+    @property
+    def steps(self) -> int:
+        return sum(counts.steps for counts in self._of.values())
+
+    @property
+    def episodes(self) -> int:
+        return sum(counts.episodes for counts in self._of.values())
+
+    @property
+    def lost(self) -> int:
+        return sum(counts.lost for counts in self._of.values())
+
+    @property
+    def intervention_rate(self) -> float:
+        """Take-overs per driven step over the last episodes of every robot."""
+        takeovers, driven = zip(*(counts.recent for counts in self._of.values()), strict=True)
+        return _rate(sum(takeovers), sum(driven))
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON holds it; of one robot without a name its own counts."""
+        if not self._named:
+            return self._of[""].state()
+        sums = {"steps": self.steps, "episodes": self.episodes, "lost_steps": self.lost}
+        return {**sums, "robots": {name: counts.state() for name, counts in self._of.items()}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`. KeyError names the count that is missing.
+
+        The counts of a robot that is not among the present ones stay in the sums, as its steps do in the buffers.
+        """
+        for name, counts in state.get("robots", {"": state}).items():
+            self._of.setdefault(name, StepCounts()).load(counts)
 
 
 @dataclass
@@ -153,15 +223,17 @@ class EvaluationCounts:
 
     episodes: int = 0
     successes: int = 0
-    _counts: bool = False  # the episode that is running
+    _running: set[str] = field(default_factory=set)  # robots whose episode counts
 
     def add(self, step: StepRecord) -> None:
         if step.is_first:
-            self._counts = step.evaluation
+            self._running.discard(step.robot)
+            if step.evaluation:
+                self._running.add(step.robot)
         if step.source == Source.OPERATOR:
-            self._counts = False
-        if step.is_last and self._counts:
-            self._counts = False
+            self._running.discard(step.robot)
+        if step.is_last and step.robot in self._running:
+            self._running.discard(step.robot)
             if step.outcome == Outcome.DISCARDED:
                 return
             self.episodes += 1
@@ -169,7 +241,7 @@ class EvaluationCounts:
 
     def begin_anew(self) -> None:
         self.episodes = self.successes = 0
-        self._counts = False
+        self._running.clear()
 
     @property
     def score(self) -> float | None:

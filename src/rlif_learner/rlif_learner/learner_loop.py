@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,27 +32,29 @@ from typing import Any
 import torch
 
 from rlif_learner.algorithms.optim import NonFiniteError
-from rlif_learner.counts import StepCounts, StepFacts
+from rlif_learner.counts import RobotCounts, StepFacts
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.status_notes import Behind, DroppedSteps
-from rlif_learner.training import Trainer, TrainingStatus
+from rlif_learner.training import RobotStatus, Trainer, TrainingStatus
 from rlif_policy.networks import PolicySpec
 from rlif_policy.weights import WeightsError, check_tensors, pack_weights
 
 STATUS_PERIOD = 1.0  # s of wall time
 PUBLISH_PERIOD = 5.0  # s of wall time after which weights are published whatever the backlog
+OTHER_CLOCK = 3600.0  # s; a latency beyond this is a difference of two clocks
 RETRY = 10.0  # s of wall time until buffers that found no room are tried again
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A set of weights as it goes to the policy. sha256: of data."""
+    """A set of weights as it goes to the policies of `robots`. sha256: of data."""
 
     version: int
     spec: PolicySpec
     data: bytes
     sha256: str
+    robots: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,18 @@ class LoopConfig:
     """When to publish and to save. ValueError names the field.
 
     Attributes:
-        publish_every: updates between two sets of weights; 0: at the end of episodes only. Where the
-            learner is behind at an episode's end, and with any other number than 0, there are new
-            ones at least every PUBLISH_PERIOD too.
+        publish_every: updates between two sets of weights; 0: at the end of episodes only, each robot
+            at the end of its own. Where the learner is behind at an episode's end, and with any
+            other number than 0, there are new ones at least every PUBLISH_PERIOD too.
         checkpoint_every: updates between two checkpoints; 0: none by updates.
         checkpoint_period: s between two checkpoints; 0: none by time.
         longest_backlog: s that the updates due may take when an episode begins; those of a longer
             backlog are dropped, and all of them on a machine that is too slow for `step_rate`. 0: none
             ever is.
-        step_rate: Steps per second while an episode runs; 0: not known, or episodes wait for updates.
+        step_rate: Steps per second of one robot while an episode runs; 0: not known, or episodes wait
+            for updates.
         torch_threads: of the training.
+        robots: names of several, as the Trainer's; empty: there is one, without a name.
     """
 
     publish_every: int = 50
@@ -78,6 +82,7 @@ class LoopConfig:
     longest_backlog: float = 0.0
     step_rate: float = 0.0
     torch_threads: int = 1
+    robots: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lowest_values = {
@@ -98,6 +103,7 @@ class _Save:
 class _Dropped:
     step: StepFacts
     reason: str
+    robot: str
 
 
 class _Stop:
@@ -134,16 +140,22 @@ class LearnerLoop:
         self._config, self._store = config, store
         self._inbox: queue.SimpleQueue[StepRecord | _Dropped | _Save | _Stop] = queue.SimpleQueue()
         self._version = version  # of the weights published last
-        self._published_at = -1  # updates then
+        self._packed: Weights | None = None  # those
         self._publish_by = 0.0  # wall time of the next publication that does not wait for anything
-        self._announced = False
-        self._episode_waits = False  # the updates of an episode that has ended are not all done
-        self._behind = Behind(config.step_rate if config.longest_backlog else 0.0)
+        self._early = RobotCounts(config.robots)  # before the size of the state is known
+        names = self._early.names
+        self._sent = dict.fromkeys(names, -1)  # updates in the weights that each robot has
+        self._versions = dict.fromkeys(names, 0)  # of these weights
+        # Robots whose episode has ended: the next one may wait for the updates due.
+        self._waiting = {name for name in names if self._counts.of(name).at_episode_end}
+        self._overdue: set[str] = set()  # those whose next one may have begun without them
+        self._arrivals: dict[str, tuple[float, float]] = {}  # wall time and latency of newest Steps
+        step_rate = config.step_rate * len(names)
+        self._behind = Behind(step_rate if config.longest_backlog else 0.0)
         self._make_at = -math.inf  # wall time of the next try to make the trainer
         self._unmade = ""  # why there is none
         self._save_by = math.inf  # wall time of the next checkpoint by time
         self._saved_at: tuple[int, int] | None = None  # steps and updates then
-        self._early = StepCounts()  # of what comes before the size of the state is known
         self._dropped = DroppedSteps()
         self._stopped = ""  # why there are no more updates
         self._unsaved = ""  # what went wrong with the last checkpoint that nobody asked for
@@ -162,9 +174,9 @@ class LearnerLoop:
         """Hand over a Step; returns at once."""
         self._inbox.put(step)
 
-    def drop(self, step: StepFacts, reason: str) -> None:
+    def drop(self, step: StepFacts, reason: str, robot: str = "") -> None:
         """Report a Step that cannot become a StepRecord; returns at once."""
-        self._inbox.put(_Dropped(step, reason))
+        self._inbox.put(_Dropped(step, reason, robot))
 
     def request_save(self) -> Future[Path]:
         """Ask for a checkpoint after the update that is running; returns at once.
@@ -238,7 +250,7 @@ class LearnerLoop:
         if trainer is not None and trainer.due:
             self._update(trainer)
         if trainer is not None:
-            if trainer.caught_up and not self._announced:
+            if trainer.caught_up and self._waiting:
                 self._announce(trainer)
             self._publish_overdue(trainer)
             self._save_overdue(trainer)
@@ -262,7 +274,7 @@ class LearnerLoop:
         if isinstance(item, _Save):
             self._answer(item)
         elif isinstance(item, _Dropped):
-            self._drop(item.step, item.reason)
+            self._drop(item.step, item.reason, item.robot)
         else:
             self._take_in_step(item)
 
@@ -277,10 +289,11 @@ class LearnerLoop:
         try:
             trainer.receive(step)
         except ValueError as problem:
-            self._drop(step, str(problem))
+            self._drop(step, str(problem), step.robot)
             return
+        self._arrivals[step.robot] = time.monotonic(), latency(step.stamp)
         if not step.evaluation:
-            self._expect_announcement(trainer)
+            self._expect_announcement(step.robot)
         self._on_taken(step, trainer)
 
     def _drop_backlog(self, trainer: Trainer) -> None:
@@ -289,16 +302,23 @@ class LearnerLoop:
         if trainer.drop_backlog(longest):
             self._behind.report(trainer)
 
-    def _expect_announcement(self, trainer: Trainer | None) -> None:
-        self._announced = False
-        self._episode_waits |= trainer is not None and trainer.counts.at_episode_end
+    @property
+    def _counts(self) -> RobotCounts:
+        return self._early if self._trainer is None else self._trainer.counts
+
+    def _expect_announcement(self, robot: str) -> None:
+        self._waiting.discard(robot)
+        if self._counts.of(robot).at_episode_end:
+            self._waiting.add(robot)
+            self._overdue.add(robot)
 
     def _first_trainer(self, step: StepRecord) -> Trainer | None:
         """Made for the state of the first Step that can be learned from."""
         if step.evaluation:
             return None
         if len(step.state) == 0:
-            self._drop(step, f"step {step.step_index} of episode {step.episode_id}: no state")
+            where = f"step {step.step_index} of episode {step.episode_id}"
+            self._drop(step, f"{where}: no state", step.robot)
             return None
         if time.monotonic() >= self._make_at:
             try:
@@ -307,21 +327,18 @@ class LearnerLoop:
                 self._make_at = time.monotonic() + RETRY
                 self._unmade = f"no buffers, tried again after {RETRY:g} s: {problem}"
         if self._trainer is None:
-            self._drop(step, self._unmade)
+            self._drop(step, self._unmade, step.robot)
             return None
         self._trainer.counts = self._early
         self._publish_weights(self._trainer)
         return self._trainer
 
-    def _drop(self, step: StepFacts, reason: str) -> None:
+    def _drop(self, step: StepFacts, reason: str, robot: str) -> None:
         """It is lost, and what it would have joined stays apart: its sequence is a gap."""
-        if self._trainer is None:
-            self._early.drop(step)
-        else:
-            self._trainer.drop(step)
+        self._counts.of(robot).drop(step)
         if not step.evaluation:
-            self._expect_announcement(self._trainer)
-        self._dropped.add(reason)
+            self._expect_announcement(robot)
+        self._dropped.add(f"{robot}: {reason}" if robot else reason)
 
     def _update(self, trainer: Trainer) -> None:
         try:
@@ -344,38 +361,48 @@ class LearnerLoop:
         trainer.stopped = True
         self._stopped = f"stopped: no more updates, Steps are still recorded: {problem}"
         try:
-            if trainer.algorithm.updates > self._published_at:
-                self._publish_weights(trainer)
+            self._publish_weights(trainer)
         except WeightsError as refused:  # then those that were published stay with the policy
-            self._published_at = trainer.algorithm.updates
+            self._sent = dict.fromkeys(self._sent, trainer.algorithm.updates)
             self._stopped += f"; the policy keeps version {self._version}: {refused}"
         self._save_unasked("after the last update, tried again at the end")
         self._publish_status()
 
     def _announce(self, trainer: Trainer) -> None:
-        """At the end of an episode the next one may wait for this: weights first, then status."""
-        if not trainer.counts.at_episode_end:
-            return
-        self._announced, self._episode_waits = True, False
+        """At the end of an episode the next one may wait for this: weights first, then status.
+
+        They also go to robots that have waited for longer: no episode of theirs runs.
+        """
+        idle = [name for name in self._sent if trainer.counts.of(name).at_episode_end]
+        self._waiting.clear()
+        self._overdue.difference_update(idle)
         self._behind.clear(trainer)
-        if trainer.algorithm.updates > self._published_at:
-            self._publish_weights(trainer)
+        self._publish_weights(trainer, idle)
         self._publish_status()
 
     def _publish_overdue(self, trainer: Trainer) -> None:
         """However far the learner is behind, the policy gets what it has learned so far."""
-        if trainer.algorithm.updates <= self._published_at or time.monotonic() < self._publish_by:
-            return
-        if self._config.publish_every or self._episode_waits:
-            self._publish_weights(trainer)
+        if time.monotonic() >= self._publish_by:
+            self._publish_weights(trainer, None if self._config.publish_every else self._overdue)
 
-    def _publish_weights(self, trainer: Trainer) -> None:
-        self._publish_by = time.monotonic() + PUBLISH_PERIOD
+    def _publish_weights(self, trainer: Trainer, robots: Collection[str] | None = None) -> None:
+        """The newest ones to those of `robots`, None: all of them, that have older ones."""
         algorithm = trainer.algorithm
-        data, sha256 = pack_weights(algorithm.actor, algorithm.spec)
-        self._version += 1
-        self._published_at = algorithm.updates
-        self._on_weights(Weights(self._version, algorithm.spec, data, sha256))
+        targets = [
+            name
+            for name, updates in self._sent.items()
+            if updates < algorithm.updates and (robots is None or name in robots)
+        ]
+        if not targets:
+            return
+        self._publish_by = time.monotonic() + PUBLISH_PERIOD
+        if self._packed is None or max(self._sent.values()) < algorithm.updates:
+            data, sha256 = pack_weights(algorithm.actor, algorithm.spec)
+            self._version += 1
+            self._packed = Weights(self._version, algorithm.spec, data, sha256)
+        self._sent.update(dict.fromkeys(targets, algorithm.updates))
+        self._versions.update(dict.fromkeys(targets, self._version))
+        self._on_weights(replace(self._packed, robots=tuple(targets)))
 
     def _publish_status(self) -> None:
         now = time.monotonic()
@@ -385,8 +412,18 @@ class LearnerLoop:
             status = replace(NOTHING_YET, lost_steps=self._early.lost)
         else:
             status = self._trainer.status()
+        if self._config.robots:
+            status = replace(status, robots=tuple(map(self._robot_status, self._config.robots)))
         notes = (self._stopped, self._unsaved, self._behind.note, self._dropped.note)
         self._on_status(status, self._version, "; ".join(note for note in notes if note))
+
+    def _robot_status(self, robot: str) -> RobotStatus:
+        counts = self._counts.of(robot)
+        arrived, late = self._arrivals.get(robot, (math.nan, math.nan))
+        return RobotStatus(
+            robot, counts.steps, counts.lost, counts.episodes, counts.intervention_rate,
+            counts.success_rate, time.monotonic() - arrived, late, self._versions[robot],
+        )  # fmt: skip
 
     # ---- checkpoints
 
@@ -447,6 +484,12 @@ class LearnerLoop:
     def _save_at_end(self) -> None:
         if self._store is not None and self._trainer is not None:
             self._save(self._trainer, self._store)
+
+
+def latency(stamp: int) -> float:
+    """s since `stamp`, in ns of the system's clock. Not a number for a stamp of another clock."""
+    seconds = (time.time_ns() - stamp) * 1e-9
+    return seconds if abs(seconds) < OTHER_CLOCK else math.nan
 
 
 NOTHING_YET = TrainingStatus(0, 0, 0, 0, 0, 0.0, True, 0, 0.0, {})

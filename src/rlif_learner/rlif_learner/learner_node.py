@@ -10,6 +10,10 @@ Publishes
 Services
     save_checkpoint  std_srvs/Trigger
 
+With `robots` it learns from several: the four topics are then in the namespace of each robot, so that
+every robot's own graph runs as with a learner of its own. `learner_status` of a robot has its Steps,
+losses and rates; that of the learner's namespace has the sums, and a row for each robot.
+
 It trains in a thread of its own (rlif_learner.learner_loop). What is wrong is in `learner_status`
 and on the log. A Step that cannot be used is dropped and counts as lost; after an update that is not
 finite there are no more, and the policy keeps the last good weights; anything else ends the node.
@@ -18,19 +22,25 @@ finite there are no more, and the policy keeps the last good weights; anything e
 from __future__ import annotations
 
 import array
+import copy
+import functools
 import sys
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from rclpy.validate_namespace import validate_namespace
 from rlif_node.logs import logs_shown
+from rlif_node.names import launch_namespace
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE_100, REPLAY
 from rlif_node.running import run
@@ -59,7 +69,7 @@ from rlif_learner.scalars import Scalars
 from rlif_learner.settings import declare_settings
 from rlif_learner.training import Trainer, TrainingConfig, TrainingStatus
 from rlif_learner.vision import NAMES, VisionConfig, make_vision
-from rlif_msgs.msg import CriticValue, LearnerStatus, PolicyWeights, Step
+from rlif_msgs.msg import CriticValue, LearnerStatus, PolicyWeights, RobotStatus, Step
 from rlif_policy.encoders import POOLINGS
 from rlif_policy.features import StateLayout
 from rlif_policy.networks import PolicySpec
@@ -76,6 +86,18 @@ PARAMETERS = (
         "preset",
         "rlpd",
         "defaults of rlpd.*: rlpd (of the RLPD reference) or rlif (of the RLIF authors)",
+    ),
+    Param(
+        "robots",
+        [],
+        "namespaces of the robots that it learns from; empty: one robot, in its own namespace",
+        items=str,
+    ),
+    Param(
+        "robot_sampling",
+        "transitions",
+        "of several robots, what is equally likely in a batch: transitions, or robots",
+        choices=("transitions", "robots"),
     ),
     Param("label_scheme", "onset", "which policy steps are labelled -1", choices=SCHEMES),
     Param("axes", ["x", "y", "z"], "entries of an action, as of the arbiter"),
@@ -101,7 +123,13 @@ PARAMETERS = (
     Param("layer_norm", False, "layer normalisation in the policy"),
     Param("updates_per_step", 1.0, "updates per Step received; 0: as fast as possible", 0.0, 1e3),
     Param("warmup_steps", 100, "Steps received before the first update is due", 0, 10**7),
-    Param("prior_episodes", 0, "how many of the first episodes are demonstrations", 0, 10**6),
+    Param(
+        "prior_episodes",
+        0,
+        "how many of the first episodes, of each robot, are demonstrations",
+        0,
+        10**6,
+    ),
     Param("prior_bags", [], "bags of demonstrations, or folders of such bags", items=str),
     Param("prior_into_online", False, "demonstrations go into the online buffer"),
     Param("capacity", 100_000, "steps that the online buffer holds", 2, 10**8),
@@ -147,7 +175,7 @@ PARAMETERS = (
     Param(
         "control_rate",
         10.0,
-        "Hz of Steps, as the observer's: what updates have to keep up with",
+        "Hz of Steps of a robot, as the observer's: what updates have to keep up with",
         0.1,
         200.0,
     ),
@@ -165,7 +193,8 @@ PARAMETERS = (
         "resume_bag",
         "",
         "recorder's bag of the run, from which a resumed learner takes the Steps after the checkpoint; "
-        "empty: bag/ of the run, if there is one; none: no bag",
+        "empty: bag/ of the run, if there is one; none: no bag. With robots: the folder of ROBOT/bag; "
+        "empty: the run",
     ),
     Param("device", "cpu", "device of the training; auto: a GPU if there is one", choices=DEVICES),
     Param("torch_threads", 1, "threads of the training on the CPU", 1, 256),
@@ -175,6 +204,20 @@ PARAMETERS = (
 # its run cannot tell what of that it has had.
 REPLAY_RESUMED = QoSProfile(depth=1000)
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
+
+
+class RobotTopics:
+    """What the learner publishes to one robot; with a name, in the namespace of that name."""
+
+    def __init__(self, node: Node, robot: str) -> None:
+        self._prefix = f"/{launch_namespace(robot)}/".replace("//", "/") if robot else ""
+        self.weights = node.create_publisher(PolicyWeights, self.name("weights"), LATCHED)
+        self.status = node.create_publisher(LearnerStatus, self.name("learner_status"), LATCHED)
+        self.values = node.create_publisher(CriticValue, self.name("critic_value"), RELIABLE_100)
+
+    def name(self, topic: str) -> str:
+        """Of the robot's topic."""
+        return self._prefix + topic
 
 
 class LearnerNode(Node):
@@ -195,10 +238,12 @@ class LearnerNode(Node):
         self._scalars = self._make_scalars()
         self._message = ""
         self._failure_logged = False
-        self._weights = self.create_publisher(PolicyWeights, "weights", LATCHED)
-        self._status = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
-        self._values = self.create_publisher(CriticValue, "critic_value", RELIABLE_100)
-        self._received: Received | None = None
+        self._names = robot_names(value["robots"], self.get_namespace())
+        self._robots = {name: RobotTopics(self, name) for name in self._names or ("",)}
+        self._sums: Publisher | None = None
+        if self._names:
+            self._sums = self.create_publisher(LearnerStatus, "learner_status", LATCHED)
+        self._received: dict[str, Received] = {}
         trainer, version = self._first_trainer()
         config = LoopConfig(
             publish_every=value["publish_every"],
@@ -207,6 +252,7 @@ class LearnerNode(Node):
             longest_backlog=value["longest_backlog"],
             step_rate=0.0 if value["pace"] else value["control_rate"],
             torch_threads=value["torch_threads"],
+            robots=self._names,
         )
         self._loop = LearnerLoop(
             self._make_trainer, self._publish_weights, self._publish_status, config,
@@ -214,8 +260,10 @@ class LearnerNode(Node):
         )  # fmt: skip
         self.create_service(Trigger, "save_checkpoint", self._on_save)
         self._loop.start()
-        replay = REPLAY_RESUMED if value["resume"] and self._received is None else REPLAY
-        self.create_subscription(Step, "replay", self._on_step, replay)
+        for name, topics in self._robots.items():
+            replay = REPLAY_RESUMED if value["resume"] and name not in self._received else REPLAY
+            receive = functools.partial(self._on_step, name)
+            self.create_subscription(Step, topics.name("replay"), receive, replay)
 
     # ---- making
 
@@ -288,12 +336,14 @@ class LearnerNode(Node):
         sizes = BufferSettings(
             value["capacity"], value["prior_capacity"],
             self._vision_config.images if value["keep_images"] else (), value["image_directory"],
+            bool(self._names), value["robot_sampling"] == "robots",
         )  # fmt: skip
         config = TrainingConfig(
             updates_per_step=value["updates_per_step"],
             warmup_steps=value["warmup_steps"],
             prior_episodes=value["prior_episodes"],
             prior_into_online=value["prior_into_online"],
+            robots=self._names,
         )
         trainer = make_trainer(settings, self._vision, state_dim, action_dim, sizes, config)
         self.get_logger().info(
@@ -361,17 +411,31 @@ class LearnerNode(Node):
             f"resumed from {folder}: {trainer.counts.steps} steps, "
             f"{trainer.algorithm.updates} updates"
         )
-        self._read_on(trainer, folder.parent.parent, same_run=own is not None)
+        run = folder.parent.parent
+        named = self._value["resume_bag"]
+        if named != "none":
+            for robot in self._names:
+                self._read_on(trainer, Path(named or run) / robot.strip("/") / "bag", robot)
+            if not self._names:
+                self._read_on(trainer, Path(named) if named else run / "bag", needed=bool(named))
+        if own is None:  # another recorder counts from anew, and repeats nothing
+            for robot in self._robots:
+                trainer.counts.of(robot).last_sequence = None
+            self._received.clear()
         return trainer, version
 
-    def _read_on(self, trainer: Trainer, run: Path, same_run: bool) -> None:
-        """Steps that were recorded after the checkpoint. ValueError for a bag that is not of `run`."""
-        named = self._value["resume_bag"]
-        bag = Path(named) if named else run / "bag"
-        if named != "none" and (named or bag.exists()):
+    def _read_on(self, trainer: Trainer, bag: Path, robot: str = "", needed: bool = False) -> None:
+        """Steps that were recorded after the checkpoint. ValueError for a bag that is not of its run."""
+        if robot and not bag.exists():
+            self.get_logger().warning(
+                f"no bag {bag}: what {robot} has sent since the checkpoint is lost; name the folder of "
+                f"{robot}/bag with resume_bag"
+            )
+        if needed or bag.exists():
             try:
                 sources = list(open_prior([str(b) for b in bags_of(bag)], self._keep_images))
-                taken, self._received = read_on(trainer, chain.from_iterable(sources))
+                taken, received = read_on(trainer, chain.from_iterable(sources), robot)
+                self._received[robot] = received
                 for source in sources:
                     for note in source.notes:
                         self.get_logger().warning(note)
@@ -380,19 +444,18 @@ class LearnerNode(Node):
                 raise ValueError(
                     f"resume_bag: {bag}: {problem}; resume_bag:=none goes on without it"
                 ) from problem
-        if not same_run:  # another recorder counts from anew, and repeats nothing
-            trainer.counts.last_sequence, self._received = None, None
 
     # ---- in
 
-    def _on_step(self, message: Step) -> None:
-        if self._received is not None and self._received.repeats(message, stamp_of(message)):
+    def _on_step(self, robot: str, message: Step) -> None:
+        received = self._received.get(robot)
+        if received is not None and received.repeats(message, stamp_of(message)):
             return
         try:
-            self._loop.receive(step_record(message, self._keep_images))
+            self._loop.receive(step_record(message, self._keep_images, robot))
         except ValueError as problem:
             where = f"step {message.step_index} of episode {message.episode_id}"
-            self._loop.drop(message, f"{where}: {problem}")
+            self._loop.drop(message, f"{where}: {problem}", robot)
 
     async def _on_save(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Steps are taken in while it waits for the disk."""
@@ -415,17 +478,19 @@ class LearnerNode(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         message.spec, message.spec_hash = weights.spec.to_json(), weights.spec.hash()
         message.data = array.array("B", weights.data)
-        self._weights.publish(message)
+        for robot in weights.robots:
+            self._robots[robot].weights.publish(message)
 
     def _publish_value(self, step: StepRecord, trainer: Trainer) -> None:
-        if self._values.get_subscription_count():
+        values = self._robots[step.robot].values
+        if values.get_subscription_count():
             value = trainer.value(step)
             if value is not None:
                 message = CriticValue(
                     episode_id=step.episode_id, step_index=step.step_index, value=value
                 )
                 message.header.stamp = to_msg(step.stamp)
-                self._values.publish(message)
+                values.publish(message)
 
     def _publish_status(self, status: TrainingStatus, version: int, note: str) -> None:
         if self._scalars is not None:
@@ -436,7 +501,12 @@ class LearnerNode(Node):
         self._message = note
         message = status_message(status, version, note)
         message.header.stamp = self.get_clock().now().to_msg()
-        self._status.publish(message)
+        if self._sums is None:
+            self._robots[""].status.publish(message)
+        else:
+            self._sums.publish(message)
+            for row in message.robots:
+                self._robots[row.robot].status.publish(status_of(row, message))
         self._last_status = (status, version)
 
     # ---- the end
@@ -471,11 +541,44 @@ class LearnerNode(Node):
                 self.get_logger().error(self._scalars.problem)
 
 
-def step_record(message: Step, keep_images: bool) -> StepRecord:
+def robot_names(robots: Sequence[str], own: str) -> tuple[str, ...]:
+    """The parameter `robots`. ValueError for a name that is no namespace, there twice, or the learner's.
+
+    Empty names are left out: a launch file cannot pass an empty list.
+    """
+    robots = [robot for robot in robots if robot]
+    for robot in robots:
+        try:
+            validate_namespace(f"/{launch_namespace(robot).removeprefix('/')}")
+        except InvalidNamespaceException as problem:
+            raise ValueError(
+                f"robots: found {robot!r}, expected a namespace, as `arm_1`: {problem}"
+            ) from problem
+    names = [f"/{launch_namespace(robot).strip('/')}" for robot in robots]
+    if len(set(names)) < len(names):
+        raise ValueError(f"robots: found {list(robots)}, expected each robot once")
+    if own in names:
+        raise ValueError(
+            f"robots: found {own}, the learner's own namespace, whose learner_status has the sums; start "
+            "the learner in another one"
+        )
+    return tuple(robots)
+
+
+def step_record(message: Step, keep_images: bool, robot: str = "") -> StepRecord:
     """What the learner needs of a Step; without `keep_images` its images are not even looked at."""
     if not keep_images:
         message.images = []
-    return record_from_message(message)
+    return record_from_message(message, robot)
+
+
+def status_of(row: RobotStatus, sums: LearnerStatus) -> LearnerStatus:
+    """What the nodes of one robot get: of its own Steps, and of the training that all have in common."""
+    message = copy.copy(sums)
+    message.steps, message.lost_steps = row.steps, row.lost_steps
+    message.intervention_rate, message.policy_version = row.intervention_rate, row.policy_version
+    message.robots = [row]
+    return message
 
 
 def status_message(status: TrainingStatus, version: int, note: str) -> LearnerStatus:
@@ -497,6 +600,7 @@ def status_message(status: TrainingStatus, version: int, note: str) -> LearnerSt
         message=note,
     )
     message.metric_values = array.array("f", metrics.values())
+    message.robots = [RobotStatus(**asdict(row)) for row in status.robots]
     return message
 
 

@@ -96,12 +96,16 @@ class BufferSettings:
     Attributes:
         kept_images: shapes of images that are kept though the policy has no encoder.
         directory: of files for the images, one folder for each buffer; empty: in memory.
+        interleaved: steps of several robots come in any order.
+        evenly: each robot is as likely in a batch as any other.
     """
 
     capacity: int
     prior_capacity: int
     kept_images: tuple[Shape, ...] = ()
     directory: str = ""
+    interleaved: bool = False
+    evenly: bool = False
 
 
 def make_trainer(
@@ -125,8 +129,9 @@ def make_trainer(
     def buffer(name: str, capacity: int) -> ReplayBuffer:
         directory = str(Path(sizes.directory, name)) if sizes.directory else None
         return make_buffer(
-            capacity, algorithm.actor, sizes.kept_images, directory, settings.label_scheme
-        )
+            capacity, algorithm.actor, sizes.kept_images, directory, settings.label_scheme,
+            sizes.interleaved, sizes.evenly,
+        )  # fmt: skip
 
     buffers = Buffers(buffer("online", sizes.capacity), buffer("prior", sizes.prior_capacity))
     return Trainer(algorithm, buffers, training, DATA[settings.algorithm])

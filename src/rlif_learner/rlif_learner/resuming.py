@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rlif_learner.data.steps import Place, StepRecord
@@ -67,14 +68,16 @@ def _same(one: _Place, other: _Place) -> bool:
     return one[:2] == other[:2] and (one[2] == other[2] or 0 in (one[2], other[2]))
 
 
-def read_on(trainer: Trainer, recording: Iterable[StepRecord]) -> tuple[int, Received]:
-    """Let `trainer`, as a checkpoint left it, take in what was recorded after its last Step.
+def read_on(
+    trainer: Trainer, recording: Iterable[StepRecord], robot: str = ""
+) -> tuple[int, Received]:
+    """Let `trainer`, as a checkpoint left it, take in what was recorded of `robot` after its last Step.
 
     Returns how many Steps that were, and all of the recording. ValueError, and nothing was taken in,
     for a recording of other recorders, whose Steps have other numbers, and for a checkpoint that does
     not know its last Step.
     """
-    counts, received, taken = trainer.counts, Received(), 0
+    counts, received, taken = trainer.counts.of(robot), Received(), 0
     last, place = counts.last_sequence, counts.last_place
     found = last is None  # whether the checkpoint's last Step lies behind
     other: StepRecord | None = None  # has the number of that Step, and is another one
@@ -96,9 +99,9 @@ def read_on(trainer: Trainer, recording: Iterable[StepRecord]) -> tuple[int, Rec
             if step.sequence <= last or skipped:
                 continue
         try:
-            trainer.receive(step)
+            trainer.receive(replace(step, robot=robot))
         except ValueError:
-            trainer.drop(step)
+            trainer.drop(step, robot)
         taken += 1
     if other is not None and not found:
         raise ValueError(

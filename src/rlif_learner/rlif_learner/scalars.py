@@ -53,6 +53,10 @@ class Scalars:
         values = {f"learner/{name}": value for name, value in status.metrics.items()}
         values["data/intervention_rate"] = status.intervention_rate
         values["data/transitions"] = status.transitions
+        for robot in status.robots:
+            values[f"{robot.robot}/intervention_rate"] = robot.intervention_rate
+            values[f"{robot.robot}/success_rate"] = robot.success_rate
+            values[f"{robot.robot}/steps"] = robot.steps
         values["speed/critic_steps_per_s"] = status.critic_steps_per_s
         values["speed/updates_per_step"] = status.updates_per_step
         for name, value in values.items():

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from rlif_learner.counts import EvaluationCounts, StepCounts, StepFacts
+from rlif_learner.counts import EvaluationCounts, RobotCounts, StepFacts
 from rlif_learner.data.buffer import DRIVEN, Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.vision import as_stored
@@ -64,8 +64,9 @@ class TrainingConfig:
 
     updates_per_step: float = 1.0  # 0: as fast as possible
     warmup_steps: int = 0  # Steps received before the first update is due
-    prior_episodes: int = 0  # the first so many episodes are demonstrations
+    prior_episodes: int = 0  # the first so many episodes of each robot are demonstrations
     prior_into_online: bool = False  # they go into the online buffer, as the authors have it
+    robots: tuple[str, ...] = ()  # names of several; empty: there is one, without a name
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.updates_per_step) or self.updates_per_step < 0.0:
@@ -75,6 +76,21 @@ class TrainingConfig:
         for name in ("warmup_steps", "prior_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected at least 0")
+
+
+@dataclass(frozen=True)
+class RobotStatus:
+    """As rlif_msgs/RobotStatus."""
+
+    robot: str
+    steps: int
+    lost_steps: int
+    episodes: int
+    intervention_rate: float
+    success_rate: float
+    age: float
+    latency: float
+    policy_version: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,7 @@ class TrainingStatus:
     intervention_rate: float
     metrics: dict[str, float]
     backlog: int = 0
+    robots: tuple[RobotStatus, ...] = ()  # of several
 
     @property
     def updates_per_step(self) -> float:
@@ -112,7 +129,7 @@ class Trainer:
         self._see = as_stored(algorithm.actor)
         self.algorithm, self.buffers, self.config = algorithm, buffers, config
         self._sources = [SOURCES[name] for name in sources]
-        self.counts = StepCounts()
+        self.counts = RobotCounts(config.robots)
         self.evaluation = EvaluationCounts()
         # Whether the state's normaliser has its numbers: given, or fitted before the first update.
         self._normalised = bool(algorithm.spec.state_offset or algorithm.spec.state_scale)
@@ -131,11 +148,12 @@ class Trainer:
         Nothing was changed then; `drop` it, so that it counts as lost.
         """
         # Which buffer: decided before the step that ends an episode is counted.
-        if self.counts.episodes < self.config.prior_episodes:
+        counts = self.counts.of(step.robot)
+        if counts.episodes < self.config.prior_episodes:
             self._add_demonstration(step)
         else:
             self.buffers.online.add_step(self._see(step))  # leaves evaluation out
-        self.counts.add(step)
+        counts.add(step)
         self.evaluation.add(step)
 
     def value(self, step: StepRecord) -> float | None:
@@ -152,9 +170,9 @@ class Trainer:
         except ValueError:  # images of other sizes
             return None
 
-    def drop(self, step: StepFacts) -> None:
+    def drop(self, step: StepFacts, robot: str = "") -> None:
         """A Step that came but cannot be taken in. The gap it leaves joins nothing."""
-        self.counts.drop(step)
+        self.counts.of(robot).drop(step)
 
     def add_prior(self, step: StepRecord) -> None:
         """One step of a demonstration that was not received: it makes no update due."""
@@ -190,7 +208,8 @@ class Trainer:
     @property
     def _waits_for_demonstrations(self) -> bool:
         """Whether the state's normaliser shall see more of them first."""
-        wanted = min(self.config.prior_episodes, NORMALISED_EPISODES)
+        prior = self.config.prior_episodes * len(self.counts.names)
+        wanted = min(prior, NORMALISED_EPISODES)
         return not (self._normalised or self.demonstrated) and self.counts.episodes < wanted
 
     def _normalise(self) -> None:

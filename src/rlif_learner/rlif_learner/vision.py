@@ -124,8 +124,11 @@ def make_buffer(
     images: tuple[Shape, ...] = (),
     memmap_dir: str | None = None,
     scheme: str = "onset",
+    interleaved: bool = False,
+    evenly: bool = False,
 ) -> ReplayBuffer:
     """A buffer for the steps of `actor`. images: what to keep where it sees nothing itself.
+    The rest as ReplayBuffer's.
 
     Of a frozen trunk it holds what the trunk made of the images, in place of them.
     """
@@ -135,8 +138,9 @@ def make_buffer(
     if encoder is not None and frozen:
         shapes = tuple((c, h, w) for c, h, w in encoder.map_shapes)
     return ReplayBuffer(
-        capacity, spec.state_dim, spec.action_dim, shapes, memmap_dir, scheme, features=frozen
-    )
+        capacity, spec.state_dim, spec.action_dim, shapes, memmap_dir, scheme,
+        features=frozen, interleaved=interleaved, evenly=evenly,
+    )  # fmt: skip
 
 
 def as_stored(actor: Actor) -> Callable[[StepRecord], StepRecord]:

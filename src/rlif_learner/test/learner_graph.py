@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import functools
 import time
 
 import rclpy
@@ -53,17 +54,32 @@ def step_message(step):
 
 
 class LearnerGraph:
-    """`statuses` and `weights`: what the learner started last has published so far."""
+    """`statuses` and `weights`: what the learner started last has published so far.
 
-    def __init__(self):
+    robots: of a learner of several. `weights` are then those of the last one, `rows` the newest
+    learner_status of each by its namespace.
+    """
+
+    def __init__(self, robots=()):
         rclpy.init()
         self.executor = SingleThreadedExecutor()
         self.node, self.nodes, self.subscriptions = Node("test"), [], []
         self.executor.add_node(self.node)
         self.statuses, self.weights, self.answers, self.tick = [], [], [], 0
-        self.replay = self.node.create_publisher(Step, "replay", REPLAY)
+        self.robots, self.rows = robots or ("",), {}
+        self.replays = {
+            name: self.node.create_publisher(Step, self.topic(name, "replay"), REPLAY)
+            for name in self.robots
+        }
         self.observation = self.node.create_publisher(Observation, "observation", RELIABLE)
         self.node.create_subscription(PolicyAction, "policy_action", self.answers.append, RELIABLE)
+
+    def topic(self, robot, name):
+        return f"/{robot}/{name}" if robot else name
+
+    @property
+    def replay(self):
+        return self.replays[self.robots[-1]]
 
     def until(self, condition, what, deadline=30.0):
         return wait_until(condition, what, deadline, lambda: self.executor.spin_once(0.02))
@@ -102,21 +118,29 @@ class LearnerGraph:
         for subscription in self.subscriptions:
             self.node.destroy_subscription(subscription)
         self.statuses, self.weights = [], []
+        weights = self.topic(self.robots[-1], "weights")
         self.subscriptions = [
             self.node.create_subscription(LearnerStatus, "learner_status", self.statuses.append, LATCHED),
-            self.node.create_subscription(PolicyWeights, "weights", self.weights.append, LATCHED),
+            self.node.create_subscription(PolicyWeights, weights, self.weights.append, LATCHED),
         ]  # fmt: skip
+        for name in filter(None, self.robots):
+            keep = functools.partial(self.rows.__setitem__, name)
+            topic = self.topic(name, "learner_status")
+            self.subscriptions.append(
+                self.node.create_subscription(LearnerStatus, topic, keep, LATCHED)
+            )
         self.until(lambda: self.statuses, "the first status", START)
         self.until(self.replay.get_subscription_count, "the learner's subscription")
 
     def restart_recorder(self):
         """It repeats nothing of what it sent before."""
-        self.node.destroy_publisher(self.replay)
-        self.replay = self.node.create_publisher(Step, "replay", REPLAY)
+        name = self.robots[-1]
+        self.node.destroy_publisher(self.replays[name])
+        self.replays[name] = self.node.create_publisher(Step, self.topic(name, "replay"), REPLAY)
 
     def send(self, steps):
         for step in steps:
-            self.replay.publish(step_message(step))
+            self.replays[step.robot].publish(step_message(step))
 
     def wait_for(self, steps):
         """The status in which that many steps were worked through; its weights have come."""

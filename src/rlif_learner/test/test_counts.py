@@ -2,6 +2,7 @@
 """What is counted of Steps: gaps, losses, take-overs, evaluations; and that counts go on as they were."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from learner_doubles import episode, evaluated
 
-from rlif_learner.counts import SCORED_EPISODES, EvaluationCounts, StepCounts
+from rlif_learner.counts import SCORED_EPISODES, EvaluationCounts, RobotCounts, StepCounts
 from rlif_learner.data.steps import Outcome
 
 
@@ -140,3 +141,57 @@ def test_the_intervention_rate_is_of_the_last_episodes():
         if number == 20:
             assert counts.intervention_rate == 0.0
     assert counts.intervention_rate == pytest.approx(0.1)
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_counts_of_interleaved_robots_are_those_of_each_alone(order):
+    streams = {
+        "arm_1": [*episode(1, 5, 0, takeover=2), *episode(2, 5, 9, outcome=Outcome.SUCCESS)],
+        "arm_2": [*episode(1, 7, 100)[2:], *episode(2, 3, 120, evaluation=True), *episode(3, 4, 1)],
+    }
+    alone = {name: StepCounts() for name in streams}
+    counts, queues = RobotCounts(tuple(streams)), {n: list(s) for n, s in streams.items()}
+    for second in order:
+        name = "arm_2" if second else "arm_1"
+        if queues[name]:
+            step = queues[name].pop(0)
+            counts.of(name).add(step)
+            alone[name].add(step)
+    assert {name: counts.of(name) for name in streams} == alone
+    for field in ("steps", "episodes", "lost"):
+        assert getattr(counts, field) == sum(getattr(one, field) for one in alone.values())
+    again = RobotCounts(tuple(streams))
+    again.load(json.loads(json.dumps(counts.state())))
+    assert again.state() == counts.state() and again.intervention_rate == counts.intervention_rate
+
+
+def test_counts_of_one_robot_go_on_with_several_and_keep_the_sums():
+    one = RobotCounts()
+    for step in episode(1, 9, 0):
+        one.of().add(step)
+    several = RobotCounts(("arm_1",))
+    several.load(json.loads(json.dumps(one.state())))
+    assert (several.steps, several.of("arm_1").steps, several.names) == (10, 0, ("arm_1",))
+
+
+def test_success_rate_is_of_the_last_episodes():
+    counts = StepCounts()
+    assert math.isnan(counts.success_rate)
+    for number in range(30):
+        outcome = Outcome.SUCCESS if number % 4 == 0 else Outcome.FAILURE
+        for step in episode(number, 2, 3 * number, outcome=outcome):
+            counts.add(step)
+    assert counts.success_rate == 0.25
+
+
+def test_an_evaluation_of_one_robot_goes_on_while_another_one_is_taken_over():
+    counts = EvaluationCounts()
+    judged = [
+        replace(s, robot="arm_1")
+        for s in episode(1, 4, 0, evaluation=True, outcome=Outcome.SUCCESS)
+    ]
+    helped = [replace(s, robot="arm_2") for s in episode(1, 4, 0, evaluation=True, takeover=1)]
+    for pair in zip(judged, helped, strict=True):
+        for step in pair:
+            counts.add(step)
+    assert (counts.episodes, counts.successes) == (1, 1)

@@ -2,6 +2,7 @@
 """The learner's thread: what it says in which order, and that it never dies silently."""
 
 import threading
+import time
 from dataclasses import replace
 
 import learner_doubles as doubles
@@ -23,6 +24,7 @@ from rlif_learner.learner_loop import (
 )
 from rlif_learner.status_notes import RATED_UPDATES
 from rlif_learner.training import Trainer, TrainingConfig
+from rlif_policy.checkpoint_files import MismatchError
 from rlif_policy.weights import unpack_weights
 
 episode = doubles.episode
@@ -39,6 +41,7 @@ class Rig:
         self.log, self.notes, self.changed = [], [], threading.Condition()
         self.algorithm = doubles.CountingAlgorithm(fails_at, error)
         self.trainer = None
+        self.robots = config.get("robots", ())
         self.loop = LearnerLoop(
             self.make, self.on_weights, self.on_status, LoopConfig(**config), store,
             self.make(doubles.STATE_DIM) if known else None,
@@ -48,8 +51,11 @@ class Rig:
     def make(self, state_dim):
         if self.no_room:
             raise self.no_room.pop()
-        buffers = Buffers(ReplayBuffer(1000, state_dim, doubles.ACTION_DIM))
-        self.trainer = Trainer(self.algorithm, buffers, TrainingConfig())
+        interleaved = bool(self.robots)
+        buffers = Buffers(
+            ReplayBuffer(1000, state_dim, doubles.ACTION_DIM, interleaved=interleaved)
+        )
+        self.trainer = Trainer(self.algorithm, buffers, TrainingConfig(robots=self.robots))
         return self.trainer
 
     def on_weights(self, weights):
@@ -540,3 +546,117 @@ def test_without_a_directory_a_checkpoint_is_refused_in_words(make_rig):
 def test_a_wrong_setting_is_refused_by_name(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         LoopConfig(**values)
+
+
+# ---- several robots
+
+TWO = ("arm_1", "arm_2")
+
+
+def of(robot, steps):
+    return [replace(step, robot=robot) for step in steps]
+
+
+def newest(rig, kind):
+    return next(value for k, value in reversed(rig.log) if k == kind)
+
+
+def test_each_robot_gets_weights_at_the_end_of_its_own_episode(make_rig):
+    rig = make_rig(publish_every=0, robots=TWO)
+    rig.wait(lambda: rig.versions() == [1], "the first weights")
+    assert rig.log[0][1].robots == TWO
+    one, two = of("arm_1", episode(1, 4, 0)), of("arm_2", episode(1, 9, 50))
+    rig.send(two[:5])
+    rig.caught_up_with(5)
+    assert rig.versions() == [1, 2] and newest(rig, "weights").robots == ("arm_1",), (
+        "no episode of arm_1 runs; that of arm_2 does"
+    )
+    rig.send(one)
+    rig.caught_up_with(10)
+    rig.wait(
+        lambda: newest(rig, "status").robots[0].policy_version == rig.versions()[-1], "weights"
+    )
+    assert newest(rig, "weights").robots == ("arm_1",)
+    rig.send(two[5:])
+    rig.caught_up_with(15)
+    rig.wait(lambda: newest(rig, "status").robots[1].policy_version > 1, "weights of arm_2")
+    assert newest(rig, "weights").robots == TWO, "one set for both: no episode runs"
+
+
+def test_status_has_a_row_for_each_robot(make_rig):
+    rig = make_rig(robots=(*TWO, "arm_3"))
+    success = episode(1, 4, 0, takeover=1, outcome=Outcome.SUCCESS)
+    mixed = zip(of("arm_1", success), of("arm_2", episode(7, 4, 90)), strict=True)
+    rig.send([step for pair in mixed for step in pair if step.sequence != 92])
+    rig.caught_up_with(9)
+    status = newest(rig, "status")
+    assert (status.steps, status.lost_steps) == (9, 1)
+    rows = {row.robot: row for row in status.robots}
+    assert [(r.steps, r.lost_steps, r.episodes) for r in rows.values()] == [
+        (5, 0, 1),
+        (4, 1, 1),
+        (0, 0, 0),
+    ]
+    assert rows["arm_1"].success_rate == 1.0 and rows["arm_2"].success_rate == 0.0
+    assert rows["arm_1"].intervention_rate == 0.25 and np.isnan(rows["arm_3"].success_rate)
+    assert 0.0 <= rows["arm_2"].age < DEADLINE and np.isnan(rows["arm_3"].age)
+    assert np.isnan(rows["arm_1"].latency), "the stamps are of another clock"
+
+
+def test_latency_is_from_the_stamp_to_the_buffer(make_rig):
+    rig = make_rig(robots=TWO)
+    stamp = time.time_ns() - 2 * 10**9
+    rig.send([replace(step, stamp=stamp) for step in of("arm_1", episode(1, 2, 0))])
+    rig.caught_up_with(3)
+    assert 2.0 <= newest(rig, "status").robots[0].latency < 2.0 + DEADLINE
+
+
+def test_steps_of_another_size_are_refused_by_the_name_of_the_robot(make_rig):
+    rig = make_rig(robots=TWO)
+    rig.send(of("arm_1", episode(1, 4, 0)))
+    rig.send(of("arm_2", episode(1, 4, 0, state_dim=7)))
+    rig.noted("arm_2: state of step")
+    rig.caught_up_with(5)
+    rows = {row.robot: row for row in newest(rig, "status").robots}
+    assert (rows["arm_1"].lost_steps, rows["arm_2"].lost_steps) == (0, 5)
+
+
+def test_a_robot_that_restarts_or_leaves_does_not_hold_up_the_others(make_rig):
+    rig = make_rig(publish_every=0, robots=TWO)
+    rig.send(of("arm_2", episode(1, 9, 0))[:4])  # and no more of it
+    rig.send(of("arm_1", episode(1, 4, 30)))
+    rig.caught_up_with(9)
+    rig.send(of("arm_1", episode(1, 4, 0)))  # a recorder that counts anew
+    rig.caught_up_with(14)
+    status = newest(rig, "status")
+    assert status.lost_steps == 0 and [row.steps for row in status.robots] == [10, 4]
+    rig.wait(
+        lambda: newest(rig, "status").robots[0].policy_version == rig.versions()[-1], "weights"
+    )
+    assert status.robots[1].policy_version == 1, "its episode has not ended"
+    assert len(rig.trainer.buffers.online) == 3 + 4 + 4
+
+
+def test_training_of_several_robots_goes_on_from_a_checkpoint(make_rig, tmp_path):
+    store = CheckpointStore(tmp_path)
+    rig = make_rig(store=store, robots=TWO)
+    mixed = zip(of("arm_1", episode(1, 9, 0)), of("arm_2", episode(1, 9, 100)), strict=True)
+    steps = [step for pair in mixed for step in pair]
+    rig.send(steps[:11])
+    rig.caught_up_with(11)
+    path = rig.loop.save(DEADLINE)
+    buffers = Buffers(ReplayBuffer(1000, 4, 2, interleaved=True))
+    trainer = Trainer(doubles.CountingAlgorithm(), buffers, TrainingConfig(robots=TWO))
+    trainer.restore(store.load(path, trainer.algorithm, trainer.buffers))
+    for step in steps[11:]:
+        trainer.receive(step)
+    rig.send(steps[11:])
+    rig.caught_up_with(20)
+    assert trainer.counters() == rig.trainer.counters()
+    for name, column in trainer.buffers.online.columns.items():
+        np.testing.assert_array_equal(column, rig.trainer.buffers.online.columns[name], name)
+    alone = Buffers(ReplayBuffer(1000, 4, 2))
+    with pytest.raises(
+        MismatchError, match=r"online buffer.robots is \['arm_1', 'arm_2'\], expected"
+    ):
+        store.load(path, doubles.CountingAlgorithm(), alone)

@@ -23,7 +23,7 @@ from rlif_learner import learner_node
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
-from rlif_learner.learner_node import LearnerNode, step_record
+from rlif_learner.learner_node import LearnerNode, robot_names, step_record
 from rlif_learner.making import make_algorithm
 from rlif_msgs.msg import CriticValue
 from rlif_policy.encoders import EncoderSpec
@@ -270,6 +270,64 @@ def test_save_checkpoint_that_fails_is_answered_with_the_reason():
             LearnerNode._on_save(node, Trigger.Request(), Trigger.Response()).send(None)
         response = ended.value.value
         assert not response.success and words in response.message
+
+
+TWO = ["arm_1", "cell/arm_2"]
+
+
+@pytest.fixture
+def fleet():
+    made = LearnerGraph(tuple(TWO))
+    yield made
+    made.close()
+
+
+def of(robot, steps):
+    return [replace(step, robot=robot) for step in steps]
+
+
+@ros
+def test_steps_of_several_robots_become_weights_for_each(fleet):
+    fleet.start_learner(robots=TWO, state_dim=4, prior_episodes=1)
+    for number in (1, 2):
+        fleet.send(of("arm_1", doubles.episode(number, 9, 10 * number, takeover=number + 2)))
+    fleet.send(of("cell/arm_2", doubles.episode(1, 9, 500)[:-3]))
+    fleet.send(of("cell/arm_2", doubles.episode(1, 9, 500)[-2:]))  # one is lost
+    status = fleet.wait_for(29)
+    assert (status.lost_steps, status.transitions, status.prior_transitions) == (1, 9, 9 + 7)
+    assert [(r.robot, r.steps, r.lost_steps) for r in status.robots] == [
+        ("arm_1", 20, 0), ("cell/arm_2", 9, 1),
+    ]  # fmt: skip
+    rows = fleet.rows
+    fleet.until(
+        lambda: [r.steps for r in rows.values()] == [20, 9] and rows["cell/arm_2"].caught_up, "rows"
+    )
+    assert (rows["arm_1"].lost_steps, rows["cell/arm_2"].lost_steps) == (0, 1)
+    assert [row.robots[0].steps for row in rows.values()] == [20, 9]
+    assert rows["cell/arm_2"].policy_version == fleet.weights[-1].version
+
+
+@ros
+def test_steps_of_a_robot_that_joins_late_are_taken_from_its_recorder(fleet):
+    """Latched: what it has recorded before the learner saw it is not lost."""
+    fleet.send(of("cell/arm_2", doubles.episode(1, 9, 0)))
+    fleet.start_learner(robots=TWO, state_dim=4)
+    fleet.send(of("arm_1", doubles.episode(1, 9, 0)))
+    status = fleet.wait_for(20)
+    assert status.lost_steps == 0 and [row.steps for row in status.robots] == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("robots", "words"),
+    [
+        (["arm_1", "/arm_1"], "expected each robot once"),
+        (["arm 1"], "robots: found 'arm 1', expected a namespace"),
+        (["arm_1", "rlif"], "robots: found /rlif, the learner's own namespace"),
+    ],
+)
+def test_robots_that_are_no_namespaces_or_not_different_are_refused(robots, words):
+    with pytest.raises(ValueError, match=words):
+        robot_names(robots, "/rlif")
 
 
 WRONG = [

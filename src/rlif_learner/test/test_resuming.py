@@ -108,7 +108,7 @@ def test_steps_that_a_restarted_recorder_wrote_after_the_checkpoint_are_taken_in
 def test_a_checkpoint_that_does_not_know_its_last_step_takes_in_no_recording():
     """Regression: all of the bag was added once more."""
     trainer = resumed(STEPS[:7])
-    trainer.counts.last_sequence = None
+    trainer.counts.of().last_sequence = None
     before = trainer.counters()
     with pytest.raises(ValueError, match="holds 7 Steps and not the number of the last one"):
         read_on(trainer, STEPS)
@@ -145,7 +145,7 @@ def test_a_step_that_cannot_be_taken_in_is_lost_and_reading_goes_on():
     trainer = resumed(STEPS[:7])
     wrong = replace(STEPS[8], state=np.zeros(1, np.float32))
     taken, _ = read_on(trainer, [*STEPS[:8], wrong, *STEPS[9:]])
-    assert taken == 14 and trainer.counts.lost == 1 and trainer.counts.last_sequence == 21
+    assert taken == 14 and trainer.counts.lost == 1 and trainer.counts.of().last_sequence == 21
 
 
 def test_bags_of_a_run_are_in_the_order_of_their_numbers(tmp_path):

@@ -123,7 +123,7 @@ def test_prior_data_can_go_into_the_online_buffer_as_the_authors_have_it():
 def test_counts_of_an_earlier_checkpoint_are_taken_and_missing_ones_named():
     trainer = make()
     trainer.restore({"steps": 7, "episodes": 2, "lost_steps": 1, "policy_version": 3})
-    assert trainer.counts == StepCounts(steps=7, episodes=2, lost=1)
+    assert trainer.counts.of() == StepCounts(steps=7, episodes=2, lost=1)
     with pytest.raises(KeyError, match="steps"):
         trainer.restore({})
 

@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rlif_learner.data.labels import Label, Labeller
-from rlif_learner.data.steps import Source, StepRecord, is_stored
+from rlif_learner.data.steps import Source, StepRecord, discards, is_stored
 
 DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
 
@@ -59,6 +59,42 @@ class Batch:
         )  # fmt: skip
 
 
+class RobotSteps:
+    """The steps of one robot: their labels, and their numbers among the steps of all robots."""
+
+    def __init__(self, scheme: str) -> None:
+        self.labeller = Labeller(scheme)
+        self.numbers: list[int] = []  # of the labeller's last indices: all that a label may have
+
+    @property
+    def last(self) -> int | None:
+        """Number of the step before; None: there is none."""
+        return self.numbers[-1] if self.numbers else None
+
+    def push(self, step: StepRecord, number: int) -> list[Label]:
+        """Labels that `step` made known, by number instead of index."""
+        labels = self.labeller.push(step)
+        if not discards(step):
+            self.numbers.append(number)
+        numbered = self._number(labels)
+        del self.numbers[: len(self.numbers) - (self.labeller.count - self.labeller.earliest)]
+        return numbered
+
+    def interrupt(self) -> list[Label]:
+        """Nothing that follows is joined to what was before."""
+        return self._number(self.labeller.interrupt())
+
+    def _number(self, labels: list[Label]) -> list[Label]:
+        first = self.labeller.count - len(self.numbers)
+        return [replace(label, index=self.numbers[label.index - first]) for label in labels]
+
+    def load(self, labels: dict[str, Any], numbers: list[int] | None = None) -> None:
+        """numbers: None where no other robot's steps lie between: they are the indices."""
+        self.labeller.load(labels)
+        indices = range(self.labeller.earliest, self.labeller.count)
+        self.numbers = list(indices if numbers is None else numbers)
+
+
 class ReplayBuffer:
     """Ring of `capacity` steps. Adding and sampling from several threads is safe.
 
@@ -68,6 +104,10 @@ class ReplayBuffer:
 
     `images`: the shape of each camera's image, uint8 [height, width, channels]; with `features`, of
     what a frozen encoder made of it (ImageEncoder.maps), float16, which is kept in its place.
+
+    `interleaved`: steps of several robots come in any order, told apart by `StepRecord.robot`. Each
+    row then holds the distance to the next one of its robot. `evenly`: each robot that has
+    transitions is as likely in a sample as any other; otherwise each transition is.
 
     With `memmap_dir` the images lie in files there instead of in memory. A directory belongs to
     one buffer at a time; ValueError if another one, of any process, has it.
@@ -82,6 +122,8 @@ class ReplayBuffer:
         memmap_dir: Path | str | None = None,
         scheme: str = "onset",
         features: bool = False,
+        interleaved: bool = False,
+        evenly: bool = False,
     ) -> None:
         if capacity < 2:
             raise ValueError(f"capacity: found {capacity}, expected at least 2 (a transition)")
@@ -96,6 +138,10 @@ class ReplayBuffer:
             "valid": np.zeros(capacity, bool),  # a transition starts here, and its label is known
             "source": np.zeros(capacity, np.uint8),
         }
+        self.interleaved, self._evenly = interleaved, interleaved and evenly
+        if interleaved:
+            self.columns["next"] = np.ones(capacity, np.int32)  # rows to the robot's next step
+            self.columns["robot"] = np.zeros(capacity, np.uint16)  # as of `_robots`
         directory = None if memmap_dir is None else Path(memmap_dir)
         if directory is not None:
             weakref.finalize(self, _lock_directory(directory).close)  # held until then
@@ -104,7 +150,8 @@ class ReplayBuffer:
                 (capacity, *shape), self.image_dtype, i, directory
             )
         self.total = 0  # steps ever added; step n lies in row n % capacity
-        self._labeller = Labeller(scheme)
+        self._scheme = scheme
+        self._robots = {"": RobotSteps(scheme)}  # in the order in which they came; "" has no name
         self._valid_counts = [0] * len(Source)  # of valid rows, by source
         # For each who saves: the rows of steps before this one are as they were last saved there.
         self._changed_from: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -138,10 +185,26 @@ class ReplayBuffer:
         """
         checked = self._checked(step) if is_stored(step) else None
         with self._lock:
+            robot, number = self._robot_of(step), self.total
             if checked is not None:
+                if self.interleaved:
+                    self._link(step, robot.last)
                 self._append(step, *checked)
-            evaluation = step.evaluation
-            self._apply(self._labeller.interrupt() if evaluation else self._labeller.push(step))
+            self._apply(robot.interrupt() if step.evaluation else robot.push(step, number))
+
+    def _robot_of(self, step: StepRecord) -> RobotSteps:
+        name = step.robot if self.interleaved else ""
+        if name not in self._robots:
+            self._robots[name] = RobotSteps(self._scheme)
+        return self._robots[name]
+
+    def _link(self, step: StepRecord, previous: int | None) -> None:
+        """Of a step that is about to be appended: its robot, and where the robot's last one finds it."""
+        row = self.total % self.capacity
+        if previous is not None and self.total - previous < self.capacity:
+            self.columns["next"][previous % self.capacity] = self.total - previous
+        self.columns["next"][row] = 1
+        self.columns["robot"][row] = list(self._robots).index(step.robot)
 
     def _append(self, step: StepRecord, state: np.ndarray, action: np.ndarray) -> None:
         row = self.total % self.capacity
@@ -157,7 +220,8 @@ class ReplayBuffer:
     def interrupt(self) -> None:
         """What follows is of another recording: nothing is joined, no label waits for it."""
         with self._lock:
-            self._apply(self._labeller.interrupt())
+            for robot in self._robots.values():
+                self._apply(robot.interrupt())
 
     def add_episode(self, steps: Iterable[StepRecord]) -> None:
         """Append the steps of an episode, in order."""
@@ -194,13 +258,20 @@ class ReplayBuffer:
 
     def state(self) -> dict[str, Any]:
         """All but the rows, as JSON holds it."""
+        own: dict[str, Any] = {}
+        if self.interleaved:
+            own["robots"] = {
+                name: {"labels": robot.labeller.state(), "numbers": robot.numbers.copy()}
+                for name, robot in self._robots.items()
+            }
         return {
             "capacity": self.capacity,
             "state_dim": self.state_dim,
             "action_dim": self.action_dim,
             "images": [list(shape) for shape in self.image_shapes],
             "total": self.total,
-            "labels": self._labeller.state(),
+            "labels": self._robots[""].labeller.state(),
+            **own,
         }
 
     def changed_steps(self, saver: Any) -> range:
@@ -227,17 +298,27 @@ class ReplayBuffer:
         ValueError if they belong to a buffer of other sizes or another label scheme.
         """
         with self._lock:
-            self._labeller.load(state["labels"])
+            self._load_robots(state)
             self.total = state["total"]
             self.columns["valid"][:] = False
             for steps, columns in parts:
                 held = np.arange(steps.start, steps.stop)
                 kept = (held >= self.total - self.capacity) & (held < self.total)
                 for name, column in self.columns.items():
-                    column[held[kept] % self.capacity] = columns[name][kept]
+                    if name in columns:
+                        column[held[kept] % self.capacity] = columns[name][kept]
             driven = self.columns["source"][self.columns["valid"]]
             self._valid_counts = np.bincount(driven, minlength=len(Source)).tolist()
             self._changed_from.clear()
+
+    def _load_robots(self, state: dict[str, Any]) -> None:
+        """One robot's rows are those of several as well: each is next to the one before."""
+        robots = {"": {"labels": state["labels"], "numbers": None}, **state.get("robots", {})}
+        self._robots = {name: RobotSteps(self._scheme) for name in robots}
+        for name, values in robots.items():
+            self._robots[name].load(values["labels"], values["numbers"])
+        if self.interleaved:
+            self.columns["next"][:], self.columns["robot"][:] = 1, 0
 
     def _checked(self, step: StepRecord) -> tuple[np.ndarray, np.ndarray]:
         state = np.asarray(step.state, np.float32)
@@ -292,12 +373,29 @@ class ReplayBuffer:
                 f"found no transition driven by {names} among {self.total} steps; add some before "
                 "sampling"
             )
+        if self._evenly:
+            return self._draw_evenly(
+                np.flatnonzero(self._usable(np.arange(filled), sources)), count, rng
+            )
         if 4 * usable < filled:  # too few to come across by chance
             candidates = np.flatnonzero(self._usable(np.arange(filled), sources))
             return candidates[rng.integers(len(candidates), size=count)]
         rows = rng.integers(filled, size=count)
         while len(rejected := np.flatnonzero(~self._usable(rows, sources))):
             rows[rejected] = rng.integers(filled, size=len(rejected))
+        return rows
+
+    def _draw_evenly(
+        self, candidates: np.ndarray, count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """`count` of the rows `candidates`: first which robot, then which of its rows."""
+        robots = self.columns["robot"].take(candidates)
+        pools = [candidates[robots == robot] for robot in np.unique(robots)]
+        chosen = rng.integers(len(pools), size=count)
+        rows = np.empty(count, candidates.dtype)
+        for i, pool in enumerate(pools):
+            wanted = chosen == i
+            rows[wanted] = pool[rng.integers(len(pool), size=np.count_nonzero(wanted))]
         return rows
 
     def _usable(self, rows: np.ndarray, sources: Sequence[Source]) -> np.ndarray:
@@ -309,8 +407,8 @@ class ReplayBuffer:
         return usable
 
     def _gather(self, rows: np.ndarray, shape: tuple[int, ...], images: bool = True) -> Batch:
-        following = rows + 1
-        following[following == self.capacity] = 0
+        following = rows + (self.columns["next"].take(rows) if self.interleaved else 1)
+        following[following >= self.capacity] -= self.capacity
         pairs = np.concatenate((rows, following)).reshape(2, -1)
 
         def take(name: str, at: np.ndarray) -> Tensor:

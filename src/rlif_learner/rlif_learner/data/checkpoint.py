@@ -324,6 +324,9 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
         wanted = buffer.state()
         sizes = ("capacity", "state_dim", "action_dim", "images")
         pairs += [(f"{name} buffer.{k}", found.get(k), wanted[k]) for k in sizes]
+        if "robots" in found and not buffer.interleaved:
+            several = sorted(name for name in found["robots"] if name)
+            pairs.append((f"{name} buffer.robots", several, []))
         schemes = (found.get("labels", {}).get("scheme"), wanted["labels"]["scheme"])
         pairs.append((f"{name} buffer.scheme", *schemes))
     return [

@@ -24,7 +24,7 @@ SCHEMES = ("onset", "every_step")
 _REMEMBERED = tuple(
     field.name
     for field in fields(StepRecord)
-    if field.name not in ("state", "action", "images", "cameras", "stamp")
+    if field.name not in ("state", "action", "images", "cameras", "stamp", "robot")
 )
 
 
@@ -81,6 +81,13 @@ class Labeller:
         labels = [] if self._pending is None else [Label(self._pending, 0.0, False)]
         self._previous = self._last_policy = self._pending = None
         return labels
+
+    @property
+    def earliest(self) -> int:
+        """Lowest index that a label to come may have."""
+        known = [self.count - (self._previous is not None)]
+        known += [i for i in (self._last_policy, self._pending) if i is not None]
+        return min(known) if self._episode is None else min(*known, self._episode[1])
 
     def _first_index(self, step: StepRecord) -> int:
         """Index of the first step of its episode, whatever was lost of that in between."""

@@ -39,8 +39,8 @@ def stamp_of(message: Any) -> int:
     return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
 
 
-def record_from_message(message: Any) -> StepRecord:
-    """The facts of one Step. ValueError for numbers that are no outcome, source or image."""
+def record_from_message(message: Any, robot: str = "") -> StepRecord:
+    """The facts of one Step, of `robot`. ValueError for numbers that are no outcome, source or image."""
     names = image_names(message) if message.images else ()
     return StepRecord(
         sequence=message.sequence,
@@ -58,4 +58,5 @@ def record_from_message(message: Any) -> StepRecord:
         images=tuple(image_array(image) for image in message.images),
         cameras=names if all(names) else (),
         stamp=stamp_of(message),
+        robot=robot,
     )

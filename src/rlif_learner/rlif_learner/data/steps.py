@@ -34,6 +34,7 @@ class StepRecord:
     images: tuple[np.ndarray, ...] = ()  # uint8 [height, width, channels] each
     cameras: tuple[str, ...] = ()  # names of the images; empty: not known
     stamp: int = 0  # ns, of the observation; 0: not known
+    robot: str = ""  # of several, which one; empty: there is one
 
     def __post_init__(self) -> None:
         Outcome(self.outcome)  # a number that is none of them raises ValueError here

@@ -23,7 +23,7 @@ from waiting import scaled
 
 from rlif_learner.data.buffer import DRIVEN, ReplayBuffer, sample_mixed, sample_union
 from rlif_learner.data.labels import label_rewards
-from rlif_learner.data.steps import Source, StepRecord, discards, follows
+from rlif_learner.data.steps import Source, StepRecord, discards, follows, is_stored
 
 SOURCES = {"P": Source.POLICY, "O": Source.OPERATOR, "^": Source.OPERATOR, "N": Source.NONE}
 
@@ -465,3 +465,81 @@ def test_adding_sampling_and_saving_from_three_threads():
         sys.setswitchinterval(interval)
     assert len(counts) == 3 and min(counts.values()) >= ROUNDS, counts
     assert buffer.total > buffer.capacity
+
+
+ROBOTS = ("arm_1", "arm_2", "arm_3")
+
+
+@st.composite
+def interleavings(draw):
+    """Steps of several robots, each in its order; a state tells which robot's it is."""
+    queues = []
+    for i, name in enumerate(ROBOTS[: draw(st.integers(1, 3))]):
+        offset = np.array([1000.0 * i, 0.0], np.float32)
+        queues.append([replace(s, robot=name, state=s.state + offset) for s in draw(histories())])
+    steps = []
+    while any(queues):
+        steps.append(draw(st.sampled_from([queue for queue in queues if queue])).pop(0))
+    return steps
+
+
+def each_alone(steps, capacity, scheme):
+    """The transitions of every robot in a buffer of its own, whose first step is held by one for all."""
+    held = [step for step in steps if is_stored(step)][-capacity:]
+    starts = {tuple(step.state.tolist()) for step in held}
+    found = []
+    for name in ROBOTS:
+        alone = ReplayBuffer(1000, 2, 1, scheme=scheme)
+        alone.add_episode(replace(step, robot="") for step in steps if step.robot == name)
+        found += [row for row in stored_transitions(alone) if row[:2] in starts]
+    return sorted(found)
+
+
+@given(interleavings(), st.integers(2, 40), st.sampled_from(["onset", "every_step"]), st.data())
+def test_interleaved_robots_give_the_transitions_and_labels_of_each_alone(
+    steps, capacity, scheme, data
+):
+    buffer = ReplayBuffer(capacity, 2, 1, scheme=scheme, interleaved=True)
+    cut = data.draw(st.integers(0, len(steps)), "where it is saved and restored")
+    for i, step in enumerate(steps):
+        if i == cut:
+            buffer = resaved(buffer, ReplayBuffer(capacity, 2, 1, scheme=scheme, interleaved=True))
+        buffer.add_step(step)
+        assert sorted(stored_transitions(buffer)) == each_alone(steps[: i + 1], capacity, scheme)
+    if len(buffer):
+        batch = buffer.sample(32, np.random.default_rng(0))
+        drawn = torch.cat([t.reshape(32, -1) for t in batch.tensors()], 1).tolist()
+        assert {tuple(row) for row in drawn} <= set(stored_transitions(buffer))
+
+
+def resaved(buffer, other):
+    """`other`, as `buffer` was saved."""
+    held = range(max(0, buffer.total - buffer.capacity), buffer.total)
+    state = json.loads(json.dumps(buffer.state()))
+    other.restore(state, [(held, buffer.read_rows(held))] if held else [])
+    return other
+
+
+def test_what_one_robot_has_recorded_goes_on_with_several():
+    one, several = ReplayBuffer(50, 2, 1), ReplayBuffer(50, 2, 1, interleaved=True)
+    steps = make_episode("PPP^OP")
+    for step in steps[:5]:
+        one.add_step(step)
+    resaved(one, several)
+    for step in steps[5:]:  # the robot without a name goes on among others
+        several.add_step(step)
+        several.add_step(replace(step, robot="arm_2"))
+        one.add_step(step)
+    assert set(stored_transitions(one)) <= set(stored_transitions(several))
+
+
+@pytest.mark.parametrize("evenly", [False, True])
+def test_evenly_each_robot_is_as_likely_as_any_other(evenly):
+    buffer = ReplayBuffer(1000, 2, 1, interleaved=True, evenly=evenly)
+    for name, length in (("arm_1", 300), ("arm_2", 100), ("arm_3", 0)):
+        buffer.add_episode(
+            replace(s, robot=name) for s in make_episode("P" * length, episode_id=length)
+        )
+    drawn = buffer.sample(1000, np.random.default_rng(0), count=2).states[..., 1]
+    share = (drawn == 100).float().mean().item()
+    assert share == pytest.approx(0.5 if evenly else 0.25, abs=0.05)

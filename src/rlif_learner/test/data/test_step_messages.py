@@ -14,7 +14,7 @@ import vision_doubles
 from rlif_learner.data.step_messages import image_array, record_from_message
 from rlif_learner.data.steps import StepRecord
 
-FACTS = {field.name for field in dataclasses.fields(StepRecord)} - {"images", "cameras"}
+FACTS = {field.name for field in dataclasses.fields(StepRecord)} - {"images", "cameras", "robot"}
 
 
 def image(pixels, name="", **changes):
@@ -45,7 +45,8 @@ def message(step, cameras=(), old=False):
 def test_record_holds_every_fact_of_the_message(cameras, old):
     for step in vision_doubles.noise_episode(3, 4, ((4, 5, 3), (2, 2, 3)), evaluation=True):
         step = dataclasses.replace(step, stamp=1_764_000_000_000_000_001)
-        record = record_from_message(message(step, cameras, old))
+        record = record_from_message(message(step, cameras, old), "arm_1")
+        assert record.robot == "arm_1"
         for name in FACTS:
             np.testing.assert_array_equal(getattr(record, name), getattr(step, name), name)
         for found, sent in zip(record.images, step.images, strict=True):
