@@ -454,8 +454,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (GraphError, LaunchFileError) as error:
         print(f"rlif demo: {error}", file=sys.stderr)
         return 2
-    if problem := detector_problem(arguments):
-        print(f"rlif demo: {problem}", file=sys.stderr)
+    if refused := detector_problem(arguments):
+        print(f"rlif demo: {refused}", file=sys.stderr)
         return 2
     progress = Progress(f"RLIF demo, seed {arguments.seed}")
     demo = Demo(arguments, directory, progress)
