@@ -336,7 +336,7 @@ def judge(
     for episode in episodes:
         own = np.flatnonzero(data.episode == episode)
         end = first_run(above[own], ticks)
-        ended_falsely += end is not None and labels[own[end]] == 0
+        ended_falsely += int(end is not None and labels[own[end]] == 0)
     known = np.flatnonzero(positive | negative)
     error = np.abs(confidences - (labels == 1))
     worst = known[np.argsort(-error[known], kind="stable")]

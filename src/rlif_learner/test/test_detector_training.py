@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -154,6 +157,7 @@ def test_judge_counts_observations_and_episodes_that_would_have_ended_falsely() 
     found = judge(data, np.ones(8, bool), confidences, 0.5, ticks=2)
     assert (found.precision, found.recall) == (0.25, 1.0)
     assert found.false_successes == 1, "b; a ends at its success"
+    assert json.dumps(asdict(found)), "a report can hold it"
     assert found.hours == pytest.approx(8 / 10 / 3600)
     assert found.false_per_hour == pytest.approx(4500)
     assert set(found.worst[:2]) == {5, 6}
