@@ -4,48 +4,73 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from rlif_node.states import Phase
 
 from rlif_bags.reading.files import BagError, bag_name
 from rlif_bags.reading.open import open_bag
-from rlif_bags.reading.step_reader import StepReader, episodes_of
+from rlif_bags.reading.step_reader import StepReader, episodes_of, step_connections
 from rlif_learner.data.steps import StepRecord
 from rlif_policy.detector import ObservationLayout
+from rlif_policy.success import SOURCE
 
 DISAGREEMENT_TYPE = "rlif_msgs/msg/SuccessDisagreement"
-Episodes = list[tuple[str, list[StepRecord]]]
+EPISODE_TYPE = "rlif_msgs/msg/Episode"
 
 
-def read_episodes(
-    bags: Sequence[Path], topic: str, notes: list[str]
-) -> tuple[Episodes, dict[int, bool]]:
-    """Name and Steps of each episode; by its index, whether the operator called it a success where the
-    detector did not agree."""
-    episodes: Episodes = []
-    corrections: dict[int, bool] = {}
+@dataclass
+class Episodes:
+    """Name and Steps of each episode; by its index, what the bag's other topics say of it.
+
+    corrections: whether the operator called it a success, where the detector did not agree
+    detected: those that a detector ended
+    """
+
+    named: list[tuple[str, list[StepRecord]]] = field(default_factory=list)
+    corrections: dict[int, bool] = field(default_factory=dict)
+    detected: set[int] = field(default_factory=set)
+
+
+def read_episodes(bags: Sequence[Path], topic: str, notes: list[str]) -> Episodes:
+    """All of the bags. BagError where there is none."""
+    episodes = Episodes()
     for bag in bags:
         reader = StepReader(bag, topic)
-        said = read_disagreements(bag)
+        said, ended = read_judgements(bag, topic)
         for steps in episodes_of(reader):
-            number = steps[0].episode_id
+            number, index = steps[0].episode_id, len(episodes.named)
             if number in said:
-                corrections[len(episodes)] = said[number]
-            episodes.append((f"{bag_name(bag)}, episode {number}", steps))
+                episodes.corrections[index] = said[number]
+            if number in ended:
+                episodes.detected.add(index)
+            episodes.named.append((f"{bag_name(bag)}, episode {number}", steps))
         notes += reader.notes
-    if not episodes:
+    if not episodes.named:
         raise BagError(f"{', '.join(map(str, bags))}: found no episode")
-    return episodes, corrections
+    return episodes
 
 
-def read_disagreements(bag: Path) -> dict[int, bool]:
-    """Whether the operator called an episode a success, by its id, where the detector did not agree."""
+def read_judgements(bag: Path, topic: str) -> tuple[dict[int, bool], set[int]]:
+    """By the id of an episode whether the operator called it a success, where the detector did not agree;
+    and ids of those that the detector ended. topic: of the Steps, in whose namespace these are."""
+    said: dict[int, bool] = {}
+    ended: set[int] = set()
     with open_bag(bag) as opened:
-        found = [c for c in opened.connections if c.msgtype == DISAGREEMENT_TYPE]
+        namespace = step_connections(opened, topic)[0].topic.rpartition("/")[0]
+        found = [
+            c for c in opened.connections
+            if c.msgtype in (DISAGREEMENT_TYPE, EPISODE_TYPE)
+            and c.topic.rpartition("/")[0] == namespace
+        ]  # fmt: skip
         opened.require_types(found)
-        return {
-            message.episode_id: bool(message.operator_success)
-            for _, _, message in (opened.decoded(found, lambda *_: None) if found else ())
-        }
+        for connection, _, message in opened.decoded(found, lambda *_: None) if found else ():
+            if connection.msgtype == DISAGREEMENT_TYPE:
+                said[message.episode_id] = bool(message.operator_success)
+            elif message.phase == Phase.ENDED and message.reason == SOURCE:
+                ended.add(message.id)
+    return said, ended
 
 
 def layout_of(

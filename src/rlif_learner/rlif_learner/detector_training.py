@@ -5,7 +5,7 @@ threshold, and how good it is on episodes that it was not trained on."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class DetectorTraining:
     """
 
     before: int = 0
-    margin: int = 0
+    margin: int = 5
     held_out: float = 0.3
     updates: int = 800
     batch_size: int = 64
@@ -90,8 +90,8 @@ def label_episode(
     """
     labels = np.zeros(len(steps), np.int8)
     if success is None:
-        success = steps[-1].is_last and steps[-1].outcome == Outcome.SUCCESS
-    if success:
+        success = steps[-1].outcome == Outcome.SUCCESS
+    if success and steps[-1].is_last:  # else the observation that shows it is not there
         labels[max(0, len(steps) - 1 - before - margin) :] = LEFT_OUT
         labels[max(0, len(steps) - 1 - before) :] = 1
     return labels
@@ -102,10 +102,12 @@ def gather(
     layout: ObservationLayout,
     config: DetectorTraining,
     corrections: Mapping[int, bool] | None = None,
+    detected: Collection[int] = (),
 ) -> Observations:
     """Names and Steps of episodes as observations; those of evaluation and discarded ones are left out.
 
     corrections: the operator's judgement of an episode, by its index
+    detected: indices of those that a detector ended: sooner than a person who presses `before` later
     """
     corrections = corrections or {}
     states: list[np.ndarray] = []
@@ -126,7 +128,8 @@ def gather(
             states.append(state)
             images.append(chosen)
             names.append(f"{name}, step {step.step_index}")
-        labels.append(label_episode(steps, config.before, config.margin, corrections.get(index)))
+        before = min(config.before, config.ticks - 1) if index in detected else config.before
+        labels.append(label_episode(steps, before, config.margin, corrections.get(index)))
         owners += [index] * len(steps)
         corrected = config.from_disagreements and index in corrections
         weights += [DISAGREEMENT_WEIGHT if corrected else 1.0] * len(steps)

@@ -257,4 +257,6 @@ def load_detector(directory: Path, encoder_weights: str = "torchvision") -> Dete
         raise DetectorError(f"{path}: {', '.join(wrong)}: missing, unknown, not finite or of "
                             "another shape: train it again")  # fmt: skip
     detector.load_state_dict(tensors, strict=False)
+    if detector.encoder is not None:  # which knows then that it has a trunk
+        detector.encoder.load_exported(tensors, "encoder.")
     return detector.eval()

@@ -39,7 +39,9 @@ class SuccessWatch:
         if phase is Phase.RUNNING:
             self._start, self._stamp, self._confidence = stamp, 0, 0.0
             self._count, self._fired, self._judged = 0, False, False
-        self._episode, self._phase = number, phase
+        if phase in (Phase.RUNNING, Phase.ENDED):  # else it is the number of the next one
+            self._episode = number
+        self._phase = phase
         if phase is not Phase.ENDED or not self._stamp:
             return None
         if outcome is Outcome.SUCCESS and not self._fired:
@@ -52,6 +54,10 @@ class SuccessWatch:
         """The failure button: after an episode that the detector ended, it was no success."""
         ended = self._phase is not Phase.RUNNING
         return self._disagree(True) if ended and self._fired else None
+
+    def interrupt(self) -> None:
+        """An observation that could not be judged: what follows is not in a row with what was before."""
+        self._count = 0
 
     def _disagree(self, detector: bool) -> Disagreement | None:
         if self._judged:

@@ -46,9 +46,8 @@ from rlif_msgs.msg import (
     SuccessDisagreement,
     TaskSuccess,
 )
-from rlif_policy.detector import FILE, Detector, DetectorError, load_detector
+from rlif_policy.detector import FILE, Detector, load_detector
 from rlif_policy.images import image_names
-from rlif_policy.inference import StateError
 from rlif_policy.policy_node import pixels
 from rlif_policy.success import SOURCE, Disagreement, SuccessWatch
 
@@ -128,7 +127,8 @@ class SuccessDetectorNode(Node):
             state = np.frombuffer(message.state, dtype=np.float32)
             images = [pixels(image) for image in message.images]
             confidence = self._detector.confidence(state, image_names(message), images)
-        except (DetectorError, StateError) as problem:
+        except ValueError as problem:
+            self._watch.interrupt()
             self._log(str(problem))
             return
         self._problem = ""

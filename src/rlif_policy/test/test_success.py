@@ -69,3 +69,19 @@ def test_watch_failure_button_after_its_own_success_is_one_disagreement() -> Non
     watch.episode(4, Phase.RUNNING, 20, Outcome.RUNNING)
     watch.episode(4, Phase.ENDED, 30, Outcome.TRUNCATED)
     assert watch.failure_pressed() is None
+
+
+def test_watch_failure_button_after_the_next_episode_is_ready_means_the_one_before() -> None:
+    watch = running(ticks=1, number=3)
+    watch.observe(11, 0.9, 0.5, False)
+    watch.episode(3, Phase.ENDED, 11, Outcome.SUCCESS)
+    watch.episode(4, Phase.READY, 12, Outcome.RUNNING)
+    found = watch.failure_pressed()
+    assert found is not None and found.episode_id == 3
+
+
+def test_watch_an_observation_that_was_not_judged_breaks_the_row() -> None:
+    watch = running(ticks=2)
+    assert not watch.observe(11, 0.9, 0.5, False)
+    watch.interrupt()
+    assert [watch.observe(s, 0.9, 0.5, False) for s in (13, 14)] == [False, True]

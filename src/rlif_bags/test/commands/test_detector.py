@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from step_bags import PERIOD, Cli, make_step, write_bag
 
-from rlif_bags.detector import DISAGREEMENT_TYPE, read_disagreements
+from rlif_bags.detector import DISAGREEMENT_TYPE, read_judgements
 from rlif_bags.step_writer import step_bytes, step_typestore
 from rlif_intervention.bag_writer import BagConfig, BagWriter, Topic, qos_profile
 from rlif_intervention.message_definitions import definition, type_hash
@@ -123,7 +123,7 @@ def with_disagreements(path: Path, steps: list[StepRecord], said: dict[int, bool
 def test_train_takes_the_operators_word_against_the_outcome(tmp_path: Path, cli: Cli) -> None:
     steps = [replace(s, cameras=("wrist",)) for s in episodes(10, 6)]
     bag = with_disagreements(tmp_path / "bag", steps, {1: False, 2: False, 3: False})
-    assert read_disagreements(bag) == {1: False, 2: False, 3: False}
+    assert read_judgements(bag, "")[0] == {1: False, 2: False, 3: False}
     options = ("-o", tmp_path / "out", "--from-disagreements")
     printed = cli.fails("detector", "train", bag, *options)
     assert "found 7 episodes that ended in success" in printed, "three of ten were none"
