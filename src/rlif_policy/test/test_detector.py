@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trunks import random_file, random_trunk
 
 from rlif_policy.detector import (
     FILE,
@@ -43,6 +44,15 @@ def test_detector_read_from_its_file_gives_the_same_confidence(tmp_path: Path) -
     expected = detector.confidence(STATE, LAYOUT.cameras, pictures())
     assert read.confidence(STATE, LAYOUT.cameras, pictures()) == pytest.approx(expected)
     assert 0.0 < expected < 1.0
+
+
+def test_detector_with_a_pretrained_encoder_that_was_trained_on_is_read(tmp_path: Path) -> None:
+    layout = ObservationLayout(images=((64, 64, 3),), cameras=("wrist",))
+    encoder, trunk = random_trunk(str(random_file(tmp_path)), features=4)
+    save_detector(Detector(DetectorSpec(layout, encoder), trunk=trunk), tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    confidence = load_detector(tmp_path).confidence(STATE[:0], ("wrist",), [image])
+    assert 0.0 < confidence < 1.0
 
 
 def test_detector_takes_its_cameras_by_name_in_any_order() -> None:
