@@ -4,7 +4,7 @@
 make bench-tests      writes benchmarks/results/tests.json
 
 ARGS="--levels avx2" runs all tests once more with the instructions of the processor lowered to that
-level (RLIF_CPU_LEVEL), and writes these figures under its name.
+level (RLIF_CPU_LEVEL), and writes these figures under its name; with --only-levels nothing else is run.
 """
 
 from __future__ import annotations
@@ -62,10 +62,22 @@ def processor() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--levels", nargs="*", default=[], help="values of RLIF_CPU_LEVEL")
+    parser.add_argument("--only-levels", action="store_true", help="the other figures stay")
     arguments = parser.parse_args()
+    found = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.exists() else {}
+    result = found if arguments.only_levels else measure()
+    levels = {level: run([], {"RLIF_CPU_LEVEL": level}) for level in arguments.levels}
+    result["levels"] = found.get("levels", {}) | levels
+    TARGET.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"wrote {TARGET.relative_to(ROOT)}")
+    return int(bool(result.get("failed")) or any(level["failed"] for level in levels.values()))
+
+
+def measure() -> dict[str, Any]:
+    """All tests, and the fast ones, with the instructions that the processor has."""
     fast = run(["-m", "not ros and not slow"], {})
     whole = run([], {})
-    result = {
+    return {
         "seconds_all": whole["seconds"],
         "seconds_fast": fast["seconds"],
         "tests": whole["tests"],
@@ -74,11 +86,7 @@ def main() -> int:
         "skipped": whole["skipped"],
         "reruns": whole["reruns"] + fast["reruns"],
         "cpu": processor(),
-        "levels": {level: run([], {"RLIF_CPU_LEVEL": level}) for level in arguments.levels},
     }
-    TARGET.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"wrote {TARGET.relative_to(ROOT)}")
-    return int(bool(result["failed"]))
 
 
 if __name__ == "__main__":
