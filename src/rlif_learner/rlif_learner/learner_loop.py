@@ -420,9 +420,13 @@ class LearnerLoop:
     def _robot_status(self, robot: str) -> RobotStatus:
         counts = self._counts.of(robot)
         arrived, late = self._arrivals.get(robot, (math.nan, math.nan))
+        # What others have sent since takes back nothing: its next episode need not wait for that.
+        caught_up = self._trainer is None or self._trainer.caught_up
+        announced = counts.at_episode_end and robot not in self._waiting
         return RobotStatus(
             robot, counts.steps, counts.lost, counts.episodes, counts.intervention_rate,
             counts.success_rate, time.monotonic() - arrived, late, self._versions[robot],
+            caught_up or announced,
         )  # fmt: skip
 
     # ---- checkpoints

@@ -522,7 +522,9 @@ class LearnerNode(Node):
             self.get_logger().fatal(reason)
             status, version = getattr(self, "_last_status", (None, 0))
             if status is not None:
-                self._publish_status(replace(status, caught_up=False), version, reason)
+                rows = tuple(replace(row, caught_up=False) for row in status.robots)
+                status = replace(status, caught_up=False, robots=rows)
+                self._publish_status(status, version, reason)
         return True
 
     def close(self) -> None:
@@ -577,6 +579,7 @@ def status_of(row: RobotStatus, sums: LearnerStatus) -> LearnerStatus:
     message = copy.copy(sums)
     message.steps, message.lost_steps = row.steps, row.lost_steps
     message.intervention_rate, message.policy_version = row.intervention_rate, row.policy_version
+    message.caught_up = row.caught_up
     message.robots = [row]
     return message
 

@@ -91,6 +91,7 @@ class RobotStatus:
     age: float
     latency: float
     policy_version: int
+    caught_up: bool
 
 
 @dataclass(frozen=True)

@@ -660,3 +660,27 @@ def test_training_of_several_robots_goes_on_from_a_checkpoint(make_rig, tmp_path
         MismatchError, match=r"online buffer.robots is \['arm_1', 'arm_2'\], expected"
     ):
         store.load(path, doubles.CountingAlgorithm(), alone)
+
+
+def test_a_robot_stays_caught_up_whatever_others_send(make_rig):
+    """Regression: a pacing robot waited for the updates of everybody."""
+    rig = make_rig(robots=TWO)
+    rig.send(of("arm_1", episode(1, 4, 0)))
+    rig.caught_up_with(5)
+    rig.wait(lambda: newest(rig, "status").robots[0].caught_up, "the end of its episode")
+    gate = threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    *running, end = of("arm_2", episode(1, 200, 0))
+    rig.send(running)
+
+    def behind():
+        gate.release()
+        newer = newest(rig, "status")
+        return newer if newer.steps > 5 and not newer.caught_up else None
+
+    status = wait_until(behind, "a status of a learner that is behind")
+    assert [row.caught_up for row in status.robots] == [True, False]
+    gate.release(300)
+    rig.loop.receive(end)
+    rig.caught_up_with(206)
+    rig.wait(lambda: newest(rig, "status").robots[1].caught_up, "the end of its episode")
