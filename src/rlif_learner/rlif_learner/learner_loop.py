@@ -63,7 +63,8 @@ class LoopConfig:
 
     Attributes:
         publish_every: updates between two sets of weights; 0: at the end of episodes only, each robot
-            at the end of its own. Where the learner is behind at an episode's end, and with any
+            at the end of its own, as far as its Steps tell: before the first Step of an episode that
+            has begun it may get some too. Where the learner is behind at an episode's end, and with any
             other number than 0, there are new ones at least every PUBLISH_PERIOD too.
         checkpoint_every: updates between two checkpoints; 0: none by updates.
         checkpoint_period: s between two checkpoints; 0: none by time.
@@ -149,6 +150,7 @@ class LearnerLoop:
         # Robots whose episode has ended: the next one may wait for the updates due.
         self._waiting = {name for name in names if self._counts.of(name).at_episode_end}
         self._overdue: set[str] = set()  # those whose next one may have begun without them
+        self._running: set[str] = set()  # of several: those whose episode runs, evaluation too
         self._arrivals: dict[str, tuple[float, float]] = {}  # wall time and latency of newest Steps
         step_rate = config.step_rate * len(names)
         self._behind = Behind(step_rate if config.longest_backlog else 0.0)
@@ -250,7 +252,7 @@ class LearnerLoop:
         if trainer is not None and trainer.due:
             self._update(trainer)
         if trainer is not None:
-            if trainer.caught_up and self._waiting:
+            if trainer.caught_up and self._waiting - self._running:
                 self._announce(trainer)
             self._publish_overdue(trainer)
             self._save_overdue(trainer)
@@ -274,9 +276,17 @@ class LearnerLoop:
         if isinstance(item, _Save):
             self._answer(item)
         elif isinstance(item, _Dropped):
+            self._note_running(item.step, item.robot)
             self._drop(item.step, item.reason, item.robot)
         else:
+            self._note_running(item, item.robot)
             self._take_in_step(item)
+
+    def _note_running(self, step: StepFacts, robot: str) -> None:
+        if step.is_last:
+            self._running.discard(robot)
+        elif self._config.robots:
+            self._running.add(robot)
 
     def _take_in_step(self, step: StepRecord) -> None:
         trainer = self._trainer or self._first_trainer(step)
@@ -371,10 +381,12 @@ class LearnerLoop:
     def _announce(self, trainer: Trainer) -> None:
         """At the end of an episode the next one may wait for this: weights first, then status.
 
-        They also go to robots that have waited for longer: no episode of theirs runs.
+        They also go to robots that have waited for longer, and not to those that are evaluated
+        meanwhile: they wait until that episode has ended.
         """
-        idle = [name for name in self._sent if trainer.counts.of(name).at_episode_end]
-        self._waiting.clear()
+        at_end = {name for name in self._sent if trainer.counts.of(name).at_episode_end}
+        idle = at_end - self._running
+        self._waiting.difference_update(idle)
         self._overdue.difference_update(idle)
         self._behind.clear(trainer)
         self._publish_weights(trainer, idle)
@@ -383,7 +395,9 @@ class LearnerLoop:
     def _publish_overdue(self, trainer: Trainer) -> None:
         """However far the learner is behind, the policy gets what it has learned so far."""
         if time.monotonic() >= self._publish_by:
-            self._publish_weights(trainer, None if self._config.publish_every else self._overdue)
+            evaluated = self._waiting & self._running
+            overdue = None if self._config.publish_every else self._overdue - evaluated
+            self._publish_weights(trainer, overdue)
 
     def _publish_weights(self, trainer: Trainer, robots: Collection[str] | None = None) -> None:
         """The newest ones to those of `robots`, None: all of them, that have older ones."""

@@ -684,3 +684,34 @@ def test_a_robot_stays_caught_up_whatever_others_send(make_rig):
     rig.loop.receive(end)
     rig.caught_up_with(206)
     rig.wait(lambda: newest(rig, "status").robots[1].caught_up, "the end of its episode")
+
+
+def test_a_robot_in_an_evaluation_episode_gets_its_weights_after_it(make_rig, monkeypatch):
+    monkeypatch.setattr(learner_loop, "PUBLISH_PERIOD", 0.0)
+    rig = make_rig(publish_every=0, robots=TWO)
+    rig.send(of("arm_1", episode(1, 4, 0)))
+    rig.caught_up_with(5)
+    rig.wait(lambda: newest(rig, "weights").robots == TWO, "weights for both")
+    before = rig.versions()[-1]
+    evaluation = of("arm_1", episode(2, 4, 5, evaluation=True))
+    rig.send(evaluation[:3])
+    rig.send(of("arm_2", episode(1, 4, 0)))
+    rig.caught_up_with(10)
+    rig.wait(lambda: newest(rig, "status").robots[1].policy_version > before, "weights of arm_2")
+    assert newest(rig, "status").robots[0].policy_version == before
+    rig.send(evaluation[3:])
+    rig.send(of("arm_2", episode(2, 4, 5)))
+    rig.caught_up_with(15)
+    rig.wait(lambda: newest(rig, "weights").robots == TWO, "weights for both")
+
+
+def test_an_evaluation_that_began_before_the_announcement_holds_back_only_its_weights(make_rig):
+    rig, gate = make_rig(publish_every=0, robots=TWO), threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    evaluation = of("arm_1", episode(2, 4, 5, evaluation=True))
+    rig.send([*of("arm_1", episode(1, 4, 0)), *evaluation[:3]])
+    gate.release(100)
+    rig.caught_up_with(5)
+    assert rig.versions() == [1]
+    rig.send(evaluation[3:])
+    rig.wait(lambda: newest(rig, "status").robots[0].policy_version == 2, "weights")
