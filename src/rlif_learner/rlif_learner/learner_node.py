@@ -416,6 +416,9 @@ class LearnerNode(Node):
         if named != "none":
             for robot in self._names:
                 self._read_on(trainer, Path(named or run) / robot.strip("/") / "bag", robot)
+            # A run of one robot until now. Without Steps of that, the bag is of somebody else.
+            if self._names and trainer.counts.of().steps:
+                self._read_on(trainer, run / "bag")
             if not self._names:
                 self._read_on(trainer, Path(named) if named else run / "bag", needed=bool(named))
         if own is None:  # another recorder counts from anew, and repeats nothing
