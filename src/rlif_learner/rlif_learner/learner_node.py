@@ -47,6 +47,7 @@ from rlif_node.running import run
 from rlif_node.stamps import to_msg
 from std_srvs.srv import Trigger
 
+from rlif_learner.counts import StepCounts
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.data.labels import SCHEMES
@@ -201,7 +202,7 @@ PARAMETERS = (
     Param("seed", 0, "seed of networks, batches and noise", 0, 2**31 - 1),
 )
 # The recorder keeps what it sent before this node was discovered. A resumed learner without the bag of
-# its run cannot tell what of that it has had.
+# its run cannot tell what of that it has had, except of a robot that is new to it.
 REPLAY_RESUMED = QoSProfile(depth=1000)
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
 
@@ -259,9 +260,11 @@ class LearnerNode(Node):
             self._store, trainer, version, self._publish_value,
         )  # fmt: skip
         self.create_service(Trigger, "save_checkpoint", self._on_save)
+        added = self._added(trainer)
         self._loop.start()
         for name, topics in self._robots.items():
-            replay = REPLAY_RESUMED if value["resume"] and name not in self._received else REPLAY
+            told = name in self._received or name in added  # apart from what it has had
+            replay = REPLAY_RESUMED if value["resume"] and not told else REPLAY
             receive = functools.partial(self._on_step, name)
             self.create_subscription(Step, topics.name("replay"), receive, replay)
 
@@ -447,6 +450,12 @@ class LearnerNode(Node):
                 raise ValueError(
                     f"resume_bag: {bag}: {problem}; resume_bag:=none goes on without it"
                 ) from problem
+
+    def _added(self, trainer: Trainer | None) -> set[str]:
+        """Robots of which the checkpoint has nothing: all that their recorders repeat is new."""
+        if trainer is None:
+            return set()
+        return {name for name in self._names if trainer.counts.of(name) == StepCounts()}
 
     # ---- in
 
