@@ -346,6 +346,7 @@ class LearnerLoop:
     def _drop(self, step: StepFacts, reason: str, robot: str) -> None:
         """It is lost, and what it would have joined stays apart: its sequence is a gap."""
         self._counts.of(robot).drop(step)
+        self._arrivals[robot] = time.monotonic(), math.nan  # it has come, and not to the buffer
         if not step.evaluation:
             self._expect_announcement(robot)
         self._dropped.add(f"{robot}: {reason}" if robot else reason)

@@ -619,6 +619,7 @@ def test_steps_of_another_size_are_refused_by_the_name_of_the_robot(make_rig):
     rig.caught_up_with(5)
     rows = {row.robot: row for row in newest(rig, "status").robots}
     assert (rows["arm_1"].lost_steps, rows["arm_2"].lost_steps) == (0, 5)
+    assert 0.0 <= rows["arm_2"].age < DEADLINE, "its Steps do come"
 
 
 def test_a_robot_that_restarts_or_leaves_does_not_hold_up_the_others(make_rig):
