@@ -142,9 +142,10 @@ class LearnerLoop:
         self._inbox: queue.SimpleQueue[StepRecord | _Dropped | _Save | _Stop] = queue.SimpleQueue()
         self._version = version  # of the weights published last
         self._packed: Weights | None = None  # those
-        self._publish_by = 0.0  # wall time of the next publication that does not wait for anything
         self._early = RobotCounts(config.robots)  # before the size of the state is known
         names = self._early.names
+        # Wall time of the next publication to each that does not wait for anything.
+        self._publish_by = dict.fromkeys(names, 0.0)
         self._sent = dict.fromkeys(names, -1)  # updates in the weights that each robot has
         self._versions = dict.fromkeys(names, 0)  # of these weights
         # Robots whose episode has ended: the next one may wait for the updates due.
@@ -395,10 +396,12 @@ class LearnerLoop:
 
     def _publish_overdue(self, trainer: Trainer) -> None:
         """However far the learner is behind, the policy gets what it has learned so far."""
-        if time.monotonic() >= self._publish_by:
-            evaluated = self._waiting & self._running
-            overdue = None if self._config.publish_every else self._overdue - evaluated
-            self._publish_weights(trainer, overdue)
+        robots = set(self._sent)
+        if not self._config.publish_every:
+            robots = self._overdue - (self._waiting & self._running)  # and not those evaluated
+        now = time.monotonic()
+        if any(now >= self._publish_by[robot] for robot in robots):
+            self._publish_weights(trainer, robots)
 
     def _publish_weights(self, trainer: Trainer, robots: Collection[str] | None = None) -> None:
         """The newest ones to those of `robots`, None: all of them, that have older ones."""
@@ -410,7 +413,7 @@ class LearnerLoop:
         ]
         if not targets:
             return
-        self._publish_by = time.monotonic() + PUBLISH_PERIOD
+        self._publish_by.update(dict.fromkeys(targets, time.monotonic() + PUBLISH_PERIOD))
         if self._packed is None or max(self._sent.values()) < algorithm.updates:
             data, sha256 = pack_weights(algorithm.actor, algorithm.spec)
             self._version += 1

@@ -716,3 +716,21 @@ def test_an_evaluation_that_began_before_the_announcement_holds_back_only_its_we
     assert newest(rig, "status").robots[0].policy_version == 1
     rig.send(evaluation[3:])
     rig.wait(lambda: newest(rig, "status").robots[0].policy_version == 2, "weights")
+
+
+def test_weights_that_went_to_one_robot_do_not_put_off_those_of_another(monkeypatch):
+    """Regression: robots that ended an episode every few seconds kept the others' from going out."""
+    monkeypatch.setattr(learner_loop, "PUBLISH_PERIOD", 3600.0)
+    published = []
+    buffers = Buffers(ReplayBuffer(10, 4, 2, interleaved=True))
+    trainer = Trainer(doubles.CountingAlgorithm(), buffers, TrainingConfig(robots=TWO))
+    loop = LearnerLoop(
+        lambda _: trainer, lambda weights: published.append(weights.robots), lambda *_: None,
+        LoopConfig(robots=TWO), trainer=trainer,
+    )  # fmt: skip
+    trainer.algorithm.update(buffers)
+    loop._publish_weights(trainer, ["arm_1"])
+    for _ in range(2):
+        trainer.algorithm.update(buffers)
+        loop._publish_overdue(trainer)
+    assert published == [("arm_1",), TWO], "both, and then none before the period is over"
