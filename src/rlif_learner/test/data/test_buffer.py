@@ -533,10 +533,6 @@ def test_what_one_robot_has_recorded_goes_on_with_several():
     assert set(stored_transitions(one)) <= set(stored_transitions(several))
 
 
-class Saver:
-    """Who saves."""
-
-
 def test_a_row_whose_next_step_came_after_a_save_is_saved_again():
     """Regression: with no label for it, a resumed learner joined it to another robot's row."""
     buffer, again = (ReplayBuffer(50, 2, 1, interleaved=True) for _ in range(2))
@@ -544,13 +540,13 @@ def test_a_row_whose_next_step_came_after_a_save_is_saved_again():
         [replace(step, robot=name) for step in make_episode(letters)]
         for name, letters in (("arm_1", "PNNPP"), ("arm_2", "PPPPP"))
     )
-    parts = []
+    parts, saver = [], Saver()
     for steps in ([one[0], *two[:3]], [one[1]]):  # a HOLD: what it labels is not known yet
         for step in steps:
             buffer.add_step(step)
-        changed = buffer.changed_steps(Saver)
+        changed = buffer.changed_steps(saver)
         parts.append((changed, buffer.read_rows(changed)))
-        buffer.mark_saved(Saver, buffer.total)
+        buffer.mark_saved(saver, buffer.total)
     again.restore(json.loads(json.dumps(buffer.state())), parts)
     for step in (*one[2:], *two[3:]):
         buffer.add_step(step)
