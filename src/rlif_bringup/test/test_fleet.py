@@ -67,7 +67,7 @@ def test_a_record_that_comes_after_a_later_one_of_another_robot_is_reported_itse
     """Regression: the later one was reported twice."""
     reported: list[EpisodeRecord] = []
     robots = fleet.Fleet(
-        {}, arguments_of("--robots", "2"), Path(), Progress(), demo.phases_of, reported.append
+        {}, arguments_of("--robots", "2"), Path(), Progress(""), demo.phases_of, reported.append
     )
     robots._on_record("arm_1", record("training", 3, 0, True))
     robots._on_record("arm_2", record("training", 2, 0, True))
