@@ -90,3 +90,28 @@ def test_learner_of_several_robots_that_was_killed_takes_each_recorded_step_once
         graph.remove(learner)
     finally:
         graph.close()
+
+
+@pytest.mark.ros
+def test_a_run_of_one_robot_goes_on_with_two_from_its_bag_and_what_their_recorders_repeat(tmp_path):
+    steps = [replace(s, stamp=s.sequence * PERIOD) for s in make_episodes(episodes=3, length=5)]
+    run, graph = {"run_directory": str(tmp_path)}, LearnerGraph()
+    try:
+        learner = graph.start_learner(**run)
+        graph.send(steps[:8])
+        graph.wait_for(8)
+        graph.remove(learner)
+    finally:
+        graph.close()
+    write_unfinished_bag(tmp_path / "bag", steps[:12])
+    robots = ("arm_1", "arm_2")
+    graph = LearnerGraph(robots)
+    try:
+        graph.send(replace(step, robot="arm_1") for step in steps[:6])
+        graph.start_learner(**run, robots=list(robots), resume=str(tmp_path))
+        graph.send(replace(step, robot="arm_2") for step in steps[:6])
+        status = graph.wait_for(12 + 6 + 6)
+        assert (status.lost_steps, status.transitions) == (0, 10 + 5 + 5)
+        assert [row.steps for row in status.robots] == [6, 6]
+    finally:
+        graph.close()

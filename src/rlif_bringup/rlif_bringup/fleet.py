@@ -204,7 +204,9 @@ class Fleet:
     def _on_record(self, name: str, record: EpisodeRecord) -> None:
         with self._lock:
             self._records.setdefault(name, []).append(record)
-            self._finished(merge(self._records)[-1])
+            # Not always the last one: another robot's may have ended later and come first.
+            merged = reversed(merge(self._records))
+            self._finished(next(r for r in merged if (r.robot, r.id) == (name, record.id)))
 
     def _add_cpu_seconds(self, graph: GraphClient) -> None:
         with self._lock:

@@ -119,12 +119,14 @@ def _robots(s: Seen) -> list[tuple[str, str]]:
 
 
 def _robot(row: Any) -> str:
-    if math.isnan(row.age):
+    silent = math.isnan(row.age)  # since the learner was started, maybe from a checkpoint
+    if silent and not row.steps and not row.lost_steps:
         return "no Step yet"
     success = "–" if math.isnan(row.success_rate) else f"{row.success_rate:.0%}"
     late = "" if math.isnan(row.latency) else f" after {1e3 * row.latency:.0f} ms"
+    last = "none since the learner started" if silent else f"the last {row.age:.1f} s ago{late}"
     return (
-        f"{row.steps:,} steps, {row.lost_steps} lost, the last {row.age:.1f} s ago{late}; {row.episodes} episodes, "
+        f"{row.steps:,} steps, {row.lost_steps} lost, {last}; {row.episodes} episodes, "
         f"{success} successful, {row.intervention_rate:.3f} interventions per step, weights {row.policy_version}"
     )
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_bringup import demo, fleet
-from rlif_bringup.progress import Snapshot
-from rlif_bringup.summary import trials
+from rlif_bringup.progress import Progress, Snapshot
+from rlif_bringup.summary import EpisodeRecord, trials
 
 
 def arguments_of(*options: str) -> argparse.Namespace:
@@ -61,6 +61,17 @@ def test_merged_records_count_the_steps_of_all_robots() -> None:
     merged = fleet.merge(records)
     assert [r.robot for r in merged] == ["arm_1", "arm_2", "arm_1", "arm_2", "arm_1"]
     assert [r.env_steps for r in merged] == [10, 30, 50, 70, 90]
+
+
+def test_a_record_that_comes_after_a_later_one_of_another_robot_is_reported_itself() -> None:
+    """Regression: the later one was reported twice."""
+    reported: list[EpisodeRecord] = []
+    robots = fleet.Fleet(
+        {}, arguments_of("--robots", "2"), Path(), Progress(""), demo.phases_of, reported.append
+    )
+    robots._on_record("arm_1", record("training", 3, 0, True))
+    robots._on_record("arm_2", record("training", 2, 0, True))
+    assert [(r.robot, r.id) for r in reported] == [("arm_1", 3), ("arm_2", 2)]
 
 
 def test_merged_trials_are_one_after_the_steps_of_all_robots() -> None:

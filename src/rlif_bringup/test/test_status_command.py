@@ -52,6 +52,8 @@ def test_rows_of_a_learner_of_several_robots_have_one_for_each() -> None:
             success_rate=0.75, age=0.1, latency=0.12, policy_version=7,
         ),
         RobotStatus(robot="arm_2", age=math.nan),
+        RobotStatus(robot="arm_3", steps=5, age=math.nan, success_rate=math.nan, latency=math.nan),
+        RobotStatus(robot="arm_4", lost_steps=3, age=0.2, success_rate=math.nan, latency=math.nan),
     ]  # fmt: skip
     found = dict(rows(replace(SEEN, learner=LearnerStatus(robots=robots))))
     assert found["arm_1"] == (
@@ -59,6 +61,8 @@ def test_rows_of_a_learner_of_several_robots_have_one_for_each() -> None:
         "0.020 interventions per step, weights 7"
     )
     assert found["arm_2"] == "no Step yet"
+    assert found["arm_3"].startswith("5 steps, 0 lost, none since the learner started; 0 episodes")
+    assert found["arm_4"].startswith("0 steps, 3 lost, the last 0.2 s ago; 0 episodes")
 
 
 def test_rows_of_a_graph_in_simulated_time_give_no_age() -> None:

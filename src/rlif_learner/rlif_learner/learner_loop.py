@@ -63,7 +63,8 @@ class LoopConfig:
 
     Attributes:
         publish_every: updates between two sets of weights; 0: at the end of episodes only, each robot
-            at the end of its own. Where the learner is behind at an episode's end, and with any
+            at the end of its own, as far as its Steps tell: before the first Step of an episode that
+            has begun it may get some too. Where the learner is behind at an episode's end, and with any
             other number than 0, there are new ones at least every PUBLISH_PERIOD too.
         checkpoint_every: updates between two checkpoints; 0: none by updates.
         checkpoint_period: s between two checkpoints; 0: none by time.
@@ -141,14 +142,16 @@ class LearnerLoop:
         self._inbox: queue.SimpleQueue[StepRecord | _Dropped | _Save | _Stop] = queue.SimpleQueue()
         self._version = version  # of the weights published last
         self._packed: Weights | None = None  # those
-        self._publish_by = 0.0  # wall time of the next publication that does not wait for anything
         self._early = RobotCounts(config.robots)  # before the size of the state is known
         names = self._early.names
+        # Wall time of the next publication to each that does not wait for anything.
+        self._publish_by = dict.fromkeys(names, 0.0)
         self._sent = dict.fromkeys(names, -1)  # updates in the weights that each robot has
         self._versions = dict.fromkeys(names, 0)  # of these weights
         # Robots whose episode has ended: the next one may wait for the updates due.
         self._waiting = {name for name in names if self._counts.of(name).at_episode_end}
         self._overdue: set[str] = set()  # those whose next one may have begun without them
+        self._running: set[str] = set()  # of several: those whose episode runs, evaluation too
         self._arrivals: dict[str, tuple[float, float]] = {}  # wall time and latency of newest Steps
         step_rate = config.step_rate * len(names)
         self._behind = Behind(step_rate if config.longest_backlog else 0.0)
@@ -250,7 +253,7 @@ class LearnerLoop:
         if trainer is not None and trainer.due:
             self._update(trainer)
         if trainer is not None:
-            if trainer.caught_up and self._waiting:
+            if trainer.caught_up and self._waiting - self._running:
                 self._announce(trainer)
             self._publish_overdue(trainer)
             self._save_overdue(trainer)
@@ -274,9 +277,17 @@ class LearnerLoop:
         if isinstance(item, _Save):
             self._answer(item)
         elif isinstance(item, _Dropped):
+            self._note_running(item.step, item.robot)
             self._drop(item.step, item.reason, item.robot)
         else:
+            self._note_running(item, item.robot)
             self._take_in_step(item)
+
+    def _note_running(self, step: StepFacts, robot: str) -> None:
+        if step.is_last:
+            self._running.discard(robot)
+        elif self._config.robots:
+            self._running.add(robot)
 
     def _take_in_step(self, step: StepRecord) -> None:
         trainer = self._trainer or self._first_trainer(step)
@@ -336,6 +347,7 @@ class LearnerLoop:
     def _drop(self, step: StepFacts, reason: str, robot: str) -> None:
         """It is lost, and what it would have joined stays apart: its sequence is a gap."""
         self._counts.of(robot).drop(step)
+        self._arrivals[robot] = time.monotonic(), math.nan  # it has come, and not to the buffer
         if not step.evaluation:
             self._expect_announcement(robot)
         self._dropped.add(f"{robot}: {reason}" if robot else reason)
@@ -371,10 +383,12 @@ class LearnerLoop:
     def _announce(self, trainer: Trainer) -> None:
         """At the end of an episode the next one may wait for this: weights first, then status.
 
-        They also go to robots that have waited for longer: no episode of theirs runs.
+        They also go to robots that have waited for longer, and not to those that are evaluated
+        meanwhile: they wait until that episode has ended.
         """
-        idle = [name for name in self._sent if trainer.counts.of(name).at_episode_end]
-        self._waiting.clear()
+        at_end = {name for name in self._sent if trainer.counts.of(name).at_episode_end}
+        idle = at_end - self._running
+        self._waiting.difference_update(idle)
         self._overdue.difference_update(idle)
         self._behind.clear(trainer)
         self._publish_weights(trainer, idle)
@@ -382,8 +396,12 @@ class LearnerLoop:
 
     def _publish_overdue(self, trainer: Trainer) -> None:
         """However far the learner is behind, the policy gets what it has learned so far."""
-        if time.monotonic() >= self._publish_by:
-            self._publish_weights(trainer, None if self._config.publish_every else self._overdue)
+        robots = set(self._sent)
+        if not self._config.publish_every:
+            robots = self._overdue - (self._waiting & self._running)  # and not those evaluated
+        now = time.monotonic()
+        if any(now >= self._publish_by[robot] for robot in robots):
+            self._publish_weights(trainer, robots)
 
     def _publish_weights(self, trainer: Trainer, robots: Collection[str] | None = None) -> None:
         """The newest ones to those of `robots`, None: all of them, that have older ones."""
@@ -395,7 +413,7 @@ class LearnerLoop:
         ]
         if not targets:
             return
-        self._publish_by = time.monotonic() + PUBLISH_PERIOD
+        self._publish_by.update(dict.fromkeys(targets, time.monotonic() + PUBLISH_PERIOD))
         if self._packed is None or max(self._sent.values()) < algorithm.updates:
             data, sha256 = pack_weights(algorithm.actor, algorithm.spec)
             self._version += 1
@@ -420,9 +438,13 @@ class LearnerLoop:
     def _robot_status(self, robot: str) -> RobotStatus:
         counts = self._counts.of(robot)
         arrived, late = self._arrivals.get(robot, (math.nan, math.nan))
+        # What others have sent since takes back nothing: its next episode need not wait for that.
+        caught_up = self._trainer is None or self._trainer.caught_up
+        announced = counts.at_episode_end and robot not in self._waiting
         return RobotStatus(
             robot, counts.steps, counts.lost, counts.episodes, counts.intervention_rate,
             counts.success_rate, time.monotonic() - arrived, late, self._versions[robot],
+            caught_up or announced,
         )  # fmt: skip
 
     # ---- checkpoints

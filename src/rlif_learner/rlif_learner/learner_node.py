@@ -47,6 +47,7 @@ from rlif_node.running import run
 from rlif_node.stamps import to_msg
 from std_srvs.srv import Trigger
 
+from rlif_learner.counts import StepCounts
 from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.data.labels import SCHEMES
@@ -201,7 +202,7 @@ PARAMETERS = (
     Param("seed", 0, "seed of networks, batches and noise", 0, 2**31 - 1),
 )
 # The recorder keeps what it sent before this node was discovered. A resumed learner without the bag of
-# its run cannot tell what of that it has had.
+# its run cannot tell what of that it has had, except of a robot that is new to it.
 REPLAY_RESUMED = QoSProfile(depth=1000)
 STOP_TIMEOUT = 25.0  # s; launch waits 30 s before it kills
 
@@ -259,9 +260,11 @@ class LearnerNode(Node):
             self._store, trainer, version, self._publish_value,
         )  # fmt: skip
         self.create_service(Trigger, "save_checkpoint", self._on_save)
+        added = self._added(trainer)
         self._loop.start()
         for name, topics in self._robots.items():
-            replay = REPLAY_RESUMED if value["resume"] and name not in self._received else REPLAY
+            told = name in self._received or name in added  # apart from what it has had
+            replay = REPLAY_RESUMED if value["resume"] and not told else REPLAY
             receive = functools.partial(self._on_step, name)
             self.create_subscription(Step, topics.name("replay"), receive, replay)
 
@@ -416,6 +419,9 @@ class LearnerNode(Node):
         if named != "none":
             for robot in self._names:
                 self._read_on(trainer, Path(named or run) / robot.strip("/") / "bag", robot)
+            # A run of one robot until now. Without Steps of that, the bag is of somebody else.
+            if self._names and trainer.counts.of().steps:
+                self._read_on(trainer, run / "bag")
             if not self._names:
                 self._read_on(trainer, Path(named) if named else run / "bag", needed=bool(named))
         if own is None:  # another recorder counts from anew, and repeats nothing
@@ -444,6 +450,12 @@ class LearnerNode(Node):
                 raise ValueError(
                     f"resume_bag: {bag}: {problem}; resume_bag:=none goes on without it"
                 ) from problem
+
+    def _added(self, trainer: Trainer | None) -> set[str]:
+        """Robots of which the checkpoint has nothing: all that their recorders repeat is new."""
+        if trainer is None:
+            return set()
+        return {name for name in self._names if trainer.counts.of(name) == StepCounts()}
 
     # ---- in
 
@@ -522,7 +534,9 @@ class LearnerNode(Node):
             self.get_logger().fatal(reason)
             status, version = getattr(self, "_last_status", (None, 0))
             if status is not None:
-                self._publish_status(replace(status, caught_up=False), version, reason)
+                rows = tuple(replace(row, caught_up=False) for row in status.robots)
+                status = replace(status, caught_up=False, robots=rows)
+                self._publish_status(status, version, reason)
         return True
 
     def close(self) -> None:
@@ -577,6 +591,7 @@ def status_of(row: RobotStatus, sums: LearnerStatus) -> LearnerStatus:
     message = copy.copy(sums)
     message.steps, message.lost_steps = row.steps, row.lost_steps
     message.intervention_rate, message.policy_version = row.intervention_rate, row.policy_version
+    message.caught_up = row.caught_up
     message.robots = [row]
     return message
 

@@ -91,6 +91,7 @@ class RobotStatus:
     age: float
     latency: float
     policy_version: int
+    caught_up: bool
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,11 @@ class Trainer:
 
     @property
     def _waits_for_demonstrations(self) -> bool:
-        """Whether the state's normaliser shall see more of them first."""
-        prior = self.config.prior_episodes * len(self.counts.names)
-        wanted = min(prior, NORMALISED_EPISODES)
-        return not (self._normalised or self.demonstrated) and self.counts.episodes < wanted
+        """Whether the state's normaliser shall see more of them first, of robots that have sent Steps."""
+        each, robots = self.config.prior_episodes, map(self.counts.of, self.counts.names)
+        shown = [min(counts.episodes, each) for counts in robots if counts.steps]
+        wanted = min(each * len(shown), NORMALISED_EPISODES)
+        return not (self._normalised or self.demonstrated) and sum(shown) < wanted
 
     def _normalise(self) -> None:
         """Fit the state's normaliser to the demonstrations, for good: the networks learn with it.

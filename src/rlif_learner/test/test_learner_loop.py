@@ -619,6 +619,7 @@ def test_steps_of_another_size_are_refused_by_the_name_of_the_robot(make_rig):
     rig.caught_up_with(5)
     rows = {row.robot: row for row in newest(rig, "status").robots}
     assert (rows["arm_1"].lost_steps, rows["arm_2"].lost_steps) == (0, 5)
+    assert 0.0 <= rows["arm_2"].age < DEADLINE, "its Steps do come"
 
 
 def test_a_robot_that_restarts_or_leaves_does_not_hold_up_the_others(make_rig):
@@ -660,3 +661,76 @@ def test_training_of_several_robots_goes_on_from_a_checkpoint(make_rig, tmp_path
         MismatchError, match=r"online buffer.robots is \['arm_1', 'arm_2'\], expected"
     ):
         store.load(path, doubles.CountingAlgorithm(), alone)
+
+
+def test_a_robot_stays_caught_up_whatever_others_send(make_rig):
+    """Regression: a pacing robot waited for the updates of everybody."""
+    rig = make_rig(robots=TWO)
+    rig.send(of("arm_1", episode(1, 4, 0)))
+    rig.caught_up_with(5)
+    rig.wait(lambda: newest(rig, "status").robots[0].caught_up, "the end of its episode")
+    gate = threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    *running, end = of("arm_2", episode(1, 200, 0))
+    rig.send(running)
+
+    def behind():
+        gate.release()
+        newer = newest(rig, "status")
+        return newer if newer.steps > 5 and not newer.caught_up else None
+
+    status = wait_until(behind, "a status of a learner that is behind")
+    assert [row.caught_up for row in status.robots] == [True, False]
+    gate.release(300)
+    rig.loop.receive(end)
+    rig.caught_up_with(206)
+    rig.wait(lambda: newest(rig, "status").robots[1].caught_up, "the end of its episode")
+
+
+def test_a_robot_in_an_evaluation_episode_gets_its_weights_after_it(make_rig, monkeypatch):
+    monkeypatch.setattr(learner_loop, "PUBLISH_PERIOD", 0.0)
+    rig = make_rig(publish_every=0, robots=TWO)
+    rig.send(of("arm_1", episode(1, 4, 0)))
+    rig.caught_up_with(5)
+    rig.wait(lambda: newest(rig, "weights").robots == TWO, "weights for both")
+    before = rig.versions()[-1]
+    evaluation = of("arm_1", episode(2, 4, 5, evaluation=True))
+    rig.send(evaluation[:3])
+    rig.send(of("arm_2", episode(1, 4, 0)))
+    rig.caught_up_with(10)
+    rig.wait(lambda: newest(rig, "status").robots[1].policy_version > before, "weights of arm_2")
+    assert newest(rig, "status").robots[0].policy_version == before
+    rig.send(evaluation[3:])
+    rig.send(of("arm_2", episode(2, 4, 5)))
+    rig.caught_up_with(15)
+    rig.wait(lambda: newest(rig, "weights").robots == TWO, "weights for both")
+
+
+def test_an_evaluation_that_began_before_the_announcement_holds_back_only_its_weights(make_rig):
+    rig, gate = make_rig(publish_every=0, robots=TWO), threading.Semaphore(0)
+    slow(rig.algorithm, gate)
+    evaluation = of("arm_1", episode(2, 4, 5, evaluation=True))
+    rig.send([*of("arm_1", episode(1, 4, 0)), *evaluation[:3]])
+    gate.release(100)
+    rig.caught_up_with(5)
+    assert newest(rig, "status").robots[0].policy_version == 1
+    rig.send(evaluation[3:])
+    rig.wait(lambda: newest(rig, "status").robots[0].policy_version == 2, "weights")
+
+
+def test_weights_that_went_to_one_robot_do_not_put_off_those_of_another(monkeypatch):
+    """Regression: robots that ended an episode every few seconds kept the others' from going out."""
+    monkeypatch.setattr(learner_loop, "PUBLISH_PERIOD", 3600.0)
+    published = []
+    buffers = Buffers(ReplayBuffer(10, 4, 2, interleaved=True))
+    trainer = Trainer(doubles.CountingAlgorithm(), buffers, TrainingConfig(robots=TWO))
+    loop = LearnerLoop(
+        lambda _: trainer, lambda weights: published.append(weights.robots), lambda *_: None,
+        LoopConfig(robots=TWO), trainer=trainer,
+    )  # fmt: skip
+    trainer.algorithm.update(buffers)
+    loop._publish_weights(trainer, ["arm_1"])
+    for _ in range(2):
+        trainer.algorithm.update(buffers)
+        loop._publish_overdue(trainer)
+    assert published == [("arm_1",), TWO], "both, and then none before the period is over"

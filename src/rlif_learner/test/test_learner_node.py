@@ -23,9 +23,9 @@ from rlif_learner import learner_node
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
 from rlif_learner.learner_loop import TrainingEndedError
-from rlif_learner.learner_node import LearnerNode, robot_names, step_record
+from rlif_learner.learner_node import LearnerNode, robot_names, status_of, step_record
 from rlif_learner.making import make_algorithm
-from rlif_msgs.msg import CriticValue
+from rlif_msgs.msg import CriticValue, LearnerStatus, RobotStatus
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import PolicySpec
@@ -319,6 +319,13 @@ def test_steps_of_a_robot_that_joins_late_are_taken_from_its_recorder(fleet):
     fleet.send(of("arm_1", doubles.episode(1, 9, 0)))
     status = fleet.wait_for(20)
     assert status.lost_steps == 0 and [row.steps for row in status.robots] == [10, 10]
+
+
+def test_status_of_a_robot_is_caught_up_with_that_robot():
+    row = RobotStatus(robot="arm_1", steps=3, caught_up=True)
+    sums = LearnerStatus(steps=9, caught_up=False, updates=4)
+    own = status_of(row, sums)
+    assert (own.steps, own.caught_up, own.updates, sums.caught_up) == (3, True, 4, False)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,20 @@ def test_the_normaliser_is_fitted_once_to_the_demonstrations_which_the_first_upd
     np.testing.assert_allclose(normaliser.offset, states.mean(0), atol=1e-6)
 
 
+def test_the_first_update_waits_for_demonstrations_of_the_robots_that_send_steps():
+    def sent(robot, steps):
+        for step in steps:
+            trainer.receive(replace(step, robot=robot))
+        return trainer.due
+
+    trainer = make(prior_episodes=2, robots=("arm_1", "arm_2", "arm_3"))
+    assert not sent("arm_1", episode(1, 9, 0))
+    assert not sent("arm_2", episode(1, 9, 0)), "one of two, each"
+    for number in range(2, 8):
+        assert not sent("arm_1", episode(number, 9, 10 * number)), "its later ones are none"
+    assert sent("arm_2", episode(2, 9, 10)), "arm_3, which has sent nothing, holds nobody up"
+
+
 def test_updates_that_waited_for_demonstrations_are_not_dropped_and_later_ones_are():
     trainer = make(prior_episodes=2)
     for step in [*episode(1, 9, 0), *episode(2, 9, 10)]:

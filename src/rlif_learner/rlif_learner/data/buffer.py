@@ -202,7 +202,10 @@ class ReplayBuffer:
         """Of a step that is about to be appended: its robot, and where the robot's last one finds it."""
         row = self.total % self.capacity
         if previous is not None and self.total - previous < self.capacity:
-            self.columns["next"][previous % self.capacity] = self.total - previous
+            distance, next_rows = self.total - previous, self.columns["next"]
+            if next_rows[previous % self.capacity] != distance:
+                next_rows[previous % self.capacity] = distance
+                self._note_change(previous)  # no label may do so: before a HOLD there is none
         self.columns["next"][row] = 1
         self.columns["robot"][row] = list(self._robots).index(step.robot)
 
