@@ -29,7 +29,7 @@ from rlif_policy.detector import DetectorSpec, ObservationLayout
 from rlif_policy.encoders import EncoderSpec
 
 STATE = ObservationLayout(1)
-QUICK = DetectorTraining(updates=150, batch_size=16, random_shift=1, seed=3)
+QUICK = DetectorTraining(margin=0, updates=150, batch_size=16, random_shift=1, seed=3)
 
 
 def episode(
@@ -86,11 +86,20 @@ def test_gather_leaves_out_discarded_and_evaluation_and_weighs_what_was_correcte
         ("c", episode(3, 3, evaluation=True)),
         ("d", episode(4, 3)),
     ]
-    data = gather(given, STATE, DetectorTraining(from_disagreements=True), {3: False})
+    data = gather(given, STATE, DetectorTraining(margin=0, from_disagreements=True), {3: False})
     assert data.episode.tolist() == [0] * 4 + [3] * 4
     assert data.labels.tolist() == [0, 0, 0, 1, 0, 0, 0, 0], "the operator's word counts"
     assert data.weights.tolist() == [1.0] * 4 + [4.0] * 4
     assert data.rate == pytest.approx(10.0) and data.names[4] == "d, step 0"
+
+
+def test_gather_takes_the_end_by_a_detector_for_no_late_press() -> None:
+    given = [("a", episode(1, 6)), ("b", episode(2, 6)), ("c", episode(3, 6)[:-1])]
+    config = DetectorTraining(before=3, margin=1, ticks=2)
+    labels = gather(given, STATE, config, detected={1}).labels.tolist()
+    assert labels[:7] == [0, 0, -1, 1, 1, 1, 1], "by the button, three steps late"
+    assert labels[7:14] == [0, 0, 0, 0, -1, 1, 1], "by two ticks in a row"
+    assert labels[14:] == [0] * 6, "its last step is missing"
 
 
 def test_gather_names_the_step_of_another_robot() -> None:

@@ -90,7 +90,7 @@ def test_train_with_wrong_options_names_them(
 def test_train_with_too_few_successes_says_how_many(tmp_path: Path, cli: Cli) -> None:
     bag = write_bag(tmp_path / "bag", episodes(3, 9), cameras=("wrist",))
     printed = cli.fails("detector", "train", bag, "-o", tmp_path / "out")
-    assert "found 3 episodes that ended in success and 93 observations" in printed
+    assert "found 3 episodes that ended in success and 78 observations" in printed
 
 
 def with_disagreements(path: Path, steps: list[StepRecord], said: dict[int, bool]) -> Path:
