@@ -17,9 +17,7 @@ from rlif_bringup.graph_client import GraphClient, GraphError
 from rlif_bringup.summary import EpisodeRecord, wilson_interval
 from rlif_msgs.msg import Episode, TaskSuccess
 
-DELAY = (
-    2  # steps until the scripted operator presses the success button, while there is no detector
-)
+DELAY = 2  # steps until the scripted operator presses the success button, without a detector
 PATIENCE = 10  # steps that it leaves to the detector
 TRAINING = 900.0  # s of wall time for the training of the detector, on a slow and busy machine
 

@@ -25,11 +25,8 @@ from rlif_bringup.summary import TRIAL, EpisodeRecord, summarise, trial_name
 MEET = 900.0  # s of wall time for the slowest robot to come where the others are
 SEEDS = 1000  # between the seeds of two robots: other boards, another operator
 NODES = ("sim_robot", "observer", "policy", "arbiter", "episode", "recorder", "sim_operator")
-LEARNER_ARGUMENTS = (
-    "robot",
-    "config_directory",
-    "log_level",
-)  # that the robots' launch file has too
+# Launch arguments of the learner that the robots' launch file has too.
+LEARNER_ARGUMENTS = ("robot", "config_directory", "log_level")
 
 
 def robot_names(count: int) -> tuple[str, ...]:

@@ -172,8 +172,8 @@ def train(
     config: DetectorTraining,
     trunk: Mapping[str, Tensor] | None = None,
     report: Callable[[int, float], None] = lambda update, loss: None,
-) -> tuple[Detector, np.ndarray]:
-    """A trained, calibrated detector, and which observations were held out."""
+) -> tuple[Detector, np.ndarray, np.ndarray]:
+    """A trained, calibrated detector, which observations were held out, and its confidences [count]."""
     held = split(data, config.held_out, config.seed)
     detector = Detector(spec, config.seed, trunk)
     detector.normalise_by(data.states[torch.from_numpy(~held)].numpy())
@@ -217,9 +217,10 @@ def train(
     slope, shift = calibrate(logits[known], data.labels[known])
     detector.slope.fill_(slope)
     detector.shift.fill_(shift)
-    confidences = 1.0 / (1.0 + np.exp(-(slope * logits[known] + shift)))
-    detector.threshold.fill_(threshold_for(confidences, data.labels[known], config.precision))
-    return detector, held
+    confidences = 1.0 / (1.0 + np.exp(-(detector.slope.item() * logits + detector.shift.item())))
+    threshold = threshold_for(confidences[known], data.labels[known], config.precision)
+    detector.threshold.fill_(threshold)
+    return detector, held, confidences
 
 
 @torch.no_grad()
@@ -314,16 +315,6 @@ class Quality:
     @property
     def false_per_hour(self) -> float:
         return self.false_successes / self.hours if self.hours else math.nan
-
-
-def confidences_of(detector: Detector, data: Observations) -> np.ndarray:
-    """[count], calibrated."""
-    images = data.images
-    if detector.encoder is not None and detector.encoder.spec.frozen:
-        images = _maps(detector, images)
-    logits = compute_logits(detector, data.states, images)
-    slope, shift = detector.slope.item(), detector.shift.item()
-    return np.asarray(1.0 / (1.0 + np.exp(-(slope * logits + shift))))
 
 
 def judge(

@@ -16,7 +16,6 @@ from rlif_learner.detector_training import (
     Observations,
     TooFewError,
     calibrate,
-    confidences_of,
     first_run,
     gather,
     judge,
@@ -181,12 +180,13 @@ def test_train_separates_what_can_be_told_apart(image: bool) -> None:
         spec = DetectorSpec(layout, EncoderSpec(pooling="average", features=8, channels=8))
     data = gather(episodes(image=image), layout, QUICK)
     losses: list[float] = []
-    detector, held = train(spec, data, QUICK, report=lambda _, loss: losses.append(loss))
+    detector, held, confidences = train(
+        spec, data, QUICK, report=lambda _, loss: losses.append(loss)
+    )
     assert len(losses) == QUICK.updates and np.mean(losses[-10:]) < np.mean(losses[:10])
-    confidences = confidences_of(detector, data)
     quality = judge(data, held, confidences, detector.threshold.item(), QUICK.ticks)
     assert (quality.precision, quality.recall, quality.false_successes) == (1.0, 1.0, 0)
-    again, _ = train(spec, data, QUICK)
+    again, *_ = train(spec, data, QUICK)
     assert again.threshold == detector.threshold, "the seed decides"
 
 

@@ -37,7 +37,6 @@ from rlif_learner.detector_training import (
     DetectorTraining,
     Observations,
     Quality,
-    confidences_of,
     gather,
     judge,
     train,
@@ -95,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     seen = make_vision(vision) if layout.images else None
     spec = DetectorSpec(layout, seen.encoder if seen else None)
     torch.set_num_threads(THREADS)
-    detector, held = train(spec, data, config, seen.trunk if seen else None, _progress(config))
-    confidences, threshold = confidences_of(detector, data), detector.threshold.item()
+    trunk = seen.trunk if seen else None
+    detector, held, confidences = train(spec, data, config, trunk, _progress(config))
+    threshold = detector.threshold.item()
     quality = judge(data, held, confidences, threshold, config.ticks)
     arguments.output.mkdir(parents=True, exist_ok=True)
     _write_report(arguments.output / REPORT, detector, quality, config, len(corrections))
