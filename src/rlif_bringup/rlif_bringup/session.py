@@ -255,6 +255,6 @@ class Session:
 
 
 def _ended_by(episode: Episode) -> str:
-    """The reason's first part: `success detector`, `success button of joy`, `time limit of 60 steps`."""
+    """Of EpisodeRecord."""
     success = episode.outcome == Episode.OUTCOME_SUCCESS
     return "detector" if success and episode.reason == SOURCE else "other"

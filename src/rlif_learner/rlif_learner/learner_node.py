@@ -32,15 +32,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rclpy.exceptions import InvalidNamespaceException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
-from rclpy.validate_namespace import validate_namespace
 from rlif_node.logs import logs_shown
-from rlif_node.names import launch_namespace
+from rlif_node.names import absolute_namespace, namespace_problem
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, RELIABLE_100, REPLAY
 from rlif_node.running import run
@@ -211,7 +209,7 @@ class RobotTopics:
     """What the learner publishes to one robot; with a name, in the namespace of that name."""
 
     def __init__(self, node: Node, robot: str) -> None:
-        self._prefix = f"/{launch_namespace(robot)}/".replace("//", "/") if robot else ""
+        self._prefix = f"{absolute_namespace(robot).rstrip('/')}/" if robot else ""
         self.weights = node.create_publisher(PolicyWeights, self.name("weights"), LATCHED)
         self.status = node.create_publisher(LearnerStatus, self.name("learner_status"), LATCHED)
         self.values = node.create_publisher(CriticValue, self.name("critic_value"), RELIABLE_100)
@@ -562,13 +560,11 @@ def robot_names(robots: Sequence[str], own: str) -> tuple[str, ...]:
     """
     robots = [robot for robot in robots if robot]
     for robot in robots:
-        try:
-            validate_namespace(f"/{launch_namespace(robot).removeprefix('/')}")
-        except InvalidNamespaceException as problem:
+        if problem := namespace_problem(robot):
             raise ValueError(
                 f"robots: found {robot!r}, expected a namespace, as `arm_1`: {problem}"
-            ) from problem
-    names = [f"/{launch_namespace(robot).strip('/')}" for robot in robots]
+            )
+    names = [absolute_namespace(robot) for robot in robots]
     if len(set(names)) < len(names):
         raise ValueError(f"robots: found {list(robots)}, expected each robot once")
     if own in names:

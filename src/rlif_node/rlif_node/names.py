@@ -14,19 +14,30 @@ def launch_namespace(text: str) -> str:
     return "" if text == NONE else text
 
 
-def namespace(text: str) -> str:
-    """The same as `type=` of argparse takes it: one that is not valid is refused."""
+def absolute_namespace(text: str) -> str:
+    """The same from the root on: `/arm_1`; the root itself is `/`."""
+    return f"/{launch_namespace(text).strip('/')}"
+
+
+def namespace_problem(text: str) -> str:
+    """Why `text`, as the launch files take it, is no namespace; empty: it is one."""
     # Here, so that --help needs no ROS.
     from rclpy.exceptions import InvalidNamespaceException
     from rclpy.validate_namespace import validate_namespace
 
-    found = launch_namespace(text)
     try:
-        validate_namespace(f"/{found.removeprefix('/')}")
+        validate_namespace(f"/{launch_namespace(text).removeprefix('/')}")
     except InvalidNamespaceException as error:
         reason = str(error).partition("\n")[0].removeprefix("Invalid namespace: ")
-        raise argparse.ArgumentTypeError(f"found {text!r}: {reason.rstrip(':')}") from error
-    return found
+        return reason.rstrip(":")
+    return ""
+
+
+def namespace(text: str) -> str:
+    """As `launch_namespace`, for `type=` of argparse: one that is not valid is refused."""
+    if problem := namespace_problem(text):
+        raise argparse.ArgumentTypeError(f"found {text!r}: {problem}")
+    return launch_namespace(text)
 
 
 def add_namespace(parser: argparse.ArgumentParser, of: str = "of the graph") -> None:
