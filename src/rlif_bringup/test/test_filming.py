@@ -83,6 +83,7 @@ def make(tmp_path: Path, bag: Path, checkpoint: Path, records: Any = RECORDS) ->
     return said
 
 
+@pytest.mark.slow
 def test_make_film_shows_the_first_episodes_of_the_policy_alone(tmp_path: Path) -> None:
     run = store(tmp_path / "run", RLPD(RLPDConfig(hidden=(8,)), SPEC))
     assert make(tmp_path, write_bag(tmp_path / "bag"), run) == []

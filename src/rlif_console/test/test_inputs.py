@@ -54,6 +54,7 @@ def test_frame_out_of_range_is_refused(change):
         Frame.of(message | change)
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists))
 def test_frame_of_any_json_is_a_frame_in_range_or_refused(value):
     message = {"sequence": 1, "seen": 1, "present": True, "held": True, "axes": value}

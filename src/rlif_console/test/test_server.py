@@ -292,6 +292,7 @@ def test_server_watchers_leave_room_for_operators(monkeypatch):
     serve(test)
 
 
+@pytest.mark.slow
 def test_server_guesses_of_the_token_are_slowed():
     async def test(site):
         loop = asyncio.get_running_loop()

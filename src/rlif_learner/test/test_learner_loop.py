@@ -100,7 +100,7 @@ class Rig:
 
 
 @pytest.fixture
-def make_rig(monkeypatch):
+def make_rig(monkeypatch, tmp_path):  # rigs write there until they are stopped
     monkeypatch.setattr(learner_loop, "STATUS_PERIOD", 0.05)
     made = []
 

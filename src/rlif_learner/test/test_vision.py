@@ -108,6 +108,7 @@ def expected_maps(image):
         return torch.nn.Sequential(*list(model.children())[:-2])(pixels)[0].numpy()
 
 
+@pytest.mark.slow
 def test_the_buffers_hold_what_the_trunk_makes_of_each_image(frozen):
     episodes = [doubles.noise_episode(n, 4, IMAGES) for n in (1, 2)]
     for step in [*episodes[0], *episodes[1]]:
@@ -261,6 +262,7 @@ def test_what_a_frozen_trunk_makes_of_an_image_is_what_the_policy_sees(file):
     assert all(map(torch.equal, encoder.maps(images), before))
 
 
+@pytest.mark.slow
 def test_features_go_through_a_checkpoint_bit_for_bit(file, frozen, tmp_path):
     for n in (1, 2, 3):
         for step in doubles.noise_episode(n, 5, IMAGES):

@@ -200,6 +200,7 @@ def test_encoder_in_training_keeps_the_statistics_of_batch_normalisation(name):
         torch.testing.assert_close(encoder([seen[0][1]]), found[1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoder_in_low_precision_gives_close_float32(name):
     encoder = make_encoder(EncoderSpec(name, "average", 6))

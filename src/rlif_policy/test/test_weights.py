@@ -117,6 +117,7 @@ def test_weights_with_an_encoder_are_restored_exactly(resnet_file, trunk_is, sha
         np.testing.assert_allclose(numpy_actor.act(STATE, images=pictures(seed)), found, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_weights_of_a_fine_tuned_trunk_have_its_statistics(resnet_file):
     """Regression: its counters, whole numbers, were sent as float32 and refused by the learner."""
     actor, trunk = seeing(file=resnet_file)

@@ -42,6 +42,7 @@ def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / "bag", episodes(), cameras=("wrist",))
 
 
+@pytest.mark.slow
 def test_train_writes_detector_report_and_picture(tmp_path: Path, bag: Path, cli: Cli) -> None:
     out = tmp_path / "out"
     config = tmp_path / "robot.yaml"

@@ -25,6 +25,8 @@ from rlif_bags.drawing.film import (
 from rlif_bags.reading.files import BagError
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 
+pytestmark = pytest.mark.slow  # together: each draws pictures
+
 
 def test_film_has_a_frame_for_each_step() -> None:
     film = Film([take(1), take(2, length=4)], 10.0)

@@ -21,6 +21,7 @@ from rlif_bags.drawing.film_files import write_film
 from rlif_bags.reading.files import BagError
 
 
+@pytest.mark.slow
 def test_write_film_gif_has_all_frames_at_their_time(tmp_path: Path) -> None:
     still = [replace(s, images=take().steps[0].images) for s in take(length=60).steps]
     film = Film([take(1), Take(still, ("a", "b"), rising(still), 10.0)], 30.0)
@@ -43,6 +44,7 @@ def test_write_film_gif_has_all_frames_at_their_time(tmp_path: Path) -> None:
     assert (tmp_path / "film.gif").stat().st_size < 400_000
 
 
+@pytest.mark.slow
 def test_write_film_large_gif_is_made_coarser(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -55,6 +57,7 @@ def test_write_film_large_gif_is_made_coarser(
         assert gif.n_frames == 7
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="PyAV is not installed")
 def test_write_film_mp4_has_the_same_frames(tmp_path: Path) -> None:
     import av

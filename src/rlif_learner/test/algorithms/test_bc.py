@@ -227,6 +227,7 @@ def test_imitated_images_are_shifted_and_features_are_not(file):
     assert BC(QUICK, replace(PLACED, state_dim=3))._shifted(batch) is batch.images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("kind", [BC, HGDAgger])
 def test_imitation_resumes_exactly_and_its_actor_sees_the_same(file, kind, frozen, tmp_path):

@@ -465,6 +465,7 @@ def test_a_frozen_trunk_never_moves(resnet):
     assert not any(".trunks." in name for name in learner.state_tensors())
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_trunk_moves_but_its_statistics(resnet):
     spec = replace(resnet.spec, encoder=EncoderSpec("resnet18", features=6, shared=True))
     learner = RLPD(replace(CONFIG, utd=1, batch_size=2), spec, trunk=resnet.trunk)
@@ -586,6 +587,7 @@ def make_pair(resnet, frozen, config=CONFIG):
     return one, two, doubles.filled(one.actor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_checkpoint_resumes_exactly_and_its_actor_sees_the_same(resnet, frozen, tmp_path):
     one, two, buffers = make_pair(resnet, frozen)

@@ -433,6 +433,7 @@ def check_sample(buffer, rng):
     assert (following == (batch.next_states[:, :1] % 251)).all()
 
 
+@pytest.mark.slow
 def test_adding_sampling_and_saving_from_three_threads():
     """Regression: a race between adding and sampling corrupted batches silently."""
     buffer, rng = ReplayBuffer(20, 2, 1, ((24, 24, 3),)), np.random.default_rng(0)
@@ -495,6 +496,7 @@ def each_alone(steps, capacity, scheme):
     return sorted(found)
 
 
+@pytest.mark.slow
 @given(interleavings(), st.integers(2, 40), st.sampled_from(["onset", "every_step"]), st.data())
 def test_interleaved_robots_give_the_transitions_and_labels_of_each_alone(
     steps, capacity, scheme, data

@@ -65,6 +65,7 @@ def nearest_to_a_kink(critic, states, actions):
     return min(found)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     width=st.integers(1, 140), layers=st.integers(1, 3), critics=st.integers(1, 5),
