@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import trunks
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policies import STATE, pictures, seeing, trained, transferred
 
@@ -21,7 +21,10 @@ from rlif_policy.networks import Actor, PolicySpec
     st.integers(0, 5),
     st.lists(st.integers(1, 40), min_size=1, max_size=3),
 )
+@example(True, True, 1, [34, 2, 7])
 def test_numpy_actor_gives_the_actions_of_torch(layer_norm, scaled, seed, hidden):
+    if layer_norm:  # of two nearly equal values it would enlarge their rounding a hundredfold
+        hidden = [max(8, width) for width in hidden]
     scales = {"state_offset": (0.1, -0.2, 3.0), "state_scale": (0.5, 2.0, 10.0)} if scaled else {}
     spec = PolicySpec(3, 2, tuple(hidden), layer_norm, **scales)
     actor = trained(spec, seed)
