@@ -40,14 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = scaled(float(config.getini("timeout") or 0.0)) or None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Longest files first, so that no worker is left alone with one at the end."""
+    again = config.pluginmanager.hasplugin("rerunfailures")
     weight: Counter[str] = Counter()
     for item in items:
         marker = item.get_closest_marker("timeout")
         if marker is not None and marker.args:
             item.add_marker(pytest.mark.timeout(scaled(marker.args[0])), append=False)
-        if item.get_closest_marker("ros"):
+        if again and item.get_closest_marker("ros"):
             item.add_marker(pytest.mark.flaky(**ONCE_MORE))
         slow = any(item.get_closest_marker(name) for name in MARKERS)
         weight[item.nodeid.partition("::")[0]] += 50 if slow else 1
