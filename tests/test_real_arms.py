@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped robot configurations on the real MoveIt: their vendors' descriptions, mock hardware, our parameters.
+
+Without cameras and force sensor, and with the pose from tf; all limits are as shipped. Skipped where the
+descriptions are not sourced. `pytest -n 0 -s tests/test_real_arms.py` prints the figures of docs/moveit.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import mock_arms
+import numpy as np
+import pytest
+import yaml
+from gamepad_rig import ROOT, Pad, marks
+from moveit_rig import Arm, Changes, MoveItRig
+
+from rlif_msgs.msg import ControlState
+
+pytestmark = marks(
+    *("moveit_servo", "moveit_ros_move_group", "joint_trajectory_controller"),
+    *("ur_description", "ur_moveit_config", "franka_description", "franka_fr3_moveit_config"),
+)
+MOCK = str(ROOT / "tests" / "support" / "mock_arms.py")
+STOP_TIME, STOP_DISTANCE = 0.40, 0.030  # s, m
+
+
+def arm(robot: str, base: str, tip: str, pad: Pad) -> Arm:
+    found = mock_arms.ARMS[robot]
+    return Arm(
+        robot=robot,
+        command=(sys.executable, MOCK, robot, "{directory}"),
+        joints=tuple(found.start),
+        base=base,
+        tip=tip,
+        trajectory=f"/{found.controller}/joint_trajectory",
+        changes={
+            "features": ["ee_position", "ee_linear_velocity"],
+            "ee_pose": {"tf": [base, tip]},
+            "encoder": "none",
+            "speed_scale": 1.0,
+            "max_steps": 0,
+        },
+        pad=pad,
+    )
+
+
+XBOX = Pad(axes=(1, 0, 4), held=(5, 4), rest=(0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0))
+MOUSE = Pad(topic="/spacenav/joy", held=(), rest=(0.0,) * 6)
+ARMS = {
+    "ur5e_gamepad": arm("ur5e_gamepad", "base", "tool0", XBOX),
+    "franka_fr3_spacemouse": arm("franka_fr3_spacemouse", "fr3_link0", "fr3_hand_tcp", MOUSE),
+}
+
+
+def parameters(rig: MoveItRig) -> dict:
+    path = ROOT / "config" / rig.arm_of.robot / "robot.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+
+
+@pytest.fixture(scope="module", params=ARMS)
+def rig(request, tmp_path_factory) -> Iterator[MoveItRig]:
+    with ExitStack() as stack:
+        directory = tmp_path_factory.mktemp(request.param) / "rig"
+        found = MoveItRig(directory, stack, Changes(), ARMS[request.param])
+        found.arm()
+        yield found
+
+
+def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: MoveItRig) -> None:
+    rig.to_ready()
+    start = rig.position()
+    rig.push(x=1.0)
+    rig.wait(lambda: rig.state == ControlState.OPERATOR, "OPERATOR")
+    began = time.time()
+    rig.graph.spin(1.0)
+    rig.release()
+    rig.graph.spin(1.0)
+    t, p = rig.track(began)
+    steady = (t > 0.4) & (t < 0.9)
+    speed = np.polyfit(t[steady], p[steady, 0], 1)[0]
+    off = float(np.abs(p[:, 1:] - start[1:]).max())
+    asked = parameters(rig)["linear_scale"]
+    print(f"\n{rig.arm_of.robot}: start {start}, speed {speed:.4f} of {asked} m/s, off {off:.4f} m")
+    assert speed == pytest.approx(asked, rel=0.1) and off < 0.003
+
+
+STOPS: dict[str, Callable[[MoveItRig], object]] = {
+    "release": lambda rig: rig.release(),
+    "disarm": lambda rig: rig.disarm(),
+    "device unplugged": lambda rig: rig.joy_timer.cancel(),
+    "arbiter frozen": lambda rig: rig.nodes.signal("arbiter", signal.SIGSTOP),
+    "arbiter killed": lambda rig: rig.nodes.signal("arbiter", signal.SIGKILL),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_arm_stands_soon_after(rig: MoveItRig, name: str) -> None:
+    try:
+        seconds, metres, deceleration = rig.stop_after(lambda: STOPS[name](rig))
+    finally:
+        if name == "device unplugged":
+            rig.joy_timer.reset()
+        if name == "arbiter frozen":
+            rig.nodes.signal("arbiter", signal.SIGCONT)
+        if name == "arbiter killed":
+            rig.nodes.start("arbiter")
+        rig.graph.spin(2.0)
+        rig.disarm()
+        rig.wait(lambda: rig.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
+    print(
+        f"\n{rig.arm_of.robot}, {name}: {seconds:.3f} s, {metres:.4f} m, {deceleration:.2f} m/s^2"
+    )
+    assert seconds <= STOP_TIME + 0.12 and metres <= STOP_DISTANCE + 0.012
+
+
+def test_arm_rests_at_the_wall_of_its_box(rig: MoveItRig) -> None:
+    rig.to_ready()
+    wall = parameters(rig)["workspace_max"][0]
+    rig.push(x=1.0)
+    rig.graph.spin(6.0)
+    rest = rig.position()
+    rig.release()
+    print(f"\n{rig.arm_of.robot}: wall {wall}, rest {rest[0]:.4f}; {rig.hold.reason}")
+    assert wall - 0.02 < rest[0] < wall + 0.001
+
+
+def test_episodes_with_planned_resets_between_stay_within_the_box(rig: MoveItRig) -> None:
+    """RLIF_REAL_MOVEIT_EPISODES of them, policy and operator in turn, nobody touching a terminal."""
+    count, took = int(os.environ.get("RLIF_REAL_MOVEIT_EPISODES", "3")), []
+    since, given = time.time(), parameters(rig)
+    low, high = np.array(given["workspace_min"]), np.array(given["workspace_max"])
+    for number in range(count):
+        began = time.monotonic()
+        rig.to_ready()
+        took.append(time.monotonic() - began)
+        rig.graph.spin(1.0)
+        rig.push(*((-1.0) ** (number // 3) * np.eye(3)[number % 3]))
+        rig.graph.spin(1.5)
+        rig.release()
+        rig.graph.spin(0.5)
+    _, p = rig.track(since, every=10)
+    beyond = float(np.maximum(low - p, p - high).max())
+    print(
+        f"\n{rig.arm_of.robot}: {count} episodes, reset {np.median(took):.2f} s "
+        f"({max(took):.2f} at most), beyond the box {beyond:.4f} m"
+    )
+    assert beyond < 0.001
