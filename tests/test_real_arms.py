@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped robot configurations on the real MoveIt: their vendors' descriptions, mock hardware, our parameters.
+"""The shipped robot configurations on the real MoveIt: the vendors' descriptions, mock hardware, our parameters.
 
-Without cameras and force sensor, and with the pose from tf; all limits are as shipped. Skipped where the
-descriptions are not sourced. `pytest -n 0 -s tests/test_real_arms.py` prints the figures of docs/moveit.md.
+UR5e and FR3 without cameras and force sensor and with the pose from tf, at full speed_scale; all other limits
+are as shipped. MoveIt's Panda in a wider box. An arm is skipped where its description is not sourced.
+`pytest -n 0 -s tests/test_real_arms.py` prints the figures of docs/moveit.md.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,17 +19,15 @@ from contextlib import ExitStack
 import mock_arms
 import numpy as np
 import pytest
-import yaml
 from gamepad_rig import ROOT, Pad, marks
-from moveit_rig import Arm, Changes, MoveItRig
+from moveit_rig import MOVEIT, PANDA, READY, SPEED, Arm, Changes, MoveItRig
 
+from rlif_intervention.device_inputs import STALE_SHARE
 from rlif_msgs.msg import ControlState
 
-pytestmark = marks(
-    *("moveit_servo", "moveit_ros_move_group", "joint_trajectory_controller"),
-    *("ur_description", "ur_moveit_config", "franka_description", "franka_fr3_moveit_config"),
-)
+pytestmark = marks("moveit_servo", "moveit_ros_move_group", "joint_trajectory_controller")
 MOCK = str(ROOT / "tests" / "support" / "mock_arms.py")
+# Of a stop at SPEED, as docs/moveit.md has it, and something for a loaded machine.
 STOP_TIME, STOP_DISTANCE = 0.40, 0.030  # s, m
 
 
@@ -54,17 +54,28 @@ def arm(robot: str, base: str, tip: str, pad: Pad) -> Arm:
 XBOX = Pad(axes=(1, 0, 4), held=(5, 4), rest=(0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0))
 MOUSE = Pad(topic="/spacenav/joy", held=(), rest=(0.0,) * 6)
 ARMS = {
+    "panda_demo": PANDA,
     "ur5e_gamepad": arm("ur5e_gamepad", "base", "tool0", XBOX),
     "franka_fr3_spacemouse": arm("franka_fr3_spacemouse", "fr3_link0", "fr3_hand_tcp", MOUSE),
 }
 
 
+PACKAGES = {
+    "panda_demo": MOVEIT,
+    "ur5e_gamepad": ("ur_description", "ur_moveit_config"),
+    "franka_fr3_spacemouse": ("franka_description", "franka_fr3_moveit_config"),
+}
+
+
 def parameters(rig: MoveItRig) -> dict:
-    path = ROOT / "config" / rig.arm_of.robot / "robot.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    """Of the running nodes."""
+    path = rig.nodes.directory / "config" / rig.arm_of.robot / "robot.yaml"
+    return json.loads(path.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
 
 
-@pytest.fixture(scope="module", params=ARMS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=marks(*PACKAGES[name])) for name in ARMS]
+)
 def rig(request, tmp_path_factory) -> Iterator[MoveItRig]:
     with ExitStack() as stack:
         directory = tmp_path_factory.mktemp(request.param) / "rig"
@@ -76,6 +87,8 @@ def rig(request, tmp_path_factory) -> Iterator[MoveItRig]:
 def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: MoveItRig) -> None:
     rig.to_ready()
     start = rig.position()
+    if rig.arm_of is PANDA:
+        assert start == pytest.approx(READY, abs=0.005)
     rig.push(x=1.0)
     rig.wait(lambda: rig.state == ControlState.OPERATOR, "OPERATOR")
     began = time.time()
@@ -117,7 +130,8 @@ def test_arm_stands_soon_after(rig: MoveItRig, name: str) -> None:
     print(
         f"\n{rig.arm_of.robot}, {name}: {seconds:.3f} s, {metres:.4f} m, {deceleration:.2f} m/s^2"
     )
-    assert seconds <= STOP_TIME + 0.12 and metres <= STOP_DISTANCE + 0.012
+    late = STALE_SHARE * 0.3 if name == "device unplugged" else 0.0  # s, before the braking
+    assert seconds <= STOP_TIME + late and metres <= STOP_DISTANCE + late * SPEED
 
 
 def test_arm_rests_at_the_wall_of_its_box(rig: MoveItRig) -> None:

