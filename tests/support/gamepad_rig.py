@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -147,16 +148,20 @@ class Rig:
         self._arm.call_async(SetBool.Request(data=False))
 
     def arm(self) -> None:
-        """Arm, and wait until the arbiter would let an operator drive."""
+        """Arm until the arbiter would let an operator drive: it may have stood still while others started."""
+        asked = 0.0
 
-        def armed() -> bool:
-            with suppress(GraphError):
-                self.graph.call(SetBool, "arm", SetBool.Request(data=True))
+        def ready() -> bool:
+            nonlocal asked
+            if self.state == ControlState.HOLD:
                 return True
+            if time.monotonic() - asked > 2.0:
+                with suppress(GraphError):
+                    self.graph.call(SetBool, "arm", SetBool.Request(data=True))
+                asked = time.monotonic()
             return False
 
-        self.wait(armed, "the arbiter to arm", 60.0)
-        self.wait(lambda: self.state == ControlState.HOLD, "HOLD", 20.0)
+        self.wait(ready, "HOLD", 60.0)
 
     # ---- what is seen
 

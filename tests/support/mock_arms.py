@@ -8,6 +8,7 @@ of the same name, which take positions.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -167,10 +168,8 @@ def main(robot: str, directory: str) -> int:
 
     found = parameters(robot)
     file = Path(directory) / "stack.yaml"
-    file.write_text(
-        yaml.safe_dump({name: {"ros__parameters": values} for name, values in found.items()}),
-        encoding="utf-8",
-    )
+    content = {name: {"ros__parameters": values} for name, values in found.items()}
+    file.write_text(json.dumps(content), encoding="utf-8")  # YAML would alias the descriptions
     controller = ARMS[robot].controller
     nodes = [
         Node(package=package, executable=program, parameters=[str(file)], output="screen")

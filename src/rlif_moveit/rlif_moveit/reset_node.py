@@ -187,7 +187,9 @@ class ResetNode(Node):
 
     def _watch(self) -> None:
         """Nothing but this stops a planned motion: not Servo's pause, not the arbiter's zeros."""
-        if self._heartbeat.ever and self._heartbeat.problem(time.monotonic()):
+        silent = self._heartbeat.ever and self._heartbeat.problem(time.monotonic())
+        # Only of an armed one: a new arbiter says DISARMED before its first heartbeat, and that counts.
+        if silent and self._state in ARMED:
             self._state, self._lost = None, True  # its last state no longer holds
         problem = self._may_move()
         if problem:
