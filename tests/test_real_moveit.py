@@ -49,8 +49,41 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoveItRig]:
         yield found
 
 
+# What is kept of Servo in src/rlif_moveit/test/recorded: RLIF_REAL_MOVEIT_BAGS=DIRECTORY writes it anew.
+BAGS = {
+    "test_commands_are_followed_braked_and_refused": "commands",
+    "test_arm_before_an_obstacle_is_held_and_a_reset_frees_it": "obstacle",
+    "test_arm_leaving_a_singularity_is_slowed_and_not_held": "singularity",
+    "test_arm_in_contact_is_held_until_the_obstacle_is_gone_and_a_person_has_driven": "contact",
+}
+
+
+@pytest.fixture(autouse=True)
+def _recorded(request: pytest.FixtureRequest, rig: MoveItRig) -> Iterator[None]:
+    with ExitStack() as stack:
+        if name := BAGS.get(request.function.__name__):
+            stack.enter_context(rig.recorded(name))
+        yield
+
+
 def show(what: str, **figures: float) -> None:
     print(f"\n{what}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+
+
+def test_commands_are_followed_braked_and_refused(rig: MoveItRig) -> None:
+    rig.to_ready()
+    for stick in ({"x": 1.0}, {"y": -1.0}):
+        rig.push(**stick)
+        rig.wait(lambda: rig.state == ControlState.OPERATOR, "OPERATOR")
+        rig.graph.spin(1.0)
+        rig.release()
+        rig.wait(lambda: rig.state == ControlState.POLICY, "POLICY")
+        rig.graph.spin(0.5)
+    rig.push(x=-1.0)
+    rig.graph.spin(1.0)
+    rig.disarm()
+    rig.wait(lambda: rig.state == ControlState.DISARMED, "DISARMED")
+    rig.graph.spin(1.0)
 
 
 def test_stop_topic_is_a_fault_and_the_arm_stands(rig: MoveItRig) -> None:

@@ -170,6 +170,10 @@ class Rig:
         return self.graph.control.state if self.graph.control else -1
 
     @property
+    def asks_for_a_person(self) -> bool:
+        return self.state == ControlState.HOLD and "disarm and arm" in self.reason
+
+    @property
     def reason(self) -> str:
         return self.graph.control.reason if self.graph.control else ""
 
@@ -177,8 +181,19 @@ class Rig:
         self.graph.wait(condition, what, scaled(deadline))
 
     def to_ready(self) -> None:
-        """End the episode that runs, and begin another one: a reset by move_group comes first."""
+        """End the episode that runs, and begin another one, after a reset where there is one. Again, as a
+        person would, where the arbiter has stood still meanwhile: so do processes on a busy machine."""
+        for _ in range(3):
+            self._begin_episode()
+            if self.state == ControlState.POLICY:
+                return
+        raise GraphError(f"no episode after three attempts: {self.reason}")
+
+    def _begin_episode(self) -> None:
         self.release()
+        if self.asks_for_a_person:
+            self.disarm()
+            self.wait(lambda: self.state == ControlState.DISARMED, "DISARMED")
         if self.state in (ControlState.DISARMED, ControlState.FAULT):
             self.arm()
         elif self.graph.episode.phase == Episode.RUNNING:
@@ -186,6 +201,10 @@ class Rig:
         before = self.graph.episode.id
         with suppress(GraphError):  # one is wanted already after an interrupted reset
             self.graph.trigger("start_episode")
-        running = lambda: self.graph.episode.phase == Episode.RUNNING  # noqa: E731
-        self.wait(lambda: running() and self.graph.episode.id >= before, "an episode", 60.0)
-        self.wait(lambda: self.state == ControlState.POLICY, "the policy in control")
+
+        def settled() -> bool:
+            running = self.graph.episode.phase == Episode.RUNNING
+            acts = running and self.graph.episode.id >= before and self.state == ControlState.POLICY
+            return acts or self.state == ControlState.FAULT or self.asks_for_a_person
+
+        self.wait(settled, "an episode with the policy in control", 60.0)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import yaml
 from gamepad_rig import GAMEPAD, ROOT, Pad, Rig
+from rclpy.parameter_client import AsyncParameterClient
 from rlif_node.qos import LATCHED, RELIABLE
 from sensor_msgs.msg import JointState
 
-from rlif_msgs.msg import PolicyHold
+from rlif_msgs.msg import ControlState, PolicyHold
 
 SPEED = 0.1  # m/s
 AT_REST = 0.002  # m/s
@@ -161,6 +162,7 @@ class MoveItRig(Rig):
             self.nodes.start(name)
         self.wait(lambda: self.joints, "joint states of the demo", 60.0)
         self.wait(lambda: self.holds, "servo_adapter", 60.0)
+        self.position()  # move_group answers
         if changes.servo:
             self.restart_servo(changes.servo)
 
@@ -179,11 +181,23 @@ class MoveItRig(Rig):
                 command=tuple(command),
             )
             os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
-        self.wait(lambda: self.hold.reason_code == PolicyHold.NOT_CONNECTED, "a hold")
-        seconds = time.monotonic() - began
+        armed, seconds = self.state in (ControlState.HOLD, ControlState.POLICY), 0.0
+        if armed:
+            began, there = time.monotonic(), (PolicyHold.NONE, PolicyHold.SERVO_PAUSED)
+            self.wait(lambda: self.hold.reason_code not in there, "a hold")
+            seconds = time.monotonic() - began
         self.nodes.start("servo", **(parameters or {}))
-        self.wait(lambda: self.hold.reason_code == PolicyHold.SERVO_PAUSED, "Servo", 60.0)
+        client = AsyncParameterClient(self.graph.node, "/servo_node")
+        asked: list[Any] = []
+
+        def answers() -> bool:
+            asked.append(client.get_parameters(["moveit_servo.command_in_type"]))
+            self.graph.spin(0.5)
+            return any(future.done() for future in asked)
+
+        self.wait(answers, "Servo", 60.0)
+        if armed:
+            self.wait(lambda: self.hold.reason_code == PolicyHold.SERVO_PAUSED, "its pause")
         return seconds
 
     def _servo(self) -> int:

@@ -166,7 +166,7 @@ class ArbiterNode(Node):
         )
         self._decision = self.create_publisher(Decision, "decision", RELIABLE_100)
         self._intervention = self.create_publisher(InterventionEvent, "intervention", RELIABLE_100)
-        self._state = self.create_publisher(ControlState, "control_state", LATCHED)
+        self._state = self.create_publisher(ControlState, "control_state", LATCHED_10)
         self._buttons = self.create_publisher(OperatorButtons, "operator_buttons", RELIABLE_100)
         self._heartbeat = self.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)

@@ -71,7 +71,8 @@ class Watchdog:
     def heartbeat(self, instance: bytes, armed: bool, now: float) -> bool:
         """One heartbeat. Returns True when a human has just armed this arbiter.
 
-        That is known only after a heartbeat that was not armed, not after a gap.
+        That is known only after a heartbeat that was not armed, not after a gap; or where the process is
+        younger than the one that was lost: it began disarmed.
         """
         known = self._instances.get(instance)
         self._received = now
@@ -79,7 +80,7 @@ class Watchdog:
             self._lost = b""
         if known is None:
             self._instances[instance] = _Instance(now, now, armed)
-            return False
+            return armed and bool(self._lost) and instance > self._lost
         edge = armed and not known.armed
         known.received, known.armed, known.lost = now, armed, False
         return edge

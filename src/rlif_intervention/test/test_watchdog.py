@@ -59,6 +59,19 @@ def test_watchdog_of_a_human_who_arms_knows_it_from_an_arbiter_that_was_armed_be
     assert w.heartbeat(A, True, 0.2) and not w.heartbeat(A, True, 0.3)
 
 
+def test_watchdog_of_a_new_arbiter_whose_first_heartbeat_is_armed_knows_that_a_human_has_armed():
+    """Regression: armed within a second of its start, the robot stayed paused until it was armed again."""
+    watchdog = Watchdog(0.3)
+    watchdog.heartbeat(b"2", armed=True, now=0.0)
+    assert watchdog.check(1.0) == (True, True)
+    assert not watchdog.heartbeat(b"1", armed=True, now=1.1), "an older one was frozen"
+    watchdog = Watchdog(0.3)
+    watchdog.heartbeat(b"2", armed=True, now=0.0)
+    assert watchdog.check(1.0) == (True, True)
+    assert watchdog.heartbeat(b"3", armed=True, now=1.1)
+    assert not watchdog.heartbeat(b"3", armed=True, now=1.2)
+
+
 def test_watchdog_of_an_arbiter_that_is_back_still_armed_sees_no_human_arm():
     """Regression: the end of a gap in its heartbeats undid the pause."""
     w = Watchdog(timeout=0.2)

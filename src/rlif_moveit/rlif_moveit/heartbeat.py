@@ -33,10 +33,14 @@ class Heartbeat:
         """One has been received."""
         return not math.isinf(self._received)
 
-    def received(self, now: float, instance: bytes = b"") -> None:
-        """Take one message, with the id of the arbiter's process."""
-        if instance <= self._instance or self.problem(now):
-            self._received, self._instance = now, instance
+    def received(self, now: float, instance: bytes = b"") -> bool:
+        """Take one message, with the id of the arbiter's process. True: it is the first of one that is
+        younger than the arbiter before, which is gone. It began disarmed, so what it is now counts."""
+        if not (instance <= self._instance or self.problem(now)):
+            return False
+        younger = self.ever and instance > self._instance
+        self._received, self._instance = now, instance
+        return younger
 
     def problem(self, now: float) -> str:
         """Why the arbiter counts as gone; empty: it is alive."""

@@ -32,7 +32,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rlif_node.parameters import Param, declare
-from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
 from rlif_node.states import ControlState as State
 from std_msgs.msg import Bool
@@ -147,7 +147,7 @@ class ResetNode(Node):
             rng=random.Random(p["seed"] or None),
             log=lambda message: self.get_logger().info(message),
         )
-        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED_10)
         self.create_subscription(
             HeartbeatMessage, "arbiter_heartbeat", self._on_heartbeat, RELIABLE_1
         )
@@ -175,7 +175,8 @@ class ResetNode(Node):
 
     def _on_heartbeat(self, m: HeartbeatMessage) -> None:
         self._watch()  # first: this heartbeat may be another arbiter's
-        self._heartbeat.received(time.monotonic(), bytes(m.instance_id))
+        if self._heartbeat.received(time.monotonic(), bytes(m.instance_id)):
+            self._lost = False  # and its next message says its state
 
     def _on_stop(self, topic: str, m: Bool) -> None:
         """With several publishers a false releases nothing, as in the arbiter."""

@@ -42,7 +42,7 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 from rlif_node.parameters import Param, declare
 from rlif_node.pose_source import TF, subscribe_pose
-from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1, SENSOR
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
 from rlif_node.states import ControlState as State
 from rlif_node.states import HoldReason
@@ -150,7 +150,7 @@ class ServoAdapterNode(Node):
     def _connect(self, p: dict[str, Any]) -> None:
         self._hold = self.create_publisher(PolicyHold, "policy_hold", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
-        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED)
+        self.create_subscription(ControlState, "control_state", self._on_control, LATCHED_10)
         self.create_subscription(Heartbeat, "arbiter_heartbeat", self._on_heartbeat, RELIABLE_1)
         self.create_subscription(
             self._interfaces.status_type, self._status_topic, self._on_status, SENSOR

@@ -179,7 +179,8 @@ class ServoSupervisor:
     def alive(self, now: float, instance: bytes = b"") -> None:
         """A heartbeat of the arbiter, with the id of its process."""
         self.look(now)  # first: this one may be another arbiter's
-        self._heartbeat.received(now, instance)
+        if self._heartbeat.received(now, instance):
+            self._lost = False
 
     def look(self, now: float) -> None:
         """Call it often: an arbiter that has gone silent is no longer armed."""

@@ -19,13 +19,14 @@ from rclpy.task import Future
 from rlif_node.qos import LATCHED, RELIABLE, RELIABLE_1
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState
+from servo_rules import follows, reported
 from std_msgs.msg import Float64MultiArray, Int8
 from std_srvs.srv import SetBool, Trigger
 from waiting import wait_until
 
 from rlif_moveit.interfaces import COMMAND_TYPES, ServoInterfaces, servo_interfaces
 from rlif_moveit.planning import PlanningInterfaces, planning_interfaces
-from rlif_moveit.servo_status import Dialect, condition
+from rlif_moveit.servo_status import Dialect
 from rlif_moveit.workspace_node import SceneInterfaces, scene_interfaces
 from rlif_msgs.msg import ControlState, Heartbeat, PolicyHold
 
@@ -133,8 +134,8 @@ def make_servo_interfaces(dialect: Dialect, joint_jog: bool = False) -> ServoInt
 class StandInServo(Node):
     """Servo's rules: no default command type, fresh stamps only, silent while paused.
 
-    `moving` is the twist that it last followed. `code` is what it reports; near a singularity or a joint
-    limit only for a command that is not zero, as MoveIt's `Servo::getNextJointState` does.
+    `moving` is the twist that it last followed. `code` is where the arm is; servo_rules.py says when it is
+    reported.
     """
 
     def __init__(self, dialect: Dialect = Dialect.JAZZY) -> None:
@@ -181,16 +182,16 @@ class StandInServo(Node):
         age = self.get_clock().now().nanoseconds - to_ns(m.header.stamp)
         linear, angular = m.twist.linear, m.twist.angular
         twist = [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]
-        usable = not self.paused and self.kind == COMMAND_TYPES["twist"] and m.header.frame_id
-        self.moving = twist if usable and age < 100_000_000 else None
+        usable = self.kind == COMMAND_TYPES["twist"] and follows(
+            m.header.frame_id, age, self.paused
+        )
+        self.moving = twist if usable else None
 
     def _cycle(self) -> None:
         if self.paused:
             return
         message = self._status.msg_type()
-        name = condition(self.dialect, self.code).name
-        always = name.endswith("COLLISION") or name == "INVALID"
-        code = self.code if always or any(self.moving or ()) else 0
+        code = reported(self.dialect, self.code, any(self.moving or ()))
         if hasattr(message, "code"):
             message.code = code
         else:
@@ -213,10 +214,15 @@ class Bench:
         self.pose = self.node.create_publisher(PoseStamped, "ee_pose", RELIABLE)
         self.lives = True  # the arbiter whose voice this is
         self.life = self.node.create_publisher(Heartbeat, "arbiter_heartbeat", RELIABLE_1)
-        self.node.create_timer(0.05, lambda: self.lives and self.life.publish(Heartbeat()))
+        self.instance = bytes(16)  # ... and its process
+        self.node.create_timer(0.05, self._beat)
         self.listen(PolicyHold, "policy_hold", LATCHED)
         self.listen(DiagnosticArray, "/diagnostics", RELIABLE)
         self.listen(TwistStamped, "servo_command", RELIABLE_1)
+
+    def _beat(self) -> None:
+        if self.lives:
+            self.life.publish(Heartbeat(instance_id=list(self.instance)))
 
     def listen(self, kind: type, topic: str, qos: Any) -> list[Any]:
         received = self.seen.setdefault(topic, [])

@@ -165,18 +165,21 @@ def test_reset_whose_arbiter_dies_stops_the_arm(bench, rig):
     bench.until(lambda: call().success, "a reset after a human has armed")
 
 
-def test_reset_with_a_new_arbiter_that_is_armed_at_once_moves(bench, rig):
-    """Regression: its DISARMED, which came before its first heartbeat, did not count, and no reset was made."""
+@pytest.mark.parametrize("seen_disarmed", [True, False])
+def test_reset_with_a_new_arbiter_that_is_armed_at_once_moves(bench, rig, seen_disarmed):
+    """Regression: its DISARMED, which came before its first heartbeat or not at all, did not count."""
     _, planner, call = rig(arbiter_timeout=0.5)
     done = moving(bench, planner)
     bench.lives = False
     bench.until(done.done, "the loss", 5.0)
-    seen = bench.listen(ControlState, "control_state", LATCHED)
-    bench.say(ControlState.DISARMED)
-    bench.until(lambda: seen and seen[-1].state == ControlState.DISARMED, "the new one's state")
-    assert "has it died" in call().message, "it is without a heartbeat"
-    bench.lives = True
-    bench.until(lambda: "arm first" in call().message, "its heartbeat")
+    if seen_disarmed:
+        seen = bench.listen(ControlState, "control_state", LATCHED)
+        bench.say(ControlState.DISARMED)
+        bench.until(lambda: seen and seen[-1].state == ControlState.DISARMED, "its state")
+        assert "has it died" in call().message, "it is without a heartbeat"
+    bench.lives, bench.instance = True, bytes([1] * 16)
+    expected = "arm first" if seen_disarmed else "no state that counts"
+    bench.until(lambda: expected in call().message, "its heartbeat")
     bench.say(ControlState.HOLD)
     planner.wait = False
     bench.until(lambda: call().success, "a reset")
