@@ -145,15 +145,6 @@ def test_servo_after_a_reset_does_not_jump(rig: MoveItRig) -> None:
     assert np.linalg.norm(moved) < 0.02
 
 
-def test_servo_killed_holds_until_a_person_has_driven(rig: MoveItRig) -> None:
-    rig.to_ready()
-    show("servo killed", hold_after=rig.restart_servo())
-    print(rig.hold.reason)
-    rig.push(x=0.5)
-    rig.wait(lambda: rig.hold.reason_code == PolicyHold.NONE, "the hold to end after driving")
-    rig.release()
-
-
 def scene(rig: MoveItRig, *objects: Any) -> None:
     """Apply a difference to move_group's planning scene."""
     client = rig.graph.node.create_client(ApplyPlanningScene, "/apply_planning_scene")
@@ -222,47 +213,6 @@ def test_arm_at_the_end_of_its_reach_is_held_and_a_reset_frees_it(
     assert rig.hold.reason_code == reason
     rig.to_ready()
     assert rig.hold.reason_code == PolicyHold.NONE
-
-
-def singular(lower: float, hard: float) -> dict[str, float]:
-    """Servo's thresholds of the condition number: slows down from `lower` on, halts at `hard`."""
-    names = "lower_singularity_threshold", "hard_stop_singularity_threshold"
-    return {f"moveit_servo.{n}": v for n, v in zip(names, (lower, hard), strict=True)}
-
-
-def test_arm_leaving_a_singularity_is_slowed_and_not_held(rig: MoveItRig) -> None:
-    rig.restart_servo(singular(10.0, 60.0))
-    try:
-        rig.to_ready()
-        since = time.time()
-        rig.push(x=1.0)
-        code = ServoStatus.DECELERATE_FOR_APPROACHING_SINGULARITY
-        rig.wait(lambda: code in {c for t, c in rig.codes if t >= since}, "a slow-down", 30.0)
-        rig.release()
-        rig.graph.spin(0.5)
-        before = rig.position()
-        codes = drive_until_held(rig, 2.0, x=-0.5)
-        show("leaving", moved=float(rig.position()[0] - before[0]))
-        assert ServoStatus.DECELERATE_FOR_LEAVING_SINGULARITY in codes
-        assert rig.hold.reason_code == PolicyHold.NONE
-    finally:
-        rig.restart_servo()
-
-
-def test_arm_halted_at_a_singularity_is_held_and_a_reset_frees_it(rig: MoveItRig) -> None:
-    rig.restart_servo(singular(16.9, 17.0))
-    try:
-        rig.to_ready()
-        codes = drive_until_held(rig, 30.0, x=1.0)
-        assert ServoStatus.HALT_FOR_SINGULARITY in codes
-        assert rig.hold.reason_code == PolicyHold.SERVO_STATUS
-        before = rig.position()
-        codes = drive_until_held(rig, 2.0, x=-0.5)
-        show("driving away from the halt", moved=float(rig.position()[0] - before[0]))
-        rig.to_ready()
-        assert rig.hold.reason_code == PolicyHold.NONE
-    finally:
-        rig.restart_servo()
 
 
 def test_arm_in_contact_is_held_until_the_obstacle_is_gone_and_a_person_has_driven(
@@ -388,3 +338,56 @@ def test_command_of_another_publisher_is_named(rig: MoveItRig) -> None:
     stray = rig.graph.node.create_publisher(TwistStamped, "/servo_node/delta_twist_cmds", RELIABLE)
     rig.wait(lambda: "publishes on" in rig.reason, "the warning", 10.0)
     rig.graph.node.destroy_publisher(stray)
+
+
+# Last: they start Servo anew.
+
+
+def test_servo_killed_holds_until_a_person_has_driven(rig: MoveItRig) -> None:
+    rig.to_ready()
+    show("servo killed", hold_after=rig.restart_servo())
+    print(rig.hold.reason)
+    rig.push(x=0.5)
+    rig.wait(lambda: rig.hold.reason_code == PolicyHold.NONE, "the hold to end after driving")
+    rig.release()
+
+
+def singular(lower: float, hard: float) -> dict[str, float]:
+    """Servo's thresholds of the condition number: slows down from `lower` on, halts at `hard`."""
+    names = "lower_singularity_threshold", "hard_stop_singularity_threshold"
+    return {f"moveit_servo.{n}": v for n, v in zip(names, (lower, hard), strict=True)}
+
+
+def test_arm_leaving_a_singularity_is_slowed_and_not_held(rig: MoveItRig) -> None:
+    rig.restart_servo(singular(10.0, 60.0))
+    try:
+        rig.to_ready()
+        since = time.time()
+        rig.push(x=1.0)
+        code = ServoStatus.DECELERATE_FOR_APPROACHING_SINGULARITY
+        rig.wait(lambda: code in {c for t, c in rig.codes if t >= since}, "a slow-down", 30.0)
+        rig.release()
+        rig.graph.spin(0.5)
+        before = rig.position()
+        codes = drive_until_held(rig, 2.0, x=-0.5)
+        show("leaving", moved=float(rig.position()[0] - before[0]))
+        assert ServoStatus.DECELERATE_FOR_LEAVING_SINGULARITY in codes
+        assert rig.hold.reason_code == PolicyHold.NONE
+    finally:
+        rig.restart_servo()
+
+
+def test_arm_halted_at_a_singularity_is_held_and_a_reset_frees_it(rig: MoveItRig) -> None:
+    rig.restart_servo(singular(16.9, 17.0))
+    try:
+        rig.to_ready()
+        codes = drive_until_held(rig, 30.0, x=1.0)
+        assert ServoStatus.HALT_FOR_SINGULARITY in codes
+        assert rig.hold.reason_code == PolicyHold.SERVO_STATUS
+        before = rig.position()
+        codes = drive_until_held(rig, 2.0, x=-0.5)
+        show("driving away from the halt", moved=float(rig.position()[0] - before[0]))
+        rig.to_ready()
+        assert rig.hold.reason_code == PolicyHold.NONE
+    finally:
+        rig.restart_servo()

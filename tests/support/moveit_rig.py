@@ -197,7 +197,7 @@ class MoveItRig(Rig):
 
         self.wait(answers, "Servo", 60.0)
         if armed:
-            self.wait(lambda: self.hold.reason_code == PolicyHold.SERVO_PAUSED, "its pause")
+            self.wait(lambda: "restarted" in self.hold.reason, "the adapter to notice")
         return seconds
 
     def _servo(self) -> int:
