@@ -391,3 +391,15 @@ def test_arm_halted_at_a_singularity_is_held_and_a_reset_frees_it(rig: MoveItRig
         assert rig.hold.reason_code == PolicyHold.NONE
     finally:
         rig.restart_servo()
+
+
+def test_servo_that_was_restarted_sees_what_is_put_into_the_scene_later(rig: MoveItRig) -> None:
+    rig.restart_servo()
+    rig.to_ready()
+    obstacle = ((0.307, 0.30, 0.55), (0.3, 0.1, 0.5))
+    scene(rig, box("obstacle", *obstacle))
+    try:
+        codes = drive_until_held(rig, 3.0, y=0.5)
+        assert ServoStatus.DECELERATE_FOR_COLLISION in codes
+    finally:
+        scene(rig, box("obstacle", *obstacle, add=False))

@@ -106,7 +106,10 @@ def test_joint_jog_moves_the_joint_of_the_axis(start) -> None:
                 "joint_position_min": [-2.8, -1.7, -2.8, -3.0, -2.8, 0.0, -2.8],
                 "joint_position_max": [2.8, 1.7, 2.8, -0.1, 2.8, 3.7, 2.8],
                 "joint_latency": 0.15,
+                "workspace_min": [],  # of Cartesian outputs
+                "workspace_max": [],
                 "features": ["joint_positions"],
+                "joints": JOINTS,
             },
             moveit={"command_type": "joint_jog", "joints": JOINTS},
             topics={"servo_joint_command": "/servo_node/delta_joint_cmds"},

@@ -215,6 +215,8 @@ class MoveItRig(Rig):
         if bags := os.environ.get("RLIF_REAL_MOVEIT_BAGS"):
             trajectory = {self.arm_of.trajectory: "trajectory_msgs/msg/JointTrajectory"}
             topics, types = zip(*(RECORDED | trajectory).items(), strict=True)
+            node = self.graph.node
+            others = {topic: node.count_subscribers(topic) for topic in topics if topic[0] == "/"}
             self.nodes.start(
                 "recorder",
                 bag_directory=f"{bags}/{name}",
@@ -222,6 +224,9 @@ class MoveItRig(Rig):
                 topics=list(topics),
                 types=list(types),
             )
+            listens = lambda: all(node.count_subscribers(t) > n for t, n in others.items())  # noqa: E731
+            self.wait(listens, "the recorder")
+            self.graph.spin(2.0)  # and what it listens to knows it too
         yield
         if bags:
             self.release()

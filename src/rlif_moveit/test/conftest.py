@@ -148,7 +148,7 @@ class StandInServo(Node):
         self.asked: list[str] = []
         self.jogged: list[Any] = []
         interfaces = make_servo_interfaces(dialect)
-        self._status = self.create_publisher(interfaces.status_type, "~/status", RELIABLE)
+        self._status = self.create_publisher(interfaces.status_type, "~/status", LATCHED)
         if dialect is Dialect.JAZZY:
             self.create_service(interfaces.select_service, "~/switch_command_type", self._on_select)
             self.create_service(SetBool, "~/pause_servo", self._on_pause)
