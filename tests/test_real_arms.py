@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import mock_arms
 import numpy as np
 import pytest
-from gamepad_rig import ROOT, Pad, marks
+from gamepad_rig import ROOT, STOPS, Pad, marks
 from moveit_rig import MOVEIT, PANDA, READY, SPEED, Arm, Changes, MoveItRig
 
 from rlif_intervention.device_inputs import STALE_SHARE
@@ -104,29 +103,10 @@ def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: MoveItRig) 
     assert speed == pytest.approx(asked, rel=0.1) and off < 0.003
 
 
-STOPS: dict[str, Callable[[MoveItRig], object]] = {
-    "release": lambda rig: rig.release(),
-    "disarm": lambda rig: rig.disarm(),
-    "device unplugged": lambda rig: rig.joy_timer.cancel(),
-    "arbiter frozen": lambda rig: rig.nodes.signal("arbiter", signal.SIGSTOP),
-    "arbiter killed": lambda rig: rig.nodes.signal("arbiter", signal.SIGKILL),
-}
-
-
 @pytest.mark.parametrize("name", STOPS)
 def test_arm_stands_soon_after(rig: MoveItRig, name: str) -> None:
-    try:
-        seconds, metres, deceleration = rig.stop_after(lambda: STOPS[name](rig))
-    finally:
-        if name == "device unplugged":
-            rig.joy_timer.reset()
-        if name == "arbiter frozen":
-            rig.nodes.signal("arbiter", signal.SIGCONT)
-        if name == "arbiter killed":
-            rig.nodes.start("arbiter")
-        rig.graph.spin(2.0)
-        rig.disarm()
-        rig.wait(lambda: rig.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
+    seconds, metres, deceleration = rig.stop_after(lambda: rig.cause(name))
+    rig.recover(name)
     print(
         f"\n{rig.arm_of.robot}, {name}: {seconds:.3f} s, {metres:.4f} m, {deceleration:.2f} m/s^2"
     )

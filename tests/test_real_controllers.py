@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ament_index_python.packages import get_package_prefix
-from gamepad_rig import GAMEPAD, ROOT, Rig, marks
+from gamepad_rig import GAMEPAD, ROOT, STOPS, Rig, marks
 from waiting import scaled
 
 from rlif_msgs.msg import ControlState
@@ -158,10 +157,6 @@ class ControllerRig(Rig):
             )
         )
 
-    def begin(self) -> None:
-        """An episode, the policy in control."""
-        self.to_ready()
-
     def track(self, since: float) -> tuple[np.ndarray, np.ndarray]:
         """Times [n] in s since `since`, and positions [n, 3] in rad."""
         samples = [(t - since, q) for t, q in self.joints if t >= since - 0.5]
@@ -169,7 +164,7 @@ class ControllerRig(Rig):
 
     def stop_after(self, act: Callable[[], object]) -> tuple[float, float]:
         """Drive the first joint at SPEED, act: s and rad until it stands."""
-        self.begin()
+        self.to_ready()
         sign = -1.0 if self.joints[-1][1][0] > 0.0 else 1.0
         self.push(x=sign)
         self.graph.spin(0.8)
@@ -197,7 +192,7 @@ def rig(request, tmp_path_factory) -> Iterator[ControllerRig]:
 
 
 def test_operator_moves_the_joint_at_the_speed_asked(rig: ControllerRig) -> None:
-    rig.begin()
+    rig.to_ready()
     rig.push(x=1.0)
     rig.wait(lambda: rig.state == ControlState.OPERATOR, "OPERATOR")
     began = time.time()
@@ -212,40 +207,21 @@ def test_operator_moves_the_joint_at_the_speed_asked(rig: ControllerRig) -> None
     assert np.abs(q[:, 1:]).max() < 0.001
 
 
-STOPS: dict[str, Callable[[ControllerRig], object]] = {
-    "release": lambda rig: rig.release(),
-    "disarm": lambda rig: rig.disarm(),
-    "device unplugged": lambda rig: rig.joy_timer.cancel(),
-    "arbiter frozen": lambda rig: rig.nodes.signal("arbiter", signal.SIGSTOP),
-    "arbiter killed": lambda rig: rig.nodes.signal("arbiter", signal.SIGKILL),
-}
-
-
 @pytest.mark.parametrize("name", STOPS)
 def test_joint_stands_soon_after(rig: ControllerRig, name: str) -> None:
-    try:
-        seconds, angle = rig.stop_after(lambda: STOPS[name](rig))
-    finally:
-        if name == "device unplugged":
-            rig.joy_timer.reset()
-        if name == "arbiter frozen":
-            rig.nodes.signal("arbiter", signal.SIGCONT)
-        if name == "arbiter killed":
-            rig.nodes.start("arbiter")
-        rig.graph.spin(2.0)
-        rig.disarm()
-        rig.wait(lambda: rig.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
+    seconds, angle = rig.stop_after(lambda: rig.cause(name))
+    rig.recover(name)
     print(f"\n{rig.controller}, {name}: {seconds:.3f} s, {angle:.4f} rad")
     assert seconds <= 0.6 and angle <= 0.6 * SPEED
 
 
 def test_joint_rests_at_its_limit(rig: ControllerRig) -> None:
-    rig.begin()
+    rig.to_ready()
     rig.push(y=1.0)
     rig.graph.spin(3.0)
     rest = rig.joints[-1][1][1]
+    print(f"\n{rig.controller}: limit {LIMIT}, rest {rest:.4f}; {rig.state} {rig.reason!r}")
     rig.release()
-    print(f"\n{rig.controller}: limit {LIMIT}, rest {rest:.4f}")
     assert LIMIT - 0.03 < rest < LIMIT + 0.001
 
 
@@ -260,6 +236,6 @@ def test_controller_deactivated_in_motion_and_active_again_does_not_jump(
     rig.switch((rig.controller,), ())
     rig.graph.spin(1.0)
     before = np.array(rig.joints[-1][1])
-    rig.begin()
+    rig.to_ready()
     rig.graph.spin(1.0)
     assert np.abs(np.array(rig.joints[-1][1]) - before).max() < 0.001

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -24,6 +25,7 @@ from rlif_bringup.launch_file import Process, read
 from rlif_bringup.simulation import graph_environment, reserve_domain
 from rlif_msgs.msg import ControlState, Episode
 
+STOPS = ("release", "disarm", "device unplugged", "arbiter frozen", "arbiter killed")
 ROOT = Path(__file__).parents[2]
 GAMEPAD = {
     "devices": ["joy"],
@@ -162,6 +164,34 @@ class Rig:
             return False
 
         self.wait(ready, "HOLD", 60.0)
+
+    # ---- what stops the arm: STOPS
+
+    def cause(self, stop: str) -> None:
+        """Make it happen."""
+        if stop == "release":
+            self.release()
+        elif stop == "disarm":
+            self.disarm()
+        elif stop == "device unplugged":
+            self.joy_timer.cancel()
+        else:
+            self.nodes.signal(
+                "arbiter", signal.SIGSTOP if stop == "arbiter frozen" else signal.SIGKILL
+            )
+
+    def recover(self, stop: str) -> None:
+        """Undo it, and disarm."""
+        if stop == "device unplugged":
+            self.joy_timer.reset()
+        elif stop == "arbiter frozen":
+            self.nodes.signal("arbiter", signal.SIGCONT)
+        elif stop == "arbiter killed":
+            self.nodes.start("arbiter")
+            self.wait(lambda: self.state == ControlState.DISARMED, "the new arbiter")
+        self.graph.spin(2.0)  # a new arbiter takes no axis that it has not seen at rest
+        self.disarm()
+        self.wait(lambda: self.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
 
     # ---- what is seen
 
