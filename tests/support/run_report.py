@@ -9,6 +9,7 @@ import signal
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -19,6 +20,8 @@ from waiting import scaled
 # of the run; every other failure counts at once. The other tests have no such mark: with it each one
 # waits 40 ms for answers between the workers.
 ONCE_MORE = {"reruns": 1, "only_rerun": ["in vain", "waited", "waiting for"]}
+FAST = "not ros and not slow"
+WHOLE = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.(ros|slow)\b", re.MULTILINE)
 KERNEL = "rlif_learner/engines/critic_kernel.py"
 MARKERS = {
     "ros": "nodes, topics or services over DDS; left out by `make test-fast`",
@@ -38,6 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {text}")
     if config.getoption("timeout", None) is None:
         config.option.timeout = scaled(float(config.getini("timeout") or 0.0)) or None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is marked as a whole is not imported by `make test-fast`, which leaves it out."""
+    if config.getoption("markexpr", "") != FAST or collection_path.suffix != ".py":
+        return None
+    marked = WHOLE.search(collection_path.read_text(encoding="utf-8"))
+    return True if marked else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
