@@ -100,7 +100,7 @@ def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: MoveItRig) 
     off = float(np.abs(p[:, 1:] - start[1:]).max())
     asked = parameters(rig)["linear_scale"]
     print(f"\n{rig.arm_of.robot}: start {start}, speed {speed:.4f} of {asked} m/s, off {off:.4f} m")
-    assert speed == pytest.approx(asked, rel=0.1) and off < 0.003
+    assert speed == pytest.approx(asked, rel=0.1) and off < 0.002
 
 
 @pytest.mark.parametrize("name", STOPS)
@@ -134,6 +134,8 @@ def test_episodes_with_planned_resets_between_stay_within_the_box(rig: MoveItRig
         began = time.monotonic()
         rig.to_ready()
         took.append(time.monotonic() - began)
+        if rig.arm_of is PANDA:
+            assert np.abs(rig.position() - READY).max() < 0.01, f"the reset before {number + 1}"
         rig.graph.spin(1.0)
         since = time.time()  # a planned motion may leave the box
         rig.push(*((-1.0) ** (number // 3) * np.eye(3)[number % 3]))

@@ -137,10 +137,10 @@ class ControllerRig(Rig):
         self.spawn(self.controller)
         self.wait(lambda: self.joints, "joint states", 60.0)
 
-    def spawn(self, controller: str, *options: str) -> None:
+    def spawn(self, controller: str) -> None:
         """Load and activate a controller, as a launch file does."""
         environment = self.nodes.processes["controller_manager"].environment
-        command = [program("controller_manager", "spawner"), controller, *options]
+        command = [program("controller_manager", "spawner"), controller]
         subprocess.run(command, env=dict(environment), check=True, timeout=scaled(60.0))
 
     def switch(self, activate: tuple[str, ...], deactivate: tuple[str, ...]) -> None:

@@ -80,9 +80,9 @@ def test_arm_moves_along_the_axis_that_is_pushed(start, name: str) -> None:
 
 @pytest.mark.parametrize("about", ["flange", "tool"])
 def test_arm_turns_about_the_flange_or_with_an_offset_about_the_tool(start, about: str) -> None:
-    changes = relay(tool_offset=list(TOOL if about == "tool" else (0.0, 0.0, 0.0)))
-    before, after = driven(start(Changes(ALL_AXES, changes.moveit, changes.topics)), roll=1.0)
     offset = np.array(TOOL if about == "tool" else (0.0, 0.0, 0.0))
+    changes = relay(tool_offset=offset.tolist())
+    before, after = driven(start(Changes(ALL_AXES, changes.moveit, changes.topics)), roll=1.0)
     points = [p[:3] + rotation_matrix(tuple(p[3:])) @ offset for p in (before, after)]
     turned = 2.0 * np.arccos(min(1.0, abs(float(before[3:] @ after[3:]))))
     print(f"\nabout the {about}: turned {turned:.3f} rad, moved {points[1] - points[0]} m")
