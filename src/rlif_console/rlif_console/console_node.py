@@ -6,6 +6,7 @@ Subscribes
     episode        rlif_msgs/Episode           phase, outcome, counts (latched)
     decision       rlif_msgs/Decision          what was executed, and take-overs
     critic_value   rlif_msgs/CriticValue       of what was executed
+    success_confidence  rlif_msgs/SuccessConfidence  of the success detector, where one runs
     learner_status rlif_msgs/LearnerStatus     learner curves (latched)
     observation    rlif_msgs/Observation       the images that the policy sees
     ee_pose, object_pose  geometry_msgs/PoseStamped  for the 3D view

@@ -39,6 +39,7 @@ from rlif_msgs.msg import (
     Episode,
     LearnerStatus,
     Observation,
+    SuccessConfidence,
 )
 from rlif_policy.image_encodings import DEPTHS, RawImage
 from rlif_policy.images import CameraSpec, PackedImage, to_rgb
@@ -124,6 +125,7 @@ class RobotPort:
         make(Episode, self._name("episode"), self._on_episode, LATCHED_10)
         make(Decision, self._name("decision"), self._on_decision, RELIABLE_100)
         make(CriticValue, self._name("critic_value"), self._on_value, RELIABLE_100)
+        make(SuccessConfidence, self._name("success_confidence"), self._on_confidence, RELIABLE)
         make(LearnerStatus, self._name("learner_status"), self._on_learner, LATCHED)
         make(String, self._name("guide"), self._on_guide, LATCHED)
         # Not unpacked before somebody looks: images make it large.
@@ -153,6 +155,9 @@ class RobotPort:
 
     def _on_value(self, m: CriticValue) -> None:
         self._tell(self._status.on_value, m.value)
+
+    def _on_confidence(self, m: SuccessConfidence) -> None:
+        self._tell(self._status.on_confidence, m.confidence, m.threshold, m.off)
 
     def _on_learner(self, m: LearnerStatus) -> None:
         fields = {name: getattr(m, name) for name in LEARNER_FIELDS}

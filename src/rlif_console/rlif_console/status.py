@@ -108,6 +108,7 @@ class RobotStatus:
     episode: dict[str, Any] | None = None
     decision: dict[str, Any] | None = None
     learner: dict[str, Any] | None = None
+    detector: dict[str, Any] | None = None  # of success: its confidence in the newest observation
     poses: dict[str, list[float]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     guide: str = ""
@@ -177,6 +178,12 @@ class RobotStatus:
         if math.isfinite(value):
             self._add(now, "value", self.values, value=round(value, 3))
 
+    def on_confidence(self, confidence: float, threshold: float, off: bool, now: float) -> None:
+        """Of the success detector. `off`: nothing counts at present, as the operator drives."""
+        confidence, threshold = finite([confidence, threshold])
+        self.detector = {"confidence": confidence, "threshold": threshold, "off": off}
+        self._times["detector"] = now
+
     def on_learner(
         self, status: Mapping[str, Any], metrics: Mapping[str, float], now: float
     ) -> None:
@@ -218,6 +225,7 @@ class RobotStatus:
             "episode": self.episode,
             "decision": self.decision,
             "learner": self.learner,
+            "detector": self.detector,
             "poses": self.poses,
             "settings": self.settings,
             "guide": self.guide,

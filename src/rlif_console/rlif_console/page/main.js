@@ -223,11 +223,21 @@ function showEpisode() {
   $("steps").max = e?.max_steps || Math.max(steps, 1);
   $("steps").value = steps;
   put("episode-text", e ? `${steps}${e.max_steps ? ` of ${e.max_steps}` : ""} steps. ${e.phase === "ended" ? e.reason : ""}` : "No episode yet.");
+  showDetector();
   put("success", percent(state.success));
   put("interventions", state.interventions == null ? "–" : state.interventions.toFixed(3));
   for (const [id, [rate, count]] of [["policy", state.evaluated.policy], ["person", state.evaluated.operator]]) put(id, count ? `${percent(rate)} of ${count}` : "–");
   const { success, failure, truncated } = state.outcomes;
   put("outcomes", `${success} ✓ ${failure} ✗ ${truncated} …`);
+}
+
+function showDetector() {
+  const d = state.detector;
+  $("detector").hidden = !d;
+  if (!d) return;
+  const fresh = state.ages.detector < 2; // s
+  $("confidence").value = fresh ? d.confidence : 0;
+  put("detector-text", !fresh ? "Success detector: silent" : `Success detector: ${d.confidence.toFixed(3)}, counts from ${d.threshold.toFixed(3)}${d.off ? "; off while the operator drives" : ""}`);
 }
 
 function showLearner() {
