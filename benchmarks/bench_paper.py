@@ -29,7 +29,15 @@ from bench_demo import machine
 from paper import experts
 from paper.cells import run_cell
 from paper.report import RESULTS, read_results, write_json, write_report
-from paper.settings import ABLATIONS, DEFAULT_TASKS, METHODS, Cell, ablation_cells, main_cells
+from paper.settings import (
+    ABLATIONS,
+    DEFAULT_TASKS,
+    METHODS,
+    Cell,
+    ablation_cells,
+    completed,
+    main_cells,
+)
 from paper.speed import cost, measure
 from paper.tasks import LEVELS, TASKS
 
@@ -102,7 +110,7 @@ def outdated(cells: list[Cell], results: dict[Cell, dict[str, Any]]) -> list[Cel
     return [
         cell
         for cell in there
-        if results[cell]["settings"] != cell.settings.to_mapping()
+        if completed(results[cell]["settings"]) != cell.settings.to_mapping()
         or results[cell]["experts"] != digests[cell.task]
     ]
 

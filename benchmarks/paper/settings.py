@@ -106,6 +106,11 @@ class Settings:
         return mapping
 
 
+def completed(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a result holds them, with the defaults of what RLPD has had since."""
+    return {**mapping, "rlpd": RLPDConfig.from_mapping(mapping["rlpd"]).to_mapping()}
+
+
 # Smaller than the authors': 5 critics of 256x2 for 10 of 256x3, one critic step per environment step
 # for 15 (hopper) and 5 (pen); walker2d has 1 there too.
 _SMALL = {"hidden": (256, 256), "ensemble_size": 5, "utd": 1}
@@ -116,10 +121,11 @@ _LOCOMOTION = Settings(
 
 
 def _peg() -> Settings:
-    """The demo's networks and settings of RLPD (config/sim/robot.yaml)."""
+    """The demo's networks and settings of RLPD (config/sim/robot.yaml), but for what is not the paper's."""
     robot = robot_configuration()
+    rlpd = {**robot["rlpd"], "clip_positive_values": False}
     return Settings(
-        steps=8_000, evaluate_every=1_000, hidden=tuple(robot["hidden"]), rlpd=robot["rlpd"],
+        steps=8_000, evaluate_every=1_000, hidden=tuple(robot["hidden"]), rlpd=rlpd,
         imitation={"utd": 1}, prior_episodes=5, prior_noise=0.1, prior_into_online=False,
         alpha=None, delta=0.6, state_scale=tuple(robot["state_scale"]),
         pretraining=2_000, warmup=200, curve_episodes=20,
@@ -158,6 +164,9 @@ ABLATIONS = {
     "drop_operator": Ablation("the operator's transitions dropped", {"keep_operator": False}),
     "fall_is_failure": Ablation("a fall is labelled -1", {"fall_is_failure": True}),
     "entropy_in_target": Ablation("with the entropy in the target", rlpd={"entropy_in_target": True}),
+    "clip_positive_values": Ablation(
+        "next values of at most 0 in the target", rlpd={"clip_positive_values": True}
+    ),
     "beta_0.8": Ablation("beta 0.8", {"beta": 0.8}),
     "beta_1": Ablation("beta 1", {"beta": 1.0}),
     "length_1": Ablation("take-overs of 1 step", {"take_over_length": 1}),

@@ -30,6 +30,7 @@ class RLPDConfig:
     discount: float = 0.99
     tau: float = 0.005  # share of the critics that moves into the target per critic step
     entropy_in_target: bool = True  # the target holds -temperature * log probability
+    clip_positive_values: bool = False  # in the target: for rewards that are never above 0
     initial_temperature: float = 1.0
     target_entropy: float | None = None  # None: -action_dim / 2
     actor_learning_rate: float = 3e-4
@@ -52,6 +53,11 @@ class RLPDConfig:
                 f"subset_size: found {self.subset_size}, expected at most ensemble_size "
                 f"({self.ensemble_size})"
             )
+        if self.clip_positive_values and self.entropy_in_target:
+            raise ValueError(
+                "clip_positive_values: found true, expected false with entropy_in_target: values "
+                "that hold the entropy may rightly be above 0"
+            )
         for name, known in (("precision", PRECISIONS), ("encoder_gradients", ENCODER_GRADIENTS)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -70,7 +76,7 @@ class RLPDConfig:
         for name, value in named:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: found {value!r}, expected a whole number of at least 1")
-        for name in ("layer_norm", "entropy_in_target", "same_shift"):
+        for name in ("layer_norm", "entropy_in_target", "clip_positive_values", "same_shift"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: found {getattr(self, name)!r}, expected true or false")
 

@@ -145,6 +145,8 @@ class NumpyRLPD:
             for k, j in enumerate(subset)
         ]
         value = np.min(values, 0)
+        if self.c.clip_positive_values:
+            value = np.minimum(value, 0.0)
         if self.c.entropy_in_target:
             value = value - math.exp(self.log_temperature[0]) * log_prob
         return r + self.c.discount * (1 - terminal) * value

@@ -161,6 +161,8 @@ class SlowVision:
                     self.value(self.targets[j], next_wide, action) for j in step.subset.tolist()
                 ]
                 bootstrap = torch.stack(values).min(0).values
+                if c.clip_positive_values:
+                    bootstrap = bootstrap.minimum(torch.zeros_like(bootstrap))
                 if c.entropy_in_target:
                     bootstrap = bootstrap - self.log_temperature.exp() * log_prob
                 target = batch.rewards + c.discount * (1 - batch.terminals) * bootstrap

@@ -24,6 +24,12 @@ def test_unknown_setting_is_named():
     assert RLPDConfig.from_mapping(small.to_mapping()) == small
 
 
+def test_values_that_hold_the_entropy_are_not_clipped():
+    RLPDConfig(entropy_in_target=False, clip_positive_values=True)
+    with pytest.raises(ValueError, match="clip_positive_values.*entropy_in_target"):
+        RLPDConfig(clip_positive_values=True)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

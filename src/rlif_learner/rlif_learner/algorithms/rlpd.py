@@ -176,10 +176,19 @@ class RLPD:
     def critic_target(
         self, batch: Batch, next_actions: tuple[Tensor, Tensor], noise: CriticNoise
     ) -> Tensor:
-        """r + discount * (1 - terminal) * (min over the subset of Q'(s', a') - entropy): [batch]"""
+        """r + discount * (1 - terminal) * (min over the subset of Q'(s', a') - entropy): [batch]
+
+        With `clip_positive_values` that minimum is at most 0, as no sum of such rewards is above it
+        (Andrychowicz et al., 2017, clip targets the same way). `critic_kernel.cpp` is the same, compiled.
+        """
         values = self.engine.target_values(batch, next_actions[0], noise)
         rewards, discounts = self.target_terms(batch, next_actions[1])
-        return rewards + discounts * values.amin(dim=0)
+        return rewards + discounts * values.amin(dim=0).clamp(max=self.highest_value)
+
+    @property
+    def highest_value(self) -> float:
+        """What the values of next states are clipped to."""
+        return 0.0 if self.config.clip_positive_values else math.inf
 
     @torch.no_grad()
     def target_terms(self, batch: Batch, log_prob: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,13 +33,14 @@ struct State {
 // formed in double: in float32 that of 0.999 would be 1.3e-5 off.
 struct Rates {
   float eps, beta1, beta2, rest1, rest2, shrink, tau;
+  float highest;  // of the values of next states, in the target; infinity: no limit
 };
 
 // [steps, ...] of each: all that the critic steps of one update need.
 struct Batches {
   int64_t steps, rows, subset_size;
   const float *inputs, *next_inputs;  // [rows, inputs]: of this state and of the next
-  const float *rewards, *discounts;   // [rows]: target = reward + discount * min of the subset
+  const float *rewards, *discounts;   // [rows]: target = reward + discount * min(subset, highest)
   const int64_t* subset;              // [subset_size]: target critics
   const float *sizes, *corrections;   // one number: Adam's step size, and what scales its eps
 };
@@ -552,6 +553,7 @@ void critic_steps_in(const Shape& s, const State& state, const Rates& rates, con
           const float other = next[j * b.rows + r];
           least = other >= least ? least : other;  // NaN stays NaN
         }
+        least = least > rates.highest ? rates.highest : least;
         target[r] = b.rewards[n * b.rows + r] + b.discounts[n * b.rows + r] * least;
       }
       Sums* found = sums + n * s.critics;

@@ -37,6 +37,7 @@ SEED = (
 CASES = {
     "rlpd": SMALL,
     "rlif": replace(SMALL, hidden=(16, 16, 16), entropy_in_target=False),
+    "clipped": replace(SMALL, entropy_in_target=False, clip_positive_values=True),
     "no_layer_norm": replace(SMALL, layer_norm=False),
     "decay": replace(SMALL, critic_weight_decay=0.3),
     "decay_and_dropout": replace(SMALL, critic_weight_decay=0.1, dropout=0.2),
@@ -288,6 +289,22 @@ def test_terminal_transitions_do_not_bootstrap():
     assert torch.equal(target, batch.rewards)
 
 
+@pytest.mark.parametrize("engine", [accelerate, lambda learner: learner], ids=["fast", "plain"])
+def test_clipped_targets_are_at_most_the_reward_and_others_as_they_were(engine):
+    targets, batch = {}, random_batch(np.random.default_rng(0))
+    for clipped in (False, True):
+        config = replace(SMALL, entropy_in_target=False, clip_positive_values=clipped)
+        learner = engine(RLPD(config, SPEC, seed=SEED))
+        perturb(learner, np.random.default_rng(1))
+        noise = learner.draw_noise().critics.step(0)
+        ahead = learner.next_actions(batch.next_states, noise.next_action)
+        targets[clipped] = learner.critic_target(batch, ahead, noise)
+    above = targets[False] > batch.rewards
+    assert above.any()
+    assert (~above).any()
+    assert torch.equal(targets[True], targets[False].minimum(batch.rewards))
+
+
 IMAGES = ((12, 10, 3), (12, 10, 3))
 ENCODER = EncoderSpec(features=6, channels=4, embeddings=2)
 SEEING = PolicySpec(3, 2, (16,), images=IMAGES, encoder=ENCODER)
@@ -341,6 +358,7 @@ SEEING_CASES = {
     "small": ({}, {}),
     "both": ({"encoder_gradients": "both"}, {}),
     "shared": ({"entropy_in_target": False}, {"shared": True}),
+    "clipped": ({"entropy_in_target": False, "clip_positive_values": True}, {}),
     "embedding": ({"same_shift": True}, {"pooling": "spatial_embedding"}),
     "average_both": ({"encoder_gradients": "both", "utd": 1}, {"pooling": "average"}),
     "no_shift": ({"random_shift": 0, "utd": 3}, {}),

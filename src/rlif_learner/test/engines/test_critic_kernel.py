@@ -230,8 +230,12 @@ def test_precision_that_the_level_has_not_is_replaced_with_a_warning(monkeypatch
         accelerate(RLPD(config, PolicySpec(3, 1)))
 
 
-def test_critic_steps_in_one_call_equal_one_call_each(level):
-    config = RLPDConfig(hidden=(32, 32), ensemble_size=4, utd=3, batch_size=50)
+@pytest.mark.parametrize("clipped", [False, True])
+def test_critic_steps_in_one_call_equal_one_call_each(level, clipped):
+    config = RLPDConfig(
+        hidden=(32, 32), ensemble_size=4, utd=3, batch_size=50,
+        entropy_in_target=not clipped, clip_positive_values=clipped,
+    )  # fmt: skip
     spec, found = PolicySpec(3, 1), []
     for one_call in (True, False):
         learner = accelerate(RLPD(config, spec, seed=1))
@@ -245,6 +249,10 @@ def test_critic_steps_in_one_call_equal_one_call_each(level):
         tensors = learner.state_tensors()
         found.append((record.critics.float(), record.actor, *(tensors[n] for n in sorted(tensors))))
         assert learner.critic_optimiser.steps == 3
+    if clipped:
+        learner = RLPD(replace(config, clip_positive_values=False), spec, seed=1)
+        unclipped = learner.learn(batches, learner.draw_noise()).critics
+        assert abs(unclipped[0, 0] - found[0][0][0, 0]) > 1e-3  # or nothing was clipped
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
