@@ -121,11 +121,10 @@ _LOCOMOTION = Settings(
 
 
 def _peg() -> Settings:
-    """The demo's networks and settings of RLPD (config/sim/robot.yaml), but for what is not the paper's."""
+    """The demo's networks and settings of RLPD (config/sim/robot.yaml), without the clipped values."""
     robot = robot_configuration()
-    rlpd = {**robot["rlpd"], "clip_positive_values": False}
     return Settings(
-        steps=8_000, evaluate_every=1_000, hidden=tuple(robot["hidden"]), rlpd=rlpd,
+        steps=8_000, evaluate_every=1_000, hidden=tuple(robot["hidden"]), rlpd=robot["rlpd"],
         imitation={"utd": 1}, prior_episodes=5, prior_noise=0.1, prior_into_online=False,
         alpha=None, delta=0.6, state_scale=tuple(robot["state_scale"]),
         pretraining=2_000, warmup=200, curve_episodes=20,

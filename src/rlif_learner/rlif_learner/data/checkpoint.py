@@ -316,9 +316,10 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
         ("buffers", sorted(manifest["buffers"]), sorted(_named(buffers))),
     ]
     own = {"spec": json.loads(learner.spec.to_json()), "config": learner.config.to_mapping()}
+    defaults = {"config": type(learner.config)().to_mapping()}  # of settings that are newer than it
     for part, expected in own.items():
-        keys = sorted({*manifest[part], *expected})
-        pairs += [(f"{part}.{k}", manifest[part].get(k), expected.get(k)) for k in keys]
+        held = defaults.get(part, {}) | manifest[part]
+        pairs += [(f"{part}.{k}", held.get(k), expected.get(k)) for k in sorted({*held, *expected})]
     for name, buffer in _named(buffers).items():
         found = manifest["buffers"].get(name, {"state": {}})["state"]
         wanted = buffer.state()

@@ -331,6 +331,14 @@ def test_a_score_that_is_not_finite_is_refused(saved, score):
     assert store.paths()[-1] == path and store.best() is None
 
 
+def test_a_checkpoint_that_does_not_know_a_newer_setting_has_its_default(saved):
+    _, path, learner, buffers = saved
+    rewrite_manifest(path, lambda m: m["config"].pop("clip_positive_values"))
+    again = fresh_run(seed=99)
+    CheckpointStore(path.parents[1]).load(path, *again)
+    assert everything(*again) == everything(learner, buffers)
+
+
 def test_a_checkpoint_of_another_format_is_neither_the_last_good_one_nor_in_the_way(saved):
     """Regression: `last_good` failed on it."""
     store, path, learner, buffers = saved
