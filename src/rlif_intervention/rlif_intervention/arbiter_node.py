@@ -512,4 +512,4 @@ class ArbiterNode(Node):
 
 def main() -> int:
     """Console script `arbiter`."""
-    return run("arbiter", ArbiterNode, at_end=ArbiterNode.shut_down)
+    return run("arbiter", ArbiterNode, at_end=ArbiterNode.shut_down, shared_memory=False)

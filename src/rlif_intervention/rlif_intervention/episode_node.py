@@ -397,4 +397,4 @@ class EpisodeNode(Node):
 
 def main() -> int:
     """Console script `episode`."""
-    return run("episode", EpisodeNode)
+    return run("episode", EpisodeNode, shared_memory=False)

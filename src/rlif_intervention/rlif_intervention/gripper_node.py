@@ -222,4 +222,5 @@ class GripperNode(Node):
 
 def main() -> int:
     """Console script `gripper`."""
-    return run("gripper", GripperNode, at_end=GripperNode.shut_down, events=False)
+    at_end = GripperNode.shut_down
+    return run("gripper", GripperNode, at_end=at_end, events=False, shared_memory=False)

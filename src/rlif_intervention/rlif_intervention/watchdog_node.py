@@ -201,4 +201,4 @@ class WatchdogNode(Node):
 
 def main() -> int:
     """Console script `watchdog`."""
-    return run("watchdog", WatchdogNode)
+    return run("watchdog", WatchdogNode, shared_memory=False)

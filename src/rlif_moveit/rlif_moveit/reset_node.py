@@ -270,4 +270,5 @@ class ResetNode(Node):
 
 def main() -> int:
     """Console script `reset_by_planning`."""
-    return run("reset_by_planning", ResetNode, at_end=ResetNode.shut_down, events=False)
+    at_end = ResetNode.shut_down
+    return run("reset_by_planning", ResetNode, at_end=at_end, events=False, shared_memory=False)

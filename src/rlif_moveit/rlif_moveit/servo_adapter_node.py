@@ -320,4 +320,5 @@ class ServoAdapterNode(Node):
 
 def main() -> int:
     """Console script `servo_adapter`."""
-    return run("servo_adapter", ServoAdapterNode, at_end=ServoAdapterNode.shut_down, events=False)
+    at_end = ServoAdapterNode.shut_down
+    return run("servo_adapter", ServoAdapterNode, at_end=at_end, events=False, shared_memory=False)

@@ -141,4 +141,4 @@ class WorkspaceNode(Node):
 
 def main() -> int:
     """Console script `show_workspace`."""
-    return run("show_workspace", WorkspaceNode)
+    return run("show_workspace", WorkspaceNode, shared_memory=False)

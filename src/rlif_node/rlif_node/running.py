@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from rlif_node.parameter_files import check_arguments
+from rlif_node.transports import udp_variables
 
 
 def make_executor(events: bool = True) -> Any:
@@ -44,8 +46,10 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _initialise(name: str) -> str:
+def _initialise(name: str, shared_memory: bool) -> str:
     """Read the command line and initialise rclpy; what is wrong with it, in one line, or nothing."""
+    if not shared_memory and rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
+        os.environ.update(udp_variables(os.environ))
     if faults := check_arguments(sys.argv[1:], name):
         return "; ".join(map(str, faults))
     try:
@@ -61,13 +65,15 @@ def run(
     failed: Callable[[Any], bool] | None = None,
     at_end: Callable[[Any], None] | None = None,
     events: bool = True,
+    shared_memory: bool = True,
 ) -> int:
     """Create the node and spin it until SIGINT, SIGTERM, a shutdown, or until it has `failed`.
 
     The signals are handled here and not by rclpy, which would destroy the publishers before `at_end`
-    could publish. Returns the exit status: 0, or 1 failed, or 2 misconfigured.
+    could publish. Without `shared_memory` no other process that is killed can block this one
+    (transports.py). Returns the exit status: 0, or 1 failed, or 2 misconfigured.
     """
-    if problem := _initialise(name):
+    if problem := _initialise(name, shared_memory):
         get_logger(name).fatal(problem)
         return 2
     executor = make_executor(events)
