@@ -123,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         default=2_000,
         metavar="STEPS",
-        help="environment steps until it is trained (%(default)s)",
+        help="environment steps until it is trained, and each time trained again (%(default)s)",
     )
     parser.add_argument(
         "--real-time",
@@ -174,7 +174,7 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
     if arguments.demonstrations:
         phases.append(Phase("demonstrations", "always", episodes=arguments.demonstrations))
     goals = set(range(every, arguments.steps, every)) if every else set()
-    stops = goals | ({arguments.detector_steps} if arguments.detector else set())
+    stops = goals | set(detector_trainings(arguments))
     for steps in sorted(stop for stop in stops if stop < arguments.steps):
         phases.append(Phase("training", "intervene", env_steps=steps))
         if steps in goals:
@@ -182,6 +182,12 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
     if arguments.steps:
         phases.append(Phase("training", "intervene", env_steps=arguments.steps))
     return phases + judged
+
+
+def detector_trainings(arguments: argparse.Namespace) -> range:
+    """After how many environment steps the success detector is trained."""
+    every = arguments.detector_steps
+    return range(every, arguments.steps if arguments.detector else 0, every)
 
 
 class Demo:
@@ -280,9 +286,11 @@ class Demo:
                 f"[{clock(session.elapsed)}] {phase.name}: {len(done)} episodes, "
                 f"{rate:.0%} successful"
             )
-            if self._detector and phase.env_steps == self._arguments.detector_steps:
+            if self._detector and phase.env_steps in detector_trainings(self._arguments):
                 self._progress.print_line("training the success detector")
-                train_detector(graph, self._bag, self._detector, self._arguments.seed)
+                directory = self._detector / str(phase.env_steps)
+                seed, again = self._arguments.seed, session.detects
+                train_detector(graph, self._bag, directory, seed, again)
                 session.detects = True
             if self._arguments.real_time:
                 self._load = real_time_load(graph, session.elapsed)
@@ -435,7 +443,7 @@ def report(summary: dict[str, Any], directory: Path) -> str:
         "episodes.gif": "the first episodes of the policy alone, with the critic's value",
         "tensorboard/": f"tensorboard --logdir {shown}/tensorboard",
         "checkpoints/": f"rlif evaluate {shown}",
-        "detector/": "the success detector, its report and its worst mistakes",
+        "detector/": "the success detector of each training, its report and its worst mistakes",
         "bag/": f"rlif show {shown}/bag, or open it in Foxglove",
         "config/": "the parameters of every node",
         "log/": "what every node printed",

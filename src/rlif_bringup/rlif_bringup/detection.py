@@ -45,14 +45,19 @@ class Truth:
         return any(start <= stamp <= end for stamp in self._stamps)
 
 
-def train_detector(graph: GraphClient, bag: Path, directory: Path, seed: int) -> None:
+def train_detector(
+    graph: GraphClient, bag: Path, directory: Path, seed: int, again: bool
+) -> None:
     """Train it from the bag that is being written, and let the node use it. The graph stands still.
+
+    `again`: it has ended episodes, and those that the operator has corrected count more.
 
     GraphError with what the training printed, where it failed.
     """
-    log = directory.with_name("detector.log")
+    log = directory.with_suffix(".log")
     # From the success button on, which the scripted operator presses DELAY steps late.
     command = [sys.argv[0], "detector", "train", bag, "-o", directory, "--before", DELAY, "--seed", seed]  # fmt: skip
+    command += ["--from-disagreements"] if again else []
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen([str(c) for c in command], stdout=file, stderr=file)
         try:

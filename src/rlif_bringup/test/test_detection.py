@@ -25,9 +25,10 @@ def arguments(*given: str) -> argparse.Namespace:
 def test_phases_stop_where_the_detector_is_trained() -> None:
     given = arguments("--detector", "--detector-steps", "1500", "--steps", "4000", "--eval-every", "2000")  # fmt: skip
     names = [(p.name, p.env_steps) for p in demo.phases_of(given)]
-    assert names[2:6] == [
-        ("training", 1500), ("training", 2000), ("trial at 2000", 0), ("training", 4000),
+    assert names[2:7] == [
+        ("training", 1500), ("training", 2000), ("trial at 2000", 0), ("training", 3000), ("training", 4000),
     ]  # fmt: skip
+    assert list(demo.detector_trainings(given)) == [1500, 3000]
 
 
 @pytest.mark.parametrize(
