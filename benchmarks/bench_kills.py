@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a killed process does to those that publish to it, with shared memory and without.
 
-make bench-kills                         60 kills with each, 12 minutes
+make bench-kills                         60 kills of each kind, 17 minutes
 make bench-kills ARGS="--kills 200 --only shm"
 
-Four processes publish at 100 Hz and hear each other, as arbiter, watchdog, adapter and recorder do. A
-fifth one, which publishes on six topics and hears them, is started and killed (SIGKILL) again and again.
-Counted are kills after which one of the four was in `publish`, or did not tick, for 0.5 s and more, and
-processes that never came back. Results: benchmarks/results/kills.json.
+Four nodes publish at 100 Hz and subscribe to each other, as arbiter, watchdog, adapter and recorder do.
+A fifth one, which publishes on six topics and subscribes to the four, is started and killed (SIGKILL)
+again and again. Counted are kills after which one of the four was in `publish`, or missed its ticks, for
+0.5 s and more, and nodes that are still blocked at the end. shm: all use shared memory; udp: none does;
+mixed: only the one that is killed. Results: benchmarks/results/kills.json.
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ from rlif_node.running import run
 from std_msgs.msg import Float64MultiArray
 
 RESULTS = Path(__file__).with_name("results") / "kills.json"
-KEEPERS, TOPICS = 4, 6
+PEERS, TOPICS = 4, 6
 PERIOD, LONG = 0.01, 0.5  # s
 DISCOVERY, REST = 3.0, 2.5  # s before and after each kill
-TRANSPORTS = {"shm": True, "udp": False}
+# Whether those that stay, and the one that is killed, use shared memory.
+TRANSPORTS = {"shm": (True, True), "udp": (False, False), "mixed": (False, True)}
 
 
-class Keeper(Node):
-    """Ticks and publishes at 100 Hz; writes down when and for how long it did not."""
+class Peer(Node):
+    """Publishes at 100 Hz; writes down when and for how long it did not."""
 
     def __init__(self, number: int, log: Path) -> None:
-        super().__init__(f"keeper_{number}")
+        super().__init__(f"peer_{number}")
         self._log = log
         self._last = time.monotonic()
-        self._own = self.create_publisher(Float64MultiArray, f"keeper_{number}", RELIABLE)
-        others = [f"keeper_{n}" for n in range(KEEPERS) if n != number]
-        for topic in [*others, *(f"victim_{n}" for n in range(TOPICS))]:
+        self._own = self.create_publisher(Float64MultiArray, f"peer_{number}", RELIABLE)
+        others = [f"peer_{n}" for n in range(PEERS) if n != number]
+        for topic in [*others, *(f"target_{n}" for n in range(TOPICS))]:
             self.create_subscription(Float64MultiArray, topic, lambda _: None, RELIABLE)
         self.create_timer(PERIOD, self._tick)
 
@@ -60,18 +62,16 @@ class Keeper(Node):
                 file.write(f"{start} {silent}\n")
 
 
-class Victim(Node):
-    """What is killed."""
+class Target(Node):
+    """The node that is killed."""
 
     def __init__(self) -> None:
-        super().__init__("victim")
+        super().__init__("target")
         own = [
-            self.create_publisher(Float64MultiArray, f"victim_{n}", RELIABLE) for n in range(TOPICS)
+            self.create_publisher(Float64MultiArray, f"target_{n}", RELIABLE) for n in range(TOPICS)
         ]
-        for number in range(KEEPERS):
-            self.create_subscription(
-                Float64MultiArray, f"keeper_{number}", lambda _: None, RELIABLE
-            )
+        for number in range(PEERS):
+            self.create_subscription(Float64MultiArray, f"peer_{number}", lambda _: None, RELIABLE)
         message = Float64MultiArray(data=[0.0] * 20)
         self.create_timer(PERIOD, lambda: [p.publish(message) for p in own])
 
@@ -80,24 +80,24 @@ def measure(transport: str, kills: int) -> dict[str, Any]:
     """All kills with one transport."""
     folder = Path(tempfile.mkdtemp(prefix="rlif_bench_kills_"))
 
-    def start(*words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, __file__, "--as", *words, "--only", transport])
+    def start(*role: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, __file__, "--as", *role, "--only", transport])
 
-    keepers = [start(str(n), str(folder / f"{n}.txt")) for n in range(KEEPERS)]
+    peers = [start(str(n), str(folder / f"{n}.txt")) for n in range(PEERS)]
     times = []
     try:
         for number in range(kills):
-            victim = start("victim")
+            target = start("target")
             time.sleep(DISCOVERY + random.random() * PERIOD)
             times.append(time.monotonic())
-            victim.kill()
-            victim.wait()
+            target.kill()
+            target.wait()
             time.sleep(REST)
             print(f"{transport}: {number + 1} of {kills} kills", end="\r", flush=True)
     finally:
-        for keeper in keepers:
-            keeper.send_signal(signal.SIGTERM)
-        hung = sum(not _ended(keeper) for keeper in keepers)
+        for peer in peers:
+            peer.send_signal(signal.SIGTERM)
+        hung = sum(not _ended(peer) for peer in peers)
     lines = [
         line.split() for path in folder.glob("*.txt") for line in path.read_text().splitlines()
     ]
@@ -125,17 +125,17 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 def main() -> int:
     """Measure, and put the rows into the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=60, help="with each (%(default)s)")
+    parser.add_argument("--kills", type=int, default=60, help="of each kind (%(default)s)")
     parser.add_argument("--only", choices=TRANSPORTS)
     parser.add_argument("--as", dest="role", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role:
         del sys.argv[1:]  # `run` reads them as ROS arguments
         role, *log = arguments.role
-        shared = TRANSPORTS[arguments.only]
-        if role == "victim":
-            return run("victim", Victim, shared_memory=shared)
-        return run("keeper", lambda: Keeper(int(role), Path(log[0])), shared_memory=shared)
+        peer, target = TRANSPORTS[arguments.only]
+        if role == "target":
+            return run("target", Target, shared_memory=target)
+        return run("peer", lambda: Peer(int(role), Path(log[0])), shared_memory=peer)
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(100, 200)))
     content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     content["machine"] = machine()

@@ -35,8 +35,8 @@ from paper.settings import (
     METHODS,
     Cell,
     ablation_cells,
-    completed,
     main_cells,
+    with_defaults,
 )
 from paper.speed import cost, measure
 from paper.tasks import LEVELS, TASKS
@@ -110,7 +110,7 @@ def outdated(cells: list[Cell], results: dict[Cell, dict[str, Any]]) -> list[Cel
     return [
         cell
         for cell in there
-        if completed(results[cell]["settings"]) != cell.settings.to_mapping()
+        if with_defaults(results[cell]["settings"]) != cell.settings.to_mapping()
         or results[cell]["experts"] != digests[cell.task]
     ]
 

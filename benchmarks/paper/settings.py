@@ -106,7 +106,7 @@ class Settings:
         return mapping
 
 
-def completed(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a result holds them, with the defaults of what RLPD has had since."""
     return {**mapping, "rlpd": RLPDConfig.from_mapping(mapping["rlpd"]).to_mapping()}
 

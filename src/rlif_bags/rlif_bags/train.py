@@ -125,7 +125,8 @@ def make_trainer(config: OfflineConfig, data: Data) -> Trainer:
 def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:
     """Fill the buffers: prior bags into the prior one, the others as the node would.
 
-    BagError for labels of other Steps; ValueError for Steps of another robot, naming the bag.
+    BagError for labels of other Steps; ValueError for Steps of another robot, naming the bag, and for
+    labels that the learner's settings do not allow.
     """
     prior = trainer.buffers.prior
     assert prior is not None
@@ -134,7 +135,18 @@ def load(trainer: Trainer, data: Data, report: Callable[[str], None]) -> None:
     for bag in data.bags:
         _load_bag(bag, data, report, trainer.receive, [trainer.buffers.online, prior])
         trainer.counts.of().last_sequence = None  # the next bag has its own count
+    if getattr(trainer.algorithm.config, "clip_positive_values", False):
+        _refuse_positive(trainer.buffers.online, prior)
     trainer.demonstrated = True  # all data are there: the state is normalised by them
+
+
+def _refuse_positive(*buffers: ReplayBuffer) -> None:
+    highest = max(float(np.nanmax(b.columns["reward"], initial=0.0)) for b in buffers)
+    if highest > 0.0:
+        raise ValueError(
+            f"labels: found {highest:g}, expected none above 0 with rlpd.clip_positive_values true; "
+            "add --set rlpd.clip_positive_values=false"
+        )
 
 
 def _load_bag(

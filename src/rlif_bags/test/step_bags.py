@@ -220,6 +220,11 @@ def constant_labels(steps: Sequence[StepRecord]) -> tuple[np.ndarray, np.ndarray
     return np.full(len(steps), -0.25, np.float32), np.zeros(len(steps), np.bool_)
 
 
+def positive_labels(steps: Sequence[StepRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """A scheme: 1 everywhere."""
+    return np.ones(len(steps), np.float32), np.zeros(len(steps), np.bool_)
+
+
 def ends_at_onsets(steps: Sequence[StepRecord]) -> tuple[np.ndarray, np.ndarray]:
     """A scheme with terminals in the middle of an episode."""
     ends = np.array([b.onset for b in steps[1:]] + [False])

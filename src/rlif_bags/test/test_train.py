@@ -122,6 +122,16 @@ def test_load_labels_of_a_cut_bag_are_kept(tmp_path: Path, another: bool) -> Non
     assert set(buffer.columns["reward"][valid].tolist()) == {np.float32(-0.25)}
 
 
+def test_load_positive_labels_are_refused_where_values_are_clipped(tmp_path: Path) -> None:
+    """They would have no effect beyond their own step."""
+    bag, labels = write_bag(tmp_path / "bag", make_episodes(1)), tmp_path / "labels"
+    relabel_bag(bag, labels, Relabelling("step_bags:positive_labels"))
+    clipped = {"entropy_in_target": False, "clip_positive_values": True}
+    with pytest.raises(ValueError, match="found 1, expected none above 0.*clip_positive_values=fa"):
+        loaded(Data([bag], labels=labels), settings=SMALL["settings"] | clipped)
+    loaded(Data([bag], labels=labels))
+
+
 @pytest.mark.parametrize(("episodes", "length"), [(1, 5), (3, 5), (3, 3)])
 def test_load_labels_of_another_bag_are_refused(tmp_path: Path, episodes: int, length: int) -> None:
     """Of more Steps too, or of as many in other episodes: every bag counts from 0."""

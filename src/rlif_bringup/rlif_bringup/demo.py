@@ -290,7 +290,8 @@ class Demo:
                 self._progress.print_line("training the success detector")
                 directory = self._detector / str(phase.env_steps)
                 seed, again = self._arguments.seed, session.detects
-                train_detector(graph, self._bag, directory, seed, again)
+                if problem := train_detector(graph, self._bag, directory, seed, again):
+                    self._progress.print_line(problem)
                 session.detects = True
             if self._arguments.real_time:
                 self._load = real_time_load(graph, session.elapsed)

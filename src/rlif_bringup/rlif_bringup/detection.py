@@ -45,19 +45,18 @@ class Truth:
         return any(start <= stamp <= end for stamp in self._stamps)
 
 
-def train_detector(
-    graph: GraphClient, bag: Path, directory: Path, seed: int, again: bool
-) -> None:
+def train_detector(graph: GraphClient, bag: Path, directory: Path, seed: int, again: bool) -> str:
     """Train it from the bag that is being written, and let the node use it. The graph stands still.
 
     `again`: it has ended episodes, and those that the operator has corrected count more.
 
-    GraphError with what the training printed, where it failed.
+    Returns why the detector of before goes on, where there is one; else GraphError.
     """
     log = directory.with_suffix(".log")
-    # From the success button on, which the scripted operator presses DELAY steps late.
+    # The scripted operator presses the success button DELAY steps late, and PATIENCE where the detector
+    # has missed a success: what it saw in between is no failure.
     command = [sys.argv[0], "detector", "train", bag, "-o", directory, "--before", DELAY, "--seed", seed]  # fmt: skip
-    command += ["--from-disagreements"] if again else []
+    command += ["--from-disagreements", "--margin", PATIENCE] if again else []
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen([str(c) for c in command], stdout=file, stderr=file)
         try:
@@ -68,9 +67,13 @@ def train_detector(
             process.wait()
     if process.returncode:
         text = log.read_text(encoding="utf-8").strip().splitlines()
-        raise GraphError(f"the success detector was not trained: {text[-1] if text else log}")
+        problem = f"the success detector was not trained: {text[-1] if text else log}"
+        if again:
+            return f"{problem}; the one of before goes on"
+        raise GraphError(problem)
     graph.set_parameters("success_detector", detector=str(directory))
     graph.set_parameters("sim_operator", success_delay=PATIENCE)
+    return ""
 
 
 def judge_detector(records: Sequence[EpisodeRecord]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -41,13 +42,19 @@ def run(arguments: argparse.Namespace, command: Callable[[GraphClient], object])
         Exit code: 0 done, 1 refused or no answer (GraphError), 2 asked wrongly (ValueError).
     """
     # Here, so that --help needs no ROS.
+    from rlif_node.transports import disable_shared_memory
+
     from rlif_bringup.graph_client import GraphClient, GraphError
 
-    graph = (arguments.namespace, arguments.domain_id)
+    graph, environment = (arguments.namespace, arguments.domain_id), dict(os.environ)
+    disable_shared_memory()  # or `rlif stop` could wait for a process that has died
     try:
         with GraphClient(*graph, answer=arguments.timeout) as client:
             command(client)
     except (GraphError, ValueError) as error:
         print(f"rlif {arguments.command}: {error}", file=sys.stderr)
         return 1 if isinstance(error, GraphError) else 2
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
     return 0

@@ -583,7 +583,7 @@ def test_state_episode_learner_problems_and_take_overs_are_shown(visit, site):
     )  # as text, not as markup
     shown = page.inner_text("main")
     for text in ("OPERATOR", "taken over with console", "Episode 7", "1,234", "100 %", "1 ✓",
-                 "label −1 on step 16", "present action: -0.40", "detector: 0.620, counts from 0.900; off while", "7 due", "runs/1/bag, 12.5 GB free",
+                 "label −1 on step 16", "present action: -0.40", "detector: 0.620, threshold 0.900; disabled", "7 due", "runs/1/bag, 12.5 GB free",
                  "runs/1/checkpoints", "observation: 10 Hz", "direction x: not pushed yet", "Put the peg into the hole", "cable and the driver of the camera"):  # fmt: skip
         assert text in shown, text
     assert "critic_loss" in page.inner_text("#metric")

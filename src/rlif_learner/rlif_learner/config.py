@@ -55,8 +55,8 @@ class RLPDConfig:
             )
         if self.clip_positive_values and self.entropy_in_target:
             raise ValueError(
-                "clip_positive_values: found true, expected false with entropy_in_target: values "
-                "that hold the entropy may rightly be above 0"
+                "clip_positive_values: found true, expected false with entropy_in_target (preset "
+                "rlpd): values that hold the entropy may be above 0; set one of the two to false"
             )
         for name, known in (("precision", PRECISIONS), ("encoder_gradients", ENCODER_GRADIENTS)):
             if getattr(self, name) not in known:

@@ -273,8 +273,8 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 def threshold_for(confidences: np.ndarray, labels: np.ndarray, precision: float) -> float:
     """That finds most successes with at least this precision; the best precision, if none has it.
 
-    In the middle between the last confidence that counts and the next one below, in logits; not below
-    0.5, where a calibrated detector calls a failure the likelier, unless a success would be lost by it.
+    In the middle between the last confidence that counts and the next one below, in logits. Not below
+    0.5, where a calibrated detector calls a failure the likelier, if no success is lost by it.
     """
     order = np.argsort(-confidences, kind="stable")
     found = np.cumsum(labels[order] == 1)
@@ -287,7 +287,8 @@ def threshold_for(confidences: np.ndarray, labels: np.ndarray, precision: float)
     upper = confidences[order[best]]
     below = confidences[confidences < upper]
     middle = 0.5 * (_logit(upper) + _logit(below.max() if len(below) else 0.0))
-    return max(float(1.0 / (1.0 + math.exp(-middle))), min(0.5, float(upper)))
+    threshold = float(1.0 / (1.0 + math.exp(-middle)))
+    return max(threshold, 0.5) if upper >= 0.5 else threshold
 
 
 def _logit(p: float) -> float:

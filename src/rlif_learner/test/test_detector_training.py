@@ -148,7 +148,7 @@ def test_calibrate_stays_finite_where_the_classes_are_apart_and_refuses_what_is_
         ([0.9, 0.8, 0.8, 0.1], [0, 1, 1, 0], 0.99, (0.1, 0.8)),  # not to be had: the best
         ([0.9, 0.9, 0.9, 0.1], [1, 1, 0, 0], 0.99, (0.1, 0.9)),  # equal ones count together
         ([0.9, 0.8, 0.02, 0.01], [1, 1, 0, 0], 0.99, (0.499, 0.501)),  # calibrated: not below 0.5
-        ([0.9, 0.4, 0.02, 0.01], [1, 1, 0, 0], 0.99, (0.399, 0.401)),  # but all successes count
+        ([0.9, 0.4, 0.02, 0.01], [1, 1, 0, 0], 0.99, (0.1, 0.2)),  # but all successes count
     ],
 )
 def test_threshold_for_a_precision(confidences, labels, precision, between) -> None:

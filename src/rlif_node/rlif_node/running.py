@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from rlif_node.parameter_files import check_arguments
-from rlif_node.transports import udp_variables
+from rlif_node.transports import disable_shared_memory
 
 
 def make_executor(events: bool = True) -> Any:
@@ -48,8 +47,8 @@ def _ignore_signals() -> None:
 
 def _initialise(name: str, shared_memory: bool) -> str:
     """Read the command line and initialise rclpy; what is wrong with it, in one line, or nothing."""
-    if not shared_memory and rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
-        os.environ.update(udp_variables(os.environ))
+    if not shared_memory and (problem := disable_shared_memory()):
+        get_logger(name).warning(f"{problem}, and a process that is killed can block it")
     if faults := check_arguments(sys.argv[1:], name):
         return "; ".join(map(str, faults))
     try:
@@ -70,8 +69,8 @@ def run(
     """Create the node and spin it until SIGINT, SIGTERM, a shutdown, or until it has `failed`.
 
     The signals are handled here and not by rclpy, which would destroy the publishers before `at_end`
-    could publish. Without `shared_memory` no other process that is killed can block this one
-    (transports.py). Returns the exit status: 0, or 1 failed, or 2 misconfigured.
+    could publish. Without `shared_memory` another process that is killed cannot block this one
+    (transports.py), unless the user's settings of DDS prevent it. Returns the exit status: 0, or 1 failed, or 2 misconfigured.
     """
     if problem := _initialise(name, shared_memory):
         get_logger(name).fatal(problem)

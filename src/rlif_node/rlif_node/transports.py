@@ -1,48 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fast DDS without shared memory, for the nodes that keep a robot safe. No image passes through them.
 
-A process that is killed, or crashes, can leave a mutex of Fast DDS's shared memory locked. Whoever
-publishes to it then waits: one or two seconds, or for good (Fast-DDS#6484, open in 2.14 and 3).
-An arbiter or a watchdog that does not return from `publish` is none. Over UDP there is no such mutex.
+A process that is killed, or crashes, can leave a mutex in Fast DDS's shared memory locked. Every process
+that publishes to it then blocks: for a second or two, or for good (Fast-DDS#6484, open in 2.14 and 3).
+UDP has no such mutex.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import rclpy
+
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
-RANGE, LOCALHOST_ONLY = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"
-SUITE = 'profile_name="rlif"'  # in config/fastdds.xml, which env.bash and the launch files set
+RANGE, BUILTIN = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_BUILTIN_TRANSPORTS"
+# Settings with which rmw_fastrtps has shared memory, whatever the profile says.
+FIXED = ("ROS_LOCALHOST_ONLY", "ROS2_EASY_MODE")
+UDP, UDP_LOCALHOST = (
+    Path(__file__).with_name(name) for name in ("fastdds_udp.xml", "fastdds_udp_localhost.xml")
+)
+# Of config/fastdds.xml, which env.bash and the launch files set. An edited copy is the user's own.
+SHIPPED = "53d1fca167d5f34916ed83425c1147971fe0d3739328def39f2d99859c95361e"
 
 
-def udp_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to set before rclpy is initialised, so that this process has no shared memory.
+def disable_shared_memory() -> str:
+    """Set this process's environment so; call it before rclpy is initialised.
 
-    Nothing where the user has chosen transports or a profile of their own, or a discovery range that
-    allows for no profile.
+    Returns why the process may use shared memory all the same; empty: it does not.
     """
-    if "FASTDDS_BUILTIN_TRANSPORTS" in environment or _has_own_profile(environment):
-        return {}
-    only_localhost = environment.get(LOCALHOST_ONLY) == "1"
-    found = "LOCALHOST" if only_localhost else environment.get(RANGE, "SUBNET").upper()
+    if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
+        return ""
+    variables, problem = udp_variables(os.environ)
+    os.environ.update(variables)
+    return problem
+
+
+def udp_variables(environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """The variables to set, and why none is set where the user has configured something else."""
+    given = [environment[name] for name in PROFILES if environment.get(name)]
+    if given and all(path in (str(UDP), str(UDP_LOCALHOST)) for path in given):
+        return {}, ""  # set by a parent process
+    own = [
+        name for name in PROFILES if environment.get(name) and not _is_shipped(environment[name])
+    ]
+    own += [name for name in FIXED if environment.get(name, "0") not in ("", "0")]
+    own += [BUILTIN] if environment.get(BUILTIN, "UDPv4") != "UDPv4" else []
+    found = environment.get(RANGE) or "SUBNET"
     if found == "OFF":
-        return {}
-    if found != "LOCALHOST":
-        return dict.fromkeys(PROFILES, str(Path(__file__).with_name("fastdds_udp.xml")))
-    if environment.get("ROS_STATIC_PEERS") and not only_localhost:
-        return {}
-    # rmw_fastrtps adds shared memory to every profile for LOCALHOST, and nothing for SYSTEM_DEFAULT.
-    profile = str(Path(__file__).with_name("fastdds_udp_localhost.xml"))
-    variables = {**dict.fromkeys(PROFILES, profile), RANGE: "SYSTEM_DEFAULT"}
-    return {**variables, LOCALHOST_ONLY: "0"} if only_localhost else variables
+        own.append(f"{RANGE}={found}")
+    elif found not in ("SUBNET", "SYSTEM_DEFAULT") and environment.get("ROS_STATIC_PEERS"):
+        own.append(f"ROS_STATIC_PEERS with {RANGE}={found}")
+    if own:
+        return {}, f"{' and '.join(own)} is set: this process may use shared memory"
+    if found in ("SUBNET", "SYSTEM_DEFAULT"):
+        return dict.fromkeys(PROFILES, str(UDP)), ""
+    # LOCALHOST, as rcl reads every other value too. For it rmw_fastrtps adds shared memory to each
+    # profile; for SYSTEM_DEFAULT it adds nothing.
+    return {**dict.fromkeys(PROFILES, str(UDP_LOCALHOST)), RANGE: "SYSTEM_DEFAULT"}, ""
 
 
-def _has_own_profile(environment: Mapping[str, str]) -> bool:
-    for path in (environment[name] for name in PROFILES if environment.get(name)):
-        try:
-            if SUITE not in Path(path).read_text(encoding="utf-8"):
-                return True
-        except (OSError, UnicodeDecodeError):
-            return True  # theirs to mend; Fast DDS says what is wrong with it
-    return False
+def _is_shipped(path: str) -> bool:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() == SHIPPED
+    except OSError:
+        return False  # Fast DDS reports it

@@ -5,55 +5,92 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from rlif_node.qos import RELIABLE
-from rlif_node.transports import PROFILES, RANGE, udp_variables
+from rlif_node.transports import (
+    BUILTIN,
+    FIXED,
+    PROFILES,
+    RANGE,
+    SHIPPED,
+    UDP,
+    UDP_LOCALHOST,
+    disable_shared_memory,
+    udp_variables,
+)
 from std_msgs.msg import String
 
-from rlif_node import transports
-
-FOLDER = Path(transports.__file__).parent
-HERE, ANYWHERE = FOLDER / "fastdds_udp_localhost.xml", FOLDER / "fastdds_udp.xml"
 SUITE = Path(__file__).parents[3] / "config" / "fastdds.xml"
+NAMESPACE = "{http://www.eprosima.com}"
 
 
 @pytest.mark.parametrize(
     ("environment", "profile", "discovery"),
     [
-        ({}, ANYWHERE, None),
-        ({RANGE: "SUBNET", PROFILES[0]: str(SUITE), PROFILES[1]: str(SUITE)}, ANYWHERE, None),
-        ({RANGE: "SYSTEM_DEFAULT"}, ANYWHERE, None),
-        ({RANGE: "localhost"}, HERE, "SYSTEM_DEFAULT"),
-        ({RANGE: "LOCALHOST", PROFILES[0]: str(SUITE)}, HERE, "SYSTEM_DEFAULT"),
-        ({"ROS_LOCALHOST_ONLY": "1", "ROS_STATIC_PEERS": "10.0.0.5"}, HERE, "SYSTEM_DEFAULT"),
+        ({}, UDP, None),
+        ({RANGE: ""}, UDP, None),
+        ({RANGE: "SUBNET", PROFILES[0]: str(SUITE), PROFILES[1]: str(SUITE)}, UDP, None),
+        ({RANGE: "SYSTEM_DEFAULT", BUILTIN: "UDPv4"}, UDP, None),
+        ({RANGE: "LOCALHOST"}, UDP_LOCALHOST, "SYSTEM_DEFAULT"),
+        ({RANGE: "LOCALHOST", PROFILES[0]: str(SUITE)}, UDP_LOCALHOST, "SYSTEM_DEFAULT"),
+        ({RANGE: "LOCALHOST", BUILTIN: "UDPv4"}, UDP_LOCALHOST, "SYSTEM_DEFAULT"),
+        ({RANGE: "subnet"}, UDP_LOCALHOST, "SYSTEM_DEFAULT"),  # rcl takes it as LOCALHOST
+        ({RANGE: "SUBNET", "ROS_STATIC_PEERS": "10.0.0.5"}, UDP, None),
+        ({"ROS_LOCALHOST_ONLY": "0"}, UDP, None),
     ],
 )
 def test_udp_variables_name_the_profile_of_the_discovery_range(environment, profile, discovery):
-    found = udp_variables(environment)
-    assert {found[name] for name in PROFILES} == {str(profile)} and profile.exists()
+    found, problem = udp_variables(environment)
+    assert {found[name] for name in PROFILES} == {str(profile)} and not problem
     assert found.get(RANGE) == discovery
-    assert found.get("ROS_LOCALHOST_ONLY") == ("0" if "ROS_LOCALHOST_ONLY" in environment else None)
+    assert udp_variables(environment | found) == ({}, ""), "a child process has them already"
 
 
 @pytest.mark.parametrize(
     "environment",
     [
-        {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
+        {BUILTIN: "LARGE_DATA"},
         {PROFILES[1]: "/nowhere.xml"},
         {RANGE: "OFF"},
         {RANGE: "LOCALHOST", "ROS_STATIC_PEERS": "10.0.0.5"},
+        *({name: "1"} for name in FIXED),
     ],
 )
-def test_udp_variables_leave_alone_what_the_user_has_chosen(environment):
-    assert udp_variables(environment) == {}
+def test_udp_variables_leave_alone_what_the_user_has_configured_and_name_it(environment):
+    variables, problem = udp_variables(environment)
+    assert variables == {}
+    assert all(name in problem for name in environment)
 
 
-def test_udp_variables_leave_alone_a_profile_of_the_user(tmp_path):
-    own = tmp_path / "own.xml"
-    own.write_text(SUITE.read_text().replace('profile_name="rlif"', 'profile_name="lab"'))
-    assert udp_variables({PROFILES[0]: str(own)}) == {}
+def test_udp_variables_leave_alone_an_edited_copy_of_the_profile(tmp_path):
+    own = tmp_path / "fastdds.xml"
+    own.write_text(SUITE.read_text().replace("16777216", "33554432"))
+    assert udp_variables({PROFILES[0]: str(own)})[0] == {}
+    own.write_bytes(SUITE.read_bytes())
+    assert udp_variables({PROFILES[0]: str(own)})[0], (
+        f"put the hash of {SUITE} into SHIPPED ({SHIPPED})"
+    )
+
+
+def test_other_middleware_is_left_alone(monkeypatch):
+    monkeypatch.setattr("rclpy.get_rmw_implementation_identifier", lambda: "rmw_cyclonedds_cpp")
+    monkeypatch.setattr("os.environ", environment := {})
+    assert disable_shared_memory() == "" and environment == {}
+
+
+def test_profiles_differ_in_discovery_alone():
+    """The one for LOCALHOST is tried below; that for SUBNET would leave this host."""
+    profiles = []
+    for path in (UDP, UDP_LOCALHOST):
+        root = ElementTree.parse(path).getroot()
+        rtps = root.find(f".//{NAMESPACE}rtps")
+        for builtin in rtps.findall(f"{NAMESPACE}builtin"):
+            rtps.remove(builtin)
+        profiles.append([(e.tag, (e.text or "").strip(), e.attrib) for e in root.iter()])
+    assert profiles[0] == profiles[1]
 
 
 NODE = """
@@ -77,9 +114,7 @@ sys.exit(run("echo", Echo, shared_memory=sys.argv.pop() == "True"))
 
 @pytest.mark.ros
 @pytest.mark.parametrize("shared", [False, True])
-def test_node_without_shared_memory_has_no_thread_of_it_and_hears_those_that_have(
-    shared, ros_node, spin_until
-):
+def test_node_without_shared_memory_communicates_with_one_that_has_it(shared, ros_node, spin_until):
     """This process offers both, the other UDP alone."""
     answers: list[str] = []
     ask = ros_node.create_publisher(String, "question", RELIABLE)

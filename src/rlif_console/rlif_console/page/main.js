@@ -237,7 +237,7 @@ function showDetector() {
   if (!d) return;
   const fresh = state.ages.detector < 2; // s
   $("confidence").value = fresh ? d.confidence : 0;
-  put("detector-text", !fresh ? "Success detector: silent" : `Success detector: ${d.confidence.toFixed(3)}, counts from ${d.threshold.toFixed(3)}${d.off ? "; off while the operator drives" : ""}`);
+  put("detector-text", !fresh ? "Success detector: no data" : `Success detector: ${d.confidence.toFixed(3)}, threshold ${d.threshold.toFixed(3)}${d.off ? "; disabled during take-overs" : ""}`);
 }
 
 function showLearner() {

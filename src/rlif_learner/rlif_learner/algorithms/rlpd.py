@@ -183,10 +183,10 @@ class RLPD:
         """
         values = self.engine.target_values(batch, next_actions[0], noise)
         rewards, discounts = self.target_terms(batch, next_actions[1])
-        return rewards + discounts * values.amin(dim=0).clamp(max=self.highest_value)
+        return rewards + discounts * values.amin(dim=0).clamp(max=self.max_next_value)
 
     @property
-    def highest_value(self) -> float:
+    def max_next_value(self) -> float:
         """What the values of next states are clipped to."""
         return 0.0 if self.config.clip_positive_values else math.inf
 

@@ -316,7 +316,7 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
         ("buffers", sorted(manifest["buffers"]), sorted(_named(buffers))),
     ]
     own = {"spec": json.loads(learner.spec.to_json()), "config": learner.config.to_mapping()}
-    defaults = {"config": type(learner.config)().to_mapping()}  # of settings that are newer than it
+    defaults = {"config": type(learner.config)().to_mapping()}  # new settings do nothing by default
     for part, expected in own.items():
         held = defaults.get(part, {}) | manifest[part]
         pairs += [(f"{part}.{k}", held.get(k), expected.get(k)) for k in sorted({*held, *expected})]

@@ -33,7 +33,7 @@ class CompiledCriticEngine(Engine):
         )
         done, metrics = self.kernel.critic_steps(
             learner.critic_optimiser, learner.critic.flat.gradients, learner.target.flat.values,
-            learner.config.tau, data, learner.highest_value,
+            learner.config.tau, data, learner.max_next_value,
         )  # fmt: skip
         learner.healthy.fill_(done == len(metrics))
         return batches[-1], metrics
