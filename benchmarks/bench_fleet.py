@@ -278,13 +278,16 @@ def main() -> int:
         run_robots(arguments.publish, arguments.seconds)
         return 0
     content = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
-    content["machine"] = machine()
     if arguments.part != "demo":
-        rows = bench_replay(arguments.robots, arguments.seconds)
+        rows = [
+            {**row, "machine": machine()}
+            for row in bench_replay(arguments.robots, arguments.seconds)
+        ]
         content["replay"] = merge(content.get("replay", []), rows, ("robots",))
     if arguments.part != "replay":
         steps, every = arguments.steps, arguments.every
-        rows = bench_demo(arguments.arms, steps, every, arguments.options)
+        found = bench_demo(arguments.arms, steps, every, arguments.options)
+        rows = [{**row, "machine": machine()} for row in found]
         content["demo"] = merge(content.get("demo", []), rows, ("arms", "options"))
     arguments.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"results in {arguments.results}")
