@@ -30,10 +30,11 @@ class CompiledCriticEngine(Engine):
             learner.critic.inputs(batches.next_states, actions),
             *learner.target_terms(batches, log_probs),
             noise.critics.subset,
+            learner.max_next_value,
         )
         done, metrics = self.kernel.critic_steps(
             learner.critic_optimiser, learner.critic.flat.gradients, learner.target.flat.values,
-            learner.config.tau, data, learner.max_next_value,
+            learner.config.tau, data,
         )  # fmt: skip
         learner.healthy.fill_(done == len(metrics))
         return batches[-1], metrics

@@ -33,7 +33,6 @@ struct State {
 // formed in double: in float32 that of 0.999 would be 1.3e-5 off.
 struct Rates {
   float eps, beta1, beta2, rest1, rest2, shrink, tau;
-  float highest;  // of the values of next states, in the target; infinity: no limit
 };
 
 // [steps, ...] of each: all that the critic steps of one update need.
@@ -43,6 +42,7 @@ struct Batches {
   const float *rewards, *discounts;   // [rows]: target = reward + discount * min(subset, highest)
   const int64_t* subset;              // [subset_size]: target critics
   const float *sizes, *corrections;   // one number: Adam's step size, and what scales its eps
+  float highest;                      // that a next value may be; infinity: no limit
 };
 }
 
@@ -553,7 +553,7 @@ void critic_steps_in(const Shape& s, const State& state, const Rates& rates, con
           const float other = next[j * b.rows + r];
           least = other >= least ? least : other;  // NaN stays NaN
         }
-        least = least > rates.highest ? rates.highest : least;
+        least = least > b.highest ? b.highest : least;
         target[r] = b.rewards[n * b.rows + r] + b.discounts[n * b.rows + r] * least;
       }
       Sums* found = sums + n * s.critics;

@@ -66,7 +66,7 @@ def _structure(name: str, kind: object, names: str) -> type[ctypes.Structure]:
 _Sizes = _structure("_Sizes", ctypes.c_int64, "critics inputs layers width layer_norm threads")
 _Begins = _structure("_Begins", ctypes.c_void_p, "weights biases gains shifts")
 _State = _structure("_State", ctypes.c_void_p, "values gradients first second target decayed")
-_Rates = _structure("_Rates", ctypes.c_float, "eps beta1 beta2 rest1 rest2 shrink tau highest")
+_Rates = _structure("_Rates", ctypes.c_float, "eps beta1 beta2 rest1 rest2 shrink tau")
 _Counts = _structure("_Counts", ctypes.c_int64, "steps rows subset_size")
 _Data = _structure(
     "_Data", ctypes.c_void_p, "inputs next_inputs rewards discounts subset sizes corrections"
@@ -78,7 +78,7 @@ class _Shape(ctypes.Structure):
 
 
 class _Batches(ctypes.Structure):
-    _fields_ = (("counts", _Counts), ("data", _Data))
+    _fields_ = (("counts", _Counts), ("data", _Data), ("highest", ctypes.c_float))
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ class StepData:
 
     inputs: Tensor  # float32 [steps, batch, state + action]
     next_inputs: Tensor  # the same of the next states, with the policy's actions
-    rewards: Tensor  # float32 [steps, batch]; target = rewards + discounts * min of the subset
+    rewards: Tensor  # float32 [steps, batch]; target = rewards + discounts * min(subset, highest)
     discounts: Tensor  # float32 [steps, batch]
     subset: Tensor  # int64 [steps, subset]: target critics
+    highest: float  # that a value of a next state may be; infinity: no limit
 
 
 def cache_directory() -> Path:
@@ -206,17 +207,10 @@ class CriticKernel:
         return bool(self._library.has_format(FORMATS[name]))
 
     def critic_steps(
-        self,
-        optimiser: FlatAdam,
-        gradients: Tensor,
-        target: Tensor,
-        tau: float,
-        data: StepData,
-        highest: float = math.inf,
+        self, optimiser: FlatAdam, gradients: Tensor, target: Tensor, tau: float, data: StepData
     ) -> tuple[int, Tensor]:
         """Gradient steps of all critics, the target following each: how many were done, and
-        [steps, 3], float64: loss, mean value and gradient norm of each. Values of next states are
-        at most `highest`.
+        [steps, 3], float64: loss, mean value and gradient norm of each.
 
         A step whose numbers are not finite is not done, nor are those after it.
         """
@@ -231,12 +225,12 @@ class CriticKernel:
                 *(_pointer(t) for t in (data.inputs, data.next_inputs, data.rewards, data.discounts)),
                 _pointer(data.subset, torch.int64), _pointer(sizes), _pointer(corrections),
             ),
+            data.highest,
         )  # fmt: skip
         sums = torch.full((steps, self.critics, 3), torch.nan, dtype=torch.float64)
         done = self._library.critic_steps(
             self._now(), self._format, self._state(optimiser, gradients, target),
-            self._rates(optimiser, tau, highest), ctypes.byref(batches),
-            _pointer(sums, torch.float64),
+            self._rates(optimiser, tau), ctypes.byref(batches), _pointer(sums, torch.float64),
         )  # fmt: skip
         optimiser.steps += done
         squares, values, norms = sums.sum(1).unbind(-1)
@@ -308,10 +302,10 @@ class CriticKernel:
             )
         )
 
-    def _rates(self, optimiser: FlatAdam, tau: float, highest: float = math.inf) -> Any:
+    def _rates(self, optimiser: FlatAdam, tau: float) -> Any:
         shrink = optimiser.learning_rate * optimiser.weight_decay
         rests = (1.0 - beta for beta in optimiser.betas)
-        return ctypes.byref(_Rates(optimiser.eps, *optimiser.betas, *rests, shrink, tau, highest))
+        return ctypes.byref(_Rates(optimiser.eps, *optimiser.betas, *rests, shrink, tau))
 
     def _now(self) -> Any:
         self._shape.sizes.threads = torch.get_num_threads()
