@@ -254,8 +254,9 @@ def bench_demo(arms: list[int], steps: int, every: int, options: list[str]) -> l
 def merge(
     old: list[dict[str, Any]], new: list[dict[str, Any]], keys: tuple[str, ...]
 ) -> list[dict[str, Any]]:
-    """The new rows in place of the old ones of the same `keys`."""
-    rows = {json.dumps([row[key] for key in keys]): row for row in (*old, *new)}
+    """The new rows, with this machine, in place of the old ones of the same `keys`."""
+    measured = [{**row, "machine": machine()} for row in new]
+    rows = {json.dumps([row[key] for key in keys]): row for row in (*old, *measured)}
     return sorted(rows.values(), key=lambda row: [row[key] for key in keys])
 
 
@@ -279,15 +280,11 @@ def main() -> int:
         return 0
     content = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
     if arguments.part != "demo":
-        rows = [
-            {**row, "machine": machine()}
-            for row in bench_replay(arguments.robots, arguments.seconds)
-        ]
+        rows = bench_replay(arguments.robots, arguments.seconds)
         content["replay"] = merge(content.get("replay", []), rows, ("robots",))
     if arguments.part != "replay":
         steps, every = arguments.steps, arguments.every
-        found = bench_demo(arguments.arms, steps, every, arguments.options)
-        rows = [{**row, "machine": machine()} for row in found]
+        rows = bench_demo(arguments.arms, steps, every, arguments.options)
         content["demo"] = merge(content.get("demo", []), rows, ("arms", "options"))
     arguments.results.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"results in {arguments.results}")

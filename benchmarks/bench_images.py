@@ -28,12 +28,12 @@ from ament_index_python.packages import get_package_prefix
 from bench_control import start_learner
 from rich.console import Console
 from rich.table import Table
+from rlif_node.transports import BUILTIN, PROFILES
 
 from rlif_bringup.simulation import reserve_domain
 
 RESULTS = Path(__file__).with_name("results") / "images.json"
 PROFILE = Path(__file__).parents[1] / "config" / "fastdds.xml"
-VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 CAMERAS = ("wrist", "fixed")
 WIDTH, HEIGHT, CAMERA_RATE, CONTROL_RATE = 640, 480, 30.0, 10.0
 LONG_GAP = 0.15  # s
@@ -163,9 +163,9 @@ def _processor_time(pid: int) -> float:
 
 def run(seconds: float, profile: Mapping[str, str], domain: int) -> dict[str, Any]:
     """`measure` in a process of its own: a profile is read once."""
-    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    environment = {k: v for k, v in os.environ.items() if k not in PROFILES}
     environment |= {"ROS_DOMAIN_ID": str(domain), **profile}
-    environment.pop("FASTDDS_BUILTIN_TRANSPORTS", None)
+    environment.pop(BUILTIN, None)
     command = [sys.executable, __file__, "--measure", "--seconds", str(seconds)]
     found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(found.stdout.splitlines()[-1]))
@@ -187,7 +187,7 @@ def main() -> int:
         results: dict[str, Any] = {
             "seconds": arguments.seconds,
             "with_profile": run(
-                arguments.seconds, dict.fromkeys(VARIABLES, str(PROFILE)), domain.id
+                arguments.seconds, dict.fromkeys(PROFILES, str(PROFILE)), domain.id
             ),
             "without_profile": run(min(arguments.seconds, 60.0), {}, domain.id),
         }

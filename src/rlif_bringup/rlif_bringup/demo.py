@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from rlif_bringup import filming
-from rlif_bringup.detection import PATIENCE, Truth, judge_detector, train_detector
+from rlif_bringup.detection import (
+    PATIENCE,
+    Truth,
+    detector_problem,
+    detector_trainings,
+    judge_detector,
+    train_detector,
+)
 from rlif_bringup.fleet import Fleet
 from rlif_bringup.graph_client import GraphClient, GraphError, InterruptedByUserError
 from rlif_bringup.launch_command import parse_values
@@ -182,12 +189,6 @@ def phases_of(arguments: argparse.Namespace) -> list[Phase]:
     if arguments.steps:
         phases.append(Phase("training", "intervene", env_steps=arguments.steps))
     return phases + judged
-
-
-def detector_trainings(arguments: argparse.Namespace) -> range:
-    """After how many environment steps the success detector is trained."""
-    every = arguments.detector_steps
-    return range(every, arguments.steps if arguments.detector else 0, every)
 
 
 class Demo:
@@ -467,17 +468,6 @@ def report(summary: dict[str, Any], directory: Path) -> str:
             *(f"  {name:<14} {text}" for name, text in there),
         ]
     )
-
-
-def detector_problem(arguments: argparse.Namespace) -> str:
-    """Why a run cannot have a success detector; empty: it can, or asks for none."""
-    if not arguments.detector:
-        return ""
-    if arguments.real_time or arguments.operator == "me" or arguments.robots != 1:
-        return "--detector: found --real-time, --operator me or --robots, expected none of them"
-    if not 0 < arguments.detector_steps < arguments.steps:
-        return f"--detector-steps: found {arguments.detector_steps}, expected 1 to {arguments.steps - 1}"
-    return ""
 
 
 def conflict(arguments: argparse.Namespace) -> str:

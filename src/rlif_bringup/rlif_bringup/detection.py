@@ -4,6 +4,7 @@ that the simulation hides."""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,23 @@ from rlif_msgs.msg import Episode, TaskSuccess
 DELAY = 2  # steps until the scripted operator presses the success button, without a detector
 PATIENCE = 10  # steps that it leaves to the detector
 TRAINING = 900.0  # s of wall time for the training of the detector, on a slow and busy machine
+
+
+def detector_problem(arguments: argparse.Namespace) -> str:
+    """Why a run cannot have a success detector; empty: it can, or asks for none."""
+    if not arguments.detector:
+        return ""
+    if arguments.real_time or arguments.operator == "me" or arguments.robots != 1:
+        return "--detector: found --real-time, --operator me or --robots, expected none of them"
+    if not 0 < arguments.detector_steps < arguments.steps:
+        return f"--detector-steps: found {arguments.detector_steps}, expected 1 to {arguments.steps - 1}"
+    return ""
+
+
+def detector_trainings(arguments: argparse.Namespace) -> range:
+    """After how many environment steps the success detector is trained."""
+    every = arguments.detector_steps
+    return range(every, arguments.steps if arguments.detector else 0, every)
 
 
 class Truth:

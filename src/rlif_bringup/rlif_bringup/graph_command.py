@@ -47,7 +47,9 @@ def run(arguments: argparse.Namespace, command: Callable[[GraphClient], object])
     from rlif_bringup.graph_client import GraphClient, GraphError
 
     graph, environment = (arguments.namespace, arguments.domain_id), dict(os.environ)
-    disable_shared_memory()  # or `rlif stop` could wait for a process that has died
+    # Or `rlif stop` could wait for a process that has died. For this client alone: what the caller starts
+    # later may need shared memory.
+    disable_shared_memory()
     try:
         with GraphClient(*graph, answer=arguments.timeout) as client:
             command(client)

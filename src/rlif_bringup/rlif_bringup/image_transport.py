@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from rlif_node.transports import BUILTIN, PROFILES
+
 DEFAULT_SEGMENT = 512 * 1024  # bytes, of Fast DDS without a profile
-VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
-LIBRARIES = {"libfastrtps": VARIABLES[0], "libfastdds": VARIABLES[1]}
+LIBRARIES = dict(zip(("libfastrtps", "libfastdds"), PROFILES, strict=True))  # Fast DDS 2 and 3
 SEGMENT = re.compile(r"(fastrtps|fastdds)_[0-9a-f]{16}_el")  # the lock of a process's segment
 YOUNG = 60.0  # s; a lock that was just made may not be held yet
 HOST, PROCESS = slice(2, 4), slice(4, 6)  # in the identifier of a publisher, lowest byte first
@@ -64,7 +65,7 @@ def segment_of(
 def _segment(environment: Mapping[str, str], variable: str) -> int | None:
     path = environment.get(variable, "")
     if not path:
-        return None if "FASTDDS_BUILTIN_TRANSPORTS" in environment else DEFAULT_SEGMENT
+        return None if BUILTIN in environment else DEFAULT_SEGMENT
     try:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):

@@ -12,7 +12,7 @@ import pytest
 from episode_records import record
 
 from rlif_bringup import demo
-from rlif_bringup.detection import Truth, judge_detector
+from rlif_bringup.detection import Truth, detector_problem, detector_trainings, judge_detector
 from rlif_msgs.msg import Episode, TaskSuccess
 
 
@@ -28,7 +28,7 @@ def test_phases_stop_where_the_detector_is_trained() -> None:
     assert names[2:7] == [
         ("training", 1500), ("training", 2000), ("trial at 2000", 0), ("training", 3000), ("training", 4000),
     ]  # fmt: skip
-    assert list(demo.detector_trainings(given)) == [1500, 3000]
+    assert list(detector_trainings(given)) == [1500, 3000]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_phases_stop_where_the_detector_is_trained() -> None:
     ],
 )
 def test_detector_problem(given: tuple[str, ...], expected: str) -> None:
-    found = demo.detector_problem(arguments(*given))
+    found = detector_problem(arguments(*given))
     assert expected in found and bool(found) == bool(expected)
 
 

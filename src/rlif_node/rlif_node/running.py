@@ -70,7 +70,8 @@ def run(
 
     The signals are handled here and not by rclpy, which would destroy the publishers before `at_end`
     could publish. Without `shared_memory` another process that is killed cannot block this one
-    (transports.py), unless the user's settings of DDS prevent it. Returns the exit status: 0, or 1 failed, or 2 misconfigured.
+    (transports.py), unless the user's settings of DDS prevent it. Returns the exit status: 0, or 1
+    failed, or 2 misconfigured.
     """
     if problem := _initialise(name, shared_memory):
         get_logger(name).fatal(problem)

@@ -13,8 +13,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import rclpy
-
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
 RANGE, BUILTIN = "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_BUILTIN_TRANSPORTS"
 # Settings with which rmw_fastrtps has shared memory, whatever the profile says.
@@ -31,6 +29,8 @@ def disable_shared_memory() -> str:
 
     Returns why the process may use shared memory all the same; empty: it does not.
     """
+    import rclpy  # here, as `rlif` takes the names from this module without ROS
+
     if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
         return ""
     variables, problem = udp_variables(os.environ)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes without shared memory: what their environment says then, and that they still hear all others."""
+"""Nodes without shared memory: what their environment is, and that they communicate with the others."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ sys.exit(run("echo", Echo, shared_memory=sys.argv.pop() == "True"))
 @pytest.mark.ros
 @pytest.mark.parametrize("shared", [False, True])
 def test_node_without_shared_memory_communicates_with_one_that_has_it(shared, ros_node, spin_until):
-    """This process offers both, the other UDP alone."""
+    """This process uses both."""
     answers: list[str] = []
     ask = ros_node.create_publisher(String, "question", RELIABLE)
     ros_node.create_subscription(String, "answer", lambda m: answers.append(m.data), RELIABLE)
