@@ -13,6 +13,9 @@ from rlif_learner import scalars
 from rlif_learner.learner_loop import NOTHING_YET
 from rlif_learner.scalars import Scalars
 
+# What TensorBoard's thread could not write it raises there too, now or while the next test runs.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 
 def status(steps):
     return replace(NOTHING_YET, steps=steps, updates=2 * steps, metrics={"loss": 0.5 * steps})
@@ -38,7 +41,6 @@ def test_scalars_are_written_once_per_progress(tmp_path):
     assert points(tmp_path / "new" / "folder", "data/intervention_rate") == {1: 0, 2: 0, 3: 0}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_scalars_on_a_full_disk_report_it_and_go_on_when_there_is_room(tmp_path, monkeypatch):
     """Regression: what TensorBoard's writer raised ended the training's thread."""
     curves = Scalars(tmp_path)

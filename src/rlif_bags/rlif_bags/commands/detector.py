@@ -88,6 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     episodes = read_episodes(bags, arguments.topic, notes)
     corrections = episodes.corrections
+    if config.from_disagreements and not corrections:
+        notes.append(
+            "--from-disagreements changes nothing: found no episode in which the operator corrected "
+            "the detector; record some with detector:=DIR"
+        )
     print_notes(*notes)
     layout = layout_of(episodes.named[0][1][0], arguments.state, features, arguments.cameras)
     data = gather(episodes.named, layout, config, corrections, episodes.detected)

@@ -67,7 +67,9 @@ def test_train_without_images_uses_the_state(tmp_path: Path, cli: Cli) -> None:
         for s in episodes()
     ]
     bag, out = write_bag(tmp_path / "bag", steps), tmp_path / "out"
-    cli.succeeds("detector", "train", bag, "-o", out, "--updates", 50)
+    options = ("--updates", 50, "--from-disagreements")
+    printed = cli.succeeds("detector", "train", bag, "-o", out, *options)
+    assert "--from-disagreements changes nothing" in printed
     assert load_detector(out).spec.layout.state_dim == 2
     assert not (out / "mistakes.png").exists()
 
