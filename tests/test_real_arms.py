@@ -19,9 +19,8 @@ import mock_arms
 import numpy as np
 import pytest
 from gamepad_rig import ROOT, STOPS, Pad, marks
-from moveit_rig import MOVEIT, PANDA, READY, SPEED, Arm, Changes, MoveItRig
+from moveit_rig import MOVEIT, PANDA, READY, Arm, Changes, MoveItRig
 
-from rlif_intervention.device_inputs import STALE_SHARE
 from rlif_msgs.msg import ControlState
 
 pytestmark = marks("moveit_servo", "moveit_ros_move_group", "joint_trajectory_controller")
@@ -103,15 +102,21 @@ def test_operator_moves_the_arm_at_the_speed_asked_and_straight(rig: MoveItRig) 
     assert speed == pytest.approx(asked, rel=0.1) and off < 0.002
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", STOPS)
 def test_arm_stands_soon_after(rig: MoveItRig, name: str) -> None:
-    seconds, metres, deceleration = rig.stop_after(lambda: rig.cause(name))
-    rig.recover(name)
-    print(
-        f"\n{rig.arm_of.robot}, {name}: {seconds:.3f} s, {metres:.4f} m, {deceleration:.2f} m/s^2"
-    )
-    late = STALE_SHARE * 0.3 if name == "device unplugged" else 0.0  # s, before the braking
-    assert seconds <= STOP_TIME + late and metres <= STOP_DISTANCE + late * SPEED
+    """RLIF_REAL_MOVEIT_STOPS times."""
+    stops = []
+    for _ in range(int(os.environ.get("RLIF_REAL_MOVEIT_STOPS", "1"))):
+        stops.append(rig.stop_after(lambda: rig.cause(name)))
+        rig.recover(name)
+        print(
+            f"\n{rig.arm_of.robot}, {name}: "
+            + "{:.3f} s, {:.4f} m, {:.2f} m/s^2".format(*stops[-1])
+        )
+    median, most = np.median(stops, axis=0), np.max(stops, axis=0)
+    print(f"{len(stops)} times: median {median.round(4)}, most {most.round(4)}")
+    assert most[0] <= STOP_TIME and most[1] <= STOP_DISTANCE
 
 
 def test_arm_rests_at_the_wall_of_its_box(rig: MoveItRig) -> None:

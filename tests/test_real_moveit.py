@@ -8,23 +8,20 @@ How an arm moves, stops and stays in its box is in test_real_arms.py, for every 
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from typing import Any
+from contextlib import ExitStack
 
-import numpy as np
 import pytest
 from gamepad_rig import is_there, marks
-from geometry_msgs.msg import Pose, TwistStamped
-from moveit_rig import AT_REST, MOVEIT, READY, Changes, MoveItRig
+from geometry_msgs.msg import TwistStamped
+from moveit_rig import MOVEIT, READY, Changes, MoveItRig, box
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rlif_node.qos import RELIABLE
 from std_msgs.msg import Bool
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import SetBool
 from waiting import scaled
 
 from rlif_bringup.graph_client import GraphError
@@ -32,13 +29,10 @@ from rlif_msgs.msg import ControlState, PolicyHold
 
 pytestmark = marks(*MOVEIT)
 if all(map(is_there, MOVEIT)):
-    from moveit_msgs.msg import CollisionObject, PlanningScene, ServoStatus
-    from moveit_msgs.srv import ApplyPlanningScene
-    from shape_msgs.msg import SolidPrimitive
+    from moveit_msgs.msg import ServoStatus
 
 # Of a stop at SPEED, as docs/moveit.md has it, and something for a loaded machine.
 STOP_TIME, STOP_DISTANCE = 0.40, 0.030  # s, m
-Vector = tuple[float, float, float]
 
 
 @pytest.fixture(scope="module")
@@ -110,90 +104,17 @@ def test_servo_paused_by_somebody_else_is_named(rig: MoveItRig) -> None:
     rig.wait(lambda: rig.state == ControlState.POLICY, "the policy again")
 
 
-def test_reset_cancelled_by_a_disarm_leaves_the_arm_at_rest(rig: MoveItRig) -> None:
-    rig.to_ready()
-    rig.push(y=1.0)
-    rig.graph.spin(1.5)
-    rig.release()
-    rig.graph.trigger("end_episode_failure")
-    rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
-    client = rig.graph.node.create_client(Trigger, "reset")
-    rig.wait(client.service_is_ready, "the reset")
-    rig.graph.spin(0.5)
-    future = client.call_async(Trigger.Request())
-    first = rig.joints[-1][1]
-    rig.wait(lambda: math.dist(rig.joints[-1][1], first) > 0.02, "the planned motion to begin")
-    began = time.time()
-    rig.disarm()
-    rig.wait(future.done, "an answer of the reset")
-    rig.graph.spin(1.0)
-    t, p = rig.track(began)
-    moving = t[1:][np.linalg.norm(np.diff(p, axis=0), axis=1) / np.diff(t) > AT_REST]
-    show("reset cancelled", seconds=float(moving.max()), metres=float(np.linalg.norm(p[-1] - p[0])))
-    assert not future.result().success and moving.max() < 1.0
-
-
-def test_servo_after_a_reset_does_not_jump(rig: MoveItRig) -> None:
-    rig.to_ready()
-    start = rig.position()
-    rig.push(z=-0.3)
-    rig.graph.spin(0.3)
-    rig.release()
-    rig.graph.spin(1.0)
-    moved = rig.position() - start
-    show("after a reset", moved=float(np.linalg.norm(moved)))
-    assert np.linalg.norm(moved) < 0.02
-
-
-def scene(rig: MoveItRig, *objects: Any) -> None:
-    """Apply a difference to move_group's planning scene."""
-    client = rig.graph.node.create_client(ApplyPlanningScene, "/apply_planning_scene")
-    rig.wait(client.service_is_ready, "apply_planning_scene")
-    request = ApplyPlanningScene.Request(scene=PlanningScene(is_diff=True))
-    request.scene.world.collision_objects = list(objects)
-    future = client.call_async(request)
-    rig.wait(future.done, "the planning scene")
-    rig.graph.node.destroy_client(client)
-    assert future.result().success
-
-
-def box(name: str, at: Vector, size: Vector, add: bool = True) -> Any:
-    """A collision object in panda_link0."""
-    operation = CollisionObject.ADD if add else CollisionObject.REMOVE
-    found = CollisionObject(id=name, operation=operation)
-    found.header.frame_id = "panda_link0"
-    found.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=list(size))]
-    pose = Pose()
-    pose.position.x, pose.position.y, pose.position.z = at
-    pose.orientation.w = 1.0
-    found.primitive_poses = [pose]
-    return found
-
-
-def drive_until_held(rig: MoveItRig, seconds: float, **stick: float) -> list[int]:
-    """Push until the arm is held or the time is over; Servo's codes on the way."""
-    since = time.time()
-    rig.push(**stick)
-    with suppress(GraphError):
-        rig.graph.wait(lambda: rig.hold.reason_code != PolicyHold.NONE, "a hold", seconds)
-    rig.graph.spin(0.5)
-    rig.release()
-    codes = sorted({code for t, code in rig.codes if t >= since})
-    print(f"\ncodes {codes}: {rig.hold.reason}")
-    return codes
-
-
 def test_arm_before_an_obstacle_is_held_and_a_reset_frees_it(rig: MoveItRig) -> None:
     rig.to_ready()
     obstacle = ((0.307, 0.30, 0.55), (0.3, 0.1, 0.5))
-    scene(rig, box("obstacle", *obstacle))
-    codes = drive_until_held(rig, 10.0, y=0.5)
+    rig.scene(box("obstacle", *obstacle))
+    codes = rig.drive_until_held(10.0, y=0.5)
     assert ServoStatus.DECELERATE_FOR_COLLISION in codes
     assert rig.hold.reason_code == PolicyHold.NOT_MOVING
     rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD after the release")
     rig.to_ready()
     assert rig.hold.reason_code == PolicyHold.NONE
-    scene(rig, box("obstacle", *obstacle, add=False))
+    rig.scene(box("obstacle", *obstacle, add=False))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +129,7 @@ def test_arm_at_the_end_of_its_reach_is_held_and_a_reset_frees_it(
     rig: MoveItRig, stick: dict[str, float], code: str, reason: int
 ) -> None:
     rig.to_ready()
-    codes = drive_until_held(rig, 20.0, **stick)
+    codes = rig.drive_until_held(20.0, **stick)
     assert getattr(ServoStatus, code) in codes
     assert rig.hold.reason_code == reason
     rig.to_ready()
@@ -220,8 +141,8 @@ def test_arm_in_contact_is_held_until_the_obstacle_is_gone_and_a_person_has_driv
 ) -> None:
     rig.to_ready()
     obstacle = (READY, (0.1, 0.1, 0.1))
-    scene(rig, box("contact", *obstacle))
-    codes = drive_until_held(rig, 5.0, z=0.5)
+    rig.scene(box("contact", *obstacle))
+    codes = rig.drive_until_held(5.0, z=0.5)
     assert ServoStatus.HALT_FOR_COLLISION in codes
     assert rig.hold.reason_code == PolicyHold.SERVO_STATUS
     rig.graph.trigger("end_episode_failure")
@@ -229,27 +150,10 @@ def test_arm_in_contact_is_held_until_the_obstacle_is_gone_and_a_person_has_driv
     with pytest.raises(GraphError, match="call reset_again") as error:
         rig.graph.trigger("reset")
     print(f"\nreset out of contact: {error.value}")
-    scene(rig, box("contact", *obstacle, add=False))
+    rig.scene(box("contact", *obstacle, add=False))
     rig.graph.trigger("reset_again")
     rig.to_ready()
     assert rig.hold.reason_code == PolicyHold.NONE
-
-
-def test_reset_into_an_obstacle_is_refused_with_the_reason(rig: MoveItRig) -> None:
-    rig.to_ready()
-    rig.push(y=-1.0)
-    rig.graph.spin(1.5)
-    rig.release()
-    rig.graph.trigger("end_episode_failure")
-    rig.wait(lambda: rig.state == ControlState.HOLD, "HOLD")
-    obstacle = ((0.307, 0.1, 0.59), (0.1, 0.1, 0.1))
-    scene(rig, box("in the way", *obstacle))
-    with pytest.raises(GraphError, match="call reset_again") as error:
-        rig.graph.trigger("reset")
-    print(f"\n{error.value}")
-    scene(rig, box("in the way", *obstacle, add=False))
-    rig.graph.trigger("reset_again")
-    rig.to_ready()
 
 
 def test_command_in_an_unknown_frame_is_invalid_and_holds(rig: MoveItRig) -> None:
@@ -369,7 +273,7 @@ def test_arm_leaving_a_singularity_is_slowed_and_not_held(rig: MoveItRig) -> Non
         rig.release()
         rig.graph.spin(0.5)
         before = rig.position()
-        codes = drive_until_held(rig, 2.0, x=-0.5)
+        codes = rig.drive_until_held(2.0, x=-0.5)
         show("leaving", moved=float(rig.position()[0] - before[0]))
         assert ServoStatus.DECELERATE_FOR_LEAVING_SINGULARITY in codes
         assert rig.hold.reason_code == PolicyHold.NONE
@@ -381,11 +285,11 @@ def test_arm_halted_at_a_singularity_is_held_and_a_reset_frees_it(rig: MoveItRig
     rig.restart_servo(singular(16.9, 17.0))
     try:
         rig.to_ready()
-        codes = drive_until_held(rig, 30.0, x=1.0)
+        codes = rig.drive_until_held(30.0, x=1.0)
         assert ServoStatus.HALT_FOR_SINGULARITY in codes
         assert rig.hold.reason_code == PolicyHold.SERVO_STATUS
         before = rig.position()
-        codes = drive_until_held(rig, 2.0, x=-0.5)
+        codes = rig.drive_until_held(2.0, x=-0.5)
         show("driving away from the halt", moved=float(rig.position()[0] - before[0]))
         rig.to_ready()
         assert rig.hold.reason_code == PolicyHold.NONE
@@ -397,9 +301,9 @@ def test_servo_that_was_restarted_sees_what_is_put_into_the_scene_later(rig: Mov
     rig.restart_servo()
     rig.to_ready()
     obstacle = ((0.307, 0.30, 0.55), (0.3, 0.1, 0.5))
-    scene(rig, box("obstacle", *obstacle))
+    rig.scene(box("obstacle", *obstacle))
     try:
-        codes = drive_until_held(rig, 3.0, y=0.5)
+        codes = rig.drive_until_held(3.0, y=0.5)
         assert ServoStatus.DECELERATE_FOR_COLLISION in codes
     finally:
-        scene(rig, box("obstacle", *obstacle, add=False))
+        rig.scene(box("obstacle", *obstacle, add=False))

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from gamepad_rig import marks
 from moveit_rig import MOVEIT, PANDA, SPEED, Changes, MoveItRig
+from rlif_node.qos import RELIABLE
+from sensor_msgs.msg import Joy
 
 from rlif_moveit.twists import rotation_matrix
 from rlif_msgs.msg import ControlState
@@ -37,6 +39,11 @@ def relay(**moveit: object) -> Changes:
 WAYS = {
     "relayed": relay(),
     "in the tool's frame": relay(output_frame="panda_link8"),
+    "not about the end effector": Changes(
+        moveit={"relay": True},
+        topics=RELAYED,
+        servo={"moveit_servo.apply_twist_commands_about_ee_frame": False},
+    ),
     "unitless": Changes(
         moveit={
             "relay": True,
@@ -76,6 +83,37 @@ def test_arm_moves_along_the_axis_that_is_pushed(start, name: str) -> None:
     print(f"\n{name}: moved {moved} m")
     assert 1.2 * SPEED < moved[0] < 1.8 * SPEED
     assert np.abs(moved[1:]).max() < 0.003
+
+
+def test_device_of_the_higher_priority_drives(start) -> None:
+    mouse = {"preset": "spacemouse", "topic": "/spacenav/joy", "timeout": 0.25, "priority": 150}
+    rig = start(Changes(robot={"devices": ["joy", "mouse"], "mouse": mouse}))
+    rest, push = [0.0] * 6, [0.0, -0.5] + [0.0] * 4
+    axes = rest
+    publisher = rig.graph.node.create_publisher(Joy, "/spacenav/joy", RELIABLE)
+
+    def publish() -> None:
+        message = Joy(axes=axes, buttons=[0, 0])
+        message.header.stamp = rig.graph.node.get_clock().now().to_msg()
+        publisher.publish(message)
+
+    rig.graph.node.create_timer(0.02, publish)
+    rig.arm()
+    rig.to_ready()
+    before = rig.position()
+    rig.push(x=0.5)
+    rig.wait(lambda: rig.graph.control.device == "joy", "the gamepad in control")
+    axes = push
+    rig.wait(lambda: rig.graph.control.device == "mouse", "the mouse in control")
+    between = rig.position()
+    rig.graph.spin(1.0)
+    moved = rig.position() - between
+    axes = rest
+    rig.wait(lambda: rig.graph.control.device != "mouse", "the mouse to let go")
+    rig.release()
+    rig.wait(lambda: rig.state == ControlState.POLICY, "the policy again")
+    print(f"\ntwo devices: by the gamepad {between - before} m, then by the mouse {moved} m")
+    assert moved[1] < -0.3 * SPEED and abs(moved[0]) < 0.3 * SPEED
 
 
 @pytest.mark.parametrize("about", ["flange", "tool"])

@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -29,7 +30,7 @@ STOPS = ("release", "disarm", "device unplugged", "arbiter frozen", "arbiter kil
 ROOT = Path(__file__).parents[2]
 GAMEPAD = {
     "devices": ["joy"],
-    "joy": {"preset": "generic", "topic": "/joy", "timeout": 0.3, "arm_button": 3},
+    "joy": {"preset": "generic", "topic": "/joy", "timeout": 0.25, "arm_button": 3},
     "speed_scale": 1.0,
     "max_steps": 0,
 }
@@ -73,6 +74,7 @@ class Rig:
     robot: its configuration in the folder `config`
     others: names and commands of what the suite runs beside
     joints: that are listened to
+    launch: more arguments of robot.launch.yaml
 
     Attributes:
         joints: (stamp s, positions rad) of each /joint_states
@@ -88,12 +90,14 @@ class Rig:
         launch_files: Sequence[str],
         joints: Sequence[str],
         pad: Pad = Pad(),  # noqa: B008 - frozen
+        launch: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         domain = stack.enter_context(reserve_domain())
         environment = graph_environment(directory, domain.id)
         self.graph = stack.enter_context(GraphClient("rlif", domain.id))
         values = {"robot": robot, "config_directory": str(config)}
         run = {"run_directory": str(directory / "run"), "bag_directory": "none", "images": "false"}
+        run |= launch
         processes = [
             *(Process(n, tuple(c), environment, node=f"/{n}") for n, c in others.items()),
             *(

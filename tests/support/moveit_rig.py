@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import yaml
 from gamepad_rig import GAMEPAD, ROOT, Pad, Rig
+from geometry_msgs.msg import Pose
 from rclpy.parameter_client import AsyncParameterClient
 from rlif_node.qos import LATCHED, RELIABLE
 from sensor_msgs.msg import JointState
 
+from rlif_bringup.graph_client import GraphError
 from rlif_msgs.msg import ControlState, PolicyHold
 
 SPEED = 0.1  # m/s
@@ -84,6 +86,23 @@ PANDA = Arm(
     changes=GAMEPAD | {"workspace_min": [0.05, -WALL, 0.05], "workspace_max": [0.95, WALL, 0.95]},
 )
 READY = (0.307, 0.0, 0.590)  # m, of the Panda's tip in the SRDF's `ready`
+Vector = tuple[float, float, float]
+
+
+def box(name: str, at: Vector, size: Vector, add: bool = True) -> Any:
+    """A collision object in the base of the Panda, or its removal."""
+    from moveit_msgs.msg import CollisionObject
+    from shape_msgs.msg import SolidPrimitive
+
+    operation = CollisionObject.ADD if add else CollisionObject.REMOVE
+    found = CollisionObject(id=name, operation=operation)
+    found.header.frame_id = PANDA.base
+    found.primitives = [SolidPrimitive(type=SolidPrimitive.BOX, dimensions=list(size))]
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = at
+    pose.orientation.w = 1.0
+    found.primitive_poses = [pose]
+    return found
 
 
 @dataclass(frozen=True)
@@ -93,12 +112,14 @@ class Changes:
     robot, moveit: parameters of robot.yaml and moveit.yaml
     topics: names of topics, ours to theirs; empty: as it is
     servo: parameters of Servo, as on its command line
+    launch: arguments of robot.launch.yaml
     """
 
     robot: Mapping[str, Any] = field(default_factory=dict)
     moveit: Mapping[str, Any] = field(default_factory=dict)
     topics: Mapping[str, str] = field(default_factory=dict)
     servo: Mapping[str, Any] = field(default_factory=dict)
+    launch: Mapping[str, str] = field(default_factory=dict)
 
 
 def configuration(directory: Path, arm: Arm, changes: Changes) -> Path:
@@ -150,6 +171,7 @@ class MoveItRig(Rig):
             ("robot", "moveit"),
             arm.joints,
             arm.pad,
+            changes.launch,
         )
         self.holds: list[PolicyHold] = []
         node = self.graph.node
@@ -208,6 +230,38 @@ class MoveItRig(Rig):
 
     def _on_status(self, message: Any) -> None:
         self.codes.append((time.time(), message.code))
+
+    def scene(self, *objects: Any) -> None:
+        """Apply a difference to move_group's planning scene."""
+        from moveit_msgs.msg import PlanningScene
+        from moveit_msgs.srv import ApplyPlanningScene
+
+        client = self.graph.node.create_client(ApplyPlanningScene, "/apply_planning_scene")
+        self.wait(client.service_is_ready, "apply_planning_scene")
+        request = ApplyPlanningScene.Request(scene=PlanningScene(is_diff=True))
+        request.scene.world.collision_objects = list(objects)
+        future = client.call_async(request)
+        self.wait(future.done, "the planning scene")
+        self.graph.node.destroy_client(client)
+        assert future.result().success
+
+    def drive_until_held(self, seconds: float, **stick: float) -> list[int]:
+        """Push until the arm is held or the time is over; Servo's codes on the way."""
+        since = time.time()
+        self.push(**stick)
+        with suppress(GraphError):
+            self.graph.wait(lambda: self.hold.reason_code != PolicyHold.NONE, "a hold", seconds)
+        self.graph.spin(0.5)
+        self.release()
+        codes = sorted({code for t, code in self.codes if t >= since})
+        print(f"\ncodes {codes}: {self.hold.reason}")
+        return codes
+
+    def end_episode(self) -> None:
+        """Fail it, and wait for the HOLD that follows."""
+        self.release()
+        self.graph.trigger("end_episode_failure")
+        self.wait(lambda: self.state == ControlState.HOLD, "HOLD")
 
     @contextmanager
     def recorded(self, name: str) -> Iterator[None]:

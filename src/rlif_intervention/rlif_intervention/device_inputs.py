@@ -52,7 +52,7 @@ from .presets import PRESETS, Preset
 CONSOLE = "console"  # the device that the parameter `console` adds to `devices`
 CONSOLE_PARAMETER = Param(CONSOLE, False, "add the device `console`, the page of rlif_console")
 KINDS = ("joy", "motion", "twist", "twist_stamped")
-# Share of a Joy's time-out after which its last position no longer counts: 0.12 s of 0.3 s, two
+# Share of a Joy's time-out after which its last position no longer counts: 0.1 s of 0.25 s, two
 # messages at 20 Hz.
 STALE_SHARE = 0.4
 # Deep, so that no tap of a button is lost while the arbiter stands still for a moment: spacenav_node

@@ -41,9 +41,12 @@ class MoveItPyPlanner:
         self._state = "the worker of moveit_py is still starting"
         self._answer: Future | None = None
         self._lock = threading.Lock()  # guards _state and _answer, shared with the reader
+        # A session of its own: Ctrl-C would end its ROS before it could stop the arm, which it does
+        # when its input ends.
         self._process = subprocess.Popen(
-            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

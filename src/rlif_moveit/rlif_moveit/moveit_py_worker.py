@@ -17,12 +17,21 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol, TextIO
+
+from rclpy.clock import ClockType
+from rclpy.time import Time
 
 from .interfaces import MissingInterfacesError
 from .planning import PlanConfig, PlanningInterfaces, constraints, planning_interfaces
 from .reset_goals import JointGoal, NamedGoal, PoseGoal
 from .wire import goal_from_wire
+
+STATE_TIMEOUT = 5.0  # s that the first joint state may take
+EVER = Time(
+    nanoseconds=1, clock_type=ClockType.ROS_TIME
+)  # before every stamp, also of a simulation
 
 
 class GoalRefusedError(ValueError):
@@ -55,6 +64,14 @@ class MoveItArm:
         set_parameters(self._parameters, config)
 
     def plan(self, goal: JointGoal | NamedGoal | PoseGoal) -> Any:
+        # Without it MoveIt plans from joints at zero until the first state is there, which takes
+        # seconds, and from where the arm was before the last throttled update afterwards.
+        monitor = self._moveit.get_planning_scene_monitor()
+        if not monitor.wait_for_current_robot_state(EVER, STATE_TIMEOUT):
+            raise GoalRefusedError(
+                f"MoveIt has received no joint states within {STATE_TIMEOUT} s: start the driver, or "
+                "name their topic in moveit_py_parameters (planning_scene_monitor_options)"
+            )
         self._component.set_start_state_to_current_state()
         set_goal(self._component, goal, self._types)
         found = self._component.plan(single_plan_parameters=self._parameters)
@@ -163,7 +180,9 @@ def main() -> int:
     out = private_output()
 
     def answer(message: dict[str, str]) -> None:
-        print(json.dumps(message), file=out, flush=True)
+        # The node may have died meanwhile; then the input ends too, which stops the arm and this.
+        with suppress(BrokenPipeError):
+            print(json.dumps(message), file=out, flush=True)
 
     config = PlanConfig(
         group=a.group,

@@ -31,6 +31,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from rlif_node.parameters import Param, declare
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_1, SENSOR
 from rlif_node.running import run
@@ -54,6 +55,7 @@ from .waiting import within
 
 PLANNERS = ("move_group", "moveit_py")
 INSIST = 0.5  # s between two cancels of the same motion
+BREATH = 1.0  # s between two attempts: what MoveIt missed of a controller is there by then
 WATCH = 0.05  # s between two looks at whether the arm may still be moved
 PARAMETERS = (
     Param("planner", "move_group", "move_group's action, or a process of moveit_py", choices=PLANNERS),
@@ -85,7 +87,7 @@ PARAMETERS = (
     Param("motion_timeout", 60.0, "s until a motion is given up and a human asked", 1.0, 600.0),
     Param("pause_timeout", 3.0, "s that pausing Servo may take", 0.1, 30.0),
     Param("use_servo", True, "pause Servo by `pause_servo` of servo_adapter; false: no Servo here"),
-    Param("arbiter_timeout", 0.5, "s without a heartbeat of the arbiter until the arm stops", 0.1, 10.0),
+    Param("arbiter_timeout", 0.3, "s without a heartbeat of the arbiter until the arm stops", 0.1, 10.0),
     Param("stop_topics", ["stop"], "std_msgs/Bool; as the arbiter's", items=str),
     Param("require_hold", True, "move only while the arbiter is in HOLD; false: no arbiter here"),
     Param("seed", 0, "of the spread; 0: another one each time", 0, 2**31 - 1),
@@ -144,6 +146,7 @@ class ResetNode(Node):
             may_move=self._may_move,
             goal=goal,
             attempts=p["attempts"],
+            breathe=lambda: within(self, Future(executor=self.executor), BREATH),
             rng=random.Random(p["seed"] or None),
             log=lambda message: self.get_logger().info(message),
         )

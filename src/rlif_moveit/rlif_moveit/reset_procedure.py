@@ -40,18 +40,28 @@ class Planner(Protocol):
 
 
 Pause = Callable[[bool], Awaitable[str]]  # true: pause Servo; returns the problem, empty: done
+
+
+async def at_once() -> None:
+    """No pause between two attempts."""
+
+
 BY_HAND = "put the arm to its start by hand, then call reset_by_hand; or clear the way and call reset_again"
 
 
 @dataclass
 class ResetProcedure:
-    """may_move: why the arm may not be moved now, empty: it may; say: logs a message"""
+    """may_move: why the arm may not be moved now, empty: it may
+    breathe: awaited between two attempts, since a controller or a joint state may be late
+    log: takes a message
+    """
 
     planner: Planner
     pause: Pause
     may_move: Callable[[], str]
     goal: Goal
     attempts: int = 3
+    breathe: Callable[[], Awaitable[object]] = at_once
     rng: random.Random = field(default_factory=random.Random)
     log: Callable[[str], None] = lambda message: None
     handed_over: str = ""  # why a human has to act; empty: not
@@ -91,6 +101,8 @@ class ResetProcedure:
             return False, f"the arm was not moved, because Servo is not paused: {problem}"
         failures: list[str] = []
         for attempt in range(self.attempts):
+            if attempt:
+                await self.breathe()
             self._stopped = self._stopped or self.may_move()
             if self._stopped:
                 break

@@ -65,6 +65,17 @@ def test_reset_that_failed_is_tried_again_with_another_sample():
     assert len({g.positions for g in world.goals}) == 3
 
 
+def test_reset_that_failed_waits_before_it_is_tried_again():
+    world = World(Outcome("CONTROL_FAILED"), Outcome("CONTROL_FAILED"))
+
+    async def breathe():
+        world.log.append("breathe")
+
+    world.core.breathe = breathe
+    assert world.reset()[0]
+    assert world.log == ["pause", "go", "breathe", "go", "breathe", "go", "release"]
+
+
 def test_reset_that_fails_too_often_is_handed_to_a_human():
     world = World(*[Outcome("PLANNING_FAILED")] * 3)
     done, words = world.reset()
