@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,9 +219,9 @@ def _start(module: str, parameters: dict[str, Any]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code, "--ros-args", *arguments])
 
 
-def start_learner() -> subprocess.Popen[bytes]:
+def start_learner(prefix: Sequence[str] = LEARNER_PREFIX) -> subprocess.Popen[bytes]:
     """A learner at full load, in a process of its own, as gentle as the launch file makes it."""
-    command = [*LEARNER_PREFIX, sys.executable, __file__, "--train-until-stdin-closes"]
+    command = [*prefix, sys.executable, __file__, "--train-until-stdin-closes"]
     return subprocess.Popen(command, stdin=subprocess.PIPE)
 
 

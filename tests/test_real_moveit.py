@@ -19,7 +19,7 @@ from geometry_msgs.msg import TwistStamped
 from moveit_rig import MOVEIT, READY, Changes, MoveItRig, box
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rlif_node.qos import RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from waiting import scaled
@@ -81,7 +81,7 @@ def test_commands_are_followed_braked_and_refused(rig: MoveItRig) -> None:
 
 
 def test_stop_topic_is_a_fault_and_the_arm_stands(rig: MoveItRig) -> None:
-    stop = rig.graph.node.create_publisher(Bool, "stop", RELIABLE)
+    stop = rig.graph.node.create_publisher(Bool, "stop", LATCHED)
     rig.wait(stop.get_subscription_count, "the arbiter on `stop`")
     seconds, metres, deceleration = rig.stop_after(lambda: stop.publish(Bool(data=True)))
     show("stop", seconds=seconds, metres=metres, deceleration=deceleration)

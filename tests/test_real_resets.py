@@ -20,7 +20,7 @@ import pytest
 from gamepad_rig import is_there, marks
 from moveit_rig import AT_REST, MOVEIT, PANDA, READY, WALL, Changes, MoveItRig, box
 from rclpy.task import Future
-from rlif_node.qos import RELIABLE
+from rlif_node.qos import LATCHED
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
@@ -32,6 +32,7 @@ if all(map(is_there, MOVEIT)):
     from moveit_msgs.msg import ServoStatus
 
 NOT_YET = (
+    "Servo is not paused",
     "no action",
     "no heartbeat",
     "no state that counts",
@@ -123,7 +124,7 @@ def refused_reset(rig: MoveItRig) -> str:
 
 
 def stop_topic(rig: MoveItRig) -> None:
-    stop = rig.graph.node.create_publisher(Bool, "stop", RELIABLE)
+    stop = rig.graph.node.create_publisher(Bool, "stop", LATCHED)
     rig.wait(stop.get_subscription_count, "the arbiter on `stop`")
     stop.publish(Bool(data=True))
     rig.wait(lambda: rig.state == ControlState.FAULT, "FAULT")
@@ -276,6 +277,23 @@ def test_resets_through_moveit_py(
         rig.graph.spin(1.5)
         rig.release()
     print(f"\nmoveit_py: resets took {np.round(took, 2)} s, the first with its start")
+
+
+@pytest.mark.skipif(not is_there("moveit_py"), reason="moveit_py is not sourced")
+def test_moveit_py_leaves_servo_the_objects_of_move_group(
+    rig: MoveItRig, reset_with: Callable[..., None], moveit_py_file: str
+) -> None:
+    """It publishes a scene of its own, which Servo must not take for move_group's."""
+    away_from_ready(rig)
+    obstacle = ((READY[0], -0.30, 0.55), (0.3, 0.1, 0.5))
+    rig.scene(box("beside", *obstacle))
+    try:
+        reset_with(planner="moveit_py", moveit_py_parameters=[moveit_py_file])
+        rig.to_ready()
+        codes = rig.drive_until_held(6.0, y=-1.0)
+    finally:
+        rig.scene(box("beside", *obstacle, add=False))
+    assert ServoStatus.DECELERATE_FOR_COLLISION in codes
 
 
 @pytest.mark.skipif(not is_there("moveit_py"), reason="moveit_py is not sourced")

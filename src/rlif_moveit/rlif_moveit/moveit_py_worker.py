@@ -15,13 +15,11 @@ import json
 import os
 import queue
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
-
-from rclpy.clock import ClockType
-from rclpy.time import Time
 
 from .interfaces import MissingInterfacesError
 from .planning import PlanConfig, PlanningInterfaces, constraints, planning_interfaces
@@ -29,9 +27,9 @@ from .reset_goals import JointGoal, NamedGoal, PoseGoal
 from .wire import goal_from_wire
 
 STATE_TIMEOUT = 5.0  # s that the first joint state may take
-EVER = Time(
-    nanoseconds=1, clock_type=ClockType.ROS_TIME
-)  # before every stamp, also of a simulation
+# MoveItPy publishes its planning scene, by default where Servo listens to move_group's.
+REMAPPINGS = {"monitored_planning_scene": "rlif_reset/planning_scene"}
+SCENE_SERVICE = "/get_planning_scene"  # of move_group
 
 
 class GoalRefusedError(ValueError):
@@ -56,26 +54,41 @@ class MoveItArm:
         from moveit.planning import MoveItPy, PlanRequestParameters
 
         self._types = planning_interfaces("the node reset_by_planning with planner moveit_py")
-        self._moveit = MoveItPy(
-            node_name="rlif_reset", launch_params_filepaths=files, provide_planning_service=False
-        )
+        # Without a joint state MoveIt would plan from joints at zero.
+        options = {"wait_for_initial_state_timeout": STATE_TIMEOUT}
+        content = {"/**": {"ros__parameters": {"planning_scene_monitor_options": options}}}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as ours:
+            json.dump(content, ours)
+            ours.flush()
+            self._moveit = MoveItPy(
+                node_name="rlif_reset",
+                launch_params_filepaths=[*files, ours.name],
+                provide_planning_service=False,
+                remappings=REMAPPINGS,
+            )
         self._component = self._moveit.get_planning_component(config.group)
         self._parameters = PlanRequestParameters(self._moveit, "")
+        self._has_move_group: bool | None = None  # None: not asked yet
         set_parameters(self._parameters, config)
 
     def plan(self, goal: JointGoal | NamedGoal | PoseGoal) -> Any:
-        # Without it MoveIt plans from joints at zero until the first state is there, which takes
-        # seconds, and from where the arm was before the last throttled update afterwards.
-        monitor = self._moveit.get_planning_scene_monitor()
-        if not monitor.wait_for_current_robot_state(EVER, STATE_TIMEOUT):
-            raise GoalRefusedError(
-                f"MoveIt has received no joint states within {STATE_TIMEOUT} s: start the driver, or "
-                "name their topic in moveit_py_parameters (planning_scene_monitor_options)"
-            )
+        self._take_over_objects()
         self._component.set_start_state_to_current_state()
         set_goal(self._component, goal, self._types)
         found = self._component.plan(single_plan_parameters=self._parameters)
         return found.trajectory if found else None
+
+    def _take_over_objects(self) -> None:
+        """Of move_group, where there is one."""
+        if self._has_move_group is False:
+            return
+        monitor = self._moveit.get_planning_scene_monitor()
+        found = monitor.request_planning_scene_state(SCENE_SERVICE)
+        if self._has_move_group and not found:
+            raise GoalRefusedError(
+                f"move_group does not answer on {SCENE_SERVICE} any more: start it again"
+            )
+        self._has_move_group = found
 
     def execute(self, trajectory: Any) -> bool:
         return bool(self._moveit.execute(trajectory, controllers=[]))
@@ -202,6 +215,22 @@ def main() -> int:
             {
                 "ready": f"moveit_py is not there ({error}): install it with `sudo apt install "
                 "ros-$ROS_DISTRO-moveit-py`, or set planner to move_group"
+            }
+        )
+        return 2
+    except TypeError as error:
+        answer(
+            {
+                "ready": f"moveit_py is too old ({error}): install 2.12.3 or newer, or set planner to "
+                "move_group"
+            }
+        )
+        return 2
+    except RuntimeError as error:
+        answer(
+            {
+                "ready": f"MoveIt did not start ({error}): see the worker's output above; joint states "
+                f"must come within {STATE_TIMEOUT} s, and moveit_py_parameters must hold MoveIt's"
             }
         )
         return 2

@@ -6,14 +6,23 @@ from __future__ import annotations
 import json
 import queue
 import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from waiting import scaled
 
+from rlif_moveit import moveit_py_worker
 from rlif_moveit.moveit_py_planner import worker_command
-from rlif_moveit.moveit_py_worker import serve, set_goal, set_parameters
+from rlif_moveit.moveit_py_worker import (
+    GoalRefusedError,
+    MoveItArm,
+    serve,
+    set_goal,
+    set_parameters,
+)
 from rlif_moveit.planning import PlanConfig
 from rlif_moveit.reset_goals import JointGoal, NamedGoal, PoseGoal
 from rlif_moveit.wire import goal_to_wire
@@ -36,6 +45,71 @@ class Component:
     def set_goal_state(self, **goal):
         self.goals.append(goal)
         return self.takes
+
+
+class MoveIt:
+    """moveit_py's MoveItPy, with move_group's answers to come in `scenes`."""
+
+    def __init__(self, scenes, given):
+        self.scenes, self.given = scenes, given
+
+    def __call__(self, **given):
+        files = [Path(file).read_text() for file in given["launch_params_filepaths"]]
+        self.given.update(given, files=files)
+        return self
+
+    def get_planning_component(self, group):
+        return SimpleNamespace(
+            set_start_state_to_current_state=lambda: None,
+            set_goal_state=lambda **goal: True,
+            plan=lambda **parameters: SimpleNamespace(trajectory="trajectory"),
+        )
+
+    def get_planning_scene_monitor(self):
+        return SimpleNamespace(request_planning_scene_state=lambda service: self.scenes.pop(0))
+
+
+@pytest.fixture
+def moveit_arm(monkeypatch, planning_types, tmp_path):
+    """Makes a MoveItArm on a stand-in of moveit_py; returns it and what MoveItPy was given."""
+
+    def make(*scenes):
+        given = {}
+        module = SimpleNamespace(
+            MoveItPy=MoveIt(list(scenes), given),
+            PlanRequestParameters=lambda moveit, name: SimpleNamespace(),
+        )
+        monkeypatch.setitem(sys.modules, "moveit", SimpleNamespace(planning=module))
+        monkeypatch.setitem(sys.modules, "moveit.planning", module)
+        monkeypatch.setattr(moveit_py_worker, "planning_interfaces", lambda what: planning_types)
+        (tmp_path / "theirs.yaml").write_text("theirs")
+        arm = MoveItArm(PlanConfig(group="arm"), [str(tmp_path / "theirs.yaml")])
+        return arm, given
+
+    return make
+
+
+def test_moveit_py_waits_for_joint_states_and_publishes_no_scene_to_servo(moveit_arm):
+    """Regression: it planned from joints at zero, and Servo listened to its scene too."""
+    _, given = moveit_arm()
+    theirs, ours = given["files"]
+    assert theirs == "theirs"
+    options = json.loads(ours)["/**"]["ros__parameters"]["planning_scene_monitor_options"]
+    assert options["wait_for_initial_state_timeout"] > 0.0
+    assert given["remappings"]["monitored_planning_scene"] == "rlif_reset/planning_scene"
+
+
+def test_moveit_py_takes_over_move_groups_objects_before_each_plan(moveit_arm):
+    """Regression: it planned through what only move_group was given."""
+    arm, _ = moveit_arm(True, True, False)
+    assert [arm.plan(GOALS[0]) for _ in range(2)] == ["trajectory"] * 2
+    with pytest.raises(GoalRefusedError, match="move_group does not answer"):
+        arm.plan(GOALS[0])
+
+
+def test_moveit_py_without_move_group_asks_it_once(moveit_arm):
+    arm, _ = moveit_arm(False)
+    assert [arm.plan(GOALS[0]) for _ in range(3)] == ["trajectory"] * 3
 
 
 def test_set_parameters_of_a_configuration_reach_moveit_py():
