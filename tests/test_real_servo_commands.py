@@ -106,14 +106,15 @@ def test_device_of_the_higher_priority_drives(start) -> None:
     axes = push
     rig.wait(lambda: rig.graph.control.device == "mouse", "the mouse in control")
     between = rig.position()
-    rig.graph.spin(1.0)
+    follows = lambda: rig.position()[1] - between[1] < -0.3 * SPEED  # noqa: E731
+    rig.wait(follows, "the arm to follow the mouse")
     moved = rig.position() - between
     axes = rest
     rig.wait(lambda: rig.graph.control.device != "mouse", "the mouse to let go")
     rig.release()
     rig.wait(lambda: rig.state == ControlState.POLICY, "the policy again")
     print(f"\ntwo devices: by the gamepad {between - before} m, then by the mouse {moved} m")
-    assert moved[1] < -0.3 * SPEED and abs(moved[0]) < 0.3 * SPEED
+    assert abs(moved[0]) < 0.3 * abs(moved[1])
 
 
 @pytest.mark.parametrize("about", ["flange", "tool"])
