@@ -20,8 +20,6 @@ import pytest
 from gamepad_rig import is_there, marks
 from moveit_rig import AT_REST, MOVEIT, PANDA, READY, WALL, Changes, MoveItRig, box
 from rclpy.task import Future
-from rlif_node.qos import LATCHED
-from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from rlif_bringup.graph_client import GraphError
@@ -58,7 +56,7 @@ def reset_with(rig: MoveItRig) -> Iterator[Callable[..., None]]:
 
     yield start
     rig.nodes.start("reset_by_planning")
-    # A call to the node that was there before is given up by the episode node after reset_timeout.
+    # A call may have gone to the node that was there before, and is repeated by the episode node.
     rig.wait(lambda: begins(rig), "an episode", 150.0)
 
 
@@ -103,8 +101,20 @@ def rest_since(rig: MoveItRig, began: float) -> tuple[float, float]:
     return float(moving.max()), float(np.linalg.norm(p[-1] - p[np.searchsorted(t, 0.0)]))
 
 
-def refused_reset(rig: MoveItRig) -> str:
-    """Ask for a reset that is not possible; why not."""
+def end_node_in_mid_motion(rig: MoveItRig, number: signal.Signals) -> None:
+    """The arm stands soon, and not where the reset goes to."""
+    begin_reset(rig)
+    began = time.time()
+    rig.nodes.signal("reset_by_planning", number)
+    rig.graph.spin(2.0)
+    seconds, metres = rest_since(rig, began)
+    print(f"\nreset_by_planning, {number.name}: {seconds:.3f} s, {metres:.4f} m")
+    assert np.abs(rig.position() - READY).max() > 0.02, "the arm went on to its goal"
+    assert seconds < 0.8
+
+
+def refused_reset(rig: MoveItRig) -> None:
+    """Ask for a reset that is not possible."""
     reasons: list[str] = []
 
     def answered() -> bool:
@@ -120,17 +130,6 @@ def refused_reset(rig: MoveItRig) -> str:
     rig.wait(answered, "an answer to the reset", 60.0)
     print(f"\n{reasons[-1]}")
     assert "call reset_again" in reasons[-1]
-    return reasons[-1]
-
-
-def stop_topic(rig: MoveItRig) -> None:
-    stop = rig.graph.node.create_publisher(Bool, "stop", LATCHED)
-    rig.wait(stop.get_subscription_count, "the arbiter on `stop`")
-    stop.publish(Bool(data=True))
-    rig.wait(lambda: rig.state == ControlState.FAULT, "FAULT")
-    stop.publish(Bool(data=False))
-    rig.graph.spin(0.5)
-    rig.graph.node.destroy_publisher(stop)
 
 
 @pytest.mark.parametrize("cause", ["disarm", "stop", "arbiter frozen", "arbiter killed"])
@@ -140,7 +139,8 @@ def test_reset_that_is_cancelled_in_mid_motion_leaves_the_arm_at_rest(
     future = begin_reset(rig)
     began = time.time()
     if cause == "stop":
-        stop_topic(rig)
+        with rig.stop_signal():
+            rig.wait(lambda: rig.state == ControlState.FAULT, "FAULT")
     else:
         rig.cause(cause)
     rig.wait(future.done, "an answer of the reset")
@@ -306,25 +306,11 @@ def test_moveit_py_stops_the_arm_when_its_node_ends(
 ) -> None:
     rig.to_ready()
     reset_with(planner="moveit_py", moveit_py_parameters=[moveit_py_file])
-    begin_reset(rig)
-    began = time.time()
-    rig.nodes.signal("reset_by_planning", number)
-    rig.graph.spin(2.0)
-    seconds, metres = rest_since(rig, began)
-    print(f"\nreset_by_planning, {number.name}: {seconds:.3f} s, {metres:.4f} m")
-    assert np.abs(rig.position() - READY).max() > 0.02, "the arm went on to its goal"
-    assert seconds < 0.8
+    end_node_in_mid_motion(rig, number)
 
 
 def test_planned_motion_is_cancelled_when_its_node_is_interrupted(
     rig: MoveItRig, reset_with: Callable[..., None]
 ) -> None:
     rig.to_ready()
-    begin_reset(rig)
-    began = time.time()
-    rig.nodes.signal("reset_by_planning", signal.SIGINT)
-    rig.graph.spin(2.0)
-    seconds, metres = rest_since(rig, began)
-    print(f"\nreset_by_planning, interrupted: {seconds:.3f} s, {metres:.4f} m")
-    assert np.abs(rig.position() - READY).max() > 0.02, "the arm went on to its goal"
-    assert seconds < 0.8
+    end_node_in_mid_motion(rig, signal.SIGINT)

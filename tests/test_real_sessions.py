@@ -22,10 +22,9 @@ from bench_control import LEARNER_PREFIX, start_learner
 from gamepad_rig import GAMEPAD, is_there, marks
 from geometry_msgs.msg import TwistStamped
 from moveit_rig import MOVEIT, PANDA, READY, SPEED, Changes, MoveItRig, box
-from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE
+from rlif_node.qos import LATCHED_10, RELIABLE
 from rlif_node.stamps import to_ns
 from rlif_node.states import ControlState as State
-from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from rlif_bringup.graph_client import GraphError
@@ -154,17 +153,6 @@ def killed(rig: MoveItRig, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def stop_topic(rig: MoveItRig) -> Iterator[None]:
-    publisher = rig.graph.node.create_publisher(Bool, "stop", LATCHED)
-    rig.wait(publisher.get_subscription_count, "the arbiter on `stop`")
-    publisher.publish(Bool(data=True))
-    yield
-    publisher.publish(Bool(data=False))
-    rig.graph.spin(0.5)
-    rig.graph.node.destroy_publisher(publisher)
-
-
-@contextmanager
 def servo_paused(rig: MoveItRig) -> Iterator[None]:
     client = rig.graph.node.create_client(SetBool, "/servo_node/pause_servo")
     rig.wait(client.service_is_ready, "pause_servo")
@@ -199,7 +187,7 @@ def obstacle(rig: MoveItRig) -> Iterator[None]:
 
 
 FAULTS: dict[str, Callable[[MoveItRig], object]] = {
-    "stop topic": stop_topic,
+    "stop topic": lambda rig: rig.stop_signal(),
     "disarm": lambda rig: cause(rig, "disarm"),
     "device unplugged": lambda rig: cause(rig, "device unplugged"),
     "arbiter frozen": lambda rig: cause(rig, "arbiter frozen"),

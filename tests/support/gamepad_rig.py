@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,9 +15,10 @@ from types import MappingProxyType
 import pytest
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from one_by_one import OneByOne
-from rlif_node.qos import RELIABLE
+from rlif_node.qos import LATCHED, RELIABLE
 from rlif_node.stamps import to_ns
 from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from waiting import scaled
 
@@ -196,6 +197,17 @@ class Rig:
         self.graph.spin(2.0)  # a new arbiter takes no axis that it has not seen at rest
         self.disarm()
         self.wait(lambda: self.state in (ControlState.DISARMED, ControlState.FAULT), "the end")
+
+    @contextmanager
+    def stop_signal(self) -> Iterator[None]:
+        """`stop` is true meanwhile."""
+        publisher = self.graph.node.create_publisher(Bool, "stop", LATCHED)
+        self.wait(publisher.get_subscription_count, "the arbiter on `stop`")
+        publisher.publish(Bool(data=True))
+        yield
+        publisher.publish(Bool(data=False))
+        self.graph.spin(0.5)
+        self.graph.node.destroy_publisher(publisher)
 
     # ---- what is seen
 
