@@ -77,6 +77,15 @@ def test_devices_of_a_robot_have_only_parameters_that_exist(name):
         assert {f"{device}.{key}" for key in given} <= known
 
 
+@pytest.mark.parametrize(
+    "path", sorted(CONFIG.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIG))
+)
+def test_no_list_of_a_parameter_file_is_empty(path):
+    """To some ROS installations `[]` is an empty list, to others a parameter that was left out."""
+    empty = [line for line in path.read_text(encoding="utf-8").splitlines() if ": []" in line]
+    assert empty == []
+
+
 @pytest.mark.parametrize("name", WITH_MOVEIT)
 def test_buttons_of_a_robot_include_stop_and_have_one_meaning_each(name):
     found = values(CONFIG / name / "robot.yaml")
