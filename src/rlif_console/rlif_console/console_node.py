@@ -9,7 +9,8 @@ Subscribes
     success_confidence  rlif_msgs/SuccessConfidence  of the success detector, where one runs
     learner_status rlif_msgs/LearnerStatus     learner curves (latched)
     observation    rlif_msgs/Observation       the images that the policy sees
-    ee_pose, object_pose  geometry_msgs/PoseStamped  for the 3D view
+    ee_pose, object_pose  geometry_msgs/PoseStamped  for the 3D view; with the observer's `ee_pose.tf`
+                                               ee_pose from tf instead
     guide          std_msgs/String             what a person should do now, of `rlif demo` (latched)
     /diagnostics   diagnostic_msgs/DiagnosticArray  what is not OK
 Publishes

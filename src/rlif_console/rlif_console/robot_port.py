@@ -27,6 +27,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rclpy.task import Future
+from rlif_node.pose_source import TF, PoseFromTf
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, RELIABLE_100, SENSOR, SENSOR_100
 from sensor_msgs.msg import CompressedImage, Image, Joy
 from std_msgs.msg import String
@@ -69,7 +70,7 @@ LEARNER_FIELDS = ("steps", "updates", "critic_steps_per_s", "updates_per_step", 
 SETTINGS = {
     "arbiter": ("speed_scale", "workspace_min", "workspace_max", "axes", "linear_scale", "devices", "console"),
     "episode": ("evaluation", "auto_start", "max_steps"),
-    "observer": ("cameras", "images"),
+    "observer": ("cameras", "images", TF.name),
     "recorder": ("bag_directory",),
     "learner": ("run_directory", "label_scheme"),
 }  # fmt: skip
@@ -101,6 +102,7 @@ class RobotPort:
         self._node, self._namespace, self._doctor = node, namespace, tuple(doctor)
         self._status, self._pictures, self._call, self._later = status, pictures, call, later
         self._pose_taken: dict[str, float] = {}
+        self._tf: PoseFromTf | None = None
         self._wanted: frozenset[str] = frozenset()
         self._streams: dict[str, Subscription] = {}
         joy = self._name("console/joy")
@@ -277,6 +279,16 @@ class RobotPort:
                 else list(value)
             )
             self._call(lambda: self._take_setting(node, name, plain))
+            if name == TF.name and isinstance(plain, list) and plain and self._tf is None:
+                self._listen_to_tf(plain)
+
+    def _listen_to_tf(self, frames: Sequence[str]) -> None:
+        """Take the pose from where the observer takes it."""
+        receive = partial(self._on_pose, "ee_pose")
+        try:
+            self._tf = PoseFromTf(self._node, frames, receive, POSE_PERIOD)
+        except ValueError as problem:  # the page works without
+            self._tell(self._status.on_diagnostic, "console: ee_pose", ERROR, str(problem))
 
     def _take_setting(self, node: str, name: str, value: Any) -> None:
         self._status.settings[name] = value

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,8 +15,10 @@ import aiohttp
 import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
+from rclpy.node import Node
 from rlif_node.qos import LATCHED, LATCHED_10, RELIABLE, SENSOR
 from sensor_msgs.msg import Image
+from stand_in_tf import transform
 from std_msgs.msg import String
 from waiting import scaled
 
@@ -255,6 +258,26 @@ def test_console_subscribes_to_a_camera_only_while_somebody_looks(graph, console
     assert b"JFIF" in graph.until(shown, "a picture")
     page.close()
     graph.until(lambda: not publisher.get_subscription_count(), "the end of the subscription")
+
+
+def test_console_shows_a_pose_that_the_observer_takes_from_tf(graph, tf):
+    observer = Node("observer")
+    observer.declare_parameter("ee_pose.tf", ["base", "tool0"])
+    graph.nodes.append(observer)
+    graph.executor.add_node(observer)
+    status = next(iter(graph.add(ConsoleNode, port=0)._ports.values()))._status
+    tf.transform = transform(1, z=0.2)
+    graph.until(lambda: status.poses, "the pose")
+    assert status.poses == {"ee_pose": [0.5, 0.0, 0.2]}
+    assert tf.asked[-1][:2] == ("base", "tool0")
+
+
+def test_console_without_tf2_ros_says_how_to_install_it(graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    port = next(iter(graph.add(ConsoleNode, port=0)._ports.values()))
+    port._listen_to_tf(["base", "tool0"])
+    found = graph.until(lambda: port._status._problems.get("console: ee_pose"), "a diagnostic")
+    assert "tf2-ros-py" in found[2]
 
 
 def test_console_of_two_robots_keeps_them_apart(graph):

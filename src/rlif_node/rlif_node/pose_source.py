@@ -35,10 +35,17 @@ REMIND = 5.0  # s between two warnings
 
 
 class PoseFromTf:
-    """Calls `receive` with each new pose of `frames[1]` in `frames[0]`. problem: why there is none now."""
+    """Calls `receive` with each new pose of `frames[1]` in `frames[0]`. problem: why there is none now.
+
+    period: s between two looks at tf
+    """
 
     def __init__(
-        self, node: Node, frames: Sequence[str], receive: Callable[[PoseStamped], None]
+        self,
+        node: Node,
+        frames: Sequence[str],
+        receive: Callable[[PoseStamped], None],
+        period: float = PERIOD,
     ) -> None:
         tf2_ros = _tf2_ros()
         self._node, self._receive = node, receive
@@ -49,7 +56,7 @@ class PoseFromTf:
         self._last = 0
         self._warned = time.monotonic()  # others start too
         self.problem = ""
-        node.create_timer(PERIOD, self.poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        node.create_timer(period, self.poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def poll(self) -> None:
         """Hand over the newest transform, if it is another than the last one."""

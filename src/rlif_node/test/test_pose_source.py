@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pose of the end effector from tf, with a stand-in for tf2_ros, which the wheels do not have."""
+"""The pose of the end effector from tf, with a stand-in for tf2_ros."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import PoseStamped
 from rlif_node.pose_source import subscribe_pose
 from rlif_node.qos import SENSOR
-from rlif_node.stamps import to_msg, to_ns
+from rlif_node.stamps import to_ns
+from stand_in_tf import transform
 
 FRAMES = ("base", "tool0")
-
-
-class StandInError(Exception):
-    """tf2_ros.TransformException."""
 
 
 class StandInNode:
@@ -33,34 +30,6 @@ class StandInNode:
 
     def get_logger(self):
         return SimpleNamespace(warning=self.warnings.append)
-
-
-@pytest.fixture
-def tf(monkeypatch):
-    """`tf.transform`: what the buffer answers; None: there is no such frame."""
-    found = SimpleNamespace(transform=None, asked=[])
-
-    def lookup_transform(target, source, when):
-        found.asked.append((target, source, when.nanoseconds))
-        if found.transform is None:
-            raise StandInError('"tool0" passed to lookupTransform does not exist')
-        return found.transform
-
-    stand_in = SimpleNamespace(
-        Buffer=lambda: SimpleNamespace(lookup_transform=lookup_transform),
-        TransformListener=lambda buffer, node: None,
-        TransformException=StandInError,
-    )
-    monkeypatch.setitem(sys.modules, "tf2_ros", stand_in)
-    return found
-
-
-def transform(stamp, z=0.0):
-    message = TransformStamped(child_frame_id="tool0")
-    message.header.frame_id, message.header.stamp = "base", to_msg(stamp)
-    message.transform.translation.x, message.transform.translation.z = 0.5, z
-    message.transform.rotation.x, message.transform.rotation.w = 1.0, 0.0
-    return message
 
 
 def test_subscribe_pose_without_frames_subscribes_to_the_topic():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trunks
 from node_graph import graph  # noqa: F401 - a fixture
+from stand_in_tf import tf  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")

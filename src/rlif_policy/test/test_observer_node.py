@@ -6,8 +6,6 @@ from __future__ import annotations
 import array
 import io
 import math
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import (
     PoseStamped,
     PoseWithCovarianceStamped,
-    TransformStamped,
     Wrench,
     WrenchStamped,
 )
@@ -25,6 +22,7 @@ from rlif_node.qos import LATCHED_10
 from rlif_node.stamps import to_msg, to_ns
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from stand_in_tf import transform
 
 from rlif_msgs.msg import Episode, Observation, ObservationTick
 from rlif_policy import observer_node
@@ -602,20 +600,11 @@ def test_features_from_start_are_relative_to_the_first_observation_of_the_episod
 # ---- pose from tf
 
 
-def test_pose_from_tf_is_observed_and_grows_old_when_the_transforms_stop(graph, monkeypatch):
-    newest = TransformStamped()
-    newest.header.frame_id, newest.transform.translation.x = "base", 0.5
-    newest.transform.rotation.w = 1.0
-    tf2_ros = SimpleNamespace(
-        Buffer=lambda: SimpleNamespace(lookup_transform=lambda *_: newest),
-        TransformListener=lambda *_: None,
-        TransformException=LookupError,
-    )
-    monkeypatch.setitem(sys.modules, "tf2_ros", tf2_ros)
+def test_pose_from_tf_is_observed_and_grows_old_when_the_transforms_stop(graph, tf):
     rig = Rig(graph, max_age=0.5, **{"ee_pose.tf": ["base", "tool0"]})
 
     def moves():
-        newest.header.stamp = to_msg(rig.now())
+        tf.transform = transform(rig.now())
         return rig.observed
 
     graph.until(moves, "an observation")
