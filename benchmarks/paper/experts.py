@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sanity_gym import TaskRewardBuffer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from paper.session import Session, seeds
 from paper.tasks import (
@@ -64,7 +65,10 @@ def _rlpd(action_dim: int) -> tuple[tuple[str, Any], ...]:
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of an expert's training run. Ends early once `enough` (score, %) is reached."""
+    """Settings of an expert's training run. Ends early once `enough` (score, %) is reached.
+
+    :param average: decay of the moving average of the actor, per update: the actor that is taken
+    """
 
     steps: int
     enough: float
@@ -72,6 +76,7 @@ class Training:
     capacity: int = 500_000  # steps that the replay buffer holds
     warmup: int = 5_000
     evaluate_every: int = 5_000
+    average: float = 0.9998
 
     def config(self) -> RLPDConfig:
         """Without the entropy in the target, so that Q_ref is the plain return."""
@@ -198,12 +203,16 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
     spec = PolicySpec(env.observation_space.shape[0], env.action_space.shape[0])
     learner = accelerate(RLPD(training.config(), spec, seed, device))
     buffer = TaskRewardBuffer(training.capacity, spec.state_dim, spec.action_dim)
+    # From one evaluation to the next the actor's own score rises and falls by a half.
+    averaged = AveragedModel(learner.actor, multi_avg_fn=get_ema_multi_avg_fn(training.average))
     buffers, store = Buffers(buffer), CheckpointStore(folder, keep_last=1)
     curve: list[tuple[int, float]] = []
     steps = episodes = 0
     if (found := store.last_good()) is not None:
         extra = store.load(found, learner, buffers)
         curve, steps, episodes = extra["curve"], extra["steps"], extra["episodes"]
+        averaged.module.load_exported(_weights(folder, steps, spec))
+        averaged.n_averaged.fill_(steps)
         log(f"{task.name} expert: goes on after {steps} steps")
     session = Session(env, buffer, seeds(TRAINING, seed, episodes))
     rng, began, start = np.random.default_rng((seed, steps)), time.monotonic(), steps
@@ -213,14 +222,15 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
         else:
             session.step(learner.actor.act(session.state, deterministic=False))
             learner.update(buffers)
+            averaged.update_parameters(learner.actor)
         steps += 1
         if steps % training.evaluate_every:
             continue
-        score = float(np.mean(scores(task, test_env, learner.actor.act, SELECTION, 10)))
+        score = float(np.mean(scores(task, test_env, averaged.module.act, SELECTION, 10)))
         if score > max((best for _, best in curve), default=-np.inf):
             _save_critic(folder / "critics.safetensors", learner)
         curve.append((steps, score))
-        data, _ = pack_weights(learner.actor, spec)
+        data, _ = pack_weights(averaged.module, spec)
         (folder / f"{steps}.safetensors").write_bytes(data)
         # The transition under way ends here: the episode does not go on after a resume.
         buffer.interrupt()
@@ -231,6 +241,12 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
     content = {"curve": curve, "training": asdict(training), "seed": seed}
     (folder / "curve.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
     return folder
+
+
+def _weights(folder: Path, steps: int, spec: PolicySpec) -> dict[str, torch.Tensor]:
+    """Those of a snapshot."""
+    data = (folder / f"{steps}.safetensors").read_bytes()
+    return unpack_weights(data, hashlib.sha256(data).hexdigest(), spec)
 
 
 # ---- choosing
