@@ -65,7 +65,9 @@ class Settings:
     :param warmup: environment steps before the first update of RLPD
     :param keep_operator: False drops the operator's transitions of a take-over but the last
     :param fall_is_failure: an episode that the environment terminates without success is a failure
-        (-1); otherwise it is truncated, and only interventions are labelled
+        (-1), as one that an operator ends so; otherwise it is truncated, and only interventions are
+        labelled. Q_ref does not object to every way of falling, and one without a label is as good as
+        to walk on.
     :param task_reward: the task's reward instead of interventions, and no operator
     """
 
@@ -116,7 +118,7 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
 _SMALL = {"hidden": (256, 256), "ensemble_size": 5, "utd": 1}
 _LOCOMOTION = Settings(
     steps=40_000, evaluate_every=4_000, hidden=(256, 256), rlpd=_SMALL, imitation={"utd": 1},
-    prior_episodes=2, prior_noise=0.1, prior_into_online=True, alpha=0.975,
+    prior_episodes=2, prior_noise=0.1, prior_into_online=True, alpha=0.975, fall_is_failure=True,
 )  # fmt: skip
 
 
@@ -166,7 +168,7 @@ ABLATIONS = {
         "-1 on every step before one of the operator", {"label_scheme": "every_step"}
     ),
     "drop_operator": Ablation("the operator's transitions dropped", {"keep_operator": False}),
-    "fall_is_failure": Ablation("a fall is labelled -1", {"fall_is_failure": True}),
+    "fall_unlabelled": Ablation("a fall is not labelled", {"fall_is_failure": False}),
     "entropy_in_target": Ablation("with the entropy in the target", rlpd={"entropy_in_target": True}),
     "authors_entropy": Ablation(
         "initial temperature 1, target entropy -dim/2",
