@@ -84,7 +84,7 @@ class Training:
 
 
 TRAININGS = {
-    "hopper": Training(300_000, 112.0, _rlpd(3)),
+    "hopper": Training(215_000, 112.0, _rlpd(3)),
     "walker2d": Training(400_000, 112.0, _rlpd(6)),
     "pen": Training(400_000, 95.0, _rlpd(24)),
 }
