@@ -161,9 +161,12 @@ def load(task: str, directory: Path = DIRECTORY) -> Experts:
 
 def _load_actor(folder: Path, one: dict[str, Any]) -> Actor:
     spec = PolicySpec.from_json(json.dumps(one["spec"]))
+    return _actor((folder / one["file"]).read_bytes(), one["sha256"], spec)
+
+
+def _actor(data: bytes, sha256: str, spec: PolicySpec) -> Actor:
     actor = Actor(spec)
-    data = (folder / one["file"]).read_bytes()
-    actor.load_exported(unpack_weights(data, one["sha256"], spec))
+    actor.load_exported(unpack_weights(data, sha256, spec))
     return actor
 
 
@@ -211,7 +214,7 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
     if (found := store.last_good()) is not None:
         extra = store.load(found, learner, buffers)
         curve, steps, episodes = extra["curve"], extra["steps"], extra["episodes"]
-        averaged.module.load_exported(_weights(folder, steps, spec))
+        averaged.module.load_exported(unpack_weights(*_snapshot(folder, steps), spec))
         averaged.n_averaged.fill_(steps)
         log(f"{task.name} expert: goes on after {steps} steps")
     session = Session(env, buffer, seeds(TRAINING, seed, episodes))
@@ -243,10 +246,10 @@ def train(task: Task, seed: int, log: Callable[[str], None], device: str = "cpu"
     return folder
 
 
-def _weights(folder: Path, steps: int, spec: PolicySpec) -> dict[str, torch.Tensor]:
-    """Those of a snapshot."""
-    data = (folder / f"{steps}.safetensors").read_bytes()
-    return unpack_weights(data, hashlib.sha256(data).hexdigest(), spec)
+def _snapshot(run: Path, steps: int) -> tuple[bytes, str]:
+    """Weights of a training run as they were after so many steps, and their sha256."""
+    data = (run / f"{steps}.safetensors").read_bytes()
+    return data, hashlib.sha256(data).hexdigest()
 
 
 # ---- choosing
@@ -303,14 +306,8 @@ def _make_from_run(
     best = max(curve, key=lambda point: point[1])[0]
     (folder / "critics.safetensors").write_bytes((run / "critics.safetensors").read_bytes())
 
-    def weights(candidate: Candidate) -> tuple[bytes, str]:
-        data = (run / f"{candidate.steps}.safetensors").read_bytes()
-        return data, hashlib.sha256(data).hexdigest()
-
     def measure(candidate: Candidate, use: int, episodes: int) -> list[float]:
-        data, sha256 = weights(candidate)
-        actor = Actor(spec)
-        actor.load_exported(unpack_weights(data, sha256, spec))
+        actor = _actor(*_snapshot(run, candidate.steps), spec)
         noisy = NoisyActor(actor, candidate.noise, candidate.bias, seed)
         return operator_scores(task, noisy, use, episodes)
 
@@ -326,7 +323,7 @@ def _make_from_run(
     }
     experts = {}
     for name, candidate in chosen.items():
-        data, sha256 = weights(candidate)
+        data, sha256 = _snapshot(run, candidate.steps)
         file = f"actor_{candidate.steps}.safetensors"
         (folder / file).write_bytes(data)
         experts[name] = {

@@ -116,17 +116,18 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
 # Smaller than the authors': 5 critics of 256x2 for 10 of 256x3, one critic step per environment step
 # for 15 (hopper) and 5 (pen); walker2d has 1 there too.
 _SMALL = {"hidden": (256, 256), "ensemble_size": 5, "utd": 1}
-_LOCOMOTION = Settings(
-    steps=40_000, evaluate_every=4_000, hidden=(256, 256), rlpd=_SMALL, imitation={"utd": 1},
-    prior_episodes=2, prior_noise=0.1, prior_into_online=True, alpha=0.975, fall_is_failure=True,
-)  # fmt: skip
 
 
-def _locomotion(action_dim: int, **rlpd: Any) -> Settings:
-    """Less noise on the actions than theirs (initial temperature 1, target entropy -action_dim / 2): of a
-    walking policy under that noise, the mean action fell where sampled ones walked for 1,000 steps."""
+def _trained_judge(action_dim: int, alpha: float, **rlpd: Any) -> Settings:
+    """Of the tasks whose judge is trained. Less noise on the actions than theirs (initial temperature 1,
+    target entropy -action_dim / 2): of a walking policy under that noise, the mean action fell where
+    sampled ones walked for 1,000 steps."""
     entropy = {"initial_temperature": 0.1, "target_entropy": -float(action_dim)}
-    return replace(_LOCOMOTION, rlpd={**_SMALL, **entropy, **rlpd})
+    return Settings(
+        steps=40_000, evaluate_every=4_000, hidden=(256, 256), rlpd={**_SMALL, **entropy, **rlpd},
+        imitation={"utd": 1}, prior_episodes=2, prior_noise=0.1, prior_into_online=True, alpha=alpha,
+        fall_is_failure=True,
+    )  # fmt: skip
 
 
 def _peg() -> Settings:
@@ -141,9 +142,9 @@ def _peg() -> Settings:
 
 
 SETTINGS: dict[str, Settings] = {
-    "hopper": _locomotion(3),
-    "walker2d": replace(_locomotion(6), alpha=0.99),
-    "pen": replace(_locomotion(24, utd=5), alpha=0.97, prior_episodes=50, curve_episodes=20),
+    "hopper": _trained_judge(3, alpha=0.975),
+    "walker2d": _trained_judge(6, alpha=0.99),
+    "pen": replace(_trained_judge(24, alpha=0.97, utd=5), prior_episodes=50, curve_episodes=20),
     "peg": _peg(),
 }
 

@@ -287,7 +287,7 @@ class RobotPort:
         receive = partial(self._on_pose, "ee_pose")
         try:
             self._tf = PoseFromTf(self._node, frames, receive, POSE_PERIOD)
-        except ValueError as problem:  # the page works without
+        except ValueError as problem:  # the page works without; tried again with the next answer
             self._tell(self._status.on_diagnostic, "console: ee_pose", ERROR, str(problem))
 
     def _take_setting(self, node: str, name: str, value: Any) -> None:
