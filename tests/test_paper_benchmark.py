@@ -24,6 +24,7 @@ from paper.settings import (  # noqa: E402
     Settings,
     ablation_cells,
     main_cells,
+    with_defaults,
 )
 
 from rlif_learner import ReplayBuffer, Source  # noqa: E402
@@ -103,6 +104,22 @@ def test_reward_of_the_task_reaches_no_method(monkeypatch, method):
     other, same, _ = run_line(monkeypatch, method, paid=-50.0)
     assert learned == same
     assert result["scores"] != other["scores"], "the score is of the reward"
+
+
+@pytest.mark.parametrize("method", ["rlif", "hg_dagger"])
+def test_average_of_the_actor_is_scored_but_does_not_act(monkeypatch, method):
+    last, learned, episodes = run_line(monkeypatch, method, paid=1.0)
+    averaged, other, same = run_line(monkeypatch, method, paid=1.0, average=0.9)
+    assert learned != other
+    assert episodes == same
+    assert last["counts"] == averaged["counts"]
+
+
+def test_settings_of_a_result_get_the_defaults_of_what_was_added_since():
+    old = TINY.to_mapping()
+    del old["average"], old["rest"], old["rlpd"]["dropout"]
+    assert with_defaults(old) == TINY.to_mapping()
+    assert with_defaults(old) != replace(TINY, average=0.9).to_mapping()
 
 
 def test_reward_of_the_task_reaches_the_ablation(monkeypatch):
@@ -210,7 +227,7 @@ def test_ablations_change_the_settings_of_every_task(ablation):
     for task in SETTINGS:
         cell = Cell(task, "weak", "rlif", 0, ablation)
         plain, changed = Cell(task, "weak", "rlif", 0).settings, cell.settings
-        if task != "peg" or ablation not in ("prior_half", "fall_unlabelled"):  # as the peg has it
+        if task != "peg" or ablation not in ("last_actor", "fall_unlabelled"):  # as the peg has it
             assert changed.to_mapping() != plain.to_mapping()
 
 

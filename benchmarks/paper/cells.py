@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from sanity_gym import TaskRewardBuffer
 
-from paper.experts import Experts
+from paper.experts import Experts, moving_average
 from paper.session import Session, seeds
 from paper.settings import METHODS, Cell, Method, Settings
-from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Task, scores
+from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Policy, Task, scores
 from rlif_learner import BC, RLPD, Buffers, HGDAgger, ReplayBuffer, Source, accelerate
 from rlif_policy.networks import PolicySpec
 from rlif_sim.strategies import Operator, RandomStrategy, ValueStrategy
@@ -149,12 +149,16 @@ def run_cell(
     interaction = Interaction(session, learner, method, operator, task)
     for _ in range(0 if is_rlpd else settings.pretraining):
         learner.update(buffers)
-    policy, curve = learner.actor.act, []
+    average = None if settings.average is None else moving_average(learner.actor, settings.average)
+    policy: Policy = learner.actor.act if average is None else average.module.act
+    curve = []
     for step in range(1, settings.steps + 1):
         if method.algorithm != "bc":
             interaction.step()
         if not is_rlpd or step > settings.warmup:
             learner.update(buffers)
+            if average is not None:
+                average.update_parameters(learner.actor)
         if step % settings.evaluate_every == 0:
             found = scores(task, test_env, policy, EVALUATION, settings.curve_episodes)
             curve.append((step, float(np.mean(found))))
