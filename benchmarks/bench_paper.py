@@ -6,6 +6,7 @@ make bench-paper ARGS="--only hopper --methods rlif hg_dagger --seeds 0 --jobs 2
 make bench-paper ARGS="--ablation task_reward every_step --only hopper --levels weak"
 make bench-paper ARGS="experts --only hopper"   train and choose judge and operators
 make bench-paper ARGS="table"             paper.json, docs/paper.md and the curves from what was run
+make bench-paper ARGS="judge"             what each task's judge objects to, into paper_judge.json
 make bench-paper ARGS="measure"           processor time of 1,000 steps, and of the whole table
 
 docs/paper.md says what is compared. A cell's result is a file in benchmarks/results/paper/.
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from bench_demo import machine
-from paper import experts
+from paper import experts, judging
 from paper.cells import run_cell
 from paper.report import RESULTS, read_results, write_json, write_report
 from paper.settings import (
     ABLATIONS,
     DEFAULT_TASKS,
     METHODS,
+    SETTINGS,
     Cell,
     ablation_cells,
     main_cells,
@@ -161,10 +163,20 @@ def report() -> None:
         log(f"wrote {path}")
 
 
+def report_judges(tasks: list[str]) -> None:
+    """Of those of the tasks that have experts."""
+    there = [task for task in tasks if task not in experts.missing(tasks)]
+    found = {
+        task: judging.measure(TASKS[task], experts.load(task), SETTINGS[task], log)
+        for task in there
+    }
+    write_json(RESULTS / "paper_judge.json", found)
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "command", nargs="?", default="run", choices=["run", "experts", "table", "measure"]
+        "command", nargs="?", default="run", choices=["run", "experts", "table", "judge", "measure"]
     )
     parser.add_argument("--only", nargs="+", choices=TASKS, default=DEFAULT_TASKS, help="tasks")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -185,6 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if options.command == "table":
         report()
+        return 0
+    if options.command == "judge":
+        report_judges(options.only)
         return 0
     cells = main_cells(options.only, options.methods, options.levels, options.seeds)
     if options.ablation:

@@ -13,7 +13,7 @@ import pytest
 gymnasium = pytest.importorskip("gymnasium")
 
 import bench_paper  # noqa: E402 - only where gymnasium is installed
-from paper import experts, report, tasks  # noqa: E402
+from paper import experts, judging, report, tasks  # noqa: E402
 from paper.cells import run_cell  # noqa: E402
 from paper.session import Session  # noqa: E402
 from paper.settings import (  # noqa: E402
@@ -238,6 +238,23 @@ def test_peg_environment_ends_in_success_for_the_judge():
         task, task.make(), lambda s: judge.best_action(task.view(s)), tasks.SELECTION, 2
     )
     assert found == [100.0, 100.0]
+
+
+def test_judge_objects_to_what_loses_more_than_the_margin():
+    task = tasks.Task("line", lambda: Line(1.0, []), (3.0, 2.0, 1.0), (0.0, 1.0))
+    printed: list[str] = []
+    found = judging.measure(task, EXPERTS, replace(TINY, delta=0.1), printed.append)
+    rows = found["drivers"]
+    assert len(printed) == 1 + len(rows)
+    assert rows["judge, noise 0.0"] == {"value": 0.0, "lost": [0.0, 0.0], "objections": 0.0}
+    assert rows["weak operator"]["objections"] == 0.0, "it acts as the judge"
+    # The point stays where it starts, uniformly in [-0.5, 0.5]; up to 0.3 the judge would be at 0 next.
+    idle = rows["action 0"]
+    assert idle["lost"][1] == pytest.approx(0.3, abs=0.01)
+    assert 0.6 < idle["objections"] < 0.95
+    assert judging.measure(task, EXPERTS, replace(TINY, delta=0.4), str)["drivers"]["action 0"][
+        "objections"
+    ] == 0.0  # fmt: skip
 
 
 # ---- experts
