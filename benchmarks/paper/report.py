@@ -245,7 +245,9 @@ def draw(
     for panel, level in zip(axes, LEVELS, strict=True):
         for i, name in enumerate(METHODS):
             cells = [Cell(task, _level(level, name), name, seed) for seed in range(100)]
-            curves = [np.array(results[cell]["curve"]) for cell in cells if cell in results]
+            curves = [
+                np.array(results[cell]["curve"]) / (1_000, 1) for cell in cells if cell in results
+            ]
             if not curves:
                 continue
             for curve in curves:
@@ -256,14 +258,18 @@ def draw(
         for name, style in ((level, ":"), ("judge", "--")):
             label = "operator" if name == level else name
             panel.axhline(np.mean(experts[name]), color="black", linestyle=style, label=label)
-        panel.set(title=f"{task}, {level} operator", xlabel="environment steps")
+        panel.set(title=f"{task}, {level} operator", xlabel="environment steps, in 1,000")
     axes[0].set_ylabel(TASKS[task].score_name)
     handles = {
         label: handle
         for panel in axes
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
+    order = [method.title for method in METHODS.values()] + ["operator", "judge"]
+    shown = [label for label in order if label in handles]
+    figure.legend(
+        [handles[label] for label in shown], shown, loc="outside right center", frameon=False
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
