@@ -85,7 +85,7 @@ class Training:
 
 TRAININGS = {
     "hopper": Training(215_000, 112.0, _rlpd(3)),
-    "walker2d": Training(220_000, 112.0, _rlpd(6)),
+    "walker2d": Training(190_000, 112.0, _rlpd(6)),
     "pen": Training(400_000, 95.0, _rlpd(24)),
 }
 
