@@ -38,6 +38,7 @@ from paper.settings import (
     Cell,
     ablation_cells,
     main_cells,
+    used,
     with_defaults,
 )
 from paper.speed import cost, measure
@@ -109,12 +110,16 @@ def outdated(cells: list[Cell], results: dict[Cell, dict[str, Any]]) -> list[Cel
     """Cells whose result is of other settings or experts than today's."""
     there = [cell for cell in cells if cell in results]
     digests = {task: experts.load(task).digest for task in {cell.task for cell in there}}
-    return [
-        cell
-        for cell in there
-        if with_defaults(results[cell]["settings"]) != cell.settings.to_mapping()
-        or results[cell]["experts"] != digests[cell.task]
-    ]
+
+    def holds(cell: Cell) -> bool:
+        method, result = METHODS[cell.method], results[cell]
+        found = used(with_defaults(result["settings"]), method)
+        return (
+            found == used(cell.settings.to_mapping(), method)
+            and result["experts"] == digests[cell.task]
+        )
+
+    return [cell for cell in there if not holds(cell)]
 
 
 def run(cells: list[Cell], options: argparse.Namespace) -> int:

@@ -347,6 +347,16 @@ def test_run_refuses_results_of_other_settings(bench, monkeypatch):
     assert len(bench) == 6
 
 
+def test_run_keeps_results_that_do_not_depend_on_what_changed(bench, monkeypatch):
+    arguments = ["--only", "hopper", "--methods", "dagger", "rlif", "--seeds", "0"]
+    assert bench_paper.main(arguments) == 0
+    rlpd = {**SETTINGS["hopper"].rlpd, "utd": 9}
+    monkeypatch.setitem(SETTINGS, "hopper", replace(SETTINGS["hopper"], rlpd=rlpd))
+    assert bench_paper.main([*arguments[:4], "--seeds", "0"]) == 0, "imitation has no critics"
+    with pytest.raises(SystemExit, match="3 results of other settings.*rlif"):
+        bench_paper.main(arguments)
+
+
 # ---- report
 
 

@@ -15,7 +15,7 @@ from sanity_gym import TaskRewardBuffer
 
 from paper.experts import Experts, moving_average
 from paper.session import Session, seeds
-from paper.settings import METHODS, Cell, Method, Settings
+from paper.settings import METHODS, Cell, Method, Settings, used
 from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Policy, Task, scores
 from rlif_learner import BC, RLPD, Buffers, HGDAgger, ReplayBuffer, Source, accelerate
 from rlif_policy.networks import PolicySpec
@@ -165,7 +165,7 @@ def run_cell(
             log(f"{cell.name}: {step} of {settings.steps} steps, {curve[-1][1]:.1f} %")
     return {
         "cell": asdict(cell),
-        "settings": settings.to_mapping(),
+        "settings": used(settings.to_mapping(), method),
         "scores": scores(task, test_env, policy, EVALUATION, settings.final_episodes),
         "curve": curve,
         "counts": asdict(interaction.counts),

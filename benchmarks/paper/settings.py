@@ -114,8 +114,23 @@ class Settings:
 def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a result holds them, with the defaults of what has been added since."""
     known = {one.name: one.default for one in fields(Settings) if one.default is not MISSING}
-    complete = json.loads(json.dumps({**known, **mapping}))
-    return {**complete, "rlpd": RLPDConfig.from_mapping(mapping["rlpd"]).to_mapping()}
+    complete: dict[str, Any] = json.loads(json.dumps({**known, **mapping}))
+    if "rlpd" in complete:
+        complete["rlpd"] = RLPDConfig.from_mapping(complete["rlpd"]).to_mapping()
+    return complete
+
+
+# What an algorithm makes no use of: a result does not depend on it.
+UNUSED = {
+    "rlpd": ("imitation", "pretraining"),
+    "hg_dagger": ("rlpd", "warmup"),
+    "bc": ("rlpd", "warmup"),
+}
+
+
+def used(mapping: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """Of settings as JSON holds them, those that the method's result depends on."""
+    return {name: value for name, value in mapping.items() if name not in UNUSED[method.algorithm]}
 
 
 # Smaller than the authors': 2 critics of 256x2 for 10 of 256x3, 4 critic steps per environment step for
