@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sanity_gym import TaskRewardBuffer
 
-from paper.experts import Experts, moving_average
+from paper.experts import Experts, NoisyJudge, moving_average
 from paper.session import Session, seeds
 from paper.settings import METHODS, Cell, Method, Settings, used
 from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Policy, Task, scores
@@ -116,11 +116,9 @@ def demonstrate(
 ) -> None:
     """Demonstrations by the judge's policy with noise, into a buffer."""
     session = Session(task.make(), buffer, seeds(PRIOR, seed))
-    rng = np.random.default_rng(seed)
+    actor = NoisyJudge(experts.judge, settings.prior_noise, seed)
     while session.episode <= settings.prior_episodes:
-        action = experts.judge.best_action(task.view(session.state))
-        noisy = action + rng.normal(0.0, settings.prior_noise, len(action))
-        session.step(np.clip(noisy, -1.0, 1.0), Source.OPERATOR)
+        session.step(actor.action(task.view(session.state)), Source.OPERATOR)
 
 
 def run_cell(

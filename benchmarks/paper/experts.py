@@ -125,6 +125,21 @@ class NoisyActor:
         return np.clip(self._actor.act(state) + error, -1.0, 1.0)
 
 
+class NoisyJudge:
+    """A judge that acts, with white noise on each action."""
+
+    def __init__(self, judge: Judge, noise: float, seed: int) -> None:
+        self._judge, self._noise = judge, noise
+        self._rng = np.random.default_rng(seed)
+
+    def start_episode(self) -> None:
+        """Nothing stays the same for an episode."""
+
+    def action(self, state: Array, /) -> Array:
+        best = self._judge.best_action(state)
+        return np.clip(best + self._rng.normal(0.0, self._noise, len(best)), -1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Experts:
     """Judge and operators of a task. scores: measured, of "judge" and each level, %"""
@@ -360,26 +375,13 @@ def peg_approach() -> Approach:
     return Approach(speed=robot["linear_scale"], period=1.0 / robot["control_rate"])
 
 
-class _Reference:
-    """A judge that acts."""
-
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
-
-    def start_episode(self) -> None:
-        """Nothing differs between episodes."""
-
-    def action(self, state: Array, /) -> Array:
-        return self._judge.best_action(state)
-
-
 def _make_peg(task: Task, seed: int, log: Callable[[str], None]) -> dict[str, Any]:
     approach, found = peg_approach(), {}
     for bias in PEG_BIASES:
         actor = PegActor(ActorConfig(bias=bias), approach, seed)
         found[bias] = float(np.mean(operator_scores(task, actor, SELECTION, 50)))
         log(f"peg: bias {1e3 * bias:.1f} mm: {found[bias]:.1f} %")
-    judge = _Reference(ReferenceJudge(approach))
+    judge = NoisyJudge(ReferenceJudge(approach), 0.0, seed)
     experts: dict[str, Any] = {
         "judge": {"scores": operator_scores(task, judge, REPORT, REPORT_EPISODES)}
     }

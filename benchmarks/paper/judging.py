@@ -12,51 +12,50 @@ from typing import Any
 
 import numpy as np
 
-from paper.experts import NOISES, Experts
+from paper.experts import NOISES, Experts, NoisyJudge
 from paper.settings import Settings
-from paper.tasks import LEVELS, SELECTION, Array, Policy, Task, episode_seed
-from rlif_sim.strategies import ValueStrategy
+from paper.tasks import LEVELS, SELECTION, Array, Task, episode_seed
+from rlif_sim.strategies import Acting, ValueStrategy
 
 STEPS = 600  # that are judged, of each driver
 _EPISODES = 60  # at most, and at most this share of STEPS from each of them
 _PER_EPISODE = STEPS // 3
 
 
-def drivers(
-    task: Task, found: Experts, seed: int = 0
-) -> dict[str, tuple[Callable[[], None], Policy]]:
-    """By name: what begins an episode, and the driver's actions."""
-    rng, size = np.random.default_rng(seed), task.make().action_space.shape[0]
+class _Idle:
+    """Whoever does nothing."""
 
-    def noisy(noise: float) -> Policy:
-        def act(state: Array) -> Array:
-            best = found.judge.best_action(task.view(state))
-            return np.clip(best + rng.normal(0.0, noise, size), -1.0, 1.0)
+    def __init__(self, size: int) -> None:
+        self._action = np.zeros(size)
 
-        return act
+    def start_episode(self) -> None:
+        """Nothing differs between episodes."""
 
-    same: Callable[[], None] = lambda: None  # noqa: E731
-    named: dict[str, tuple[Callable[[], None], Policy]] = {
-        f"judge, noise {noise}": (same, noisy(noise)) for noise in (0.0, *NOISES[:4:2])
+    def action(self, state: Array, /) -> Array:
+        return self._action
+
+
+def drivers(task: Task, found: Experts, seed: int = 0) -> dict[str, Acting]:
+    """Those whose actions are judged, by name."""
+    named: dict[str, Acting] = {
+        f"judge, noise {noise}": NoisyJudge(found.judge, noise, seed)
+        for noise in (0.0, *NOISES[:4:2])
     }
-    for level in LEVELS:
-        operator = found.make_operator(level, seed)
-        named[f"{level} operator"] = (
-            operator.start_episode, lambda state, one=operator: one.action(task.view(state))
-        )  # fmt: skip
-    named["action 0"] = same, lambda state: np.zeros(size)
+    named |= {f"{level} operator": found.make_operator(level, seed) for level in LEVELS}
+    named["action 0"] = _Idle(task.make().action_space.shape[0])
     return named
 
 
-def visited(task: Task, start: Callable[[], None], policy: Policy) -> list[tuple[Array, Array]]:
+def visited(task: Task, driver: Acting) -> list[tuple[Array, Array]]:
     """States, as the judge sees them, and the driver's actions."""
     env, pairs = task.make(), []
     for episode in range(_EPISODES):
-        start()
+        driver.start_episode()
         state, _ = env.reset(seed=episode_seed(SELECTION, episode))
         for _ in range(_PER_EPISODE):
-            action = policy(state)
-            pairs.append((task.view(state), action))
+            seen = task.view(state)
+            action = driver.action(seen)
+            pairs.append((seen, action))
             state, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated or len(pairs) == STEPS:
                 break
@@ -76,8 +75,8 @@ def measure(
     judge, rows = found.judge, {}
     strategy = ValueStrategy(settings.beta, settings.delta, settings.alpha)
     log(f"{'driver':22s} {'Q_ref':>8s} {'lost: 50 %':>10s} {'95 %':>6s}  objections")
-    for name, (start, policy) in drivers(task, found).items():
-        pairs = visited(task, start, policy)
+    for name, driver in drivers(task, found).items():
+        pairs = visited(task, driver)
         best = np.array([judge.value(state, judge.best_action(state)) for state, _ in pairs])
         own = np.array([judge.value(*pair) for pair in pairs])
         worse = [strategy.is_worse(*values) for values in zip(best, own, strict=True)]
