@@ -35,6 +35,7 @@ class OfflineConfig(TrainerSettings):
     vision: VisionConfig = field(default_factory=VisionConfig)  # encoder*, cameras, image_*
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, lowest in (("torch_threads", 1), ("seed", 0), ("prior_episodes", 0)):
             if getattr(self, name) < lowest:
                 raise ValueError(

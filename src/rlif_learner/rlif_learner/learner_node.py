@@ -99,6 +99,14 @@ PARAMETERS = (
         choices=("transitions", "robots"),
     ),
     Param("label_scheme", "onset", "which policy steps are labelled -1", choices=SCHEMES),
+    Param(
+        "failure_reward",
+        0.0,
+        "reward of the last step of a failed episode, at most -1, which is then terminal; 0: -1 on "
+        "the last policy step, not terminal",
+        -1000.0,
+        0.0,
+    ),
     Param("axes", ["x", "y", "z"], "entries of an action, as of the arbiter"),
     Param(
         "features",
@@ -298,7 +306,7 @@ class LearnerNode(Node):
 
     def _first_trainer(self) -> tuple[Trainer | None, int]:
         """The Trainer, if the size of the state is known already; resumed, if asked for."""
-        value = self._value
+        value, settings = self._value, self._trainer_settings()
         if value["resume"]:
             return self._resume(Path(value["resume"]))
         state_dim = value["state_dim"]
@@ -322,18 +330,20 @@ class LearnerNode(Node):
             )
         # The networks are made with the first Step; settings that are wrong are refused now.
         make_algorithm(
-            value["algorithm"], self._settings, value["preset"],
-            PolicySpec(1, len(value["axes"])), value["seed"],
+            settings.algorithm, settings.settings, settings.preset,
+            PolicySpec(1, len(value["axes"])), settings.seed,
         )  # fmt: skip
         self.get_logger().info("waiting for the first Step: it tells the size of the state")
         return None, 0
 
+    def _trainer_settings(self) -> TrainerSettings:
+        value = self._value
+        chosen = {f.name: value[f.name] for f in fields(TrainerSettings) if f.name in value}
+        return TrainerSettings(**chosen, settings=self._settings)
+
     def _make_trainer(self, state_dim: int) -> Trainer:
         value, action_dim = self._value, len(self._value["axes"])
-        settings = TrainerSettings(
-            **{f.name: value[f.name] for f in fields(TrainerSettings) if f.name in value},
-            settings=self._settings,
-        )
+        settings = self._trainer_settings()
         sizes = BufferSettings(
             value["capacity"], value["prior_capacity"],
             self._vision_config.images if value["keep_images"] else (), value["image_directory"],

@@ -16,6 +16,7 @@ from rlif_learner.algorithms.hg_dagger import HGDAgger
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig, RLPDConfig
 from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.labels import Labeller
 from rlif_learner.engines.select import accelerate
 from rlif_learner.training import Algorithm, Trainer, TrainingConfig
 from rlif_learner.vision import Vision, make_buffer
@@ -75,11 +76,15 @@ def find_device(name: str) -> str:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The parameters of the learner node, by the same names, that say what is trained and on what."""
+    """The parameters of the learner node, by the same names, that say what is trained and on what.
+
+    ValueError for labels that do not exist.
+    """
 
     algorithm: str = "rlpd"
     preset: str = "rlpd"
     label_scheme: str = "onset"
+    failure_reward: float = 0.0
     state_offset: tuple[float, ...] = ()
     state_scale: tuple[float, ...] = ()
     hidden: tuple[int, ...] = (256, 256)
@@ -87,6 +92,9 @@ class TrainerSettings:
     seed: int = 0
     device: str = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)  # rlpd.* or imitation.*
+
+    def __post_init__(self) -> None:
+        Labeller(self.label_scheme, self.failure_reward)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ def make_trainer(
         directory = str(Path(sizes.directory, name)) if sizes.directory else None
         return make_buffer(
             capacity, algorithm.actor, sizes.kept_images, directory, settings.label_scheme,
-            sizes.interleaved, sizes.evenly,
+            sizes.interleaved, sizes.evenly, settings.failure_reward,
         )  # fmt: skip
 
     buffers = Buffers(buffer("online", sizes.capacity), buffer("prior", sizes.prior_capacity))

@@ -126,6 +126,7 @@ def make_buffer(
     scheme: str = "onset",
     interleaved: bool = False,
     evenly: bool = False,
+    failure_reward: float = 0.0,
 ) -> ReplayBuffer:
     """A buffer for the steps of `actor`. images: what to keep where it sees nothing itself.
     The rest as ReplayBuffer's.
@@ -139,7 +140,7 @@ def make_buffer(
         shapes = tuple((c, h, w) for c, h, w in encoder.map_shapes)
     return ReplayBuffer(
         capacity, spec.state_dim, spec.action_dim, shapes, memmap_dir, scheme,
-        features=frozen, interleaved=interleaved, evenly=evenly,
+        features=frozen, interleaved=interleaved, evenly=evenly, failure_reward=failure_reward,
     )  # fmt: skip
 
 

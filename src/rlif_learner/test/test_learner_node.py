@@ -351,6 +351,7 @@ WRONG = [
         "found no file /nowhere.pth",
     ),
     ({"rlpd.random_shift": 1000}, "random_shift: found 1000"),
+    ({"failure_reward": -0.5}, "failure_reward: found -0.5, expected 0 or at most -1"),
 ]
 
 

@@ -22,14 +22,15 @@ def test_trainer_has_the_networks_buffers_and_ratio_of_its_settings():
     training = TrainingConfig(updates_per_step=3.0)
     trainer = make(
         training=training, algorithm="bc", state_scale=(1.0, 2.0, 3.0, 4.0), layer_norm=True,
-        label_scheme="every_step",
+        label_scheme="every_step", failure_reward=-2.0,
     )  # fmt: skip
     spec, buffers = trainer.algorithm.spec, trainer.buffers
     assert (spec.state_dim, spec.action_dim, spec.hidden, spec.layer_norm) == (4, 2, (8,), True)
     assert spec.state_scale == (1.0, 2.0, 3.0, 4.0)
     assert trainer.algorithm.config.utd == 2 and trainer.config is training
     assert (buffers.online.capacity, buffers.prior.capacity) == (20, 10)
-    assert buffers.online.state()["labels"]["scheme"] == "every_step"
+    labels = buffers.online.state()["labels"]
+    assert (labels["scheme"], labels["failure_reward"]) == ("every_step", -2.0)
     assert not trainer.ready, "BC draws from demonstrations"
 
 

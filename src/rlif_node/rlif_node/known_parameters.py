@@ -42,18 +42,19 @@ _TEXT = {
         algorithm axes cameras capacity checkpoint_directory checkpoint_every
         checkpoint_period control_rate device encoder encoder_channels encoder_embeddings
         encoder_features encoder_frozen encoder_pooling encoder_shared encoder_weights
-        features hidden image_directory image_height image_width imitation.batch_size
-        imitation.learning_rate imitation.random_shift imitation.utd imitation.weight_decay
-        joints keep_checkpoints keep_images label_scheme layer_norm longest_backlog pace
-        preset prior_bags prior_capacity prior_episodes prior_into_online publish_every
-        resume resume_bag rlpd.actor_learning_rate rlpd.batch_size rlpd.clip_positive_values
-        rlpd.critic_learning_rate rlpd.critic_weight_decay rlpd.discount rlpd.dropout
-        rlpd.encoder_gradients rlpd.encoder_learning_rate rlpd.ensemble_size
-        rlpd.entropy_in_target rlpd.hidden rlpd.initial_temperature rlpd.layer_norm
-        rlpd.precision rlpd.prior_ratio rlpd.random_shift rlpd.same_shift rlpd.subset_size
-        rlpd.target_entropy rlpd.tau rlpd.temperature_learning_rate rlpd.utd robot_sampling
-        robots run_directory seed state_dim state_offset state_scale tensorboard_directory
-        torch_threads updates_per_step warmup_steps
+        failure_reward features hidden image_directory image_height image_width
+        imitation.batch_size imitation.learning_rate imitation.random_shift imitation.utd
+        imitation.weight_decay joints keep_checkpoints keep_images label_scheme layer_norm
+        longest_backlog pace preset prior_bags prior_capacity prior_episodes
+        prior_into_online publish_every resume resume_bag rlpd.actor_learning_rate
+        rlpd.batch_size rlpd.clip_positive_values rlpd.critic_learning_rate
+        rlpd.critic_weight_decay rlpd.discount rlpd.dropout rlpd.encoder_gradients
+        rlpd.encoder_learning_rate rlpd.ensemble_size rlpd.entropy_in_target rlpd.hidden
+        rlpd.initial_temperature rlpd.layer_norm rlpd.precision rlpd.prior_ratio
+        rlpd.random_shift rlpd.same_shift rlpd.subset_size rlpd.target_entropy rlpd.tau
+        rlpd.temperature_learning_rate rlpd.utd robot_sampling robots run_directory seed
+        state_dim state_offset state_scale tensorboard_directory torch_threads
+        updates_per_step warmup_steps
     """,
     "observer": """
         base_frame black_frames black_level camera.<camera>.depth_range

@@ -29,7 +29,6 @@ import torch
 
 from rlif_bags.commands.options import add_bags, add_set, parse_parameters
 from rlif_bags.reading.files import BagError, bag_paths, refuse_inside
-from rlif_bags.relabelling.relabel import Relabelling
 from rlif_bags.train import (
     Data,
     OfflineConfig,
@@ -160,7 +159,6 @@ def _config(arguments: argparse.Namespace, report: Print) -> OfflineConfig:
         raise ValueError(f"--set: found {sorted(wrong)}, which offline training has no use for")
     if unused:
         report(f"not used offline: {', '.join(unused)}")
-    Relabelling(config.label_scheme).function()
     return config
 
 

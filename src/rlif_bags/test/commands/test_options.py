@@ -25,6 +25,7 @@ from rlif_bags.commands.options import parse_parameters
         ("train", ["--set", "rlpd.no=1"], "unknown settings"),
         ("train", ["--set", "capacity=5"], "no use for"),
         ("train", ["--set", "label_scheme=no"], "scheme"),
+        ("train", ["--set", "failure_reward=-0.5"], "failure_reward"),
         ("train", ["--set", "updates_per_step=0.0"], "--updates"),
         ("train", ["--prior", "nowhere"], "found no bag"),
         ("train", ["--labels", "nowhere"], "there are no such labels"),

@@ -62,8 +62,8 @@ class Batch:
 class RobotSteps:
     """The steps of one robot: their labels, and their numbers among the steps of all robots."""
 
-    def __init__(self, scheme: str) -> None:
-        self.labeller = Labeller(scheme)
+    def __init__(self, scheme: str, failure_reward: float) -> None:
+        self.labeller = Labeller(scheme, failure_reward)
         self.numbers: list[int] = []  # of the labeller's last indices: all that a label may have
 
     @property
@@ -109,6 +109,8 @@ class ReplayBuffer:
     row then holds the distance to the next one of its robot. `evenly`: each robot that has
     transitions is as likely in a sample as any other; otherwise each transition is.
 
+    `scheme`, `failure_reward`: of the labels, see Labeller.
+
     With `memmap_dir` the images lie in files there instead of in memory. A directory belongs to
     one buffer at a time; ValueError if another one, of any process, has it.
     """
@@ -124,6 +126,7 @@ class ReplayBuffer:
         features: bool = False,
         interleaved: bool = False,
         evenly: bool = False,
+        failure_reward: float = 0.0,
     ) -> None:
         if capacity < 2:
             raise ValueError(f"capacity: found {capacity}, expected at least 2 (a transition)")
@@ -150,8 +153,9 @@ class ReplayBuffer:
                 (capacity, *shape), self.image_dtype, i, directory
             )
         self.total = 0  # steps ever added; step n lies in row n % capacity
-        self._scheme = scheme
-        self._robots = {"": RobotSteps(scheme)}  # in the order in which they came; "" has no name
+        self._labelling = (scheme, failure_reward)
+        # In the order in which they came; "" has no name.
+        self._robots = {"": RobotSteps(*self._labelling)}
         self._valid_counts = [0] * len(Source)  # of valid rows, by source
         # For each who saves: the rows of steps before this one are as they were last saved there.
         self._changed_from: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -195,7 +199,7 @@ class ReplayBuffer:
     def _robot_of(self, step: StepRecord) -> RobotSteps:
         name = step.robot if self.interleaved else ""
         if name not in self._robots:
-            self._robots[name] = RobotSteps(self._scheme)
+            self._robots[name] = RobotSteps(*self._labelling)
         return self._robots[name]
 
     def _link(self, step: StepRecord, previous: int | None) -> None:
@@ -298,7 +302,7 @@ class ReplayBuffer:
     ) -> None:
         """Become what `state` and, oldest first, the rows of `read_rows` describe.
 
-        ValueError if they belong to a buffer of other sizes or another label scheme.
+        ValueError if they belong to a buffer of other sizes or other labels.
         """
         with self._lock:
             self._load_robots(state)
@@ -317,7 +321,7 @@ class ReplayBuffer:
     def _load_robots(self, state: dict[str, Any]) -> None:
         """One robot's rows are those of several as well: each is next to the one before."""
         robots = {"": {"labels": state["labels"], "numbers": None}, **state.get("robots", {})}
-        self._robots = {name: RobotSteps(self._scheme) for name in robots}
+        self._robots = {name: RobotSteps(*self._labelling) for name in robots}
         for name, values in robots.items():
             self._robots[name].load(values["labels"], values["numbers"])
         if self.interleaved:

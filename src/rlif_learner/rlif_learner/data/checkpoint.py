@@ -328,8 +328,11 @@ def _differences(manifest: dict[str, Any], learner: Learner, buffers: Buffers) -
         if "robots" in found and not buffer.interleaved:
             several = sorted(name for name in found["robots"] if name)
             pairs.append((f"{name} buffer.robots", several, []))
-        schemes = (found.get("labels", {}).get("scheme"), wanted["labels"]["scheme"])
-        pairs.append((f"{name} buffer.scheme", *schemes))
+        labels = {"failure_reward": 0.0, **found.get("labels", {})}
+        pairs += [
+            (f"{name} buffer.{k}", labels.get(k), wanted["labels"][k])
+            for k in ("scheme", "failure_reward")
+        ]
     return [
         f"{name} is {found!r}, expected {want!r}" for name, found, want in pairs if found != want
     ]

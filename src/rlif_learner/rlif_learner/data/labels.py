@@ -6,8 +6,9 @@
 both               failure or abort counts as an intervention: -1 on the last policy step
 
 Success is terminal with reward 0; a time limit is truncated, that is, bootstrapped. Failure is
-truncated as well: under rewards of at most 0 a terminal state would look perfect. A discarded
-episode labels nothing.
+truncated as well: under rewards of at most 0 a terminal state would look perfect. With a
+`failure_reward` of at most -1 it is terminal, and its last step has that reward. A discarded episode
+labels nothing.
 """
 
 from __future__ import annotations
@@ -43,12 +44,21 @@ class Labeller:
 
     The label of a policy step is known when the next driven step arrives, or the episode ends:
     only then is it certain whether an intervention followed.
+
+    `failure_reward`: 0, or that of the last step of a failed episode, whoever drove it; the step is
+    then terminal. Without it the value of a failure is whatever the critics make of states that
+    nothing ever leaves: at times no worse than to go on.
     """
 
-    def __init__(self, scheme: str = "onset") -> None:
+    def __init__(self, scheme: str = "onset", failure_reward: float = 0.0) -> None:
         if scheme not in SCHEMES:
             raise ValueError(f"label scheme: found {scheme!r}, expected one of {list(SCHEMES)}")
-        self.scheme = scheme
+        if failure_reward != 0.0 and not failure_reward <= -1.0:
+            raise ValueError(
+                f"failure_reward: found {failure_reward}, expected 0 or at most -1: the end of an "
+                "episode must not look better than a take-over"
+            )
+        self.scheme, self.failure_reward = scheme, failure_reward
         self.count = 0  # steps seen: the index of the next one
         self._previous: StepRecord | None = None
         self._last_policy: int | None = None  # of this episode, with nothing lost since
@@ -100,6 +110,7 @@ class Labeller:
         """What it remembers, as JSON holds it: labelling goes on from there after `load`."""
         values: dict[str, Any] = {
             "scheme": self.scheme,
+            "failure_reward": self.failure_reward,
             "count": self.count,
             "last_policy": self._last_policy,
             "pending": self._pending,
@@ -116,6 +127,12 @@ class Labeller:
             raise ValueError(
                 f"label scheme: found {values['scheme']!r}, expected {self.scheme!r}; "
                 "relabel the data, or choose the scheme it was labelled with"
+            )
+        failure_reward = values.get("failure_reward", 0.0)  # not in checkpoints of earlier versions
+        if failure_reward != self.failure_reward:
+            raise ValueError(
+                f"failure_reward: found {failure_reward}, expected {self.failure_reward}; choose the "
+                "one that the data was labelled with, or begin with new data"
             )
         self.count, self._last_policy = values["count"], values["last_policy"]
         self._pending, self._previous = values["pending"], None
@@ -141,8 +158,10 @@ class Labeller:
             rewards[last] = -1.0
         if self._ends_policy(step) and self._last_policy is not None:
             rewards[self._last_policy] = -1.0
-        success = step.is_last and step.outcome == Outcome.SUCCESS
-        return [Label(i, reward, success and i == last) for i, reward in rewards.items()]
+        terminal = step.is_last and step.outcome == Outcome.SUCCESS
+        if step.is_last and step.outcome == Outcome.FAILURE and self.failure_reward:
+            rewards[last], terminal = self.failure_reward, True
+        return [Label(i, reward, terminal and i == last) for i, reward in rewards.items()]
 
     def _ends_policy(self, step: StepRecord) -> bool:
         """Whether a person, by this step, said that the policy's last step was wrong."""
@@ -152,18 +171,18 @@ class Labeller:
 
 
 def label_rewards(
-    steps: Sequence[StepRecord], scheme: str = "onset"
+    steps: Sequence[StepRecord], scheme: str = "onset", failure_reward: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rewards (float32 [n]) and terminals (bool [n]) of consecutive steps, of any episodes.
 
     Entry i belongs to the transition from step i to step i + 1, which exists where step i + 1
     follows step i; elsewhere, on last steps and in discarded episodes, both are zero. What a gap hid
     labels nothing.
-    ValueError for a scheme that does not exist.
+    ValueError for a scheme or a `failure_reward` that does not exist, see Labeller.
     """
     rewards = np.zeros(len(steps), dtype=np.float32)
     terminals = np.zeros(len(steps), dtype=bool)
-    labeller = Labeller(scheme)
+    labeller = Labeller(scheme, failure_reward)
     entries: list[int] = []  # of the steps that have an index
     for entry, step in enumerate(steps):
         labels = labeller.push(step)

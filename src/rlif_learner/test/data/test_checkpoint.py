@@ -287,6 +287,9 @@ def test_other_network_buffer_scheme_and_format_are_refused(saved, monkeypatch):
     scheme = Buffers(ReplayBuffer(50, 3, 1, ((4, 4, 3),), scheme="every_step"), buffers.prior)
     with pytest.raises(MismatchError, match="scheme is 'onset', expected 'every_step'"):
         store.load(path, learner, scheme)
+    failure = Buffers(ReplayBuffer(50, 3, 1, ((4, 4, 3),), failure_reward=-20.0), buffers.prior)
+    with pytest.raises(MismatchError, match=r"failure_reward is 0.0, expected -20.0"):
+        store.load(path, learner, failure)
     monkeypatch.setattr(checkpoint_files, "FORMAT", 2)
     with pytest.raises(MismatchError, match="format 1, expected 2"):
         store.load(path, learner, buffers)

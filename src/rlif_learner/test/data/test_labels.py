@@ -78,6 +78,28 @@ def test_failure_counts_as_an_intervention_and_is_not_terminal():
     assert rewards("PPP", "every_step", outcome=Outcome.FAILURE) == [0, 0, -1, 0]
 
 
+def test_with_a_failure_reward_the_last_step_of_a_failure_is_terminal_and_has_it():
+    found, terminals = label_rewards(episode("PPP", Outcome.FAILURE), failure_reward=-20.0)
+    assert (found.tolist(), terminals.tolist()) == ([0, 0, -20, 0], [False, False, True, False])
+
+
+def test_with_a_failure_reward_a_failure_while_the_operator_drives_labels_the_policy_as_well():
+    found, terminals = label_rewards(episode("PP^O", Outcome.FAILURE), failure_reward=-20.0)
+    assert found.tolist() == [0, -1, 0, -20, 0]
+    assert terminals.tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("reward", [-0.5, 1.0, float("nan")])
+def test_a_failure_reward_that_makes_a_failure_look_good_is_refused(reward):
+    with pytest.raises(ValueError, match=r"failure_reward: found .*, expected 0 or at most -1"):
+        Labeller(failure_reward=reward)
+
+
+def test_labels_of_another_failure_reward_are_refused():
+    with pytest.raises(ValueError, match=r"failure_reward: found 0.0, expected -20"):
+        Labeller(failure_reward=-20.0).load(Labeller().state())
+
+
 def test_failure_while_the_operator_drives_labels_the_last_policy_step():
     assert rewards("PP^O", outcome=Outcome.FAILURE) == [0, -1, 0, 0, 0]
     assert rewards("PNN", outcome=Outcome.FAILURE) == [-1, 0, 0, 0]
@@ -125,7 +147,7 @@ def histories(draw):
     return steps
 
 
-def slow_labels(steps, scheme):
+def slow_labels(steps, scheme, failure_reward):
     """The definition, read literally, for each pair of steps."""
     unbroken = [
         i + 1 < len(steps)
@@ -149,13 +171,15 @@ def slow_labels(steps, scheme):
                     found[i] = -1.0
                     break
                 i -= 1
+        if failed and failure_reward:
+            found[j - 1], terminal[j - 1] = failure_reward, True
     return found, terminal
 
 
-@given(histories(), st.sampled_from(["onset", "every_step"]))
-def test_labels_equal_the_definition(steps, scheme):
-    found, terminals = label_rewards(steps, scheme)
-    assert (found.tolist(), terminals.tolist()) == slow_labels(steps, scheme)
+@given(histories(), st.sampled_from(["onset", "every_step"]), st.sampled_from([0.0, -20.0]))
+def test_labels_equal_the_definition(steps, scheme, failure_reward):
+    found, terminals = label_rewards(steps, scheme, failure_reward)
+    assert (found.tolist(), terminals.tolist()) == slow_labels(steps, scheme, failure_reward)
 
 
 @given(histories())
