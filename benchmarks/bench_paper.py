@@ -208,7 +208,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     cells = main_cells(options.only, options.methods, options.levels, options.seeds)
     if options.ablation:
-        cells = ablation_cells(options.only, options.ablation, options.levels, options.seeds)
+        try:
+            cells = ablation_cells(options.only, options.ablation, options.levels, options.seeds)
+        except ValueError as error:
+            raise SystemExit(f"--ablation: {error}") from error
     if options.command == "measure":
         measure(cells, machine(), log)
         return 0

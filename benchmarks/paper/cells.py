@@ -95,7 +95,10 @@ def make_learner(
     def buffer(steps: int) -> ReplayBuffer:
         if settings.task_reward:
             return TaskRewardBuffer(steps, spec.state_dim, spec.action_dim)
-        return ReplayBuffer(steps, spec.state_dim, spec.action_dim, scheme=settings.label_scheme)
+        return ReplayBuffer(
+            steps, spec.state_dim, spec.action_dim, scheme=settings.label_scheme,
+            failure_reward=settings.failure_reward,
+        )  # fmt: skip
 
     # Episodes of one step would be two rows each.
     prior = buffer(1 + 2 * settings.prior_episodes * longest_episode(env))
@@ -136,9 +139,10 @@ def run_cell(
     learner, buffers = make_learner(method, settings, env, cell.seed, device)
     is_rlpd = method.algorithm == "rlpd"
     into_online = is_rlpd and settings.prior_into_online
-    demonstrate(
-        task, experts, settings, cell.seed, buffers.online if into_online else buffers.prior
-    )
+    shown = buffers.online if into_online else buffers.prior
+    demonstrate(task, experts, settings, cell.seed, shown)
+    if settings.normalise:
+        learner.actor.normaliser.fit(shown.states())
     session = Session(
         env, buffers.online, seeds(TRAINING, cell.seed),
         settings.keep_operator, settings.fall_is_failure,
