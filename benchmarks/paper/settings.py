@@ -157,8 +157,8 @@ def _trained_judge(action_dim: int, alpha: float) -> Settings:
     policy under that noise, the mean action fell where sampled ones walked for 1,000 steps.
 
     States are normalised: of hopper's, velocities are tens of times as large as the angles that tell
-    a fall. A fall is worth as much as to be taken over again after each take-over of 4 steps, and for ever:
-    -1 / (1 - 0.99^5).
+    a fall. A fall is worth as much as to be taken over again after each take-over of 4 steps, and for
+    ever: -1 / (1 - 0.99^5).
     """
     entropy = {"initial_temperature": 0.1, "target_entropy": -float(action_dim)}
     return Settings(
