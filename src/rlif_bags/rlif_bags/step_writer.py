@@ -46,7 +46,9 @@ def step_bytes(store: Typestore, record: StepRecord, stamp: int) -> bytes:
     time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
     header = types["std_msgs/msg/Header"](time, frame_id="")
     action, empty = np.asarray(record.action, np.float32), np.zeros(0, np.float32)
-    own = ("state", "action", "images", "cameras", "stamp", "robot")  # not as the message has them
+    refused = np.asarray(record.refused_action, np.float32)
+    # Not as the message has them.
+    own = ("state", "action", "images", "cameras", "stamp", "robot", "refused_action")
     message = types[STEP_TYPE](
         **{name: value for name, value in vars(record).items() if name not in own},
         header=header,
@@ -54,7 +56,7 @@ def step_bytes(store: Typestore, record: StepRecord, stamp: int) -> bytes:
         state=np.asarray(record.state, np.float32),
         camera_names=list(record.cameras),
         images=[_image(store, header, image) for image in record.images],
-        policy_action=action if record.source == Source.POLICY else empty,
+        policy_action=action if record.source == Source.POLICY else refused,
         operator_action=action if record.source == Source.OPERATOR else empty,
         executed_action=action,
         policy_version=0,

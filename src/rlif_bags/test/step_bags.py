@@ -45,6 +45,7 @@ def make_step(
         "evaluation": False,
         "state": np.array([sequence, index, 0.5], np.float32),
         "action": np.zeros(0, np.float32) if last else np.full(2, index / 10, np.float32),
+        "refused_action": np.full(2 * operator, -index / 10, np.float32),
     }
     return StepRecord(**{**values, **fields})
 

@@ -27,6 +27,7 @@ class RLPDConfig:
     utd: int = 20  # critic steps per update
     batch_size: int = 256  # of each critic step
     prior_ratio: float = 0.5  # share of each batch that comes from prior data
+    refused_ratio: float = 0.0  # of the operator's steps in it, with the action that they overruled
     discount: float = 0.99
     tau: float = 0.005  # share of the critics that moves into the target per critic step
     entropy_in_target: bool = True  # the target holds -temperature * log probability
@@ -85,6 +86,7 @@ class RLPDConfig:
         ranges = {  # name: (smallest, largest, smallest is allowed, largest is allowed)
             "dropout": (0.0, 1.0, True, False),
             "prior_ratio": (0.0, 1.0, True, True),
+            "refused_ratio": (0.0, 1.0, True, True),
             "discount": (0.0, 1.0, True, True),
             "tau": (0.0, 1.0, False, True),
             "initial_temperature": (0.0, infinity, False, False),

@@ -51,10 +51,10 @@ _TEXT = {
         rlpd.critic_weight_decay rlpd.discount rlpd.dropout rlpd.encoder_gradients
         rlpd.encoder_learning_rate rlpd.ensemble_size rlpd.entropy_in_target rlpd.hidden
         rlpd.initial_temperature rlpd.layer_norm rlpd.precision rlpd.prior_ratio
-        rlpd.random_shift rlpd.same_shift rlpd.subset_size rlpd.target_entropy rlpd.tau
-        rlpd.temperature_learning_rate rlpd.utd robot_sampling robots run_directory seed
-        state_dim state_offset state_scale tensorboard_directory torch_threads
-        updates_per_step warmup_steps
+        rlpd.random_shift rlpd.refused_ratio rlpd.same_shift rlpd.subset_size
+        rlpd.target_entropy rlpd.tau rlpd.temperature_learning_rate rlpd.utd robot_sampling
+        robots run_directory seed state_dim state_offset state_scale tensorboard_directory
+        torch_threads updates_per_step warmup_steps
     """,
     "observer": """
         base_frame black_frames black_level camera.<camera>.depth_range

@@ -5,7 +5,8 @@ Needed are `observations` [n, state_dim] and `actions` [n, action_dim], and what
 episodes: `episode_ids`, `terminals` (ended in success), `timeouts`, `dones` or `next_observations`: an
 episode ends where one is not the observation of the next row. Where there are, these are used:
 `sources` (1 policy, 2 operator, 0 none) or `interventions`, `onsets`,
-`outcomes`, `evaluations`, `step_indices`, and images: see npz.py, which writes such arrays.
+`outcomes`, `evaluations`, `step_indices`, `policy_actions` (of rows that the operator drove: what the
+policy asked for; NaN where that is not known), and images: see npz.py, which writes such arrays.
 
 `rewards` are not used: labels come from the control source.
 """
@@ -23,7 +24,8 @@ TOLERANCE = 1e-6  # of actions beyond [-1, 1]
 SAME = 1e-5  # of an observation that was stored twice, relative to its size
 ENDS = ("terminals", "timeouts", "dones")  # some have one array for both
 BOUNDS = (*ENDS, "episode_ids", "step_indices", "next_observations")
-VECTORS = ("observations", "next_observations", "actions")
+ASKED = "policy_actions"
+VECTORS = ("observations", "next_observations", "actions", ASKED)
 COLUMNS = (*VECTORS, *BOUNDS, "sources", "interventions", "onsets", "outcomes", "evaluations",
            "image_rows")  # fmt: skip
 
@@ -98,16 +100,20 @@ def checked_arrays(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise ValueError(f"{name}: found shape {array.shape}, expected {form}")
         if array.shape[:1] != rows:
             raise ValueError(f"{name}: found {len(array)} rows, expected {rows[0]}")
-        if name in VECTORS and not np.isfinite(array).all():
+        if name in VECTORS and name != ASKED and not np.isfinite(array).all():
             bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
             raise ValueError(f"{name}: row {bad[0]} is not finite, and {len(bad) - 1} others")
     if rows == (0,):
         raise ValueError("observations: found no row")
-    after = found.get("next_observations", found["observations"])
-    if after.shape != found["observations"].shape:
-        expected = found["observations"].shape[1]
-        raise ValueError(f"next_observations: found {after.shape[1]} entries, expected {expected}")
+    for name, like in (("next_observations", "observations"), (ASKED, "actions")):
+        _check_entries(name, found.get(name, found[like]), found[like])
     return found
+
+
+def _check_entries(name: str, array: np.ndarray, like: np.ndarray) -> None:
+    found, expected = array.shape[1], like.shape[1]
+    if found != expected:
+        raise ValueError(f"{name}: found {found} entries, expected {expected}")
 
 
 def _check_actions(actions: np.ndarray, scale: float) -> None:
@@ -179,6 +185,9 @@ def _episode(
             onset = bool(arrays["onsets"][row])
         state = arrays["observations"][row] if row < stop else arrays["next_observations"][stop - 1]
         action = np.zeros(0) if last else arrays["actions"][row] / config.action_scale
+        refused = np.zeros(0)
+        if source == Source.OPERATOR and ASKED in arrays and np.isfinite(arrays[ASKED][row]).all():
+            refused = arrays[ASKED][row] / config.action_scale
         yield StepRecord(
             sequence=sequence + i,
             episode_id=number,
@@ -193,5 +202,6 @@ def _episode(
             state=np.asarray(state, np.float32),
             action=np.clip(np.asarray(action, np.float32), -1.0, 1.0),
             images=() if pictures is None else next(pictures),
+            refused_action=np.asarray(refused, np.float32),
         )
         previous = source

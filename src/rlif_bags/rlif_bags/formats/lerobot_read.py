@@ -35,8 +35,7 @@ from rlif_bags.formats.video import VideoReader
 from rlif_bags.optional import optional
 from rlif_bags.reading.files import BagError, bag_errors
 
-LEFT_OUT = (*ASKED, *(f"{name}_known" for name in ASKED), "rewards", "dones")
-
+LEFT_OUT = ("operator_actions", *(f"{name}_known" for name in ASKED), "rewards", "dones")
 
 # Names of motors by LeRobot end in `.pos`; other converters write `_position` and the like.
 _POSITION = re.compile(r"(^|[._/])(q?pos|position)s?$", re.IGNORECASE)
@@ -221,6 +220,12 @@ class LeRobotReader:
         if self._differences is not None:
             arrays["actions"] = self._differences.of(arrays["actions"], self._names, self.rate)
         arrays |= {name: columns[key] for key, (name, _) in SCALARS.items() if key in columns}
+        if "policy_actions" in arrays:
+            if self._differences is not None or "policy_actions_known" not in arrays:
+                del arrays["policy_actions"]  # not of the kind of `actions`
+            else:
+                known = arrays["policy_actions_known"].reshape(-1, 1)
+                arrays["policy_actions"] = np.where(known, arrays["policy_actions"], np.nan)
         return {name: array for name, array in arrays.items() if name not in LEFT_OUT}
 
     def _frames(

@@ -36,6 +36,14 @@ def test_steps_from_arrays_actions_are_divided_by_the_scale() -> None:
     assert steps[0].action.tolist() == [0.5]
 
 
+def test_steps_from_arrays_what_the_policy_asked_for_is_of_steps_of_the_operator() -> None:
+    asked = np.array([[0.1], [0.2], [np.nan], [0.4], [0.5]])
+    arrays = {**demonstrations(), "policy_actions": asked, "sources": np.array([1, 2, 2, 2, 1])}
+    steps = list(steps_from_arrays(arrays, ImportConfig(action_scale=2.0)))
+    found = [s.refused_action.tolist() for s in steps if not s.is_last]
+    assert found == [[], [pytest.approx(0.1)], [], [pytest.approx(0.2)], []]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -43,6 +51,7 @@ def test_steps_from_arrays_actions_are_divided_by_the_scale() -> None:
         ({"actions": np.zeros((4, 1))}, "actions: found 4 rows"),
         ({"observations": np.full((5, 2), np.nan)}, "observations: row 0 is not finite"),
         ({"observations": np.zeros(5)}, "observations: found shape"),
+        ({"policy_actions": np.zeros((5, 2))}, "policy_actions: found 2 entries, expected 1"),
     ],
 )
 def test_steps_from_arrays_wrong_array_is_refused(change: dict[str, Any], message: str) -> None:

@@ -58,7 +58,8 @@ def test_write_npz_failure_has_the_same_labels_when_imported(tmp_path: Path) -> 
 
 
 def test_write_npz_action_that_nobody_asked_for_is_nan(tmp_path: Path) -> None:
-    arrays = export_arrays(tmp_path, make_episodes(1))
+    unknown = np.zeros(0, np.float32)
+    arrays = export_arrays(tmp_path, [replace(s, refused_action=unknown) for s in make_episodes(1)])
     operator = arrays["interventions"]
     assert operator.tolist() == [False] * 3 + [True] * 2
     assert np.isnan(arrays["operator_actions"][~operator]).all()

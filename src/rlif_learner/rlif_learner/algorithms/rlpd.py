@@ -291,7 +291,7 @@ class RLPD:
         config = self.config
         return sample_mixed(
             buffers.online, buffers.prior, config.batch_size, config.prior_ratio, self.rng,
-            count=config.utd, images=bool(self.spec.images),
+            count=config.utd, images=bool(self.spec.images), refused_ratio=config.refused_ratio,
         )  # fmt: skip
 
     def draw_noise(self) -> UpdateNoise:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlif_learner.data.labels import Label, Labeller
+from rlif_learner.data.labels import Label, Labeller, refused_reward
 from rlif_learner.data.steps import Source, StepRecord, discards, is_stored
 
 DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
@@ -140,6 +140,10 @@ class ReplayBuffer:
             "terminal": np.zeros(capacity, np.float32),
             "valid": np.zeros(capacity, bool),  # a transition starts here, and its label is known
             "source": np.zeros(capacity, np.uint8),
+            # Of a step that the operator drove: what the policy asked for, if that is known.
+            "refused": np.zeros(capacity, bool),
+            "refused_action": np.zeros((capacity, action_dim), np.float32),
+            "refused_reward": np.zeros(capacity, np.float32),
         }
         self.interleaved, self._evenly = interleaved, interleaved and evenly
         if interleaved:
@@ -220,9 +224,20 @@ class ReplayBuffer:
         self.columns["action"][row] = action
         self.columns["reward"][row] = self.columns["terminal"][row] = 0.0
         self.columns["source"][row] = Source.NONE if step.is_last else step.source
+        self._note_refused(step, row)
         for i, image in enumerate(step.images):
             self.columns[f"image_{i}"][row] = image
         self.total += 1
+
+    def _note_refused(self, step: StepRecord, row: int) -> None:
+        """What the policy asked for while the operator drove. A number that is not finite, or another
+        size, is not known: nobody executed it."""
+        asked = np.asarray(step.refused_action, np.float32)
+        known = step.source == Source.OPERATOR and not step.is_last
+        known = known and asked.shape == (self.action_dim,) and bool(np.isfinite(asked).all())
+        self.columns["refused"][row] = known
+        self.columns["refused_action"][row] = np.clip(asked, -1.0, 1.0) if known else 0.0
+        self.columns["refused_reward"][row] = refused_reward(step, self._labelling[0])
 
     def interrupt(self) -> None:
         """What follows is of another recording: nothing is joined, no label waits for it."""
@@ -242,16 +257,21 @@ class ReplayBuffer:
         count: int | None = None,
         sources: Sequence[Source] = tuple(Source),
         images: bool = True,
+        refused_ratio: float = 0.0,
     ) -> Batch:
         """`batch` transitions, uniformly and with replacement; with `count`, that many batches.
 
         `sources`: only transitions that one of them drove. ValueError if there is none. `images`:
         False leaves them out, which saves most of the time where nothing looks at them.
+        `refused_ratio`: of RLPDConfig; without it actions are those that were executed.
         """
         shape = (batch,) if count is None else (count, batch)
         with self._lock:
             rows = self._draw(batch * (count or 1), rng, sources)
-            return self._gather(rows, shape, images)
+            drawn = self._gather(rows, shape, images)
+            if refused_ratio:
+                self._refuse(drawn, rows, rng.random(len(rows)) < refused_ratio)
+            return drawn
 
     @contextmanager
     def unchanging(self) -> Iterator[None]:
@@ -413,6 +433,14 @@ class ReplayBuffer:
             usable &= wanted.take(self.columns["source"].take(rows))
         return usable
 
+    def _refuse(self, batch: Batch, rows: np.ndarray, chosen: np.ndarray) -> None:
+        """In the batch, at the `chosen` of its rows that have one, the refused action and its reward."""
+        at = np.flatnonzero(chosen & self.columns["refused"].take(rows))
+        actions, rewards = batch.actions.numpy(), batch.rewards.numpy()
+        actions.reshape(len(rows), -1)[at] = self.columns["refused_action"][rows[at]]
+        rewards = rewards.reshape(len(rows))
+        rewards[at] = np.minimum(rewards[at], self.columns["refused_reward"][rows[at]])
+
     def _gather(self, rows: np.ndarray, shape: tuple[int, ...], images: bool = True) -> Batch:
         following = rows + (self.columns["next"].take(rows) if self.interleaved else 1)
         following[following >= self.capacity] -= self.capacity
@@ -489,9 +517,11 @@ def sample_mixed(
     rng: np.random.Generator,
     count: int | None = None,
     images: bool = True,
+    refused_ratio: float = 0.0,
 ) -> Batch:
     """Batches of which round(batch * prior_ratio) transitions each come from `prior`, the rest
-    from `online`. While one of the two is empty, the other gives all. `images`: as of `sample`."""
+    from `online`. While one of the two is empty, the other gives all. `images`, `refused_ratio`:
+    as of `sample`."""
     from_prior = round(batch * prior_ratio)
     if prior is None or not len(prior):
         from_prior = 0
@@ -499,9 +529,12 @@ def sample_mixed(
         from_prior = batch
     parts = []
     if prior is not None and from_prior:
-        parts.append(prior.sample(from_prior, rng, count, images=images))
+        parts.append(
+            prior.sample(from_prior, rng, count, images=images, refused_ratio=refused_ratio)
+        )
     if from_prior < batch:
-        parts.append(online.sample(batch - from_prior, rng, count, images=images))
+        own = batch - from_prior
+        parts.append(online.sample(own, rng, count, images=images, refused_ratio=refused_ratio))
     return _joined(parts, dim=0 if count is None else 1)
 
 

@@ -25,7 +25,8 @@ SCHEMES = ("onset", "every_step")
 _REMEMBERED = tuple(
     field.name
     for field in fields(StepRecord)
-    if field.name not in ("state", "action", "images", "cameras", "stamp", "robot")
+    if field.name
+    not in ("state", "action", "images", "cameras", "stamp", "robot", "refused_action")
 )
 
 
@@ -168,6 +169,12 @@ class Labeller:
         if step.is_last:
             return step.outcome == Outcome.FAILURE
         return self.scheme == "onset" and step.onset
+
+
+def refused_reward(step: StepRecord, scheme: str) -> float:
+    """Reward of what the policy asked for at a step that the operator drove: the label that the step
+    before has for it."""
+    return -1.0 if step.onset or scheme == "every_step" else 0.0
 
 
 def label_rewards(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlif_learner.data.steps import StepRecord
+from rlif_learner.data.steps import Source, StepRecord
 from rlif_policy.images import image_names
 
 CHANNELS = {"rgb8": 3, "mono8": 1}  # the observer converts whatever a camera sends
@@ -42,6 +42,7 @@ def stamp_of(message: Any) -> int:
 def record_from_message(message: Any, robot: str = "") -> StepRecord:
     """The facts of one Step, of `robot`. ValueError for numbers that are no outcome, source or image."""
     names = image_names(message) if message.images else ()
+    refused = message.policy_action if message.source == Source.OPERATOR else ()
     return StepRecord(
         sequence=message.sequence,
         episode_id=message.episode_id,
@@ -59,4 +60,5 @@ def record_from_message(message: Any, robot: str = "") -> StepRecord:
         cameras=names if all(names) else (),
         stamp=stamp_of(message),
         robot=robot,
+        refused_action=np.asarray(refused, dtype=np.float32),
     )

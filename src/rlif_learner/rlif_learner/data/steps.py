@@ -35,6 +35,8 @@ class StepRecord:
     cameras: tuple[str, ...] = ()  # names of the images; empty: not known
     stamp: int = 0  # ns, of the observation; 0: not known
     robot: str = ""  # of several, which one; empty: there is one
+    # Of a step of the operator: what the policy asked for; empty: not known.
+    refused_action: np.ndarray = field(default_factory=lambda: _NO_ACTION)
 
     def __post_init__(self) -> None:
         Outcome(self.outcome)  # a number that is none of them raises ValueError here

@@ -252,6 +252,64 @@ def test_each_batch_holds_its_share_of_prior_data(ratio):
     assert (single.states[:, 1] == 2).sum() == 8 * ratio
 
 
+def asked(steps):
+    """The policy asked at each of them for what no step does."""
+    return [replace(step, refused_action=np.array([-0.5], np.float32)) for step in steps]
+
+
+@given(
+    histories(), st.integers(2, 40), st.sampled_from(["onset", "every_step"]), st.integers(0, 99)
+)
+def test_refused_actions_stand_in_for_the_operators(steps, capacity, scheme, seed):
+    """Each transition that the operator drove, and no other, has the policy's action, and -1 where that
+    was refused; all else of it is as it was."""
+    buffer = ReplayBuffer(capacity, 2, 1, scheme=scheme)
+    buffer.add_episode(asked(steps))
+    if not len(buffer):
+        return
+    drawn = [
+        buffer.sample(64, np.random.default_rng(seed), refused_ratio=ratio) for ratio in (0.0, 1.0)
+    ]
+    known = {float(step.state[0]): step for step in steps}
+    executed, refused = drawn
+    for i, sequence in enumerate(executed.states[:, 0].tolist()):
+        step, reward = known[sequence], executed.rewards[i].item()
+        overruled = step.source == Source.OPERATOR
+        action = -0.5 if overruled else executed.actions[i, 0].item()
+        objection = overruled and (step.onset or scheme == "every_step")
+        assert refused.actions[i, 0] == action
+        assert refused.rewards[i] == (min(reward, -1.0) if objection else reward)
+    for name in ("states", "next_states", "terminals"):
+        assert torch.equal(getattr(executed, name), getattr(refused, name))
+
+
+def test_a_failure_is_not_better_for_a_refused_action():
+    buffer = ReplayBuffer(10, 2, 1, failure_reward=-20.0)
+    buffer.add_episode(asked(make_episode("P^", outcome=2)))
+    batch = buffer.sample(32, np.random.default_rng(0), refused_ratio=1.0)
+    last = batch.actions[:, 0] == -0.5
+    assert last.any() and (batch.rewards[last] == -20.0).all() and batch.terminals[last].all()
+
+
+@pytest.mark.parametrize("action", [(), (0.1, 0.2), (np.nan,)])
+def test_what_the_policy_asked_for_is_learned_only_where_it_is_known(action):
+    buffer = ReplayBuffer(10, 2, 1)
+    steps = make_episode("P^OP")
+    buffer.add_episode(replace(s, refused_action=np.array(action, np.float32)) for s in steps)
+    batch = buffer.sample(64, np.random.default_rng(0), refused_ratio=1.0)
+    assert set(batch.actions[:, 0].tolist()) == set(np.float32([0.0, 1e-4, 2e-4, 3e-4]).tolist())
+
+
+def test_refused_actions_are_as_many_as_asked_for_in_both_buffers():
+    online, prior = ReplayBuffer(2000, 2, 1), ReplayBuffer(2000, 2, 1)
+    for buffer in (online, prior):
+        buffer.add_episode(asked(make_episode("^" + "O" * 998)))
+    rng = np.random.default_rng(0)
+    batch = sample_mixed(online, prior, 4000, 0.5, rng, count=2, refused_ratio=0.25)
+    shares = (batch.actions[..., 0] == -0.5).float().reshape(2, 2, 2000).mean(2)
+    assert ((shares - 0.25).abs() < 0.05).all()
+
+
 def test_an_empty_buffer_is_replaced_by_the_other():
     full, empty = ReplayBuffer(20, 2, 1), ReplayBuffer(20, 2, 1)
     full.add_episode(make_episode("PPPP"))
@@ -332,7 +390,8 @@ def test_the_disk_that_images_need_is_taken_at_the_start(tmp_path, monkeypatch):
 
 def test_what_a_full_buffer_takes_of_memory(tmp_path):
     plain = ReplayBuffer(1000, 2, 1, ((16, 16, 3),))
-    assert plain.memory == 1000 * (768 + 4 * (2 + 1 + 1 + 1) + 2)
+    row = 4 * (2 + 1 + 1 + 1) + 2 + 4 * (1 + 1) + 1  # and of the refused action
+    assert plain.memory == 1000 * (768 + row)
     assert ReplayBuffer(1000, 2, 1, ((16, 16, 3),), tmp_path).memory == plain.memory - 768_000
 
 

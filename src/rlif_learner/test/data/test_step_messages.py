@@ -12,7 +12,7 @@ import pytest
 import vision_doubles
 
 from rlif_learner.data.step_messages import image_array, record_from_message
-from rlif_learner.data.steps import StepRecord
+from rlif_learner.data.steps import Source, StepRecord
 
 FACTS = {field.name for field in dataclasses.fields(StepRecord)} - {"images", "cameras", "robot"}
 
@@ -37,7 +37,9 @@ def message(step, cameras=(), old=False):
     sec, nanosec = divmod(fields.pop("stamp"), 10**9)
     fields["header"] = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec))
     fields["images"] = [image(*pair) for pair in zip(step.images, names, strict=True)]
-    return SimpleNamespace(**fields, executed_action=fields.pop("action"))
+    executed, refused = fields.pop("action"), fields.pop("refused_action")
+    asked = refused if step.source == Source.OPERATOR else executed
+    return SimpleNamespace(**fields, executed_action=executed, policy_action=asked)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -45,6 +47,8 @@ def message(step, cameras=(), old=False):
 def test_record_holds_every_fact_of_the_message(cameras, old):
     for step in vision_doubles.noise_episode(3, 4, ((4, 5, 3), (2, 2, 3)), evaluation=True):
         step = dataclasses.replace(step, stamp=1_764_000_000_000_000_001)
+        if step.source == Source.OPERATOR:
+            step = dataclasses.replace(step, refused_action=-step.action)
         record = record_from_message(message(step, cameras, old), "arm_1")
         assert record.robot == "arm_1"
         for name in FACTS:
