@@ -268,6 +268,18 @@ def test_graph_steps_arrive_once_in_order_and_labelled(graph: Graph) -> None:
     assert compared > len(steps) / 2, "too few decisions were received"
 
 
+def test_graph_steps_of_the_operator_tell_what_the_policy_asked_for(graph: Graph) -> None:
+    asked = {answer.tick: answer.action for answer in graph.received["policy_action"]}
+    driven = [s for s in graph.received["replay"] if s.source == Decision.OPERATOR]
+    compared = 0
+    for step in driven:
+        refused = record_from_message(step).refused_action.tolist()
+        if step.tick in asked:
+            assert refused == list(asked[step.tick]), f"tick {step.tick}"
+            compared += 1
+    assert compared > len(driven) / 2, "too few answers of the policy were received"
+
+
 def test_graph_weights_are_applied_in_order_and_nothing_is_lost(graph: Graph) -> None:
     status = graph.received["learner_status"][-1]
     assert status.updates > 0 and status.lost_steps == 0
