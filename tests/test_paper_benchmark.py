@@ -223,7 +223,8 @@ def test_cells_of_bc_and_task_reward_have_no_level():
 
 
 AS_IT_IS = {  # all other tasks clip values already
-    "peg": ["last_actor", "fall_unlabelled", "fall_truncated", "unclipped_values", "raw_states", "authors_actor_rate"],
+    "peg": ["last_actor", "fall_unlabelled", "fall_truncated", "unclipped_values", "raw_states",
+            "authors_actor_rate", "executed_actions", "whole_episodes"],
 }  # fmt: skip
 
 
@@ -244,6 +245,36 @@ def test_peg_environment_ends_in_success_for_the_judge():
         task, task.make(), lambda s: judge.best_action(task.view(s)), tasks.SELECTION, 2
     )
     assert found == [100.0, 100.0]
+
+
+def test_return_from_a_place_is_that_of_the_episode_that_went_on():
+    task, judge = tasks.TASKS["hopper"], experts.load("hopper").judge
+    env = task.make()
+    state, _ = env.reset(seed=1)
+    total = weight = 0.0
+    for step in range(420):
+        action = judge.best_action(state)
+        if step == 20:
+            data, first, weight = env.unwrapped.data, action, 1.0
+            place = data.qpos.copy(), data.qvel.copy()
+        state, reward, terminated, _, _ = env.step(action)
+        assert not terminated, "the judge walks on"
+        total, weight = total + weight * float(reward), 0.99 * weight
+    found = judging.followed(task.make().unwrapped, judge, place, first)
+    assert found == pytest.approx(total, rel=0.02) and total > 200.0
+
+
+def test_moments_lie_before_falls():
+    task = tasks.TASKS["hopper"]
+    weak = experts.load("hopper").make_operator("weak", 0)
+    found = judging.moments(task, weak, falls=2)
+    assert [m.before for m in found] == [*judging.BEFORE, *judging.BEFORE]
+    env = task.make().unwrapped
+    env.reset()
+    for moment in found:
+        if moment.before == 1:
+            env.set_state(*moment.place)
+            assert env.step(moment.action.astype(np.float32))[2], "the next step is the fall"
 
 
 def test_judge_objects_to_what_loses_more_than_the_margin():

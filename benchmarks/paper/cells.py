@@ -58,7 +58,7 @@ class Interaction:
         elif self._method.relabels:
             over = session.step(action, Source.OPERATOR, recorded=answer)
         else:
-            over = session.step(answer, Source.OPERATOR, onset)
+            over = session.step(answer, Source.OPERATOR, onset, refused=action)
         self.counts.steps += 1
         self.counts.take_overs += onset
         self.counts.operator_steps += answer is not None
@@ -143,6 +143,8 @@ def run_cell(
     demonstrate(task, experts, settings, cell.seed, shown)
     if settings.normalise:
         learner.actor.normaliser.fit(shown.states())
+    if settings.episode_steps is not None:
+        env = gymnasium.wrappers.TimeLimit(env, settings.episode_steps)
     session = Session(
         env, buffers.online, seeds(TRAINING, cell.seed),
         settings.keep_operator, settings.fall_is_failure,

@@ -3,23 +3,40 @@
 
 A margin that is too wide lets the policy stand still; one that is too narrow objects to the judge's own
 noise, and an operator who drives all the time teaches nothing.
+
+Before falls, Q_ref is compared with the return itself: the simulator is put back into the state, and the
+judge drives from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from paper.experts import NOISES, Experts, NoisyJudge
+from paper.experts import NOISES, TRAININGS, Experts, NoisyJudge
 from paper.settings import Settings
 from paper.tasks import LEVELS, SELECTION, Array, Task, episode_seed
-from rlif_sim.strategies import Acting, ValueStrategy
+from rlif_sim.strategies import Acting, Judge, ValueStrategy
 
 STEPS = 600  # that are judged, of each driver
 _EPISODES = 60  # at most, and at most this share of STEPS from each of them
 _PER_EPISODE = STEPS // 3
+BEFORE = (
+    1,
+    2,
+    3,
+    5,
+    8,
+    12,
+    20,
+    40,
+)  # steps before a fall at which Q_ref is compared; 1: the last one
+FALLS = 40  # that are looked at, of each driver
+_HORIZON = 400  # steps of a return: what follows is worth 2 % at the discount of Q_ref
+_DISCOUNT = 0.99
 
 
 class _Idle:
@@ -64,13 +81,90 @@ def visited(task: Task, driver: Acting) -> list[tuple[Array, Array]]:
     return pairs
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A step of an episode that ended in a fall. place: position and velocity of the simulator"""
+
+    before: int  # steps, see BEFORE
+    state: Array
+    action: Array
+    place: tuple[Array, Array]
+
+
+def moments(task: Task, driver: Acting, falls: int, most: int = 200) -> list[Moment]:
+    """Those of the first `falls` falls of a driver, in at most so many episodes."""
+    env, found, fallen = task.make(), [], 0
+    data = env.unwrapped.data
+    for episode in range(most):
+        driver.start_episode()
+        state, _ = env.reset(seed=episode_seed(SELECTION, episode))
+        steps, over, terminated = [], False, False
+        while not over:
+            action = driver.action(state)
+            steps.append((state, action, (data.qpos.copy(), data.qvel.copy())))
+            state, _, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+        if terminated:
+            found += [Moment(k, *steps[-k]) for k in BEFORE if k <= len(steps)]
+            fallen += 1
+        if fallen == falls:
+            break
+    return found
+
+
+def followed(env: Any, judge: Judge, place: tuple[Array, Array], action: Array) -> float:
+    """Discounted return of an action at a place, after which the judge drives."""
+    env.reset()
+    env.set_state(*place)
+    total, weight = 0.0, 1.0
+    for _ in range(_HORIZON):
+        state, reward, terminated, _, _ = env.step(np.asarray(action, np.float32))
+        total, weight = total + weight * float(reward), _DISCOUNT * weight
+        if terminated:
+            break
+        action = judge.best_action(state)
+    return total
+
+
+def compare(
+    task: Task, found: Experts, settings: Settings, log: Callable[[str], None], falls: int = FALLS
+) -> dict[str, Any]:
+    """Q_ref beside the returns that it estimates, and the objections of both, by steps before a fall.
+
+    Of the medium and the weak operator and of the judge with the most noise. `task`: of MuJoCo
+    """
+    judge, env = found.judge, task.make().unwrapped
+    strategy = ValueStrategy(settings.beta, settings.delta, settings.alpha)
+    falling = [found.make_operator(level, 0) for level in ("medium", "weak")]
+    falling.append(NoisyJudge(judge, NOISES[-1], 0))
+    rows: dict[int, list[tuple[float, float, bool, bool]]] = {before: [] for before in BEFORE}
+    for moment in (m for driver in falling for m in moments(task, driver, falls)):
+        best = judge.best_action(moment.state)
+        estimated = [judge.value(moment.state, action) for action in (best, moment.action)]
+        true = [followed(env, judge, moment.place, action) for action in (best, moment.action)]
+        objections = (strategy.is_worse(*estimated), strategy.is_worse(*true))
+        rows[moment.before].append((estimated[0], true[0], *objections))
+    log(f"{task.name}: steps before a fall, Q_ref of the judge's action, its return, objections")
+    table = {}
+    for before, values in rows.items():
+        if values:
+            value, true, seen, just = np.mean(np.array(values, float), axis=0).tolist()
+            log(f"{before:6d} {value:8.1f} {true:8.1f}  {seen:6.1%}, by the returns {just:6.1%}")
+            table[str(before)] = {
+                "steps": len(values), "value": value, "return": true,
+                "objections": seen, "objections_by_returns": just,
+            }  # fmt: skip
+    return table
+
+
 def measure(
     task: Task, found: Experts, settings: Settings, log: Callable[[str], None]
 ) -> dict[str, Any]:
     """By driver: how much less Q_ref its actions have than the judge's, and what is objected to.
 
     value: median of Q_ref(s, a_ref); lost: percentiles 50 and 95 of Q_ref(s, a_ref) - Q_ref(s, a);
-    objections: share of the steps with the margin of `settings`
+    objections: share of the steps with the margin of `settings`; falls: of `compare`, where the
+    judge is a trained one
     """
     judge, rows = found.judge, {}
     strategy = ValueStrategy(settings.beta, settings.delta, settings.alpha)
@@ -90,4 +184,6 @@ def measure(
             f"{name:22s} {rows[name]['value']:8.1f} {lost[0]:10.2f} {lost[1]:6.2f}  "
             f"{rows[name]['objections']:.1%}"
         )
-    return {"margin": {"alpha": settings.alpha, "delta": settings.delta}, "drivers": rows}
+    falls = compare(task, found, settings, log) if task.name in TRAININGS else {}
+    margin = {"alpha": settings.alpha, "delta": settings.delta}
+    return {"margin": margin, "drivers": rows, "falls": falls}

@@ -55,13 +55,17 @@ class Session:
         source: Source = Source.POLICY,
         onset: bool = False,
         recorded: Array | None = None,
+        refused: Array | None = None,
     ) -> bool:
         """Take an action in [-1, 1]. Returns whether an episode ended; the next one has then begun.
 
         :param recorded: the action that is stored, if not the executed one
+        :param refused: the policy's action that the operator overruled
         """
         found, reward, terminated, truncated, info = self.env.step(action)
-        step = self._record(source, onset, action if recorded is None else recorded)
+        step = self._record(
+            source, onset, action if recorded is None else recorded, refused=refused
+        )
         self.steps, self.state = self.steps + 1, found
         over = terminated or truncated
         last = None
@@ -85,13 +89,19 @@ class Session:
         return Outcome.FAILURE if terminated and self._fall_is_failure else Outcome.TRUNCATED
 
     def _record(
-        self, source: Source, onset: bool, action: Array, outcome: Outcome = Outcome.RUNNING
+        self,
+        source: Source,
+        onset: bool,
+        action: Array,
+        outcome: Outcome = Outcome.RUNNING,
+        refused: Array | None = None,
     ) -> StepRecord:
         index, sequence = self._index, self._sequence
         self._index, self._sequence = index + 1, sequence + 1
         return StepRecord(
             sequence, self.episode, index, index == 0, outcome != Outcome.RUNNING, outcome, source,
             onset, 0, False, np.asarray(self.state, np.float32), np.asarray(action, np.float32),
+            refused_action=np.zeros(0) if refused is None else np.asarray(refused, np.float32),
         )  # fmt: skip
 
     def _add(self, step: StepRecord) -> None:

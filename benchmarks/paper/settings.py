@@ -57,6 +57,8 @@ class Settings:
     :param steps: of the environment
     :param evaluate_every: environment steps between two points of the learning curve
     :param curve_episodes, final_episodes: of a point of the curve, and of the score
+    :param episode_steps: after which an episode of training is truncated; without it as in the
+        evaluation. Demonstrations are as long as those.
     :param average: decay per update of the moving average of the actor, whose score is taken; without
         it the last actor's. What acts in training is the learner's own.
     :param prior_episodes, prior_noise: demonstrations by the judge's policy, the same for all methods
@@ -100,6 +102,7 @@ class Settings:
     curve_episodes: int = 5
     final_episodes: int = 50
     average: float | None = None
+    episode_steps: int | None = None
     state_scale: tuple[float, ...] = ()
     normalise: bool = False
 
@@ -130,7 +133,7 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
 UNUSED = {
     "rlpd": ("imitation", "pretraining"),
     "hg_dagger": ("rlpd", "warmup", "failure_reward"),
-    "bc": ("rlpd", "warmup", "failure_reward"),
+    "bc": ("rlpd", "warmup", "failure_reward", "episode_steps"),
 }
 
 
@@ -142,9 +145,10 @@ def used(mapping: Mapping[str, Any], method: Method) -> dict[str, Any]:
 # Smaller than the authors': 5 critics of 256x2 for 10 of 256x3, 2 critic steps per environment step for
 # 15 (hopper) and 5 (pen); walker2d has 1 there. Half of each batch is prior data, as in RLPD. The actor
 # learns at a third of their rate: with few labels its gradient is mostly noise, and Adam's steps do not
-# shrink with it.
+# shrink with it. Of the operator's steps, half are learned with the action of the policy that they
+# overruled: nobody executes it, and its value is free otherwise.
 _SMALL = {
-    "hidden": (256, 256), "ensemble_size": 5, "utd": 2, "prior_ratio": 0.5,
+    "hidden": (256, 256), "ensemble_size": 5, "utd": 2, "prior_ratio": 0.5, "refused_ratio": 0.5,
     "clip_positive_values": True, "actor_learning_rate": 1e-4,
 }  # fmt: skip
 
@@ -158,13 +162,15 @@ def _trained_judge(action_dim: int, alpha: float) -> Settings:
 
     States are normalised: of hopper's, velocities are tens of times as large as the angles that tell
     a fall. A fall is worth as much as to be taken over again after each take-over of 4 steps, and for
-    ever: -1 / (1 - 0.99^5).
+    ever: -1 / (1 - 0.99^5). Episodes of training are short, so that the beginning of one is a part of
+    what is learned from: in 1,000 steps of hopping it is passed once, and most falls were there.
     """
     entropy = {"initial_temperature": 0.1, "target_entropy": -float(action_dim)}
     return Settings(
         steps=40_000, evaluate_every=4_000, hidden=(256, 256), rlpd={**_SMALL, **entropy},
         imitation={"utd": 1}, prior_episodes=1, prior_noise=0.1, prior_into_online=False, alpha=alpha,
         fall_is_failure=True, failure_reward=-20.0, average=0.9999, normalise=True,
+        episode_steps=200,
     )  # fmt: skip
 
 
@@ -224,6 +230,9 @@ ABLATIONS = {
         "next values above 0 in the target", rlpd={"clip_positive_values": False}
     ),
     "authors_actor_rate": Ablation("actor's learning rate 3e-4", rlpd={"actor_learning_rate": 3e-4}),
+    "executed_actions": Ablation(
+        "of the operator's steps, the executed action alone", rlpd={"refused_ratio": 0.0}
+    ),
     "raw_states": Ablation("states are not normalised", {"normalise": False}),
     "beta_0.8": Ablation("beta 0.8", {"beta": 0.8}),
     "beta_1": Ablation("beta 1", {"beta": 1.0}),
@@ -232,6 +241,7 @@ ABLATIONS = {
     "prior_into_online": Ablation(
         "demonstrations in the online buffer", {"prior_into_online": True}, {"prior_ratio": 0.0}
     ),
+    "whole_episodes": Ablation("episodes of training as long as in the evaluation", {"episode_steps": None}),
     "last_actor": Ablation("the last actor, no average", {"average": None}),
     "full_size": Ablation(
         "10 critics of 256x3, 5 critic steps", rlpd={"hidden": (256,) * 3, "ensemble_size": 10, "utd": 5}
