@@ -328,6 +328,7 @@ class ReplayBuffer:
             self._load_robots(state)
             self.total = state["total"]
             self.columns["valid"][:] = False
+            self.columns["refused"][:] = False  # not in checkpoints of earlier versions
             for steps, columns in parts:
                 held = np.arange(steps.start, steps.stop)
                 kept = (held >= self.total - self.capacity) & (held < self.total)

@@ -300,6 +300,18 @@ def test_what_the_policy_asked_for_is_learned_only_where_it_is_known(action):
     assert set(batch.actions[:, 0].tolist()) == set(np.float32([0.0, 1e-4, 2e-4, 3e-4]).tolist())
 
 
+def test_rows_of_before_refused_actions_have_none():
+    buffer = ReplayBuffer(10, 2, 1)
+    buffer.add_episode(asked(make_episode("P^OP")))
+    held = range(buffer.total)
+    rows = buffer.read_rows(held)
+    old = {name: column for name, column in rows.items() if not name.startswith("refused")}
+    for kept, known in ((rows, True), (old, False)):
+        buffer.restore(buffer.state(), [(held, kept)])
+        batch = buffer.sample(64, np.random.default_rng(0), refused_ratio=1.0)
+        assert bool((batch.actions[:, 0] == -0.5).any()) == known
+
+
 def test_refused_actions_are_as_many_as_asked_for_in_both_buffers():
     online, prior = ReplayBuffer(2000, 2, 1), ReplayBuffer(2000, 2, 1)
     for buffer in (online, prior):
