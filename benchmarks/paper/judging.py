@@ -24,16 +24,8 @@ from rlif_sim.strategies import Acting, Judge, ValueStrategy
 STEPS = 600  # that are judged, of each driver
 _EPISODES = 60  # at most, and at most this share of STEPS from each of them
 _PER_EPISODE = STEPS // 3
-BEFORE = (
-    1,
-    2,
-    3,
-    5,
-    8,
-    12,
-    20,
-    40,
-)  # steps before a fall at which Q_ref is compared; 1: the last one
+# Steps before a fall at which Q_ref is compared; 1: the last one.
+BEFORE = (1, 2, 3, 5, 8, 12, 20, 40)
 FALLS = 40  # that are looked at, of each driver
 _HORIZON = 400  # steps of a return: what follows is worth 2 % at the discount of Q_ref
 _DISCOUNT = 0.99
