@@ -231,7 +231,7 @@ def train_until_stdin_closes() -> None:
     from bench_learner import CONFIG, SPEC, filled_buffer
 
     from rlif_learner.algorithms.rlpd import RLPD
-    from rlif_learner.data.buffer import Buffers
+    from rlif_learner.data.sampling import Buffers
     from rlif_learner.engines.select import accelerate
 
     ended = threading.Event()

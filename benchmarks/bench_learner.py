@@ -28,7 +28,8 @@ from rich.table import Table
 
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.compiled_engine import CompiledCriticEngine
 from rlif_learner.engines.select import accelerate

@@ -60,7 +60,8 @@ from rlif_learner.algorithms import rlpd
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.augmentation import random_shift
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_learner.engines.memory import keep_freed_memory
 from rlif_learner.engines.select import accelerate

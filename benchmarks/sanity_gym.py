@@ -30,8 +30,9 @@ from rich.console import Console
 
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.labels import Label
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec

@@ -13,8 +13,9 @@ from PIL import Image
 from step_bags import make_step, write_bag
 
 from rlif_bags.drawing.film import Take
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec

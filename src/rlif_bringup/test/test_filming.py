@@ -17,8 +17,9 @@ from rlif_bringup.summary import EpisodeRecord
 from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig, RLPDConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_policy.networks import PolicySpec
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rlif_learner.algorithms.hg_dagger import HGDAgger
     from rlif_learner.algorithms.rlpd import RLPD, NonFiniteError
     from rlif_learner.config import ImitationConfig, RLPDConfig, named_preset
-    from rlif_learner.data.buffer import Batch, Buffers, ReplayBuffer, sample_mixed
+    from rlif_learner.data.batch import Batch
+    from rlif_learner.data.buffer import ReplayBuffer
     from rlif_learner.data.checkpoint import (
         CheckpointError,
         CheckpointStore,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         MismatchError,
     )
     from rlif_learner.data.labels import label_rewards
+    from rlif_learner.data.sampling import Buffers, sample_mixed
     from rlif_learner.data.steps import Outcome, Source, StepRecord
     from rlif_learner.engines.select import accelerate
 
@@ -53,8 +55,8 @@ __all__ = [
 
 _MODULES = {
     "BC": "rlif_learner.algorithms.bc",
-    "Batch": "rlif_learner.data.buffer",
-    "Buffers": "rlif_learner.data.buffer",
+    "Batch": "rlif_learner.data.batch",
+    "Buffers": "rlif_learner.data.sampling",
     "CheckpointError": "rlif_learner.data.checkpoint",
     "CheckpointStore": "rlif_learner.data.checkpoint",
     "DAgger": "rlif_learner.algorithms.dagger",
@@ -72,7 +74,7 @@ _MODULES = {
     "accelerate": "rlif_learner.engines.select",
     "label_rewards": "rlif_learner.data.labels",
     "named_preset": "rlif_learner.config",
-    "sample_mixed": "rlif_learner.data.buffer",
+    "sample_mixed": "rlif_learner.data.sampling",
 }
 
 

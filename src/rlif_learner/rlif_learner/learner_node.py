@@ -46,10 +46,10 @@ from rlif_node.stamps import to_msg
 from std_srvs.srv import Trigger
 
 from rlif_learner.counts import StepCounts
-from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointError, CheckpointStore
 from rlif_learner.data.labels import SCHEMES
 from rlif_learner.data.prior import open_prior
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.step_messages import record_from_message, stamp_of
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.memory import free_memory, keep_freed_memory

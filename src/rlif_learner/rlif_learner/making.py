@@ -15,8 +15,9 @@ from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.hg_dagger import HGDAgger
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig, RLPDConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.labels import Labeller
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.engines.select import accelerate
 from rlif_learner.training import Algorithm, Trainer, TrainingConfig
 from rlif_learner.vision import Vision, make_buffer

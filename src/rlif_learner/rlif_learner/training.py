@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from rlif_learner.counts import EvaluationCounts, RobotCounts, StepFacts
-from rlif_learner.data.buffer import DRIVEN, Buffers
+from rlif_learner.data.sampling import DRIVEN, Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.vision import as_stored
 from rlif_policy.networks import Actor, PolicySpec

@@ -15,8 +15,9 @@ import pytest
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data import checkpoint
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.select import accelerate
 from rlif_policy.networks import PolicySpec

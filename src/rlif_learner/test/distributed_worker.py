@@ -25,8 +25,9 @@ from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig, RLPDConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines import distributed
 from rlif_learner.engines.select import accelerate

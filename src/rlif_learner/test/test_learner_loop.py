@@ -14,8 +14,9 @@ from waiting import scaled, wait_until
 from rlif_learner import learner_loop
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.counts import SCORED_EPISODES
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome
 from rlif_learner.learner_loop import (
     LearnerLoop,

@@ -20,8 +20,9 @@ from std_srvs.srv import Trigger
 from waiting import scaled
 
 from rlif_learner import learner_node
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.learner_loop import TrainingEndedError
 from rlif_learner.learner_node import LearnerNode, robot_names, status_of, step_record
 from rlif_learner.making import make_algorithm

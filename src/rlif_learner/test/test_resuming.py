@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.resuming import bags_of, read_on
 from rlif_learner.training import Trainer, TrainingConfig
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlif_learner.counts import SCORED_EPISODES, StepCounts
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome
 from rlif_learner.training import Trainer, TrainingConfig
 

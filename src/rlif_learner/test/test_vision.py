@@ -17,8 +17,8 @@ from rlif_bags.step_writer import StepWriter
 from rlif_bags.train import Data, OfflineConfig, load, make_trainer
 from rlif_learner import vision as vision_module
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Buffers
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome
 from rlif_learner.making import DATA, make_algorithm
 from rlif_learner.training import Trainer, TrainingConfig

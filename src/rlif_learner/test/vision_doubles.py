@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlif_learner.data.buffer import Buffers
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Outcome, Source, StepRecord
 from rlif_learner.vision import VisionConfig, as_stored, make_buffer
 from rlif_policy.networks import PolicySpec

@@ -21,8 +21,9 @@ from rlif_bags.drawing.critic_values import NoCriticError, load_critic
 from rlif_learner.algorithms.bc import BC
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.config import ImitationConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore, MismatchError
+from rlif_learner.data.sampling import Buffers
 from rlif_policy.encoders import EncoderSpec
 from rlif_policy.networks import PolicySpec
 from rlif_policy.pretrained import PretrainedError, fingerprint, load_trunk

@@ -20,7 +20,8 @@ from rlif_learner.algorithms.critics import FlatParameters
 from rlif_learner.algorithms.optim import FlatAdam, refuse_non_finite
 from rlif_learner.config import ImitationConfig
 from rlif_learner.data.augmentation import shift_cameras
-from rlif_learner.data.buffer import DRIVEN, Batch, Buffers
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.sampling import DRIVEN, Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_policy.networks import Actor, PolicySpec, encoder_part
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rlif_learner.algorithms.bc import BC
 from rlif_learner.config import ImitationConfig
-from rlif_learner.data.buffer import Batch, Buffers, sample_union
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.sampling import Buffers, sample_union
 from rlif_learner.data.steps import Source
 from rlif_policy.networks import PolicySpec
 

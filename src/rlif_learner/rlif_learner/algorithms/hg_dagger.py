@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from rlif_learner.algorithms.bc import BC
-from rlif_learner.data.buffer import DRIVEN, Batch, Buffers, sample_union
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.sampling import DRIVEN, Buffers, sample_union
 from rlif_learner.data.steps import Source
 
 

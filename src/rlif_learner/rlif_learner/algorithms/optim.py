@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from rlif_learner.data.buffer import Batch
+from rlif_learner.data.batch import Batch
 
 
 class NonFiniteError(ArithmeticError):

@@ -32,7 +32,8 @@ from rlif_learner.algorithms.noise import CriticNoise, UpdateNoise, draw_noise, 
 from rlif_learner.algorithms.optim import FlatAdam, NonFiniteError, refuse_non_finite, replace_where
 from rlif_learner.config import RLPDConfig
 from rlif_learner.data.augmentation import shift_cameras
-from rlif_learner.data.buffer import Batch, Buffers, sample_mixed
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.sampling import Buffers, sample_mixed
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.vision import low_precision
 from rlif_policy.networks import Actor, PolicySpec, encoder_part

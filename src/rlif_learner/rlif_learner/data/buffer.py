@@ -15,7 +15,6 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,76 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlif_learner.data.labels import Label, Labeller, refused_reward
-from rlif_learner.data.steps import Source, StepRecord, discards, is_stored
-
-DRIVEN = (Source.POLICY, Source.OPERATOR)  # the steps in which somebody did something
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Transitions; B stands for the leading dimensions, [batch] or [count, batch]."""
-
-    states: Tensor  # float32 [B, state_dim]
-    actions: Tensor  # float32 [B, action_dim]
-    rewards: Tensor  # float32 [B]
-    next_states: Tensor  # float32 [B, state_dim]
-    terminals: Tensor  # float32 [B], 1: no value beyond
-    images: tuple[Tensor, ...] = ()  # uint8 [B, height, width, channels] per camera, or features
-    next_images: tuple[Tensor, ...] = ()
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        plain = (self.states, self.actions, self.rewards, self.next_states, self.terminals)
-        return (*plain, *self.images, *self.next_images)
-
-    def __getitem__(self, i: int) -> Batch:
-        """Batch `i` of [count, batch]."""
-        return Batch.from_tensors(tensor[i] for tensor in self.tensors())
-
-    @classmethod
-    def from_tensors(cls, tensors: Iterable[Tensor]) -> Batch:
-        states, actions, rewards, next_states, terminals, *images = tensors
-        half = len(images) // 2
-        return cls(
-            states, actions, rewards, next_states, terminals,
-            tuple(images[:half]), tuple(images[half:]),
-        )  # fmt: skip
-
-
-class RobotSteps:
-    """The steps of one robot: their labels, and their numbers among the steps of all robots."""
-
-    def __init__(self, scheme: str, failure_reward: float) -> None:
-        self.labeller = Labeller(scheme, failure_reward)
-        self.numbers: list[int] = []  # of the labeller's last indices: all that a label may have
-
-    @property
-    def last(self) -> int | None:
-        """Number of the step before; None: there is none."""
-        return self.numbers[-1] if self.numbers else None
-
-    def push(self, step: StepRecord, number: int) -> list[Label]:
-        """Labels that `step` made known, by number instead of index."""
-        labels = self.labeller.push(step)
-        if not discards(step):
-            self.numbers.append(number)
-        numbered = self._number(labels)
-        del self.numbers[: len(self.numbers) - (self.labeller.count - self.labeller.earliest)]
-        return numbered
-
-    def interrupt(self) -> list[Label]:
-        """Nothing that follows is joined to what was before."""
-        return self._number(self.labeller.interrupt())
-
-    def _number(self, labels: list[Label]) -> list[Label]:
-        first = self.labeller.count - len(self.numbers)
-        return [replace(label, index=self.numbers[label.index - first]) for label in labels]
-
-    def load(self, labels: dict[str, Any], numbers: list[int] | None = None) -> None:
-        """numbers: None where no other robot's steps lie between: they are the indices."""
-        self.labeller.load(labels)
-        indices = range(self.labeller.earliest, self.labeller.count)
-        self.numbers = list(indices if numbers is None else numbers)
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.labels import Label, RobotSteps, refused_reward
+from rlif_learner.data.steps import Source, StepRecord, is_stored
 
 
 class ReplayBuffer:
@@ -500,71 +432,3 @@ def _image_column(
             "another disk, or lower capacity and prior_capacity"
         ) from error  # fmt: skip
     return np.memmap(path, dtype, mode="r+", shape=shape)
-
-
-@dataclass(frozen=True)
-class Buffers:
-    """What an algorithm learns from: the robot's own data and, if any, prior data."""
-
-    online: ReplayBuffer
-    prior: ReplayBuffer | None = None
-
-
-def sample_mixed(
-    online: ReplayBuffer,
-    prior: ReplayBuffer | None,
-    batch: int,
-    prior_ratio: float,
-    rng: np.random.Generator,
-    count: int | None = None,
-    images: bool = True,
-    refused_ratio: float = 0.0,
-) -> Batch:
-    """Batches of which round(batch * prior_ratio) transitions each come from `prior`, the rest
-    from `online`. While one of the two is empty, the other gives all. `images`, `refused_ratio`:
-    as of `sample`."""
-    from_prior = round(batch * prior_ratio)
-    if prior is None or not len(prior):
-        from_prior = 0
-    elif not len(online):
-        from_prior = batch
-    parts = []
-    if prior is not None and from_prior:
-        parts.append(
-            prior.sample(from_prior, rng, count, images=images, refused_ratio=refused_ratio)
-        )
-    if from_prior < batch:
-        own = batch - from_prior
-        parts.append(online.sample(own, rng, count, images=images, refused_ratio=refused_ratio))
-    return _joined(parts, dim=0 if count is None else 1)
-
-
-def sample_union(
-    parts: Sequence[tuple[ReplayBuffer | None, Sequence[Source]]],
-    batch: int,
-    rng: np.random.Generator,
-    images: bool = True,
-) -> Batch:
-    """`batch` transitions, uniformly out of all that are in one of `parts`, each a buffer (None:
-    there is none) and the sources that count in it. ValueError if there is not one."""
-    filled = [(b, sources, b.count(sources)) for b, sources in parts if b is not None]
-    sizes = np.array([size for _, _, size in filled], float)
-    if not sizes.sum():
-        raise ValueError("found no transition in any buffer; add some before sampling")
-    # Drawn, not rounded: a part of one transition among 100,000 has its turn too.
-    shares = rng.multinomial(batch, sizes / sizes.sum())
-    return _joined(
-        [
-            buffer.sample(int(share), rng, sources=sources, images=images)
-            for (buffer, sources, _), share in zip(filled, shares, strict=True)
-            if share
-        ]
-    )
-
-
-def _joined(batches: Sequence[Batch], dim: int = 0) -> Batch:
-    """One batch after the other."""
-    if len(batches) == 1:
-        return batches[0]
-    columns = zip(*(batch.tensors() for batch in batches), strict=True)
-    return Batch.from_tensors(torch.cat(pieces, dim) for pieces in columns)

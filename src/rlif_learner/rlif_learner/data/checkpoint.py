@@ -28,7 +28,8 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.sampling import Buffers
 from rlif_policy.checkpoint_files import (
     FORMAT,
     MANIFEST,

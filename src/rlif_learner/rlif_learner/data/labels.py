@@ -14,7 +14,7 @@ labels nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,42 @@ class Labeller:
         if step.is_last:
             return step.outcome == Outcome.FAILURE
         return self.scheme == "onset" and step.onset
+
+
+class RobotSteps:
+    """The steps of one robot: their labels, and their numbers among the steps of all robots."""
+
+    def __init__(self, scheme: str, failure_reward: float) -> None:
+        self.labeller = Labeller(scheme, failure_reward)
+        self.numbers: list[int] = []  # of the labeller's last indices: all that a label may have
+
+    @property
+    def last(self) -> int | None:
+        """Number of the step before; None: there is none."""
+        return self.numbers[-1] if self.numbers else None
+
+    def push(self, step: StepRecord, number: int) -> list[Label]:
+        """Labels that `step` made known, by number instead of index."""
+        labels = self.labeller.push(step)
+        if not discards(step):
+            self.numbers.append(number)
+        numbered = self._number(labels)
+        del self.numbers[: len(self.numbers) - (self.labeller.count - self.labeller.earliest)]
+        return numbered
+
+    def interrupt(self) -> list[Label]:
+        """Nothing that follows is joined to what was before."""
+        return self._number(self.labeller.interrupt())
+
+    def _number(self, labels: list[Label]) -> list[Label]:
+        first = self.labeller.count - len(self.numbers)
+        return [replace(label, index=self.numbers[label.index - first]) for label in labels]
+
+    def load(self, labels: dict[str, Any], numbers: list[int] | None = None) -> None:
+        """numbers: None where no other robot's steps lie between: they are the indices."""
+        self.labeller.load(labels)
+        indices = range(self.labeller.earliest, self.labeller.count)
+        self.numbers = list(indices if numbers is None else numbers)
 
 
 def refused_reward(step: StepRecord, scheme: str) -> float:

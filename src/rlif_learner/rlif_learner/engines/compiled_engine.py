@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlif_learner.algorithms.noise import CriticNoise, UpdateNoise
 from rlif_learner.algorithms.rlpd import RLPD, Engine
-from rlif_learner.data.buffer import Batch
+from rlif_learner.data.batch import Batch
 from rlif_learner.engines.critic_kernel import CriticKernel, StepData
 
 

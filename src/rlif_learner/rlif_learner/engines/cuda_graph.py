@@ -19,7 +19,8 @@ from torch import Tensor
 from rlif_learner.algorithms.noise import UpdateNoise
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.algorithms.rlpd import RLPD, Engine, Record
-from rlif_learner.data.buffer import Batch, Buffers
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.sampling import Buffers
 
 WARM_UPS = 3  # eager updates before the recording, as CUDA graphs ask for
 

@@ -18,8 +18,9 @@ from rlif_learner.algorithms.dagger import DAgger
 from rlif_learner.algorithms.hg_dagger import HGDAgger
 from rlif_learner.algorithms.optim import NonFiniteError
 from rlif_learner.config import ImitationConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Source, StepRecord
 from rlif_learner.vision import make_buffer, make_vision
 from rlif_policy.encoders import EncoderSpec

@@ -7,7 +7,7 @@ import pytest
 from imitation_doubles import ACTIONS, CONFIG, SPEC, expert, filled
 
 from rlif_learner.algorithms.dagger import DAgger
-from rlif_learner.data.buffer import Buffers
+from rlif_learner.data.sampling import Buffers
 
 
 def test_dagger_draws_from_a_small_part_too():

@@ -17,8 +17,10 @@ from numpy_rlpd import NumpyRLPD
 
 from rlif_learner.algorithms.rlpd import ACTOR_METRICS, CRITIC_METRICS, RLPD, NonFiniteError
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Batch, Buffers, ReplayBuffer
+from rlif_learner.data.batch import Batch
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore, MismatchError
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import Source, StepRecord
 from rlif_learner.engines.cuda_graph import CudaGraphEngine
 from rlif_learner.engines.select import accelerate

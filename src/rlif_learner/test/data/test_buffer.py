@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waiting import scaled
 
-from rlif_learner.data.buffer import DRIVEN, ReplayBuffer, sample_mixed, sample_union
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.labels import label_rewards
+from rlif_learner.data.sampling import DRIVEN, sample_mixed, sample_union
 from rlif_learner.data.steps import Source, StepRecord, discards, follows, is_stored
 
 SOURCES = {"P": Source.POLICY, "O": Source.OPERATOR, "^": Source.OPERATOR, "N": Source.NONE}

@@ -20,8 +20,9 @@ from waiting import scaled
 
 from rlif_learner.algorithms.rlpd import RLPD
 from rlif_learner.data import checkpoint
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
 from rlif_learner.data.checkpoint import CheckpointStore, DamagedError, MismatchError
+from rlif_learner.data.sampling import Buffers
 from rlif_policy import checkpoint_files
 from rlif_policy.networks import PolicySpec
 

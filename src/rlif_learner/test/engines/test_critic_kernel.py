@@ -21,7 +21,7 @@ from rlif_learner.algorithms.critics import EnsembleCritic
 from rlif_learner.algorithms.optim import FlatAdam
 from rlif_learner.algorithms.rlpd import RLPD, Engine
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Batch
+from rlif_learner.data.batch import Batch
 from rlif_learner.engines import critic_kernel
 from rlif_learner.engines.critic_kernel import CriticKernel, KernelUnavailableError, compile_kernel
 from rlif_learner.engines.select import accelerate

@@ -11,7 +11,8 @@ import torch
 
 from rlif_learner.algorithms.rlpd import RLPD, NonFiniteError
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Buffers, ReplayBuffer
+from rlif_learner.data.buffer import ReplayBuffer
+from rlif_learner.data.sampling import Buffers
 from rlif_learner.data.steps import StepRecord
 from rlif_learner.engines.cuda_graph import CudaGraphEngine
 from rlif_policy.networks import PolicySpec

@@ -11,7 +11,7 @@ import torch
 
 from rlif_learner.algorithms.rlpd import RLPD, Engine
 from rlif_learner.config import RLPDConfig
-from rlif_learner.data.buffer import Batch
+from rlif_learner.data.batch import Batch
 from rlif_learner.engines.compiled_engine import CompiledCriticEngine
 from rlif_learner.engines.cuda_graph import CudaGraphEngine
 from rlif_learner.engines.select import accelerate
