@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -60,10 +61,27 @@ def make_experts(task: str, seed: int, device: str) -> None:
     experts.make(TASKS[task], seed, log, device)
 
 
+def end_with_parent() -> None:
+    """In a worker: when the process that started it was killed, its cell would go on for its own."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+    )
+
+
 def make_all_experts(tasks: list[str], seed: int, options: argparse.Namespace) -> None:
     """Several tasks at a time; an error of one is raised when the others are done."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=spawn) as pool:
+    with workers(options.jobs) as pool:
         futures = [pool.submit(make_experts, task, seed, options.device) for task in tasks]
     for future in futures:
         future.result()
@@ -73,8 +91,7 @@ def in_processes(
     cells: list[Cell], jobs: int, device: str
 ) -> Iterator[tuple[Cell, dict[str, Any] | None]]:
     """Results as they are done; None for a cell that failed, whose error is printed."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+    with workers(jobs) as pool:
         futures = {pool.submit(work, cell, device): cell for cell in cells}
         for future in as_completed(futures):
             if (error := future.exception()) is not None:

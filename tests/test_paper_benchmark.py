@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ from paper.settings import (  # noqa: E402
     main_cells,
     with_defaults,
 )
+from waiting import wait_until  # noqa: E402
 
 from rlif_learner import ReplayBuffer, Source  # noqa: E402
 
@@ -260,7 +265,7 @@ def test_return_from_a_place_is_that_of_the_episode_that_went_on():
         state, reward, terminated, _, _ = env.step(action)
         assert not terminated, "the judge walks on"
         total, weight = total + weight * float(reward), 0.99 * weight
-    found = judging.followed(task.make().unwrapped, judge, place, first)
+    found = judging.followed(task.make().unwrapped, judge, place, first, 0.99)
     assert found == pytest.approx(total, rel=0.02) and total > 200.0
 
 
@@ -392,6 +397,30 @@ def test_run_keeps_results_that_do_not_depend_on_what_changed(bench, monkeypatch
     assert bench_paper.main([*arguments[:4], "--seeds", "0"]) == 0, "imitation has no critics"
     with pytest.raises(SystemExit, match="3 results of other settings.*rlif"):
         bench_paper.main(arguments)
+
+
+def runs(pid: int) -> bool:
+    """A process that has ended may have a number still, but no command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_worker_ends_when_its_parent_is_killed():
+    script = (
+        "import bench_paper, os, time; pool = bench_paper.workers(1); "
+        "print(pool.submit(os.getpid).result(), flush=True); pool.submit(time.sleep, 600).result()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        assert runs(worker)
+        parent.kill()
+    wait_until(lambda: not runs(worker), "the worker to end")
 
 
 # ---- report

@@ -28,7 +28,6 @@ _PER_EPISODE = STEPS // 3
 BEFORE = (1, 2, 3, 5, 8, 12, 20, 40)
 FALLS = 40  # that are looked at, of each driver
 _HORIZON = 400  # steps of a return: what follows is worth 2 % at the discount of Q_ref
-_DISCOUNT = 0.99
 
 
 class _Idle:
@@ -104,14 +103,16 @@ def moments(task: Task, driver: Acting, falls: int, most: int = 200) -> list[Mom
     return found
 
 
-def followed(env: Any, judge: Judge, place: tuple[Array, Array], action: Array) -> float:
+def followed(
+    env: Any, judge: Judge, place: tuple[Array, Array], action: Array, discount: float
+) -> float:
     """Discounted return of an action at a place, after which the judge drives."""
     env.reset()
     env.set_state(*place)
     total, weight = 0.0, 1.0
     for _ in range(_HORIZON):
         state, reward, terminated, _, _ = env.step(np.asarray(action, np.float32))
-        total, weight = total + weight * float(reward), _DISCOUNT * weight
+        total, weight = total + weight * float(reward), discount * weight
         if terminated:
             break
         action = judge.best_action(state)
@@ -126,6 +127,7 @@ def compare(
     Of the medium and the weak operator and of the judge with the most noise. `task`: of MuJoCo
     """
     judge, env = found.judge, task.make().unwrapped
+    discount = TRAININGS[task.name].config().discount
     strategy = ValueStrategy(settings.beta, settings.delta, settings.alpha)
     falling = [found.make_operator(level, 0) for level in ("medium", "weak")]
     falling.append(NoisyJudge(judge, NOISES[-1], 0))
@@ -133,7 +135,7 @@ def compare(
     for moment in (m for driver in falling for m in moments(task, driver, falls)):
         best = judge.best_action(moment.state)
         estimated = [judge.value(moment.state, action) for action in (best, moment.action)]
-        true = [followed(env, judge, moment.place, action) for action in (best, moment.action)]
+        true = [followed(env, judge, moment.place, one, discount) for one in (best, moment.action)]
         objections = (strategy.is_worse(*estimated), strategy.is_worse(*true))
         rows[moment.before].append((estimated[0], true[0], *objections))
     log(f"{task.name}: steps before a fall, Q_ref of the judge's action, its return, objections")
