@@ -23,6 +23,11 @@ from rlif_sim.strategies import Operator, RandomStrategy, ValueStrategy
 
 Learner = RLPD | BC
 
+# Decays of averages that are scored too, as the last actor is, where a setting asks for an average:
+# what is scored does not act.
+OTHER_AVERAGES = (0.9999,)
+LAST_ACTOR = "last actor"
+
 
 @dataclass
 class Counts:
@@ -153,25 +158,40 @@ def run_cell(
     interaction = Interaction(session, learner, method, operator, task)
     for _ in range(0 if is_rlpd else settings.pretraining):
         learner.update(buffers)
-    average = None if settings.average is None else moving_average(learner.actor, settings.average)
-    policy: Policy = learner.actor.act if average is None else average.module.act
-    curve = []
+    averages = {} if settings.average is None else {
+        decay: moving_average(learner.actor, decay) for decay in (settings.average, *OTHER_AVERAGES)
+    }  # fmt: skip
+    policies: dict[float | None, Policy] = {
+        decay: one.module.act for decay, one in averages.items()
+    }
+    policies[None] = learner.actor.act
+    curves: dict[float | None, list[tuple[int, float]]] = {decay: [] for decay in policies}
     for step in range(1, settings.steps + 1):
         if method.algorithm != "bc":
             interaction.step()
         if not is_rlpd or step > settings.warmup:
             learner.update(buffers)
-            if average is not None:
+            for average in averages.values():
                 average.update_parameters(learner.actor)
         if step % settings.evaluate_every == 0:
-            found = scores(task, test_env, policy, EVALUATION, settings.curve_episodes)
-            curve.append((step, float(np.mean(found))))
-            log(f"{cell.name}: {step} of {settings.steps} steps, {curve[-1][1]:.1f} %")
+            for decay, policy in policies.items():
+                found = scores(task, test_env, policy, EVALUATION, settings.curve_episodes)
+                curves[decay].append((step, float(np.mean(found))))
+            reached = curves[settings.average][-1][1]
+            log(f"{cell.name}: {step} of {settings.steps} steps, {reached:.1f} %")
+    final = {
+        decay: scores(task, test_env, policy, EVALUATION, settings.final_episodes)
+        for decay, policy in policies.items()
+    }
     return {
         "cell": asdict(cell),
         "settings": used(settings.to_mapping(), method),
-        "scores": scores(task, test_env, policy, EVALUATION, settings.final_episodes),
-        "curve": curve,
+        "scores": final.pop(settings.average),
+        "curve": curves.pop(settings.average),
+        "other_averages": {
+            LAST_ACTOR if decay is None else str(decay): {"scores": found, "curve": curves[decay]}
+            for decay, found in final.items()
+        },
         "counts": asdict(interaction.counts),
         "experts": experts.digest,
         "seconds": {

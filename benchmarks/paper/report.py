@@ -198,6 +198,29 @@ def ablation_table(found: dict[Row, Estimate]) -> str:
     return "\n".join(lines)
 
 
+def _by_decay(result: dict[str, Any]) -> dict[str, list[float]]:
+    """Scores of one run's averages of the actor, by their decay; the one of the table first."""
+    others = {name: one["scores"] for name, one in result["other_averages"].items()}
+    return {str(result["settings"]["average"]): result["scores"], **others}
+
+
+def averages_table(results: dict[Cell, dict[str, Any]]) -> str:
+    """Markdown: other averages of the same actors; empty where none was scored."""
+    runs: dict[tuple[str, str], list[dict[str, list[float]]]] = defaultdict(list)
+    for cell, result in sorted(results.items()):
+        if cell.method == "rlif" and not cell.ablation and result.get("other_averages"):
+            runs[cell.task, cell.level].append(_by_decay(result))
+    decays = list(dict.fromkeys(name for found in runs.values() for one in found for name in one))
+    lines = [
+        f"| RLIF value, by decay of the average | {' | '.join(decays)} |",
+        "|---" * (1 + len(decays)) + "|",
+    ]
+    for (task, level), found in runs.items():
+        columns = [str(bootstrap([one[decay] for one in found])) for decay in decays]
+        lines.append(f"| {task}, {level} operator | {' | '.join(columns)} |")
+    return "\n".join(lines) if runs else ""
+
+
 def claims(found: dict[Row, Estimate], experts: dict[str, dict[str, list[float]]]) -> list[str]:
     """What the paper claims, computed where all cells for it were run."""
     lines, ratios = [], []
@@ -284,7 +307,7 @@ def write_report(
     found = estimates(contents)
     write_json(results / "paper.json", summary(contents, found))
     claimed = "\n".join(f"- {line}" for line in claims(found, experts))
-    parts = [table(found, experts), claimed, ablation_table(found)]
+    parts = [table(found, experts), claimed, averages_table(contents), ablation_table(found)]
     yield results / "paper.json"
     for task in experts:
         if any(cell.task == task and not cell.ablation for cell in contents):
