@@ -35,6 +35,7 @@ class RLPDConfig:
     initial_temperature: float = 1.0
     target_entropy: float | None = None  # None: -action_dim / 2
     actor_learning_rate: float = 3e-4
+    actor_average: float = 0.0  # decay per update of the moving average that drives; 0: no average
     critic_learning_rate: float = 3e-4
     temperature_learning_rate: float = 3e-4
     critic_weight_decay: float = 0.0  # decoupled (AdamW), of all but the biases
@@ -91,6 +92,7 @@ class RLPDConfig:
             "tau": (0.0, 1.0, False, True),
             "initial_temperature": (0.0, infinity, False, False),
             "actor_learning_rate": (0.0, infinity, False, False),
+            "actor_average": (0.0, 1.0, True, False),
             "critic_learning_rate": (0.0, infinity, False, False),
             "encoder_learning_rate": (0.0, infinity, False, False),
             "temperature_learning_rate": (0.0, infinity, True, False),

@@ -415,7 +415,7 @@ class LearnerLoop:
             return
         self._publish_by.update(dict.fromkeys(targets, time.monotonic() + PUBLISH_PERIOD))
         if self._packed is None or max(self._sent.values()) < algorithm.updates:
-            data, sha256 = pack_weights(algorithm.actor, algorithm.spec)
+            data, sha256 = pack_weights(algorithm.policy, algorithm.spec)
             self._version += 1
             self._packed = Weights(self._version, algorithm.spec, data, sha256)
         self._sent.update(dict.fromkeys(targets, algorithm.updates))
@@ -495,7 +495,7 @@ class LearnerLoop:
 
     def _save(self, trainer: Trainer, store: CheckpointStore) -> Path:
         algorithm = trainer.algorithm
-        check_tensors(algorithm.actor.export_state_dict(), algorithm.spec)  # none over a good one
+        check_tensors(algorithm.policy.export_state_dict(), algorithm.spec)  # none over a good one
         extra: dict[str, Any] = {**trainer.counters(), "policy_version": self._version}
         score = trainer.evaluation.score
         path = store.save(algorithm, trainer.buffers, score=score, extra=extra)

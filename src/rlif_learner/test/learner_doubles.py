@@ -44,10 +44,11 @@ def episode(
 
 
 class CountingAlgorithm:
-    """Counts updates, each of which moves the actor; `fails_at` raises `error` in that update."""
+    """Counts updates, each of which moves the policy, not the actor; `fails_at` raises `error` in that update."""
 
     def __init__(self, fails_at=None, error=ArithmeticError):
-        self.spec, self.config, self.actor = SPEC, ImitationConfig(), Actor(SPEC)
+        self.spec, self.config = SPEC, ImitationConfig()
+        self.actor, self.policy = Actor(SPEC), Actor(SPEC)
         self.updates, self.critic_steps = 0, 0
         self.fails_at, self.error = fails_at, error
 
@@ -55,19 +56,19 @@ class CountingAlgorithm:
         if self.updates == self.fails_at:
             raise self.error("critic_loss not finite")
         with torch.no_grad():
-            next(self.actor.parameters()).add_(0.01)
+            next(self.policy.parameters()).add_(0.01)
         self.updates += 1
         self.critic_steps += 3
         return {"loss": 1.0 / self.updates}
 
     def state_tensors(self):
-        return {"actor": torch.nn.utils.parameters_to_vector(self.actor.parameters()).detach()}
+        return {"actor": torch.nn.utils.parameters_to_vector(self.policy.parameters()).detach()}
 
     def state_values(self):
         return {"updates": self.updates}
 
     def load_state(self, tensors, values):
-        torch.nn.utils.vector_to_parameters(tensors["actor"], self.actor.parameters())
+        torch.nn.utils.vector_to_parameters(tensors["actor"], self.policy.parameters())
         self.updates = values["updates"]
 
 

@@ -126,6 +126,7 @@ class NumpyRLPD:
         self.c, self.critics, self.actor = config, critics, actor
         self.layers = len(config.hidden)
         self.targets = [{k: v.copy() for k, v in p.items()} for p in critics]
+        self.average = {k: v.copy() for k, v in actor.items()}
         self.log_temperature = np.array([math.log(config.initial_temperature)])
         self.target_entropy = (
             -action_dim / 2 if config.target_entropy is None else config.target_entropy
@@ -195,6 +196,9 @@ class NumpyRLPD:
         loss = np.mean(temperature * log_prob - np.mean(values, 0))
         g = actor_backward(self.actor, action, d_action, temperature, cache, self.actor_layers)
         self.actor_adam.step(self.actor, g)
+        kept = self.c.actor_average
+        for key, value in self.actor.items():
+            self.average[key] = kept * self.average[key] + (1 - kept) * value
         temperature_loss = temperature * (-log_prob.mean() - self.target_entropy)
         values = {"log": self.log_temperature}
         self.temperature_adam.step(values, {"log": np.array([temperature_loss])})

@@ -330,7 +330,7 @@ def test_an_update_that_is_not_finite_ends_the_updates_and_nothing_else(make_rig
     assert first["values"]["updates"] == 3
     weights = [value for kind, value in rig.log if kind == "weights"][-1]
     published = unpack_weights(weights.data, weights.sha256, doubles.SPEC)
-    for name, tensor in rig.algorithm.actor.state_dict().items():
+    for name, tensor in rig.algorithm.policy.state_dict().items():
         assert torch.equal(published[name], tensor), "the last good weights, of update 3"
     assert weights.version == first["extra"]["policy_version"]
     rig.send(episode(2, 20, 11))
@@ -350,7 +350,7 @@ def test_weights_that_are_not_finite_are_neither_published_nor_saved(make_rig, t
     rig = make_rig(fails_at=3, error=NonFiniteError, store=store, publish_every=0)
     rig.wait(rig.versions, "the initial weights")
     with torch.no_grad():
-        next(rig.algorithm.actor.parameters()).fill_(float("nan"))
+        next(rig.algorithm.policy.parameters()).fill_(float("nan"))
     rig.send(episode(1, 10, 0))
     rig.noted("the policy keeps version 1: weights are not finite")
     assert rig.versions() == [1] and store.paths() == []

@@ -46,15 +46,15 @@ _TEXT = {
         imitation.batch_size imitation.learning_rate imitation.random_shift imitation.utd
         imitation.weight_decay joints keep_checkpoints keep_images label_scheme layer_norm
         longest_backlog pace preset prior_bags prior_capacity prior_episodes
-        prior_into_online publish_every resume resume_bag rlpd.actor_learning_rate
-        rlpd.batch_size rlpd.clip_positive_values rlpd.critic_learning_rate
-        rlpd.critic_weight_decay rlpd.discount rlpd.dropout rlpd.encoder_gradients
-        rlpd.encoder_learning_rate rlpd.ensemble_size rlpd.entropy_in_target rlpd.hidden
-        rlpd.initial_temperature rlpd.layer_norm rlpd.precision rlpd.prior_ratio
-        rlpd.random_shift rlpd.refused_ratio rlpd.same_shift rlpd.subset_size
-        rlpd.target_entropy rlpd.tau rlpd.temperature_learning_rate rlpd.utd robot_sampling
-        robots run_directory seed state_dim state_offset state_scale tensorboard_directory
-        torch_threads updates_per_step warmup_steps
+        prior_into_online publish_every resume resume_bag rlpd.actor_average
+        rlpd.actor_learning_rate rlpd.batch_size rlpd.clip_positive_values
+        rlpd.critic_learning_rate rlpd.critic_weight_decay rlpd.discount rlpd.dropout
+        rlpd.encoder_gradients rlpd.encoder_learning_rate rlpd.ensemble_size
+        rlpd.entropy_in_target rlpd.hidden rlpd.initial_temperature rlpd.layer_norm
+        rlpd.precision rlpd.prior_ratio rlpd.random_shift rlpd.refused_ratio rlpd.same_shift
+        rlpd.subset_size rlpd.target_entropy rlpd.tau rlpd.temperature_learning_rate
+        rlpd.utd robot_sampling robots run_directory seed state_dim state_offset state_scale
+        tensorboard_directory torch_threads updates_per_step warmup_steps
     """,
     "observer": """
         base_frame black_frames black_level camera.<camera>.depth_range

@@ -67,6 +67,11 @@ class BC:
         """None: there is no critic."""
 
     @property
+    def policy(self) -> Actor:
+        """What drives the robot: the actor itself; here for the common interface."""
+        return self.actor
+
+    @property
     def uses_images(self) -> bool:
         """Whether the policy has an image encoder."""
         return self.actor.encoder is not None

@@ -88,6 +88,12 @@ class RLPD:
             -spec.action_dim / 2 if config.target_entropy is None else config.target_entropy
         )
         self.actor_flat = FlatParameters(self.actor.decision_parameters())
+        # What drives the robot, is evaluated and stored: the actor, or the moving average of it.
+        self.policy, self.average_flat = self.actor, self.actor_flat
+        if config.actor_average:
+            self.policy = Actor(spec, actor_seed).to(self.device)
+            self.policy.encoder, self.policy.normaliser = self.actor.encoder, self.actor.normaliser
+            self.average_flat = FlatParameters(self.policy.decision_parameters())
         self.actor_optimiser = FlatAdam(self.actor_flat.values, config.actor_learning_rate)
         self.critic_optimiser = FlatAdam(
             self.critic.flat.values,
@@ -236,6 +242,9 @@ class RLPD:
         metrics = torch.cat([losses, self._norm(gradients, both)])
         self._check(metrics)
         self.actor_optimiser.step(gradients, self.healthy)
+        if self.config.actor_average:
+            average, share = self.average_flat.values, 1.0 - self.config.actor_average
+            replace_where(self.healthy, average, average.lerp(self.actor_flat.values, share))
         if both:
             self._step_encoder()
         self.temperature_optimiser.step(temperature_gradient, self.healthy)
@@ -337,6 +346,8 @@ class RLPD:
             "generator": self.generator.get_state(),
             "actor_generator": self.actor.generator.get_state(),
         }
+        if self.config.actor_average:
+            state["policy"] = self.average_flat.values
         state |= encoder_part(self.actor.export_state_dict()) | self.actor.normaliser_part()
         for name, optimiser in self._optimisers().items():
             state[f"{name}_first"], state[f"{name}_second"] = optimiser.first, optimiser.second
@@ -356,7 +367,8 @@ class RLPD:
     def load_state(self, tensors: dict[str, Tensor], values: dict) -> None:
         """The inverse of `state_tensors` and `state_values`, in place."""
         own = self.state_tensors()
-        tensors = {**self.actor.normaliser_part(), **tensors}  # not in those of earlier versions
+        # Not in those of earlier versions, or of other settings.
+        tensors = {**self.actor.normaliser_part(), "policy": tensors["actor"], **tensors}
         for name, tensor in own.items():
             found = tensors[name]
             if name.endswith("generator"):

@@ -30,6 +30,7 @@ from rlif_policy.inference import NumpyActor
 from rlif_policy.networks import PolicySpec
 from rlif_policy.processor import processor
 from rlif_policy.stored_actor import read_actor
+from rlif_policy.weights import pack_weights, unpack_weights
 
 SPEC = PolicySpec(state_dim=5, action_dim=2, hidden=(16, 16))
 SMALL = RLPDConfig(hidden=(16, 16), ensemble_size=4, utd=2, batch_size=32)
@@ -44,6 +45,7 @@ CASES = {
     "decay": replace(SMALL, critic_weight_decay=0.3),
     "decay_and_dropout": replace(SMALL, critic_weight_decay=0.1, dropout=0.2),
     "unequal_widths": replace(SMALL, hidden=(16, 24)),
+    "averaged": replace(SMALL, actor_average=0.6),
     "subset_1_tau_1": replace(SMALL, subset_size=1, tau=1.0, target_entropy=-0.3),
 }
 
@@ -86,6 +88,7 @@ def perturb(learner, rng):
         noise = rng.normal(scale=0.1, size=len(flat.values))
         flat.values.add_(torch.tensor(noise, dtype=torch.float32))
     learner.target.flat.values.copy_(learner.critic.flat.values)
+    learner.average_flat.values.copy_(learner.actor_flat.values)
 
 
 def numpy_masks(masks):
@@ -130,6 +133,7 @@ def compare_weights(learner, oracle):
         (critics_of(learner.critic), oracle.critics, critics),
         (critics_of(learner.target), oracle.targets, critics),
         ([actor_of(learner.actor)], [oracle.actor], actor),
+        ([actor_of(learner.policy)], [oracle.average], actor),
     ]
     for found, expected, adams in pairs:
         for a, b, adam in zip(found, expected, adams, strict=True):
@@ -259,7 +263,7 @@ def test_streams_of_critics_actor_and_noise_are_independent():
 
 def test_state_goes_through_and_learning_continues_bit_for_bit():
     buffers = Buffers(filled_buffer())
-    first, second = (accelerate(RLPD(SMALL, SPEC, seed)) for seed in (1, 2))
+    first, second = (accelerate(RLPD(CASES["averaged"], SPEC, seed)) for seed in (1, 2))
     first.actor.normaliser.fit(buffers.online.states())
     assert first.critic.normaliser is first.target.normaliser is first.actor.normaliser
     first.update(buffers)
@@ -272,8 +276,35 @@ def test_state_goes_through_and_learning_continues_bit_for_bit():
     assert torch.equal(all_values(first), all_values(second))
 
 
+def test_the_average_of_the_actor_is_the_policy_and_is_restored(tmp_path):
+    """Everything that drives takes it; a run that had none begins with the actor."""
+    buffers = Buffers(filled_buffer())
+    first, plain = (accelerate(RLPD(c, SPEC, seed=2)) for c in (CASES["averaged"], SMALL))
+    first.actor.normaliser.fit(buffers.online.states())
+    plain.update(buffers)
+    assert plain.policy is plain.actor
+    assert all(map(torch.equal, first.policy.parameters(), first.actor.parameters()))
+    first.update(buffers)
+    stored = read_actor(CheckpointStore(tmp_path).save(first, buffers)).tensors
+    assert torch.equal(stored["head.weight"], first.policy.head.weight)
+    assert not torch.equal(stored["head.weight"], first.actor.head.weight)
+    assert torch.equal(stored["normaliser.offset"], first.actor.normaliser.offset)
+    later = accelerate(RLPD(CASES["averaged"], SPEC))
+    later.load_state(plain.state_tensors(), plain.state_values())
+    assert torch.equal(later.policy.head.weight, plain.actor.head.weight)
+
+
+def test_the_average_of_an_actor_with_images_has_its_encoder():
+    learner = RLPD(replace(CONFIG, actor_average=0.5), SEEING)
+    learner.update(doubles.filled(learner.actor, episodes=1))
+    assert learner.policy.encoder is learner.actor.encoder
+    found = unpack_weights(*pack_weights(learner.policy, SEEING), SEEING)
+    assert found.keys() == learner.actor.export_state_dict().keys()
+    assert not torch.equal(found["head.weight"], learner.actor.head.weight)
+
+
 def test_non_finite_batch_changes_no_weight_and_is_named():
-    learner = accelerate(RLPD(SMALL, SPEC))
+    learner = accelerate(RLPD(CASES["averaged"], SPEC))
     learner.update(Buffers(filled_buffer()))
     before = all_values(learner).clone()
     with pytest.raises(NonFiniteError, match=r"critic_loss.*update 1.*rewards in 32 of 32 rows"):
