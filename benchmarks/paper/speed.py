@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from paper.cells import longest_episode, run_cell
+from paper.cells import OTHER_AVERAGES, longest_episode, run_cell
 from paper.experts import TRAININGS, CriticJudge, Experts, NoisyActor, peg_approach
 from paper.report import RESULTS, write_json
 from paper.settings import METHODS, Cell, Settings
@@ -112,6 +112,7 @@ def _seconds(cell: Cell, rates: dict[str, float]) -> float:
     settings = cell.settings
     points = settings.steps // settings.evaluate_every
     episodes = points * settings.curve_episodes + settings.final_episodes
+    episodes *= 1 if settings.average is None else 2 + len(OTHER_AVERAGES)  # and the last actor
     evaluation = episodes * longest_episode(TASKS[cell.task].make()) * rates["evaluation"]
     pretraining = 0 if METHODS[cell.method].algorithm == "rlpd" else settings.pretraining
     own = settings.steps * rates[METHODS[cell.method].algorithm] + pretraining * rates["bc"]
