@@ -129,12 +129,9 @@ def outdated(cells: list[Cell], results: dict[Cell, dict[str, Any]]) -> list[Cel
     digests = {task: experts.load(task).digest for task in {cell.task for cell in there}}
 
     def holds(cell: Cell) -> bool:
-        method, result = METHODS[cell.method], results[cell]
-        found = used(with_defaults(result["settings"]), method)
-        return (
-            found == used(cell.settings.to_mapping(), method)
-            and result["experts"] == digests[cell.task]
-        )
+        result = results[cell]
+        found = used(with_defaults(result["settings"]), METHODS[cell.method])
+        return found == cell.used_settings and result["experts"] == digests[cell.task]
 
     return [cell for cell in there if not holds(cell)]
 
@@ -201,9 +198,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "command", nargs="?", default="run", choices=["run", "experts", "table", "judge", "measure"]
     )
     parser.add_argument("--only", nargs="+", choices=TASKS, default=DEFAULT_TASKS, help="tasks")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, help="default: all, or rlif with --ablation"
+    )
     parser.add_argument("--levels", nargs="+", choices=LEVELS, default=list(LEVELS))
-    parser.add_argument("--ablation", nargs="+", choices=ABLATIONS, help="these instead of methods")
+    parser.add_argument("--ablation", nargs="+", choices=ABLATIONS, help="the methods changed so")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at a time")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -223,10 +222,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "judge":
         report_judges(options.only)
         return 0
-    cells = main_cells(options.only, options.methods, options.levels, options.seeds)
+    tasks, levels, seeds = options.only, options.levels, options.seeds
+    cells = main_cells(tasks, options.methods or list(METHODS), levels, seeds)
     if options.ablation:
         try:
-            cells = ablation_cells(options.only, options.ablation, options.levels, options.seeds)
+            methods = options.methods or ["rlif"]
+            cells = ablation_cells(tasks, options.ablation, methods, levels, seeds)
         except ValueError as error:
             raise SystemExit(f"--ablation: {error}") from error
     if options.command == "measure":

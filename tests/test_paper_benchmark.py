@@ -230,7 +230,9 @@ def test_session_stores_no_fall_as_a_terminal(success, fall_is_failure, last):
 def test_cells_of_bc_and_task_reward_have_no_level():
     cells = main_cells(["hopper", "peg"], list(METHODS), ["medium", "weak"], [0, 1])
     assert len(cells) == 2 * 2 * (6 * 2 + 1) == len({cell.name for cell in cells})
-    assert [c.level for c in ablation_cells(["hopper"], ["task_reward"], ["weak"], [0])] == ["any"]
+    assert [
+        c.level for c in ablation_cells(["hopper"], ["task_reward"], ["rlif"], ["weak"], [0])
+    ] == ["any"]
 
 
 AS_IT_IS = {  # all other tasks clip values already
@@ -243,10 +245,17 @@ AS_IT_IS = {  # all other tasks clip values already
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_an_ablation_that_changes_nothing_is_refused(task, ablation):
     if ablation in AS_IT_IS.get(task, ["clip_positive_values"]):
-        with pytest.raises(ValueError, match=f"ablation {ablation}: {task} has it so"):
-            ablation_cells([task], [ablation], ["weak"], [0])
+        with pytest.raises(ValueError, match=f"ablation {ablation}: rlif of {task} has it so"):
+            ablation_cells([task], [ablation], ["rlif"], ["weak"], [0])
     else:
-        assert ablation_cells([task], [ablation], ["weak"], [0])
+        assert ablation_cells([task], [ablation], ["rlif"], ["weak"], [0])
+
+
+def test_an_ablation_of_rlpd_changes_no_imitation():
+    found = ablation_cells(["hopper"], ["executed_actions"], ["rlif_random"], ["weak"], [0])
+    assert found == [Cell("hopper", "weak", "rlif_random", 0, "executed_actions")]
+    with pytest.raises(ValueError, match="executed_actions: dagger of hopper has it so"):
+        ablation_cells(["hopper"], ["executed_actions"], ["dagger"], ["weak"], [0])
 
 
 def test_peg_environment_ends_in_success_for_the_judge():

@@ -158,14 +158,12 @@ def run_cell(
     interaction = Interaction(session, learner, method, operator, task)
     for _ in range(0 if is_rlpd else settings.pretraining):
         learner.update(buffers)
-    averages = {} if settings.average is None else {
-        decay: moving_average(learner.actor, decay) for decay in (settings.average, *OTHER_AVERAGES)
-    }  # fmt: skip
-    policies: dict[float | None, Policy] = {
-        decay: one.module.act for decay, one in averages.items()
-    }
-    policies[None] = learner.actor.act
-    curves: dict[float | None, list[tuple[int, float]]] = {decay: [] for decay in policies}
+    decays = () if settings.average is None else (settings.average, *OTHER_AVERAGES)
+    averages = {str(decay): moving_average(learner.actor, decay) for decay in decays}
+    policies: dict[str, Policy] = {name: one.module.act for name, one in averages.items()}
+    policies[LAST_ACTOR] = learner.actor.act
+    in_table = next(iter(policies))
+    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in policies}
     for step in range(1, settings.steps + 1):
         if method.algorithm != "bc":
             interaction.step()
@@ -174,24 +172,23 @@ def run_cell(
             for average in averages.values():
                 average.update_parameters(learner.actor)
         if step % settings.evaluate_every == 0:
-            for decay, policy in policies.items():
+            for name, policy in policies.items():
                 found = scores(task, test_env, policy, EVALUATION, settings.curve_episodes)
-                curves[decay].append((step, float(np.mean(found))))
-            reached = curves[settings.average][-1][1]
+                curves[name].append((step, float(np.mean(found))))
+            reached = curves[in_table][-1][1]
             log(f"{cell.name}: {step} of {settings.steps} steps, {reached:.1f} %")
-    final = {
-        decay: scores(task, test_env, policy, EVALUATION, settings.final_episodes)
-        for decay, policy in policies.items()
+    final: dict[str, dict[str, Any]] = {
+        name: {
+            "scores": scores(task, test_env, policy, EVALUATION, settings.final_episodes),
+            "curve": curves[name],
+        }
+        for name, policy in policies.items()
     }
     return {
         "cell": asdict(cell),
         "settings": used(settings.to_mapping(), method),
-        "scores": final.pop(settings.average),
-        "curve": curves.pop(settings.average),
-        "other_averages": {
-            LAST_ACTOR if decay is None else str(decay): {"scores": found, "curve": curves[decay]}
-            for decay, found in final.items()
-        },
+        **final.pop(in_table),
+        "other_averages": final,
         "counts": asdict(interaction.counts),
         "experts": experts.digest,
         "seconds": {

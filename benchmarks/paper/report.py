@@ -186,14 +186,15 @@ def ablation_table(found: dict[Row, Estimate]) -> str:
     if not rows:
         return ""
     lines = [
-        "| task | operator | RLIF value, changed | score | unchanged |",
-        "|---|---|---|---|---|",
+        "| task | operator | method | changed | score | unchanged |",
+        "|---|---|---|---|---|---|",
     ]
     for task, level, method, name in rows:
         plain = found.get((task, level, method, ""), "–")
         about = f"`{name}`: {ABLATIONS[name].about}"
+        score = found[task, level, method, name]
         lines.append(
-            f"| {task} | {level} | {about} | {found[task, level, method, name]} | {plain} |"
+            f"| {task} | {level} | {METHODS[method].title} | {about} | {score} | {plain} |"
         )
     return "\n".join(lines)
 

@@ -157,9 +157,9 @@ def _trained_judge(action_dim: int, alpha: float) -> Settings:
     """Of the tasks whose judge is trained.
 
     One demonstration: of two, imitation alone was as good as the judge of hopper; of walker2d of five,
-    and of one it scored 2 %. Less noise on the
-    actions than the authors' (initial temperature 1, target entropy -action_dim / 2): of a walking
-    policy under that noise, the mean action fell where sampled ones walked for 1,000 steps.
+    and of one it scored 2 %. Less noise on the actions than the authors' (initial temperature 1, target
+    entropy -action_dim / 2): of a walking policy under that noise, the mean action fell where sampled
+    ones walked for 1,000 steps.
 
     States are normalised: of hopper's, velocities are tens of times as large as the angles that tell
     a fall. A fall is worth as much as to be taken over again after each take-over of 4 steps, and for
@@ -193,7 +193,7 @@ SETTINGS: dict[str, Settings] = {
     "peg": _peg(),
 }
 
-# ---- ablations of RLIF with the value strategy
+# ---- ablations
 
 
 @dataclass(frozen=True)
@@ -273,6 +273,11 @@ class Cell:
         settings = SETTINGS[self.task]
         return ABLATIONS[self.ablation].apply(settings) if self.ablation else settings
 
+    @property
+    def used_settings(self) -> dict[str, Any]:
+        """As JSON holds them, those that the result depends on."""
+        return used(self.settings.to_mapping(), METHODS[self.method])
+
 
 def main_cells(
     tasks: list[str], methods: list[str], levels: list[str], seeds: list[int]
@@ -288,22 +293,22 @@ def main_cells(
 
 
 def ablation_cells(
-    tasks: list[str], ablations: list[str], levels: list[str], seeds: list[int]
+    tasks: list[str], ablations: list[str], methods: list[str], levels: list[str], seeds: list[int]
 ) -> list[Cell]:
-    """Changes of `rlif`; with the task's reward no operator takes part.
+    """Changes of methods; with the task's reward no operator takes part.
 
-    ValueError for an ablation that changes nothing, as a task has it so.
+    ValueError for an ablation that changes nothing, as a method of a task has it so.
     """
     cells = []
-    for task, name in product(tasks, ablations):
-        if ABLATIONS[name].apply(SETTINGS[task]).to_mapping() == SETTINGS[task].to_mapping():
-            raise ValueError(f"ablation {name}: {task} has it so; expected others, or other tasks")
-    for seed in seeds:
-        for task in tasks:
-            for name in ablations:
-                alone = ABLATIONS[name].changes.get("task_reward", False)
-                operators = ["any"] if alone else levels
-                cells += [Cell(task, level, "rlif", seed, name) for level in operators]
+    for seed, task, name, method in product(seeds, tasks, ablations, methods):
+        plain, changed = Cell(task, "any", method, seed), Cell(task, "any", method, seed, name)
+        if changed.used_settings == plain.used_settings:
+            raise ValueError(
+                f"ablation {name}: {method} of {task} has it so; expected another ablation, method or task"
+            )
+        never = METHODS[method].strategy == "never" or changed.settings.task_reward
+        operators = ["any"] if never else levels
+        cells += [Cell(task, level, method, seed, name) for level in operators]
     return cells
 
 

@@ -95,10 +95,8 @@ def _read_checkpoint(folder: Path) -> StoredActor:
 
 def _unflatten(state: dict[str, Tensor], spec: PolicySpec, file: Path) -> dict[str, Tensor]:
     """The perceptron lies in one vector, the encoder under the names of its tensors."""
-    actor, flat = (
-        Actor(spec),
-        state.get("policy", state["actor"]),
-    )  # the average, where there is one
+    actor = Actor(spec)
+    flat = state.get("policy", state["actor"])  # the average, where there is one
     parameters = actor.decision_parameters()
     size = sum(p.numel() for p in parameters)
     if flat.shape != (size,):
