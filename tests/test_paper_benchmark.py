@@ -251,6 +251,19 @@ def test_an_ablation_that_changes_nothing_is_refused(task, ablation):
         assert ablation_cells([task], [ablation], ["rlif"], ["weak"], [0])
 
 
+def test_a_fall_costs_most_where_no_policy_can_avoid_take_overs():
+    found = [
+        Cell("hopper", "weak", method, 0, ablation).settings.failure_reward
+        for method, ablation in (
+            ("rlif", ""),
+            ("rlif_random", ""),
+            ("rlif_random", "fall_truncated"),
+        )
+    ]
+    assert found == [-20.0, -100.0, 0.0]
+    assert Cell("peg", "weak", "rlif_random", 0).settings.failure_reward == 0.0
+
+
 def test_an_ablation_of_rlpd_changes_no_imitation():
     found = ablation_cells(["hopper"], ["executed_actions"], ["rlif_random"], ["weak"], [0])
     assert found == [Cell("hopper", "weak", "rlif_random", 0, "executed_actions")]

@@ -28,6 +28,7 @@ class Method:
     :param probability: of the random strategy, per step and without hold
     :param relabels: the policy keeps control, and the operator's action is recorded as the label of
         the visited state: DAgger. Otherwise the operator takes over.
+    :param failure_reward: of tasks whose failures have a reward, instead of that
     """
 
     title: str
@@ -35,11 +36,14 @@ class Method:
     strategy: str
     probability: float = 0.0
     relabels: bool = False
+    failure_reward: float | None = None
 
 
 METHODS = {
     "rlif": Method("RLIF value", "rlpd", "value"),
-    "rlif_random": Method("RLIF random", "rlpd", "random", 0.5),
+    # Every second step of the policy is labelled, whatever it does: to go on is worth -0.5 / (1 - 0.99).
+    # With falls of -20 it learned to fall. -100, a label on each step, is the least value there is.
+    "rlif_random": Method("RLIF random", "rlpd", "random", 0.5, failure_reward=-100.0),
     "hg_dagger": Method("HG-DAgger", "hg_dagger", "value"),
     "hg_dagger_85": Method("HG-DAgger 85 %", "hg_dagger", "random", 0.85),
     "dagger": Method("DAgger", "hg_dagger", "random", 1.0, relabels=True),
@@ -270,7 +274,9 @@ class Cell:
 
     @property
     def settings(self) -> Settings:
-        settings = SETTINGS[self.task]
+        settings, failure_reward = SETTINGS[self.task], METHODS[self.method].failure_reward
+        if settings.failure_reward and failure_reward is not None:
+            settings = replace(settings, failure_reward=failure_reward)
         return ABLATIONS[self.ablation].apply(settings) if self.ablation else settings
 
     @property
