@@ -247,6 +247,7 @@ ABLATIONS = {
         "demonstrations in the online buffer", {"prior_into_online": True}, {"prior_ratio": 0.0}
     ),
     "whole_episodes": Ablation("episodes of training as long as in the evaluation", {"episode_steps": None}),
+    "longer": Ablation("60,000 steps", {"steps": 60_000}),
     "full_size": Ablation(
         "10 critics of 256x3, 5 critic steps, an actor of 256x2", {"hidden": (256, 256)},
         {"hidden": (256,) * 3, "ensemble_size": 10, "utd": 5},
