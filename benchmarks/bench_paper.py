@@ -223,13 +223,14 @@ def main(arguments: list[str] | None = None) -> int:
         report_judges(options.only)
         return 0
     tasks, levels, seeds = options.only, options.levels, options.seeds
-    cells = main_cells(tasks, options.methods or list(METHODS), levels, seeds)
     if options.ablation:
         try:
             methods = options.methods or ["rlif"]
             cells = ablation_cells(tasks, options.ablation, methods, levels, seeds)
         except ValueError as error:
             raise SystemExit(f"--ablation: {error}") from error
+    else:
+        cells = main_cells(tasks, options.methods or list(METHODS), levels, seeds)
     if options.command == "measure":
         measure(cells, machine(), log)
         return 0

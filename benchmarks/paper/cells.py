@@ -15,7 +15,7 @@ from sanity_gym import TaskRewardBuffer
 
 from paper.experts import Experts, NoisyJudge, moving_average
 from paper.session import Session, seeds
-from paper.settings import METHODS, Cell, Method, Settings, used
+from paper.settings import METHODS, Cell, Method, Settings, has_operator, used
 from paper.tasks import EVALUATION, PRIOR, TASKS, TRAINING, Policy, Task, scores
 from rlif_learner import BC, RLPD, Buffers, HGDAgger, ReplayBuffer, Source, accelerate
 from rlif_policy.networks import PolicySpec
@@ -76,7 +76,7 @@ def make_operator(
     cell: Cell, method: Method, settings: Settings, experts: Experts
 ) -> Operator | None:
     """The operator of a cell; None where there is none."""
-    if method.strategy == "never" or settings.task_reward:
+    if not has_operator(method, settings):
         return None
     actor = experts.make_operator(cell.level, cell.seed)
     if method.strategy == "random":

@@ -286,36 +286,44 @@ class Cell:
         return used(self.settings.to_mapping(), METHODS[self.method])
 
 
+def has_operator(method: Method, settings: Settings) -> bool:
+    """Whether an operator takes part: BC and the task's reward have none."""
+    return method.strategy != "never" and not settings.task_reward
+
+
 def main_cells(
     tasks: list[str], methods: list[str], levels: list[str], seeds: list[int]
 ) -> list[Cell]:
     """The cells of the table. Seeds vary last, so that a whole table of one seed comes first."""
-    cells = []
-    for seed in seeds:
-        for task in tasks:
-            for method in methods:
-                operators = ["any"] if METHODS[method].strategy == "never" else levels
-                cells += [Cell(task, level, method, seed) for level in operators]
-    return cells
+    return _cells(tasks, [""], methods, levels, seeds)
 
 
 def ablation_cells(
     tasks: list[str], ablations: list[str], methods: list[str], levels: list[str], seeds: list[int]
 ) -> list[Cell]:
-    """Changes of methods; with the task's reward no operator takes part.
+    """Changes of methods, in the same order.
 
     ValueError for an ablation that changes nothing, as a method of a task has it so.
     """
-    cells = []
-    for seed, task, name, method in product(seeds, tasks, ablations, methods):
-        plain, changed = Cell(task, "any", method, seed), Cell(task, "any", method, seed, name)
+    for task, name, method in product(tasks, ablations, methods):
+        plain, changed = Cell(task, "any", method, 0), Cell(task, "any", method, 0, name)
         if changed.used_settings == plain.used_settings:
             raise ValueError(
                 f"ablation {name}: {method} of {task} has it so; expected another ablation, method or task"
             )
-        never = METHODS[method].strategy == "never" or changed.settings.task_reward
-        operators = ["any"] if never else levels
-        cells += [Cell(task, level, method, seed, name) for level in operators]
+    return _cells(tasks, ablations, methods, levels, seeds)
+
+
+def _cells(
+    tasks: list[str], ablations: list[str], methods: list[str], levels: list[str], seeds: list[int]
+) -> list[Cell]:
+    cells = []
+    for seed, task, name, method in product(seeds, tasks, ablations, methods):
+        alone = Cell(task, "any", method, seed, name)
+        if has_operator(METHODS[method], alone.settings):
+            cells += [replace(alone, level=level) for level in levels]
+        else:
+            cells.append(alone)
     return cells
 
 
